@@ -1,0 +1,49 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint types notebook bench
+
+help:  ## Show what can be made.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+install: $(READY)  ## Make .venv with the pinned versions (the other targets do it when needed).
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[cpu,quickstart,dev]'
+	touch $@
+
+quickstart: $(READY)  ## Distil and measure a small student, offline, on the built-in collection.
+	$(BIN)/python -m retrodistill.quickstart
+
+test: $(READY)  ## Run the tests (PYTEST="-m slow" for others).
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(READY)  ## Check style, layers and spelling.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/typos
+
+types: $(READY)  ## Check the types of the package.
+	$(BIN)/mypy
+
+notebook: $(READY)  ## Execute every notebook; their files stay as they are.
+	@for notebook in notebooks/*.ipynb; do \
+		if test -e "$$notebook"; then $(BIN)/jupyter execute "$$notebook" || exit 1; fi; \
+	done
+
+bench: $(READY)  ## List the benchmarks; BENCH=NAME runs one, as JSON lines.
+ifdef BENCH
+	@$(BIN)/python benchmarks/bench_$(BENCH).py
+else
+	@for file in benchmarks/bench_*.py; do \
+		if test -e "$$file"; then \
+			name=$${file#benchmarks/bench_}; \
+			printf 'make bench BENCH=%-14s %s\n' "$${name%.py}" "$$(sed -n '1s/^"""//p' "$$file")"; \
+		fi; \
+	done
+endif

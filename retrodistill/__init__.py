@@ -1,0 +1,74 @@
+"""Distil strong rankers into small dense retrievers, and measure what was kept.
+
+The names below are the public ones. Each is imported when it is first asked for, so
+`import retrodistill` itself loads neither torch nor any other large library.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection as Collection
+    from retrodistill.datasets import load_collection as load_collection
+    from retrodistill.errors import ConfigError as ConfigError
+    from retrodistill.errors import DataError as DataError
+    from retrodistill.errors import MissingExtra as MissingExtra
+    from retrodistill.errors import RetrodistillError as RetrodistillError
+    from retrodistill.evaluation import evaluate_runs as evaluate_runs
+    from retrodistill.mining import mine_candidates as mine_candidates
+    from retrodistill.scoring import average_scores as average_scores
+    from retrodistill.scoring import load_teacher as load_teacher
+    from retrodistill.scoring import score_candidates as score_candidates
+    from retrodistill.searching import Searcher as Searcher
+    from retrodistill.searching import embed_collection as embed_collection
+    from retrodistill.store.runs import Run as Run
+    from retrodistill.students.dense import DenseEncoder as DenseEncoder
+    from retrodistill.students.make import keep_layers as keep_layers
+    from retrodistill.training import train_student as train_student
+
+_HOMES = {
+    "Collection": "retrodistill.datasets",
+    "load_collection": "retrodistill.datasets",
+    "Run": "retrodistill.store.runs",
+    "mine_candidates": "retrodistill.mining",
+    "load_teacher": "retrodistill.scoring",
+    "score_candidates": "retrodistill.scoring",
+    "average_scores": "retrodistill.scoring",
+    "keep_layers": "retrodistill.students.make",
+    "train_student": "retrodistill.training",
+    "DenseEncoder": "retrodistill.students.dense",
+    "embed_collection": "retrodistill.searching",
+    "Searcher": "retrodistill.searching",
+    "evaluate_runs": "retrodistill.evaluation",
+    "RetrodistillError": "retrodistill.errors",
+    "ConfigError": "retrodistill.errors",
+    "DataError": "retrodistill.errors",
+    "MissingExtra": "retrodistill.errors",
+}
+"""Public name -> the module that it lives in."""
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or read the version, when it is first asked for."""
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    try:
+        return version("retrodistill")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "0+unknown"

@@ -1,0 +1,69 @@
+"""`builtin:pydocs`: a collection that every installation has, for trying things out.
+
+`builtin:pydocs` is a cut of about 2,500 documents over the standard library, numpy, scipy,
+scikit-learn, networkx and pandas; `builtin:pydocs-full` is all that is found. What is in it
+depends on the installed versions, and so does its fingerprint.
+"""
+
+import platform
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import packages_distributions, version
+
+from retrodistill.datasets import pydocs
+from retrodistill.datasets.cache import cached_texts
+from retrodistill.datasets.collection import Collection, Judgements
+from retrodistill.datasets.texts import Texts, TextSource
+from retrodistill.errors import ConfigError
+
+NAMES = ("pydocs", "pydocs-full")
+SPLITS = ("train", "dev", "test")
+EDITION = "1"
+"""Goes into the cache key: raise it when `pydocs` takes other pairs from the same source."""
+
+
+def load(name: str) -> Collection:
+    """Return a built-in collection.
+
+    Raises:
+        ConfigError: there is none of this name.
+
+    """
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f" Did you mean builtin:{near[0]}?" if near else ""
+        raise ConfigError(f"unknown builtin:{name}.{hint} Known: {', '.join(NAMES)}.")
+
+    @cache
+    def found() -> list[pydocs.Pair]:
+        return list(pydocs.pairs(cut=name == "pydocs"))
+
+    docs, queries = cached_texts(
+        name,
+        docs=TextSource(lambda: (pair.doc for pair in found()), lambda row: found()[row].doc.id),
+        queries=TextSource(
+            lambda: (pair.query for pair in found()), lambda row: found()[row].query.id
+        ),
+        key=["builtin", name, EDITION, platform.python_version(), *_versions()],
+    )
+    return Collection(
+        name,
+        docs=docs,
+        queries=queries,
+        judgements={split: lambda split=split: _judgements(queries, split) for split in SPLITS},
+    )
+
+
+def _judgements(queries: Texts, split: str) -> Judgements:
+    """Return the judgements of a split: each query's one document is in its id."""
+    docs = (id.removeprefix("q:") for id in queries.ids())
+    return {f"q:{doc}": {doc: 1} for doc in docs if pydocs.split(doc) == split}
+
+
+def _versions() -> Iterator[str]:
+    """Yield the version of each package that is read and installed."""
+    distributions = packages_distributions()
+    for package in pydocs.PACKAGES:
+        for distribution in distributions.get(package, ()):
+            yield f"{package} {version(distribution)}"

@@ -1,0 +1,120 @@
+"""Where parsed texts are kept: `$RETRODISTILL_CACHE`, or `~/.cache/retrodistill`.
+
+Each collection has a folder under `collections/`, named by what it was read from; a changed
+source has another name. A folder is filled aside and renamed, so a reader sees all of it or
+nothing, and processes that build the same one at the same time do no harm. A folder of the wrong
+sizes is built again. Deleting the cache loses nothing.
+"""
+
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from retrodistill.datasets.texts import Texts, TextSource, arrow_file, ids_file, write_texts
+from retrodistill.errors import ConfigError, DataError
+from retrodistill.manifest import Manifest, digest, new_folder
+from retrodistill.progress import say
+
+LAYOUT = "texts-1"
+PARTS = {"docs": "documents", "queries": "queries"}
+
+
+def cache_root() -> Path:
+    """Return the folder of the cached collections, which may not exist yet."""
+    root = os.environ.get("RETRODISTILL_CACHE") or Path.home() / ".cache" / "retrodistill"
+    return Path(root).expanduser() / "collections"
+
+
+def file_key(path: Path) -> list[str]:
+    """Return what tells one state of a file from another: path, size and time of change."""
+    state = path.stat()
+    return [str(path.resolve()), str(state.st_size), str(state.st_mtime_ns)]
+
+
+def cached_texts(
+    name: str, *, docs: TextSource, queries: TextSource, key: Sequence[str] | None
+) -> tuple[Texts, Texts]:
+    """Return the tables of documents and queries, read from their sources if not cached.
+
+    `key` must change whenever the content may have changed. Without one, nothing is kept: the
+    tables live as long as this process.
+
+    Raises:
+        ConfigError: the cache folder cannot be written.
+        DataError: the sources are not in order, or hold no document.
+
+    """
+    sources = {"docs": docs, "queries": queries}
+    if key is None:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as aside:
+            _fill(Path(aside), name, sources)
+            return _open(Path(aside), name)
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-48:].strip("-.")
+    folder = cache_root() / f"{slug}-{digest(LAYOUT, *key)[:16]}"
+    if not _is_whole(folder, name):
+        say(f"reading {name} once; it is kept in {folder}")
+        _build(folder, name, sources)
+    return _open(folder, name)
+
+
+class _OutrunError(Exception):
+    """Another process has built the same folder meanwhile."""
+
+
+def _build(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
+    try:
+        with new_folder(folder, overwrite=True) as aside:
+            _fill(aside, name, sources)
+            if _is_whole(folder, name):
+                raise _OutrunError
+    except _OutrunError:
+        return
+    except OSError as error:
+        if _is_whole(folder, name):
+            return
+        if isinstance(error, PermissionError) or error.errno in (errno.EROFS, errno.ENOSPC):
+            raise ConfigError(
+                f"the cache folder {folder.parent} cannot be written ({error.strerror}). "
+                "Set RETRODISTILL_CACHE to a folder that can."
+            ) from error
+        raise
+
+
+def _fill(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
+    inputs = {part: write_texts(folder / part, source) for part, source in sources.items()}
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    Manifest(
+        kind="collection",
+        fingerprint=digest(*inputs.values()),
+        inputs=inputs,
+        details={"name": name, "bytes": sizes},
+    ).write(folder)
+    if not len(_open(folder, name)[0]):
+        raise DataError(f"{name} holds no documents. A collection needs at least one.")
+
+
+def _open(folder: Path, name: str) -> tuple[Texts, Texts]:
+    manifest = Manifest.read(folder, kind="collection")
+    docs, queries = (
+        Texts(folder / part, name=f"the {noun} of {name}", fingerprint=manifest.inputs[part])
+        for part, noun in PARTS.items()
+    )
+    return docs, queries
+
+
+def _is_whole(folder: Path, name: str) -> bool:
+    """Tell whether a folder can be opened and all files have the sizes they were written with."""
+    try:
+        sizes = Manifest.read(folder, kind="collection").details["bytes"]
+        files = [file(folder / part) for part in PARTS for file in (arrow_file, ids_file)]
+        if any(path.stat().st_size != sizes[path.name] for path in files):
+            return False
+        _open(folder, name)
+    except (DataError, OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return False
+    return True

@@ -1,0 +1,243 @@
+"""A table of texts on disk: id, title and text, in corpus order, read by memory map.
+
+Two files: `STEM.arrow`, the rows in record batches, and `STEM.ids.npy`, a (2, n) array of the
+ids' sorted 64-bit hashes and of their rows. An id is found by bisection in the second and
+verified in the first, so neither ids nor texts ever live in Python's memory.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodistill.errors import DataError
+from retrodistill.types import Doc
+
+SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+BATCH_ROWS = 16_384
+BATCH_CHARACTERS = 32_000_000
+SLICE_ROWS = 1024
+
+Rows = Sequence[int] | NDArray[np.int64]
+Hasher = Callable[[Sequence[str]], NDArray[np.uint64]]
+
+
+def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
+    """Return 64 bits of BLAKE2b for each id."""
+    raw = b"".join(
+        hashlib.blake2b(id.encode(errors="surrogatepass"), digest_size=8).digest() for id in ids
+    )
+    return np.frombuffer(raw, dtype="<u8").astype(np.uint64, copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource:
+    """Where texts are read from."""
+
+    read: Callable[[], Iterable[Doc]]
+    """Gives the texts in order, each time anew."""
+
+    place: Callable[[int], str]
+    """Names where a row stands, for messages: `corpus.jsonl:17`. It may be slow."""
+
+
+class Texts:
+    """The documents or the queries of a collection, as a sequence of `Doc` that is also a map.
+
+    `name` says in messages whose texts these are. `fingerprint` is the hash of the content.
+    """
+
+    def __init__(
+        self, stem: Path, *, name: str, fingerprint: str, hasher: Hasher = hash_ids
+    ) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self._hasher = hasher
+        reader = pa.ipc.open_file(pa.memory_map(str(arrow_file(stem))))
+        self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        sizes = [batch.num_rows for batch in self._batches]
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        index = np.asarray(np.load(ids_file(stem), mmap_mode="r"))
+        if index.shape != (2, len(self)):
+            raise DataError(f"{ids_file(stem)} does not belong to {arrow_file(stem)}.")
+        self._hashes, self._rows = index
+
+    def __repr__(self) -> str:
+        return f"Texts({self.name!r}, {len(self)} rows)"
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __iter__(self) -> Iterator[Doc]:
+        for batch in self._batches:
+            for start in range(0, batch.num_rows, SLICE_ROWS):
+                part = batch.slice(start, SLICE_ROWS)
+                yield from map(Doc, *(column.to_pylist() for column in part.columns))
+
+    def __getitem__(self, row: int) -> Doc:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        place = int(row - self._starts[number])
+        return Doc(*(column[place].as_py() for column in self._batches[number].columns))
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and bool(self._find([id])[0] >= 0)
+
+    def get(self, id: str) -> Doc:
+        """Return the text of an id.
+
+        Raises:
+            DataError: there is no such id.
+
+        """
+        return self[int(self.rows([id])[0])]
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row number of each id.
+
+        Raises:
+            DataError: an id is not in the collection; the first such is named.
+
+        """
+        found = self._find(ids)
+        absent = np.flatnonzero(found < 0)
+        if len(absent):
+            more = f", nor {len(absent) - 1} others asked for" if len(absent) > 1 else ""
+            raise DataError(
+                f"{self.name} ({len(self)} in all) hold no id {ids[absent[0]]!r}{more}. "
+                "Was the run, score store or judgement file made from another collection?"
+            )
+        return found
+
+    def ids(self, rows: Rows | None = None) -> list[str]:
+        """Return the ids of these rows, or of all."""
+        return self._columns(rows, "id")[0]
+
+    def full_texts(self, rows: Rows | None = None) -> list[str]:
+        """Return title and text, joined by a space, of these rows, or of all."""
+        titles, texts = self._columns(rows, "title", "text")
+        return [Doc("", title, text).full_text for title, text in zip(titles, texts, strict=True)]
+
+    def _columns(self, rows: Rows | None, *names: str) -> list[list[str]]:
+        """Return columns of some rows, in the order asked for, each batch touched once."""
+        if rows is None:
+            return [
+                [value for batch in self._batches for value in batch[name].to_pylist()]
+                for name in names
+            ]
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and not (0 <= rows.min() and rows.max() < len(self)):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
+        order = np.argsort(rows, kind="stable")
+        cuts = np.searchsorted(rows[order], self._starts)
+        columns: list[list[str]] = [[""] * len(rows) for _ in names]
+        for number in np.flatnonzero(np.diff(cuts)).tolist():
+            places = order[cuts[number] : cuts[number + 1]]
+            taken = pa.array(rows[places] - self._starts[number])
+            for column, name in zip(columns, names, strict=True):
+                values = self._batches[number][name].take(taken).to_pylist()
+                for place, value in zip(places.tolist(), values, strict=True):
+                    column[place] = value
+        return columns
+
+    def _find(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each id, or -1; ids whose hashes collide are tried one by one."""
+        found = np.full(len(ids), -1, dtype=np.int64)
+        wanted = self._hasher(ids)
+        position = np.searchsorted(self._hashes, wanted)
+        pending = np.arange(len(ids))
+        while True:
+            pending = pending[position[pending] < len(self._hashes)]
+            pending = pending[self._hashes[position[pending]] == wanted[pending]]
+            if not len(pending):
+                return found
+            rows = self._rows[position[pending]].astype(np.int64)
+            real = self.ids(rows)
+            hit = np.array([ids[i] == id for i, id in zip(pending, real, strict=True)])
+            found[pending[hit]] = rows[hit]
+            pending = pending[~hit]
+            position[pending] += 1
+
+
+def arrow_file(stem: Path) -> Path:
+    """Return the file that holds the rows."""
+    return stem.with_name(stem.name + ".arrow")
+
+
+def ids_file(stem: Path) -> Path:
+    """Return the file that holds the sorted hashes of the ids, and their rows."""
+    return stem.with_name(stem.name + ".ids.npy")
+
+
+def write_texts(stem: Path, source: TextSource, *, hasher: Hasher = hash_ids) -> str:
+    """Write the two files of a `Texts`; return the fingerprint of the content.
+
+    Memory is a batch of texts, and some 40 bytes for each row.
+
+    Raises:
+        DataError: an id occurs twice, or a text is not Unicode that can be written.
+
+    """
+    content = hashlib.sha256()
+    hashes = array("Q")
+    with pa.OSFile(str(arrow_file(stem)), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        for batch in _batches(source.read()):
+            for row, doc in enumerate(batch, start=len(hashes)):
+                try:
+                    content.update(_record(doc))
+                except UnicodeEncodeError as error:
+                    raise DataError(
+                        f"{source.place(row)}: the text holds half of a surrogate pair "
+                        f"({error}), which UTF-8 cannot write. Remove it."
+                    ) from None
+            hashes.frombytes(hasher([doc.id for doc in batch]).tobytes())
+            columns = [[doc.id for doc in batch], [doc.title for doc in batch]]
+            columns.append([doc.text for doc in batch])
+            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+    unsorted = np.frombuffer(hashes, dtype=np.uint64)
+    order = np.argsort(unsorted, kind="stable")
+    index = np.stack([unsorted[order], order.astype(np.uint64)])
+    np.save(ids_file(stem), index)
+    fingerprint = content.hexdigest()
+    alike = np.flatnonzero(index[0, 1:] == index[0, :-1])
+    if len(alike):
+        suspects = np.unique(np.concatenate([order[alike], order[alike + 1]]))
+        texts = Texts(stem, name="texts", fingerprint=fingerprint, hasher=hasher)
+        _refuse_duplicates(suspects.tolist(), texts.ids(suspects), source.place)
+    return fingerprint
+
+
+def _batches(docs: Iterable[Doc]) -> Iterator[list[Doc]]:
+    batch: list[Doc] = []
+    characters = 0
+    for doc in docs:
+        batch.append(doc)
+        characters += len(doc.title) + len(doc.text)
+        if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _record(doc: Doc) -> bytes:
+    """Return a text's bytes for the fingerprint; the lengths keep the boundaries."""
+    lengths = f"{len(doc.id)} {len(doc.title)} {len(doc.text)}\n"
+    return f"{lengths}{doc.id}{doc.title}{doc.text}".encode()
+
+
+def _refuse_duplicates(rows: list[int], ids: list[str], place: Callable[[int], str]) -> None:
+    seen: dict[str, int] = {}
+    for row, id in zip(rows, ids, strict=True):
+        if id in seen:
+            raise DataError(
+                f"{place(row)}: id {id!r} is taken already, by {place(seen[id])}. "
+                "Ids must be unique: remove or rename one."
+            )
+        seen[id] = row

@@ -1,0 +1,188 @@
+"""What an artifact folder is, and what it was made from.
+
+Each stage leaves a folder with a `manifest.json`. It says what kind of artifact this is, its
+fingerprint, the fingerprints of its inputs, the settings and the library versions, so that
+resuming, caching, provenance and "these scores are for another corpus" are one mechanism.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from retrodistill.errors import ConfigError, DataError
+
+FILE = "manifest.json"
+FORMAT = 1
+LIBRARIES = (
+    "retrodistill",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "faiss-cpu",
+    "faiss-gpu",
+    "bm25s",
+    "ranx",
+    "pyarrow",
+    "numpy",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """The contents of a `manifest.json`."""
+
+    kind: str
+    """`run`, `scores`, `student`, `index`, `collection` or `evaluation`."""
+
+    fingerprint: str
+    """Hash of the content: equal fingerprints mean equal artifacts."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Role of each input (`collection`, `teacher`, ...) to its fingerprint."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The full settings of the command that made it."""
+
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What this kind wants known beside: counts, dtype, scale, seconds."""
+
+    versions: Mapping[str, str] = field(default_factory=lambda: library_versions())
+    """Installed versions of the libraries that shape results."""
+
+    format: int = FORMAT
+    """Version of the folder's layout."""
+
+    def write(self, folder: Path) -> None:
+        """Write `folder/manifest.json`, whole or not at all."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
+        write_atomically(folder / FILE, (text + "\n").encode())
+
+    @classmethod
+    def read(cls, folder: Path, *, kind: str | None = None) -> "Manifest":
+        """Read a folder's manifest, and check that it is of the wanted kind.
+
+        Raises:
+            DataError: there is none, it is damaged, or it belongs to another kind of artifact.
+
+        """
+        path = Path(folder) / FILE
+        try:
+            manifest = cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, NotADirectoryError):
+            wanted = f"a {kind} folder" if kind else "an artifact folder"
+            raise DataError(
+                f"{folder} is not {wanted}: it has no {FILE}. "
+                "Give the folder that a retrodistill command wrote with --out."
+            ) from None
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{path} cannot be read as a manifest ({error}). Make the folder again."
+            ) from error
+        if manifest.format != FORMAT:
+            raise DataError(
+                f"{path} has format {manifest.format}, but this version reads {FORMAT}. "
+                "Make the folder again, or use the version that wrote it."
+            )
+        if kind is not None and manifest.kind != kind:
+            raise DataError(f"{folder} holds a {manifest.kind}, but a {kind} was wanted.")
+        return manifest
+
+
+def library_versions() -> dict[str, str]:
+    """Return the installed version of each library that shapes results."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return the SHA-256 of the parts as hex; their boundaries count."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        hasher.update(len(raw).to_bytes(8, "big"))
+        hasher.update(raw)
+    return hasher.hexdigest()
+
+
+def digest_files(folder: Path, pattern: str = "*") -> str:
+    """Return one hash over the names and contents of a folder's files, subfolders included."""
+    hasher = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob(pattern) if p.is_file() and p.name != FILE):
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        hasher.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return hasher.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file aside, flush it to the disk, and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def refuse_existing(out: Path, *, overwrite: bool) -> None:
+    """Raise ConfigError if something lies at `out` that may not be replaced."""
+    if Path(out).exists() and not overwrite:
+        raise ConfigError(
+            f"{out} exists already. Give another --out, delete it, or pass --overwrite."
+        )
+
+
+@contextmanager
+def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a folder to fill, which becomes `out` only if the block ends well.
+
+    Raises:
+        ConfigError: `out` exists already and `overwrite` is not set.
+
+    """
+    out = Path(out)
+    refuse_existing(out, overwrite=overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        if out.exists():
+            old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
+            os.replace(out, old / "was")
+            os.replace(aside, out)
+            shutil.rmtree(old)
+        else:
+            os.replace(aside, out)
+        sync_folder(out.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise

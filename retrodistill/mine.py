@@ -1,0 +1,51 @@
+"""Mine candidates: for each query the documents that a teacher shall score.
+
+    python -m retrodistill.mine --data beir:scifact --split train \\
+        --retriever bm25 --retriever dense:MODEL --depth 100 --out runs/train
+
+Several retrievers are fused by reciprocal ranks.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from retrodistill.command import run
+from retrodistill.config import MineConfig, as_dict
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status (0 done, 2 a mistake of the user)."""
+    return run(MineConfig, mine, verb="mine", about=__doc__, words=words)
+
+
+def mine(config: MineConfig) -> None:
+    """Mine, write the run, and print its folder."""
+    from retrodistill.datasets import load_collection
+    from retrodistill.manifest import refuse_existing
+    from retrodistill.mining import mine_candidates
+
+    refuse_existing(config.out, overwrite=config.overwrite)
+    collection = load_collection(config.data)
+    candidates = mine_candidates(
+        collection,
+        config.split,
+        retrievers=config.retriever,
+        depth=config.depth,
+        rrf_k=config.rrf_k,
+        drop_positives=config.drop_positives,
+        add_positives=config.add_positives,
+        false_negative_ratio=config.false_negative_ratio,
+        max_tokens=config.max_tokens,
+        precision=config.precision,
+    )
+    candidates.write(
+        config.out,
+        inputs={"collection": collection.fingerprint},
+        config=as_dict(config),
+        overwrite=config.overwrite,
+    )
+    print(config.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Mining: from a collection to the candidates that a teacher shall score."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from retrodistill.config import Precision
+from retrodistill.errors import ConfigError, DataError
+from retrodistill.mining.fuse import (
+    add_positives as put_positives_in,
+)
+from retrodistill.mining.fuse import (
+    drop_false_negatives,
+    reciprocal_ranks,
+)
+from retrodistill.mining.fuse import (
+    drop_positives as take_positives_out,
+)
+from retrodistill.progress import say
+from retrodistill.registry import RETRIEVERS
+from retrodistill.store.runs import Run
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection
+
+__all__ = ["mine_candidates", "reciprocal_ranks"]
+
+
+def mine_candidates(
+    collection: "Collection",
+    split: str = "train",
+    *,
+    retrievers: Sequence[str] = ("bm25",),
+    depth: int = 100,
+    rrf_k: float = 60.0,
+    drop_positives: bool = False,
+    add_positives: bool = False,
+    false_negative_ratio: float | None = None,
+    max_tokens: int | None = None,
+    precision: Precision = "auto",
+) -> Run:
+    """Return the best `depth` documents for each query of a split.
+
+    A retriever is `bm25` or `dense:MODEL`; several are fused by reciprocal ranks.
+
+    Raises:
+        ConfigError: an unknown retriever, or a filter that does not fit.
+        DataError: the split has no queries.
+
+    """
+    if false_negative_ratio is not None and len(retrievers) > 1:
+        raise ConfigError(
+            "--false-negative-ratio compares scores, but fused lists hold sums of reciprocal "
+            "ranks. Give one --retriever."
+        )
+    query_ids = collection.query_ids(split)
+    if not query_ids:
+        raise DataError(f"split {split!r} of {collection.name} has no queries.")
+    grades = collection.qrels(split)
+    relevant = {
+        query: frozenset(
+            doc for doc, grade in grades[query].items() if grade > 0 and doc in collection.docs
+        )
+        for query in query_ids
+    }
+    found = [RETRIEVERS.split(spec) for spec in retrievers]
+    say(f"{len(query_ids):,} queries over {len(collection.docs):,} documents: {', '.join(retrievers)}")
+    runs = [
+        part(argument, collection, query_ids, k=depth, max_tokens=max_tokens, precision=precision)
+        for part, argument in found
+    ]
+    run = runs[0] if len(runs) == 1 else reciprocal_ranks(runs, k=rrf_k).top(depth)
+    if false_negative_ratio is not None:
+        step = drop_false_negatives(run, relevant, ratio=false_negative_ratio)
+        run = step.run
+        say(f"false-negative filter: {step.rows:,} candidates dropped.")
+    if drop_positives:
+        step = take_positives_out(run, relevant)
+        run = step.run
+        say(f"{step.rows:,} known relevant documents left out.")
+    if add_positives:
+        step = put_positives_in(run, relevant)
+        run = step.run
+        say(f"{step.rows:,} known relevant documents added that were not found.")
+    return run

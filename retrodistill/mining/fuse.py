@@ -1,0 +1,92 @@
+"""Making one candidate list of several, and keeping labelled positives in or out of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrodistill.errors import DataError
+from retrodistill.store.runs import Run
+
+Lists = Mapping[str, Mapping[str, float]]
+"""query id -> document id -> score."""
+
+
+def reciprocal_ranks(runs: Sequence[Run], *, k: float = 60.0) -> Run:
+    """Return the sum over runs of 1 / (k + rank), ranks from 1.
+
+    Source: Cormack, Clarke and Buettcher 2009, "Reciprocal Rank Fusion outperforms Condorcet".
+    """
+    fused: dict[str, dict[str, float]] = {}
+    for run in runs:
+        for query, docs, _ in run.lists():
+            scores = fused.setdefault(query, {})
+            for rank, doc in enumerate(docs, start=1):
+                scores[doc] = scores.get(doc, 0.0) + 1.0 / (k + rank)
+    return Run.from_dict(fused)
+
+
+@dataclass(frozen=True, slots=True)
+class Treated:
+    """A run after a step, and how many rows the step dropped or added."""
+
+    run: Run
+    rows: int
+
+
+def drop_positives(run: Run, relevant: Mapping[str, frozenset[str]]) -> Treated:
+    """Return the run without documents that are labelled relevant."""
+    kept = {
+        query: {
+            doc: float(score)
+            for doc, score in zip(docs, scores, strict=True)
+            if doc not in relevant.get(query, frozenset())
+        }
+        for query, docs, scores in run.lists()
+    }
+    treated = Run.from_dict(kept)
+    return Treated(treated, len(run) - len(treated))
+
+
+def add_positives(run: Run, relevant: Mapping[str, frozenset[str]]) -> Treated:
+    """Return the run with every labelled document in it, missing ones at the end of the list."""
+    lists = run.to_dict()
+    added = 0
+    for query, docs in relevant.items():
+        scores = lists.setdefault(query, {})
+        lowest = np.float32(min(scores.values(), default=0.0))
+        for doc in sorted(docs - scores.keys(), reverse=True):
+            lowest = np.nextafter(lowest, np.float32(-np.inf))
+            scores[doc] = float(lowest)
+            added += 1
+    return Treated(Run.from_dict(lists), added)
+
+
+def drop_false_negatives(
+    run: Run, relevant: Mapping[str, frozenset[str]], *, ratio: float
+) -> Treated:
+    """Return the run without unlabelled documents above `ratio` times the best positive's score.
+
+    Such documents are probably relevant without a label. Queries whose positives are not in the
+    run stay as they are.
+
+    Raises:
+        DataError: scores are negative, where a share of the best means nothing.
+
+    """
+    kept: dict[str, dict[str, float]] = {}
+    for query, docs, scores in run.lists():
+        if len(scores) and scores.min() < 0:
+            raise DataError(
+                f"query {query!r} has negative scores, so a share of the positive's score means "
+                "nothing. Use one retriever of positive scores, such as bm25."
+            )
+        known = relevant.get(query, frozenset())
+        best = max((float(s) for d, s in zip(docs, scores, strict=True) if d in known), default=None)
+        kept[query] = {
+            doc: float(score)
+            for doc, score in zip(docs, scores, strict=True)
+            if best is None or doc in known or score <= ratio * best
+        }
+    treated = Run.from_dict(kept)
+    return Treated(treated, len(run) - len(treated))

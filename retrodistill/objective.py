@@ -1,0 +1,167 @@
+"""Named losses to one number a batch: `listwise-kl(student_temperature=0.05) + 0.1*contrastive`."""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor
+
+from retrodistill.errors import ConfigError, DataError
+from retrodistill.registry import LOSSES
+
+SIGNALS = {
+    "student_scores": "B N",
+    "teacher_scores": "B N",
+    "mask": "B N",
+    "labels": "B N",
+    "batch_scores": "B M",
+    "batch_labels": "B M",
+    "batch_mask": "B M",
+}
+"""The vocabulary: every signal that a batch can carry, and its shape.
+
+`student_scores`, `teacher_scores`: scores of a query's own candidates, the positive first.
+`mask`: which of them are real, not padding. `labels`: which of them are relevant.
+`batch_scores`: the student's scores of every distinct document of the batch.
+`batch_labels`, `batch_mask`: which of those are relevant, and which may be compared at all.
+"""
+
+_TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^)]*)\))?\s*")
+
+
+class Signals(dict[str, Tensor]):
+    """The named tensors of one batch, with their shapes checked once.
+
+    Raises:
+        DataError: a name outside the vocabulary, or shapes that do not fit each other: a teacher
+            of shape (B, 1) would otherwise be broadcast over the list without a word.
+
+    """
+
+    def __init__(self, **tensors: Tensor) -> None:
+        super().__init__(tensors)
+        sizes: dict[str, tuple[int, str]] = {}
+        for name, tensor in tensors.items():
+            if name not in SIGNALS:
+                raise DataError(f"{name!r} is no signal. Known: {', '.join(SIGNALS)}.")
+            letters = SIGNALS[name].split()
+            if tensor.ndim != len(letters):
+                raise DataError(
+                    f"signal {name} must have shape ({', '.join(letters)}), "
+                    f"but its shape is {tuple(tensor.shape)}."
+                )
+            for letter, size in zip(letters, tensor.shape, strict=True):
+                known, first = sizes.setdefault(letter, (size, name))
+                if size != known:
+                    raise DataError(
+                        f"signal {name} has {letter} = {size}, but {first} has {letter} = {known}."
+                    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossTerm:
+    """One loss of an objective: its name, its weight, its own settings."""
+
+    name: str
+    weight: float = 1.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def function(self) -> Callable[..., Tensor]:
+        """The loss itself."""
+        return LOSSES[self.name]  # type: ignore[no-any-return]
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of the signals that the loss asks for."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+
+
+def parse_objective(text: str) -> tuple[LossTerm, ...]:
+    """Return the terms of a weighted sum such as `listwise-kl + 0.1*contrastive(temperature=0.02)`.
+
+    Raises:
+        ConfigError: a loss or a setting is unknown, or the text is no such sum.
+
+    """
+    terms = []
+    for part in re.split(r"\+(?![^(]*\))(?<![eE]\+)", text):
+        match = _TERM.fullmatch(part)
+        if match is None:
+            raise ConfigError(
+                f"objective {text!r} is not understood at {part.strip()!r}. "
+                "Write a sum such as `listwise-kl(teacher_temperature=0.5) + 0.1*contrastive`."
+            )
+        try:
+            weight = float(match["weight"] or 1.0)
+        except ValueError:
+            raise ConfigError(f"objective {text!r}: {match['weight']!r} is no weight.") from None
+        term = LossTerm(name=match["name"], weight=weight)
+        settings = _checked(term, _settings(match["settings"] or ""))
+        terms.append(replace(term, settings=settings))
+    return tuple(terms)
+
+
+def bind(terms: tuple[LossTerm, ...]) -> Callable[[Signals], dict[str, Tensor]]:
+    """Return a function from signals to the weighted value of each term, by name.
+
+    A loss asks for a signal by naming a parameter after it, as a pytest test asks for a fixture.
+
+    Raises:
+        ConfigError: on a call, if a loss asks for a signal that the batch lacks.
+
+    """
+    bound = [(term, term.function, term.signals) for term in terms]
+
+    def objective(signals: Signals) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = {}
+        for term, loss, wanted in bound:
+            absent = [name for name in wanted if name not in signals]
+            if absent:
+                raise ConfigError(
+                    f"loss {term.name!r} needs {', '.join(absent)}, but this batch carries only "
+                    f"{', '.join(signals)}. Give --scores from a teacher, or drop the loss."
+                )
+            value = term.weight * loss(**{name: signals[name] for name in wanted}, **term.settings)
+            values[term.name] = values[term.name] + value if term.name in values else value
+        return values
+
+    return objective
+
+
+def _settings(text: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        try:
+            settings[name] = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+        except (ValueError, SyntaxError):
+            raise ConfigError(f"loss setting {part!r} must read name=number.") from None
+        if not equals:
+            raise ConfigError(f"loss setting {part!r} must read name=number.")
+    return settings
+
+
+def _checked(term: LossTerm, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in the types of the loss's defaults."""
+    parameters = inspect.signature(term.function).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    checked = {}
+    for name, value in settings.items():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"loss {term.name!r} has no setting {name!r}.{hint} It has: {', '.join(known)}."
+            )
+        if isinstance(value, bool) != isinstance(known[name], bool):
+            raise ConfigError(f"{term.name}: {name} must be like {known[name]!r}, not {value!r}.")
+        if name.endswith("temperature") and not value > 0:
+            raise ConfigError(f"{term.name}: {name} must be above 0, but it is {value!r}.")
+        checked[name] = type(known[name])(value)
+    return checked

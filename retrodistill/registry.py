@@ -1,0 +1,111 @@
+"""Tables of interchangeable parts: a name, and where its code lives.
+
+Nothing is imported until a name is asked for, so listing the parts costs nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from retrodistill.errors import ConfigError
+
+
+class Registry(Mapping[str, Any]):
+    """A fixed table from a name to `"module:attribute"`, imported only when asked for.
+
+    A name holding a colon is taken as such a path itself, so a user's own part needs no
+    registration: `my_lab.losses:focal`.
+
+    Raises:
+        ConfigError: the name is unknown (the nearest one is named), or its path leads nowhere.
+
+    """
+
+    def __init__(self, kind: str, table: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._table = dict(table)
+
+    def __getitem__(self, name: str) -> Any:
+        path = name if ":" in name else self._table.get(name)
+        if path is None:
+            near = get_close_matches(name, self._table, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(self._table)
+            raise ConfigError(f"unknown {self.kind} {name!r}.{hint} Known: {known}.")
+        module, _, attribute = path.partition(":")
+        try:
+            if not module or module.startswith("."):
+                raise ModuleNotFoundError(f"{module!r} is no module's full name")
+            return getattr(import_module(module), attribute)
+        except (ModuleNotFoundError, AttributeError) as error:
+            if name in self._table:
+                raise
+            raise ConfigError(
+                f"{self.kind} {name!r} was read as module:attribute, but {error}. "
+                f"Known by name: {', '.join(self._table)}."
+            ) from error
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._table
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def split(self, spec: str) -> tuple[Any, str]:
+        """Return the part and the argument of `name:argument` or `module:attribute:argument`."""
+        name, _, argument = spec.partition(":")
+        if name in self._table or not argument:
+            return self[name], argument
+        attribute, _, argument = argument.partition(":")
+        return self[f"{name}:{attribute}"], argument
+
+
+LOSSES = Registry(
+    "objective",
+    {
+        "margin-mse": "retrodistill.losses.pairwise:margin_mse",
+        "listwise-kl": "retrodistill.losses.listwise:listwise_kl",
+        "listwise-kl-in-batch": "retrodistill.losses.listwise:listwise_kl_in_batch",
+        "contrastive": "retrodistill.losses.contrastive:contrastive",
+    },
+)
+
+COLLECTIONS = Registry(
+    "collection",
+    {
+        "beir": "retrodistill.datasets.beir:load",
+        "irds": "retrodistill.datasets.irds:load",
+        "hf": "retrodistill.datasets.hf:load",
+        "builtin": "retrodistill.datasets.builtin:load",
+    },
+)
+
+RETRIEVERS = Registry(
+    "retriever",
+    {
+        "bm25": "retrodistill.mining.retrievers:bm25",
+        "dense": "retrodistill.mining.retrievers:dense",
+    },
+)
+
+TEACHERS = Registry(
+    "teacher",
+    {
+        "cross-encoder": "retrodistill.teachers.cross_encoder:CrossEncoderTeacher",
+        "bi-encoder": "retrodistill.teachers.bi_encoder:BiEncoderTeacher",
+        "bm25": "retrodistill.teachers.lexical:BM25Teacher",
+    },
+)
+
+INDEXES = Registry(
+    "index",
+    {
+        "exact": "retrodistill.indexes.exact:ExactIndex",
+        "flat": "retrodistill.indexes.faiss:FlatIndex",
+        "hnsw": "retrodistill.indexes.faiss:HNSWIndex",
+    },
+)

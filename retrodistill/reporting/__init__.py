@@ -1,0 +1,1 @@
+"""What people read: findings as lines and JSON."""

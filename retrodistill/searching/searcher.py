@@ -1,0 +1,161 @@
+"""Answer questions from an index folder."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.config import Precision
+from retrodistill.errors import DataError, RetrodistillError
+from retrodistill.manifest import Manifest
+from retrodistill.registry import INDEXES
+from retrodistill.searching.embedding import INDEX, KIND, MODEL
+from retrodistill.types import Doc, Encoder, Index
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection, Texts
+    from retrodistill.store.runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document that was found; title and text are empty where the texts are not at hand."""
+
+    doc_id: str
+    score: float
+    title: str
+    text: str
+
+
+class Searcher:
+    """An encoder, the index of its vectors, and, if they are at hand, the documents' texts."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        index: Index,
+        *,
+        docs: "Texts | None" = None,
+        manifest: Manifest | None = None,
+    ) -> None:
+        if encoder.dimension != index.dimension:
+            raise DataError(
+                f"the encoder's vectors have {encoder.dimension} dimensions, but the index's "
+                f"{index.dimension}. Embed the collection with this encoder."
+            )
+        self.encoder = encoder
+        self.index = index
+        self.docs = docs
+        self.manifest = manifest
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        precision: Precision = "auto",
+        docs: "Texts | None" = None,
+        with_texts: bool = True,
+    ) -> "Searcher":
+        """Return the searcher of a folder that `embed_collection` wrote.
+
+        Texts come from `docs`, else, unless `with_texts` is off, from the collection that the
+        manifest names, if it can still be opened.
+
+        Raises:
+            DataError: there is no index folder, or one of its files is damaged.
+
+        """
+        from retrodistill.students.dense import DenseEncoder
+
+        folder = Path(folder)
+        manifest = Manifest.read(folder, kind=KIND)
+        try:
+            kind, max_tokens = manifest.details["index"], manifest.details["max_tokens"]
+        except KeyError as error:
+            raise DataError(f"{folder}: the manifest lacks {error}. Embed again.") from error
+        index: Index = INDEXES[kind].load(folder / INDEX)
+        encoder = DenseEncoder(folder / MODEL, max_tokens=max_tokens, precision=precision)
+        if docs is None and with_texts:
+            docs = _texts_of(manifest)
+        return cls(encoder, index, docs=docs, manifest=manifest)
+
+    def find(
+        self, texts: Sequence[str], k: int
+    ) -> tuple[list[list[str]], list[NDArray[np.float32]]]:
+        """Return for each query its best document ids and their scores, best first."""
+        return self.index.search(self.encoder.encode_queries(texts), k)
+
+    def search(self, query: str, k: int = 10) -> list[Hit]:
+        """Return the `k` best documents of a query, best first."""
+        return self.search_many([query], k)[0]
+
+    def search_many(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
+        """Return the `k` best documents of each query, best first.
+
+        Raises:
+            DataError: a query is empty.
+
+        """
+        for place, query in enumerate(queries):
+            if not query.strip():
+                raise DataError(f"query {place + 1} is empty: write what to search for.")
+        found = zip(*self.find(queries, k), strict=True)
+        return [
+            [self._hit(doc, float(score)) for doc, score in zip(ids, scores, strict=True)]
+            for ids, scores in found
+        ]
+
+    def _hit(self, doc_id: str, score: float) -> Hit:
+        known = self.docs is not None and doc_id in self.docs
+        doc = self.docs.get(doc_id) if self.docs is not None and known else Doc(doc_id, "", "")
+        return Hit(doc_id, score, doc.title, doc.text)
+
+
+def search_run(searcher: Searcher, collection: "Collection", split: str, k: int) -> "Run":
+    """Return the run of the `k` best documents of each query of a split.
+
+    Another collection's queries are allowed; a warning says when its documents differ from the
+    ones in the index.
+
+    Raises:
+        ConfigError: there is no such split.
+
+    """
+    from retrodistill.store.runs import Run
+
+    if searcher.manifest is not None:
+        embedded = searcher.manifest.inputs.get("docs")
+        if embedded != collection.docs.fingerprint:
+            warnings.warn(
+                f"the index holds other documents than {collection.name}: "
+                "its judgements may not know the documents that are found.",
+                stacklevel=2,
+            )
+    query_ids = collection.query_ids(split)
+    texts = collection.queries.full_texts(collection.queries.rows(query_ids))
+    ids, scores = searcher.find(texts, k)
+    lengths = [len(row) for row in ids]
+    return Run.from_columns(
+        np.repeat(np.array(query_ids, object), lengths).tolist(),
+        [doc for row in ids for doc in row],
+        np.concatenate([np.empty(0, np.float32), *scores]),
+    )
+
+
+def _texts_of(manifest: Manifest) -> "Texts | None":
+    """Return the documents that the index was made from, or None if they are not at hand."""
+    from retrodistill.datasets import load_collection
+
+    spec = manifest.config.get("data")
+    if not spec:
+        return None
+    try:
+        docs = load_collection(spec).docs
+    except RetrodistillError:
+        return None
+    return docs if docs.fingerprint == manifest.inputs.get("docs") else None

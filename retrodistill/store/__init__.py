@@ -1,0 +1,1 @@
+"""Data at rest: runs, scores, triples and judgements."""

@@ -1,0 +1,418 @@
+"""Runs: whatever is scored, as one table of (query, document, score).
+
+Candidates, teacher scores and search results are all runs, so mining, scoring, searching and
+measuring fit each other without converters.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from retrodistill.errors import DataError
+from retrodistill.manifest import Manifest, new_folder
+from retrodistill.store.lines import decoded, new_file, numbered_lines, write_lines
+
+FILE = "run.parquet"
+COLUMNS = ("query_id", "doc_id", "score")
+SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float32())])
+CHUNK_ROWS = 1 << 18
+BLANK = r"[ \t\n\r\f\v]"
+"""What separates the columns of a TREC file (C's isspace); other spaces may stand in an id."""
+
+Strings = Sequence[str] | NDArray[Any] | pa.Array | pa.ChunkedArray
+Scores = Sequence[float] | NDArray[Any] | pa.Array | pa.ChunkedArray
+Row = tuple[int, str, str, float]
+"""Line number, query id, document id, score."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """An immutable table query_id, doc_id, score, in ranked order.
+
+    Queries stand in the order in which they were first seen. THE tie rule, here and
+    everywhere: in a query, higher scores come first, and documents of equal score, compared as
+    float32, follow by id in descending order of their UTF-8 bytes. This is trec_eval's rule;
+    ranks in files are ignored.
+
+    Make one with `from_columns`, `from_dict` or `read`, which check and sort the rows.
+    """
+
+    table: pa.Table
+
+    @classmethod
+    def from_columns(
+        cls, query_ids: Strings, doc_ids: Strings, scores: Scores, *, source: str = ""
+    ) -> "Run":
+        """Return the run of these rows, in any order; `source` is named in errors.
+
+        Raises:
+            DataError: unequal lengths, an empty id, a pair given twice, NaN or infinity.
+
+        """
+        place = f"{source}: row " if source else "row "
+        columns = (query_ids, doc_ids, scores)
+        return cls(_ranked(*columns, where=lambda row: f"{place}{row + 1}"))
+
+    @classmethod
+    def from_dict(cls, scores: Mapping[str, Mapping[str, float]], *, source: str = "") -> "Run":
+        """Return the run of query id -> document id -> score; queries without any are absent."""
+        query_ids = [query for query, docs in scores.items() for _ in docs]
+        doc_ids = [doc for docs in scores.values() for doc in docs]
+        values = [score for docs in scores.values() for score in docs.values()]
+        return cls.from_columns(query_ids, doc_ids, values, source=source)
+
+    @classmethod
+    def read(cls, path: Path) -> "Run":
+        """Read a run folder, a score store, or a TREC, `.jsonl` or `.parquet` file.
+
+        Text may be gzipped (`.gz`). A TREC line is `query Q0 document rank score tag`, a JSONL
+        line an object with query_id, doc_id and score.
+
+        Raises:
+            DataError: a file is absent, malformed, or changed since its manifest was written.
+
+        """
+        path = Path(path)
+        if path.is_dir():
+            return cls._read_folder(path)
+        if not path.exists():
+            raise DataError(
+                f"there is no run at {path}. Give a run folder, a score store, "
+                "or a TREC, JSONL or Parquet file."
+            )
+        suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+        if suffix == ".parquet":
+            return cls._of_table(_read_parquet(path), source=str(path))
+        rows = _jsonl_rows if suffix == ".jsonl" else _trec_rows
+
+        def where(row: int) -> str:
+            return f"{path}:{next(islice(rows(path), row, None))[0]}"
+
+        return cls(_ranked(*_gathered(rows(path)), where=where))
+
+    @classmethod
+    def _read_folder(cls, folder: Path) -> "Run":
+        manifest = Manifest.read(folder)
+        if manifest.kind == "run":
+            run = cls._of_table(_read_parquet(folder / FILE), source=str(folder / FILE))
+            if run.fingerprint != manifest.fingerprint:
+                raise DataError(
+                    f"{folder / FILE} is not what its manifest.json was written for "
+                    f"(fingerprint {run.fingerprint[:12]}, wanted {manifest.fingerprint[:12]}). "
+                    "Make the run again."
+                )
+            return run
+        if manifest.kind == "scores":
+            shards = sorted((folder / "shards").glob("*.parquet"))
+            tables = [_read_parquet(shard) for shard in shards]
+            if not tables:
+                raise DataError(f"{folder} has no shard yet. Run `retrodistill.score` to its end.")
+            return cls._of_table(pa.concat_tables(tables), source=str(folder))
+        raise DataError(f"{folder} holds a {manifest.kind}, but a run or a score store was wanted.")
+
+    @classmethod
+    def _of_table(cls, table: pa.Table, *, source: str) -> "Run":
+        return cls.from_columns(*(table[name] for name in COLUMNS), source=source)
+
+    def write(
+        self,
+        out: Path,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        details: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a run folder, whole or not at all, with its manifest.
+
+        Raises:
+            ConfigError: `out` exists already and `overwrite` is not set.
+
+        """
+        manifest = Manifest(
+            kind="run",
+            fingerprint=self.fingerprint,
+            inputs=inputs or {},
+            config=config or {},
+            details={"queries": len(self.query_ids), "rows": len(self), **(details or {})},
+        )
+        with new_folder(out, overwrite=overwrite) as folder:
+            pq.write_table(self.table, folder / FILE)
+            manifest.write(folder)
+
+    def to_trec(self, path: Path, tag: str = "retrodistill") -> None:
+        """Write a TREC file; nine digits keep each float32 score exactly.
+
+        Raises:
+            DataError: an id or the tag holds a blank, which would shift the columns.
+
+        """
+        for name in COLUMNS[:2]:
+            bad = pc.index(pc.match_substring_regex(self.table[name], BLANK), True).as_py()
+            if bad >= 0:
+                raise DataError(
+                    f"{name} {self.table[name][bad].as_py()!r} holds a blank, which a TREC file "
+                    "cannot. Write Parquet or JSONL instead."
+                )
+        if not tag or len(tag.split()) != 1:
+            raise DataError(f"the tag of a TREC file must be one word, but it is {tag!r}.")
+        write_lines(
+            path,
+            (
+                f"{query} Q0 {doc} {rank} {score:.9g} {tag}"
+                for query, docs, scores in self.lists()
+                for rank, (doc, score) in enumerate(zip(docs, scores.tolist(), strict=True), 1)
+            ),
+        )
+
+    def to_jsonl(self, path: Path) -> None:
+        """Write one JSON object a row; nine digits keep each float32 score exactly."""
+        write_lines(
+            path,
+            (
+                f'{{"query_id": {key}, "doc_id": {json.dumps(doc, ensure_ascii=False)}, '
+                f'"score": {score:.9g}}}'
+                for query, docs, scores in self.lists()
+                for key in (json.dumps(query, ensure_ascii=False),)
+                for doc, score in zip(docs, scores.tolist(), strict=True)
+            ),
+        )
+
+    def to_parquet(self, path: Path) -> None:
+        """Write the table as one Parquet file, whole or not at all."""
+        with new_file(path) as aside:
+            pq.write_table(self.table, aside)
+
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        """Return query id -> document id -> score, in ranked order."""
+        return {q: dict(zip(docs, s.tolist(), strict=True)) for q, docs, s in self.lists()}
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        """Name the size and the content."""
+        return f"Run({len(self.query_ids)} queries, {len(self)} rows, {self.fingerprint[:12]})"
+
+    @cached_property
+    def _queries(self) -> tuple[list[str], NDArray[np.int64]]:
+        """Distinct query ids, and where each one's rows start, then the number of rows."""
+        codes = _codes(self.table["query_id"])
+        steps = np.diff(codes.indices.to_numpy(), prepend=-1)
+        return codes.dictionary.to_pylist(), np.append(np.flatnonzero(steps), len(self))
+
+    @property
+    def query_ids(self) -> list[str]:
+        """Queries that have at least one document, in order."""
+        return list(self._queries[0])
+
+    def lists(self) -> Iterator[tuple[str, list[str], NDArray[np.float32]]]:
+        """Yield (query id, its document ids, their scores), best first."""
+        doc_ids = self.table["doc_id"].combine_chunks()
+        scores = self.table["score"].to_numpy()
+        query_ids, bounds = self._queries
+        for query, start, end in zip(query_ids, bounds[:-1], bounds[1:], strict=True):
+            docs = doc_ids.slice(start, end - start).to_numpy(zero_copy_only=False)
+            yield query, docs.tolist(), scores[start:end]
+
+    def top(self, k: int) -> "Run":
+        """Return the run of each query's `k` best documents."""
+        starts, lengths = self._queries[1][:-1], np.diff(self._queries[1])
+        ranks = np.arange(len(self)) - np.repeat(starts, lengths)
+        return Run(self.table.filter(pa.array(ranks < k)))
+
+    def select(self, query_ids: Iterable[str]) -> "Run":
+        """Return the run of these queries only, in this run's order; absent ones stay absent."""
+        wanted = pa.array(list(query_ids), pa.string())
+        return Run(self.table.filter(pc.is_in(self.table["query_id"], value_set=wanted)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the content: the rows in ranked order, however they are stored."""
+        hasher = hashlib.sha256(b"run 1\0")
+        for name in COLUMNS[:2]:
+            hasher.update(pc.binary_length(self.table[name]).to_numpy().astype("<i4"))
+            for part in _characters(self.table[name]):
+                hasher.update(part)
+        hasher.update(self.table["score"].to_numpy().astype("<f4"))
+        return hasher.hexdigest()
+
+
+def _ranked(
+    query_ids: Strings, doc_ids: Strings, scores: Scores, *, where: Callable[[int], str]
+) -> pa.Table:
+    """Return the checked table in ranked order; `where` says where a row came from."""
+    lengths = {len(query_ids), len(doc_ids), len(scores)}
+    if len(lengths) > 1:
+        raise DataError(
+            f"a run needs one document and one score a row, but got {len(query_ids)} query ids, "
+            f"{len(doc_ids)} document ids and {len(scores)} scores."
+        )
+    queries, docs = _strings(query_ids, "query_id", where), _strings(doc_ids, "doc_id", where)
+    values = _floats(scores, where)
+    codes = _codes(queries).indices
+    _check_pairs_once(codes, queries, docs, where)
+    keys = pa.table({"query": codes, "score": values, "doc": docs})
+    order = pc.sort_indices(
+        keys, sort_keys=[("query", "ascending"), ("score", "descending"), ("doc", "descending")]
+    )
+    return pa.table([queries, docs, values], schema=SCHEMA).take(order).combine_chunks()
+
+
+def _strings(values: Strings, name: str, where: Callable[[int], str]) -> pa.ChunkedArray:
+    """Return ids as one string column without gaps; columns of whole numbers are taken."""
+    try:
+        if not isinstance(values, pa.Array | pa.ChunkedArray):
+            values = pa.array(values, None if isinstance(values, np.ndarray) else pa.string())
+        if pa.types.is_floating(values.type) or pa.types.is_boolean(values.type):
+            raise pa.ArrowTypeError(f"ids cannot be of type {values.type}")
+        column = values.cast(pa.string())
+    except (pa.ArrowException, UnicodeEncodeError) as error:
+        raise DataError(f"{name} must be strings ({where(0)}): {error}.") from error
+    if not isinstance(column, pa.ChunkedArray):
+        column = pa.chunked_array([column])
+    bad = pc.index(pc.equal(pc.fill_null(column, ""), ""), True).as_py()
+    if bad >= 0:
+        raise DataError(f"{where(bad)}: {name} is empty. Give each row an id.")
+    return column
+
+
+def _floats(values: Scores, where: Callable[[int], str]) -> pa.Array:
+    """Return scores as float32, without NaN and infinity, and with one zero."""
+    try:
+        if isinstance(values, pa.Array | pa.ChunkedArray):
+            values = values.to_numpy()
+        with np.errstate(over="ignore"):
+            scores = np.asarray(values, np.float32) + np.float32(0)  # -0 becomes 0: a tie
+    except (TypeError, ValueError) as error:
+        raise DataError(f"scores must be numbers ({where(0)}): {error}.") from error
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise DataError(
+            f"{where(int(bad[0]))}: score is {scores[bad[0]]} ({len(bad)} such of {len(scores)}), "
+            "but must be a finite float32. Repair or drop what gave it."
+        )
+    return pa.array(scores)
+
+
+def _codes(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return a column as numbers in order of first appearance, with their dictionary."""
+    if column.num_chunks == 0:
+        column = pa.chunked_array([pa.array([], column.type)])
+    return column.combine_chunks().dictionary_encode()
+
+
+def _check_pairs_once(
+    codes: pa.Array, queries: pa.ChunkedArray, docs: pa.ChunkedArray, where: Callable[[int], str]
+) -> None:
+    """Raise DataError if a (query, document) pair has two rows."""
+    if len(codes) < 2:
+        return
+    pairs = pa.table({"query": codes, "doc": docs})
+    order = pc.sort_indices(pairs, sort_keys=[("query", "ascending"), ("doc", "ascending")])
+    pairs = pairs.take(order)
+    same = pc.and_(
+        *(pc.equal(pairs[name].slice(1), pairs[name].slice(0, len(codes) - 1))
+          for name in ("query", "doc"))
+    )  # fmt: skip
+    found = pc.index(same, True).as_py()
+    if found >= 0:
+        first, second = sorted(order.slice(found, 2).to_pylist())
+        raise DataError(
+            f"{where(second)}: query {queries[second].as_py()!r} has document "
+            f"{docs[second].as_py()!r} a second time (first: {where(first)}). Keep one of them."
+        )
+
+
+def _characters(column: pa.ChunkedArray) -> Iterator[memoryview]:
+    """Yield the bytes of a string column, without what surrounds a slice."""
+    for chunk in column.chunks:
+        _, offsets, data = chunk.buffers()
+        bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        if len(chunk):
+            yield memoryview(data)[bounds[0] : bounds[-1]]
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    """Return the three columns of a Parquet file."""
+    try:
+        names = pq.read_schema(path).names
+        absent = [name for name in COLUMNS if name not in names]
+        if absent:
+            raise DataError(
+                f"{path} has no column {', '.join(absent)}; it has {', '.join(names)}. "
+                f"A run needs {', '.join(COLUMNS)}."
+            )
+        return pq.read_table(path, columns=list(COLUMNS))
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}. Make it again.") from error
+
+
+def _trec_rows(path: Path) -> Iterator[Row]:
+    for number, line in numbered_lines(path):
+        parts = line.split()
+        if len(parts) != 6:
+            hint = (
+                " Three columns are triples: see retrodistill.store.triples."
+                if len(parts) == 3
+                else ""
+            )
+            raise DataError(
+                f"{path}:{number}: a TREC line is `query Q0 document rank score tag`, 6 columns, "
+                f"but this one has {len(parts)}: {line[:80]!r}.{hint}"
+            )
+        try:
+            score = float(parts[4])
+        except ValueError:
+            raise DataError(
+                f"{path}:{number}: the score (column 5) must be a number, not {parts[4]!r}."
+            ) from None
+        query, doc = decoded(f"{path}:{number}", parts[0], parts[2])
+        yield number, query, doc, score
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    for number, line in numbered_lines(path):
+        try:
+            row = json.loads(line)
+            query, doc, score = (row[name] for name in COLUMNS)
+            f"{query}{doc}".encode()
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}:{number}: a line must be a JSON object with {', '.join(COLUMNS)}, but "
+                f"{type(error).__name__}: {error} in {line[:80]!r}."
+            ) from error
+        for name, value in (("query_id", query), ("doc_id", doc)):
+            if isinstance(value, bool) or not isinstance(value, str | int):
+                raise DataError(f"{path}:{number}: {name} must be a string, not {value!r}.")
+        if isinstance(score, bool) or not isinstance(score, int | float):
+            raise DataError(f"{path}:{number}: score must be a number, not {score!r}.")
+        yield number, str(query), str(doc), score
+
+
+def _gathered(
+    rows: Iterator[Row],
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray, NDArray[np.float32]]:
+    """Return rows as columns; only a chunk of them is held as Python objects."""
+    queries: list[pa.Array] = []
+    docs: list[pa.Array] = []
+    scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        queries.append(pa.array([row[1] for row in chunk], pa.string()))
+        docs.append(pa.array([row[2] for row in chunk], pa.string()))
+        with np.errstate(over="ignore"):
+            scores.append(np.array([row[3] for row in chunk], np.float32))
+    ids = (pa.chunked_array(column, pa.string()) for column in (queries, docs))
+    return *ids, np.concatenate(scores)

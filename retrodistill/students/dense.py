@@ -1,0 +1,260 @@
+"""Bi-encoders: one vector for a text, from a sentence-transformers model."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.config import Precision
+from retrodistill.errors import ConfigError, DataError
+from retrodistill.inference import (
+    body_dtype,
+    padded,
+    pick_device,
+    run_model,
+    token_batches,
+    tokenize,
+    without_bars,
+)
+from retrodistill.manifest import digest
+from retrodistill.progress import bar
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+WINDOW = 16_384
+"""Texts that are tokenised, and sorted by length, at a time."""
+
+BAR_FROM = 512
+"""Fewer texts than this are encoded without a progress bar."""
+
+FORGOTTEN = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+"""Settings of a body that say where it came from, not what it computes."""
+
+
+def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer":
+    """Return a bi-encoder with float32 weights, from a folder or a hub id.
+
+    Only safetensors weights are read, and no code that comes with a model is run. A folder of a
+    bare transformer gets mean pooling.
+
+    Raises:
+        ConfigError: there is no such model, or it is no text encoder on a transformer.
+
+    """
+    import torch
+    from safetensors import SafetensorError
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        with without_bars():
+            loaded = SentenceTransformer(
+                model,
+                device=str(device),
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+            )
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else error
+        raise ConfigError(
+            f"model {model!r} cannot be loaded: {reason}. Give a folder in sentence-transformers "
+            "or transformers format with safetensors weights, or a hub id that this machine "
+            "can reach or has in its cache."
+        ) from error
+    _check(loaded)
+    return loaded
+
+
+def side_prompts(model: "SentenceTransformer") -> tuple[str, str]:
+    """Return what the model puts before a query and before a document, as its library would."""
+    prompts = model.prompts
+    default = prompts.get(model.default_prompt_name or "", "")
+    names = ("document", "passage", "corpus")
+    doc = next((prompts[name] for name in names if name in prompts), default)
+    return prompts.get("query", default) or "", doc or ""
+
+
+class DenseEncoder:
+    """A sentence-transformers model as an `Encoder`, with the vectors that its library gives.
+
+    Each distinct text is tokenised and encoded once, in batches of `batch_tokens` padded tokens
+    of similar length. The body runs in `precision`; pooling, what follows it, and the vectors are
+    float32. `max_tokens` cuts the end of longer texts (default: the model's own limit). A model
+    that is given as an object is used where it is, and left as it was.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or `max_tokens` is more than it can read.
+
+    """
+
+    fingerprint: str
+    """Hash of the weights, settings, vocabulary, prompts, `max_tokens` and number type."""
+
+    dimension: int
+
+    def __init__(
+        self,
+        model: "str | Path | SentenceTransformer",
+        *,
+        max_tokens: int | None = None,
+        batch_tokens: int = 4096,
+        precision: Precision = "auto",
+    ) -> None:
+        if isinstance(model, (str, Path)):
+            self.model = load_bi_encoder(str(model), pick_device())
+        else:
+            _check(model)
+            self.model = model
+        self.name = str(model) if isinstance(model, (str, Path)) else type(model).__name__
+        self.max_tokens = max_tokens
+        self.batch_tokens = batch_tokens
+        self.dtype = body_dtype(precision, self.model.device)
+        self.dimension = int(self.model.get_embedding_dimension() or 0)
+        self._query_prompt, self._doc_prompt = side_prompts(self.model)
+        self._query_tokens, self._doc_tokens = _limits(self.model, max_tokens)
+        self.fingerprint = digest(
+            fingerprint(self.model),
+            json.dumps([self._query_prompt, self._doc_prompt, self._query_tokens,
+                        self._doc_tokens, str(self.dtype)]),
+        )  # fmt: skip
+
+    @property
+    def normalised(self) -> bool:
+        """Whether all vectors have length 1, so that inner products are cosines."""
+        from sentence_transformers.base.modules import Normalize
+
+        return isinstance(self.model[-1], Normalize)
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return vectors of shape (len(texts), dimension)."""
+        return self._encode(texts, self._query_prompt, self._query_tokens)
+
+    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return vectors of shape (len(texts), dimension)."""
+        return self._encode(texts, self._doc_prompt, self._doc_tokens)
+
+    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return how many tokens the model reads of each document, after the cut."""
+        prompted = [self._doc_prompt + text for text in texts]
+        rows = tokenize(self.model.tokenizer, prompted, max_tokens=self._doc_tokens)
+        return np.array([len(row["input_ids"]) for row in rows], np.int64)
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder, in sentence-transformers format."""
+        with without_bars():
+            self.model.save(str(folder), safe_serialization=True)
+
+    def _encode(self, texts: Sequence[str], prompt: str, max_tokens: int) -> NDArray[np.float32]:
+        import torch
+
+        if isinstance(texts, str):
+            raise DataError(f"a list of texts was wanted, but one string came: {texts[:40]!r}.")
+        places: dict[str, int] = {}
+        rows = np.array([places.setdefault(text, len(places)) for text in texts], np.int64)
+        distinct = list(places)
+        vectors = np.empty((len(distinct), self.dimension), np.float32)
+        many = len(distinct) >= BAR_FROM
+        shown = bar("encoding", len(distinct)) if many else nullcontext(_ignore)
+        with shown as advance, evaluating(self.model), torch.inference_mode():
+            for start in range(0, len(distinct), WINDOW):
+                window = distinct[start : start + WINDOW]
+                for batch, found in self._batches(window, prompt, max_tokens):
+                    vectors[start + batch] = found[:, : self.dimension].float().cpu().numpy()
+                    advance(len(batch))
+        return vectors if len(distinct) == len(texts) else vectors[rows]
+
+    def _batches(
+        self, texts: Sequence[str], prompt: str, max_tokens: int
+    ) -> Iterator[tuple[NDArray[np.int64], "torch.Tensor"]]:
+        """Yield places of texts and their vectors, longest texts first."""
+        tokenizer, device = self.model.tokenizer, self.model.device
+        tokens = tokenize(tokenizer, [prompt + text for text in texts], max_tokens=max_tokens)
+        lengths = [len(row["input_ids"]) for row in tokens]
+        # Some poolings leave the prompt out, and need to know how long it is.
+        beside = {"prompt_length": _prompt_length(tokenizer, prompt)} if prompt else {}
+        for batch in token_batches(lengths, self.batch_tokens):
+            features = padded(tokenizer, [tokens[row] for row in batch], device) | beside
+            yield batch, run_model(self.model, features, self.dtype)["sentence_embedding"]
+
+
+def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
+    """Return a hash of a model's weights, its modules' settings and its vocabulary.
+
+    It is the same wherever the model lies and on whatever device it is.
+    """
+    import torch
+
+    config = _config(model).to_dict()
+    parts: list[str | bytes] = [
+        repr(model),
+        json.dumps({k: v for k, v in config.items() if k not in FORGOTTEN},
+                   sort_keys=True, default=str),
+        json.dumps(sorted(model.tokenizer.get_vocab().items())),
+    ]  # fmt: skip
+    for name, weights in sorted(model.state_dict().items()):
+        values = weights.detach().cpu().contiguous()
+        parts.append(f"{name} {values.dtype} {tuple(values.shape)}")
+        parts.append(values.flatten().view(torch.uint8).numpy().tobytes())
+    return digest(*parts)
+
+
+@contextmanager
+def evaluating(model: "torch.nn.Module") -> Iterator[None]:
+    """Switch dropout off in the block, and back on where it was on."""
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _check(model: "SentenceTransformer") -> None:
+    """Raise ConfigError unless the model is a transformer that reads text."""
+    from sentence_transformers.base.modules import Transformer
+
+    if not isinstance(model[0], Transformer) or "text" not in model[0].modalities:
+        raise ConfigError(
+            f"a bi-encoder must start with a transformer that reads text, but this one starts "
+            f"with {type(model[0]).__name__}. Use another model."
+        )
+
+
+def _limits(model: "SentenceTransformer", max_tokens: int | None) -> tuple[int, int]:
+    """Return the longest query and the longest document, in tokens.
+
+    Raises:
+        ConfigError: `max_tokens` is more than the model has positions for.
+
+    """
+    positions = getattr(_config(model), "max_position_embeddings", None) or 1 << 20
+    if max_tokens is not None and max_tokens > positions:
+        raise ConfigError(
+            f"--max-tokens {max_tokens} is more than this model can read: {positions} tokens."
+        )
+    body: Any = model[0]
+    own = min(model.max_seq_length or positions, positions)
+    sides = (body.query_length or own, body.document_length or own)
+    return sides if max_tokens is None else (max_tokens, max_tokens)
+
+
+def _config(model: "SentenceTransformer | CrossEncoder") -> Any:
+    """Return the settings of the transformer in a model."""
+    assert model.transformers_model is not None
+    return model.transformers_model.config
+
+
+def _prompt_length(tokenizer: Any, prompt: str) -> int:
+    """Return the tokens of a prompt, with a first special token and without a last one."""
+    ids = tokenizer(prompt)["input_ids"]
+    return len(ids) - (ids[-1] in tokenizer.all_special_ids)
+
+
+def _ignore(amount: float) -> None:
+    """Move no bar."""

@@ -1,0 +1,1 @@
+"""Teachers: strong rankers behind `retrodistill.types.Teacher`."""

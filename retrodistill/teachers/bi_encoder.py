@@ -1,0 +1,58 @@
+"""Bi-encoder teachers: inner products of vectors, each document encoded once."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.config import Precision
+from retrodistill.errors import ConfigError
+from retrodistill.types import Doc
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection
+
+
+class BiEncoderTeacher:
+    """Inner products of a sentence-transformers model's vectors.
+
+    The whole collection is encoded at the first call (and kept in the cache), so that a score
+    never depends on which other pairs are asked for.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        collection: "Collection",
+        *,
+        max_tokens: int = 256,
+        batch_tokens: int = 4096,
+        precision: Precision = "auto",
+    ) -> None:
+        from retrodistill.students.dense import DenseEncoder
+
+        if not model:
+            raise ConfigError("teacher bi-encoder needs a model: bi-encoder:FOLDER or a hub id.")
+        self._encoder = DenseEncoder(
+            model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
+        )
+        self._collection = collection
+        self._docs: NDArray[np.float32] | None = None
+        self._queries: dict[str, NDArray[np.float32]] = {}
+        self.fingerprint = self._encoder.fingerprint
+        self.scale = "cosine" if self._encoder.normalised else "dot"
+
+    def score(self, queries: Sequence[Doc], docs: Sequence[Doc]) -> NDArray[np.float32]:
+        """Return the inner product of each query with its document."""
+        from retrodistill.store.vectors import doc_vectors
+
+        if self._docs is None:
+            self._docs = doc_vectors(self._encoder, self._collection.docs)
+        # One query a call: its vector must not depend on its neighbours in a batch.
+        for query in queries:
+            if query.id not in self._queries:
+                self._queries[query.id] = self._encoder.encode_queries([query.full_text])[0]
+        rows = self._collection.docs.rows([doc.id for doc in docs])
+        left = np.stack([self._queries[query.id] for query in queries])
+        return np.einsum("pd,pd->p", left, self._docs[rows], dtype=np.float32)

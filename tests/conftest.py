@@ -1,0 +1,35 @@
+"""Settings and fixtures that every test shares."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when a test module imports huggingface_hub
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real test data beside the checkout (or $RETRODISTILL_SHARED_DATA)."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("RETRODISTILL_SHARED_DATA") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"real data: no folder {folder} (set RETRODISTILL_SHARED_DATA to one)")
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test fills the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETRODISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random 6-layer, 32-dimensional bi-encoder in sentence-transformers format."""
+    from tiny import save_tiny_model
+
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))

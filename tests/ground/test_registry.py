@@ -1,0 +1,65 @@
+"""Tables from a name to the place of its code."""
+
+import pytest
+
+from retrodistill import registry
+from retrodistill.errors import ConfigError
+from retrodistill.registry import LOSSES, Registry
+
+TABLES = {name: value for name, value in vars(registry).items() if isinstance(value, Registry)}
+ENTRIES = [(table, name) for table, entries in TABLES.items() for name in entries]
+
+
+@pytest.mark.parametrize(("table", "name"), ENTRIES)
+def test_every_entry_resolves(table: str, name: str) -> None:
+    """A path that lost its module fails only when a user first asks for that name."""
+    assert callable(TABLES[table][name])
+
+
+def test_unknown_name_names_the_nearest() -> None:
+    """A KeyError of one word sends the user into the source."""
+    with pytest.raises(ConfigError, match=r"unknown objective 'margin_mse'.*'margin-mse'"):
+        LOSSES["margin_mse"]
+
+
+def test_membership_imports_nothing_and_never_raises() -> None:
+    """Mapping's own `in` asks by [], which raises ConfigError here, not KeyError."""
+    table = Registry("part", {"broken": "no.such.module:part"})
+    assert "broken" in table
+    assert "absent" not in table
+    assert 3 not in table
+
+
+def test_a_path_is_a_part_of_one_s_own() -> None:
+    """A user's own loss needs no change of this package."""
+    assert LOSSES["math:sqrt"](4) == 2
+
+
+@pytest.mark.parametrize(
+    "path", ["no_such_module:part", "math:no_such_part", ":part", "math:", ".math:sqrt"]
+)
+def test_path_that_leads_nowhere(path: str) -> None:
+    """A mistyped path is the user's mistake: exit status 2, not a traceback."""
+    with pytest.raises(ConfigError, match="read as module:attribute"):
+        LOSSES[path]
+
+
+def test_a_broken_entry_of_our_own_is_a_crash() -> None:
+    """Our own defect must not be blamed on the user's spelling."""
+    with pytest.raises(ModuleNotFoundError):
+        Registry("part", {"broken": "no.such.module:part"})["broken"]
+
+
+def test_split_keeps_every_colon_of_the_argument() -> None:
+    """`hf:org/data:split` and a Windows path lose their end otherwise."""
+    table = Registry("part", {"root": "math:sqrt"})
+    part, argument = table.split("root:a:b/c")
+    assert part(9) == 3
+    assert argument == "a:b/c"
+    assert table.split("root")[1] == ""
+
+
+def test_split_of_an_unknown_name() -> None:
+    """`bier:scifact` must name beir, not fail as a module."""
+    with pytest.raises(ConfigError):
+        Registry("part", {"root": "math:sqrt"}).split("rot")

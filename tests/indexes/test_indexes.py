@@ -1,0 +1,264 @@
+"""One contract for every index of the registry, with the exact index as the reference."""
+
+import builtins
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from retrodistill.errors import ConfigError, DataError, MissingExtra
+from retrodistill.indexes.exact import ExactIndex
+from retrodistill.indexes.faiss import FlatIndex, HNSWIndex
+from retrodistill.registry import INDEXES
+from retrodistill.types import Index
+
+every_index = pytest.mark.parametrize("name", INDEXES)
+
+
+def unit_vectors(count: int, dimension: int = 64, seed: int = 0) -> NDArray[np.float32]:
+    vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def filled(name: str, vectors: NDArray[np.float32]) -> Index:
+    index: Index = INDEXES[name](vectors.shape[1])
+    index.add([f"d{row}" for row in range(len(vectors))], vectors)
+    return index
+
+
+@every_index
+def test_fulfils_the_protocol(name: str) -> None:
+    """A part that lacks a method fails only in the middle of a long stage."""
+    assert isinstance(INDEXES[name](4), Index)
+
+
+def test_exact_by_hand() -> None:
+    """Inner products 3, 1 and -2 with (1, 0): an order by distance would differ."""
+    index = ExactIndex(2)
+    index.add(["a", "b", "c"], np.array([[1, 9], [3, 0], [-2, 0]], np.float32))
+    ids, scores = index.search(np.array([[1, 0]], np.float32), 2)
+    assert ids == [["b", "a"]]
+    assert scores[0].tolist() == [3.0, 1.0]
+    assert scores[0].dtype == np.float32
+
+
+@every_index
+def test_finds_what_the_exact_index_finds(name: str) -> None:
+    """An index that loses neighbours makes a good student look bad."""
+    vectors, queries = unit_vectors(2000), unit_vectors(50, seed=1)
+    wanted, wanted_scores = filled("exact", vectors).search(queries, 10)
+    found, scores = filled(name, vectors).search(queries, 10)
+    if name in ("exact", "flat"):
+        assert found == wanted
+        np.testing.assert_allclose(scores, wanted_scores, atol=1e-6)
+    same = sum(len(set(a) & set(b)) for a, b in zip(found, wanted, strict=True))
+    assert same / (10 * len(queries)) >= 0.95
+    assert all((np.diff(row) <= 0).all() for row in scores)
+
+
+@every_index
+def test_add_in_parts_equals_add_at_once(name: str) -> None:
+    """A second chunk that restarts the row numbers gives its documents the first chunk's ids."""
+    vectors = unit_vectors(60, 8)
+    parts = INDEXES[name](8)
+    for start in range(0, 60, 25):
+        rows = range(start, min(start + 25, 60))
+        parts.add([f"d{row}" for row in rows], vectors[list(rows)])
+    assert len(parts) == 60
+    assert parts.search(vectors[:5], 3)[0] == filled(name, vectors).search(vectors[:5], 3)[0]
+
+
+@every_index
+def test_k_beyond_the_size_gives_all(name: str) -> None:
+    """Faiss fills missing places with row -1, which would name the last document."""
+    ids, scores = filled(name, unit_vectors(3, 8)).search(unit_vectors(2, 8, seed=1), 10)
+    assert [sorted(row) for row in ids] == [["d0", "d1", "d2"]] * 2
+    assert [len(row) for row in scores] == [3, 3]
+
+
+@every_index
+def test_empty_index_and_no_queries(name: str) -> None:
+    """Nothing to find is an answer, not a crash."""
+    index = INDEXES[name](4)
+    ids, scores = index.search(unit_vectors(2, 4), 5)
+    assert ids == [[], []]
+    assert [len(row) for row in scores] == [0, 0]
+    index.add([], np.empty((0, 4), np.float32))
+    assert len(index) == 0
+    assert filled(name, unit_vectors(3, 4)).search(np.empty((0, 4), np.float32), 5) == ([], [])
+
+
+@every_index
+def test_equal_scores_come_by_descending_id(name: str) -> None:
+    """Ties in the order of insertion would rank the same student differently each time."""
+    index = INDEXES[name](4)
+    same = np.tile(np.array([[0.5, 0, 0, 0]], np.float32), (4, 1))
+    index.add(["b", "d", "a", "c"], same)
+    assert index.search(np.eye(4, dtype=np.float32)[:1], 4)[0] == [["d", "c", "b", "a"]]
+
+
+def test_exact_keeps_the_tie_rule_at_the_cut() -> None:
+    """The reference must say which of two equal documents is the k-th."""
+    index = ExactIndex(1)
+    index.add(["b", "d", "a", "c", "top"], np.array([[1], [1], [1], [1], [2]], np.float32))
+    assert index.search(np.ones((1, 1), np.float32), 3)[0] == [["top", "d", "c"]]
+
+
+@every_index
+@pytest.mark.parametrize(
+    ("ids", "vectors", "message"),
+    [
+        (["x", "x"], np.ones((2, 4)), "duplicate"),
+        (["x", "d0"], np.ones((2, 4)), "duplicate"),
+        (["x", 7], np.ones((2, 4)), "must be a string"),
+        (["x", ""], np.ones((2, 4)), "must be a string"),
+        (["x", "y"], np.array([[1, 1, 1, 1], [1, np.nan, 1, 1]]), "'y' holds NaN"),
+        (["x", "y"], np.array([[np.inf, 1, 1, 1], [1, 1, 1, 1]]), "'x' holds NaN"),
+        (["x", "y"], np.full((2, 4), 1e39), "NaN or infinity"),
+        (["x", "y"], np.ones((2, 5)), r"shape \(2, 5\)"),
+        (["x", "y"], np.ones(4), r"shape \(4,\)"),
+        (["x", "y"], np.ones((3, 4)), "2 ids came with 3"),
+    ],
+)
+def test_bad_additions_add_nothing(
+    name: str, ids: list[str], vectors: NDArray[np.float32], message: str
+) -> None:
+    """Half an addition would leave ids and vectors out of step for good."""
+    index = filled(name, unit_vectors(3, 4))
+    with pytest.raises(DataError, match=message):
+        index.add(ids, vectors)
+    assert len(index) == 3
+    index.add(["x", "y"], np.eye(4, dtype=np.float32)[:2] * 9)
+    assert index.search(np.eye(4, dtype=np.float32)[:1], 1)[0] == [["x"]]
+
+
+@every_index
+def test_bad_queries_are_refused(name: str) -> None:
+    """A NaN query finds arbitrary documents at a score that compares with nothing."""
+    index = filled(name, unit_vectors(3, 4))
+    with pytest.raises(DataError, match="query vector 1 holds NaN"):
+        index.search(np.array([[1, 0, 0, 0], [np.nan, 0, 0, 0]], np.float32), 2)
+    with pytest.raises(DataError, match=r"shape \(1, 3\)"):
+        index.search(np.ones((1, 3), np.float32), 2)
+    with pytest.raises(ConfigError, match="at least 1"):
+        index.search(np.ones((1, 4), np.float32), 0)
+
+
+@every_index
+def test_arguments_are_left_alone(name: str) -> None:
+    """An index that keeps the caller's array changes when the caller reuses it."""
+    vectors = unit_vectors(20, 8)
+    index = filled(name, vectors)
+    before = index.search(unit_vectors(3, 8, seed=1), 5)[0]
+    vectors[:] = 0
+    assert index.search(unit_vectors(3, 8, seed=1), 5)[0] == before
+
+
+@every_index
+def test_save_and_load(name: str, tmp_path: Path) -> None:
+    """A loaded index must answer as the saved one, and go on refusing known ids."""
+    index = filled(name, unit_vectors(100, 8))
+    index.save(tmp_path)
+    loaded = INDEXES[name].load(tmp_path)
+    queries = unit_vectors(5, 8, seed=1)
+    assert len(loaded) == 100
+    assert loaded.dimension == 8
+    assert loaded.search(queries, 10)[0] == index.search(queries, 10)[0]
+    with pytest.raises(DataError, match="duplicate"):
+        loaded.add(["d5"], unit_vectors(1, 8))
+    loaded.add(["new"], 2 * queries[:1])
+    assert loaded.search(queries[:1], 1)[0] == [["new"]]
+
+
+@every_index
+def test_empty_index_is_saved(name: str, tmp_path: Path) -> None:
+    """An empty collection is an odd but valid one."""
+    INDEXES[name](8).save(tmp_path)
+    assert len(INDEXES[name].load(tmp_path)) == 0
+
+
+@every_index
+def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
+    """A flipped byte in the vectors gives plausible, wrong results."""
+    filled(name, unit_vectors(50, 8)).save(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match="damaged"):
+            INDEXES[name].load(tmp_path)
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 0x40
+        path.write_bytes(flipped)
+        if path.suffix != ".json":
+            with pytest.raises(DataError, match=path.name):
+                INDEXES[name].load(tmp_path)
+        path.unlink()
+        with pytest.raises(DataError, match=r"holds no index|missing"):
+            INDEXES[name].load(tmp_path)
+        path.write_bytes(whole)
+    INDEXES[name].load(tmp_path)
+
+
+def test_another_kind_is_refused(tmp_path: Path) -> None:
+    """A graph read as a flat index would be searched as something else."""
+    filled("hnsw", unit_vectors(5, 8)).save(tmp_path)
+    with pytest.raises(DataError, match="'hnsw' index, but 'flat' was wanted"):
+        FlatIndex.load(tmp_path)
+
+
+def test_hnsw_settings_are_kept(tmp_path: Path) -> None:
+    """A loaded graph that forgets its search breadth silently loses recall."""
+    HNSWIndex(8, m=8, ef_construction=40, ef_search=99).save(tmp_path)
+    loaded = HNSWIndex.load(tmp_path)
+    assert (loaded.m, loaded.ef_construction, loaded.ef_search) == (8, 40, 99)
+    assert json.loads((tmp_path / "index.json").read_text())["settings"]["m"] == 8
+    with pytest.raises(ConfigError, match="ef_search must be at least 1"):
+        HNSWIndex(8, ef_search=0)
+
+
+@every_index
+def test_dimension_must_be_positive(name: str) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        INDEXES[name](0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text(min_size=1), unique=True, max_size=8))
+def test_ids_are_opaque(tmp_path_factory: pytest.TempPathFactory, ids: list[str]) -> None:
+    """Ids with line breaks, quotes or a look of numbers must come back as they were."""
+    ids = [name.encode("utf-8", "ignore").decode() or "?" for name in ids]
+    ids = list(dict.fromkeys(ids))
+    folder = tmp_path_factory.mktemp("ids")
+    index = ExactIndex(2)
+    index.add(ids, np.ones((len(ids), 2), np.float32))
+    index.save(folder)
+    found, _ = ExactIndex.load(folder).search(np.ones((1, 2), np.float32), 10)
+    assert found == [sorted(ids, reverse=True)]
+
+
+def test_missing_faiss_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`No module named faiss` does not say which of two packages to install."""
+    real = builtins.__import__
+
+    def without_faiss(name: str, *args: object, **kwargs: object) -> object:
+        if name == "faiss":
+            raise ImportError("No module named 'faiss'")
+        return real(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without_faiss)
+    with pytest.raises(MissingExtra, match=r"pip install 'retrodistill\[cpu\]'"):
+        FlatIndex(4)
+
+
+def test_faiss_and_torch_live_in_one_process() -> None:
+    """Two OpenMP runtimes that collide abort the process or deadlock in the first search."""
+    import torch
+
+    index = filled("hnsw", unit_vectors(200, 16))
+    assert torch.ones(64, 64).matmul(torch.ones(64, 64)).sum() == 64**3
+    assert len(index.search(unit_vectors(2, 16), 5)[0][0]) == 5
+    assert torch.ones(64, 64).matmul(torch.ones(64, 64)).sum() == 64**3

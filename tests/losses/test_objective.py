@@ -1,0 +1,69 @@
+"""The text of an objective, and what reaches each loss."""
+
+import pytest
+import torch
+
+from retrodistill.errors import ConfigError
+from retrodistill.objective import LossTerm, Signals, bind, parse_objective
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("margin-mse", [("margin-mse", 1.0, {})]),
+        (
+            " listwise-kl + 0.1*contrastive ",
+            [("listwise-kl", 1.0, {}), ("contrastive", 0.1, {})],
+        ),
+        (
+            "2 * listwise-kl(student_temperature=0.05, squared=false)+1e-3*contrastive(temperature=1)",
+            [
+                ("listwise-kl", 2.0, {"student_temperature": 0.05, "squared": False}),
+                ("contrastive", 0.001, {"temperature": 1}),
+            ],
+        ),
+        ("1e+2*contrastive", [("contrastive", 100.0, {})]),
+    ],
+)
+def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float, dict]]) -> None:
+    """A weight or a setting that goes to another term, or is lost."""
+    assert [(t.name, t.weight, dict(t.settings)) for t in parse_objective(text)] == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("listwise-kll", "Did you mean 'listwise-kl'"),
+        ("listwise-kl(temprature=1)", "has no setting 'temprature'"),
+        ("contrastive(temprature=1)", "Did you mean 'temperature'"),
+        ("contrastive(temperature=0)", "must be above 0"),
+        ("contrastive(temperature)", "must read name=number"),
+        ("contrastive(temperature=x)", "must read name=number"),
+        ("listwise-kl(squared=2)", "must be like True"),
+        ("", "is not understood"),
+        ("listwise-kl + ", "is not understood"),
+        ("listwise-kl listwise-kl", "is not understood"),
+    ],
+)
+def test_a_wrong_objective_is_explained(text: str, message: str) -> None:
+    """A misspelt setting that is silently left out, so that the default trains."""
+    with pytest.raises(ConfigError, match=message):
+        parse_objective(text)
+
+
+def test_a_missing_signal_is_named() -> None:
+    """A distilling loss without teacher scores that fails deep inside with a KeyError."""
+    signals = Signals(student_scores=torch.zeros(2, 3), mask=torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(ConfigError, match=r"'margin-mse' needs teacher_scores.*--scores"):
+        bind(parse_objective("margin-mse"))(signals)
+
+
+def test_terms_are_weighted_and_summed_by_name() -> None:
+    """A loss that is named twice and counted once."""
+    signals = Signals(
+        student_scores=torch.tensor([[2.0, 1.0]]),
+        teacher_scores=torch.tensor([[5.0, 1.0]]),
+        mask=torch.ones(1, 2, dtype=torch.bool),
+    )
+    terms = (LossTerm(name="margin-mse", weight=2.0), LossTerm(name="margin-mse", weight=1.0))
+    assert bind(terms)(signals)["margin-mse"].item() == pytest.approx(27.0)
