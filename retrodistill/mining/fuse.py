@@ -90,3 +90,20 @@ def drop_false_negatives(
         }
     treated = Run.from_dict(kept)
     return Treated(treated, len(run) - len(treated))
+
+
+def reranked(first: Run, scores: Run) -> Run:
+    """Return `first` with the documents that `scores` knows in front, in the order of `scores`.
+
+    The others follow in their old order, below the lowest of the scores.
+    """
+    known = scores.to_dict()
+    lists: dict[str, dict[str, float]] = {}
+    for query, docs, _ in first.lists():
+        lists[query] = dict(known.get(query, {}))
+        lowest = np.float32(min(lists[query].values(), default=0.0))
+        for doc in docs:
+            if doc not in lists[query]:
+                lowest = np.nextafter(lowest, np.float32(-np.inf))
+                lists[query][doc] = float(lowest)
+    return Run.from_dict(lists)

@@ -1,0 +1,77 @@
+"""Measure runs against judgements, side by side, with a paired test.
+
+    python -m retrodistill.evaluate --data beir:scifact --split test \\
+        --run runs/bm25 --run runs/kl --metrics ndcg@10,mrr@10,recall@100 --json report.json
+    python -m retrodistill.evaluate --qrels qrels.txt --run system.trec \\
+        --metrics "map@100(rel=2),ndcg@10" --per-query --json report.json
+
+Every judged query counts; one that a run lacks counts 0.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrodistill.command import run
+from retrodistill.config import EvaluateConfig
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status (0 done, 2 a mistake of the user)."""
+    return run(EvaluateConfig, evaluate, verb="evaluate", about=__doc__, words=words)
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Measure, print the table and the tests, and write the JSON."""
+    from retrodistill.datasets import load_collection
+    from retrodistill.evaluation import evaluate_runs
+    from retrodistill.manifest import write_atomically
+    from retrodistill.reporting.tables import print_table
+    from retrodistill.store.qrels import read_qrels
+    from retrodistill.store.runs import Run
+
+    qrels = (
+        read_qrels(config.qrels)
+        if config.qrels is not None
+        else load_collection(config.data or "").qrels(config.split)
+    )
+    runs = {name: Run.read(path) for name, path in names(config.run).items()}
+    report = evaluate_runs(qrels, runs, metrics=config.metrics, test=config.test)
+    metrics = list(next(iter(report.systems.values())))
+    print_table(
+        ("system", *metrics),
+        [(name, *(f"{mean:.4f}" for mean in row.values())) for name, row in report.systems.items()],
+        title=f"{len(qrels)} judged queries",
+        best=metrics if len(runs) > 1 else (),
+    )
+    if report.tests:
+        print_table(
+            ("metric", "a", "b", "a - b", "p", "p (Holm)"),
+            [
+                (t.metric, t.a, t.b, f"{t.difference:+.4f}", f"{t.p:.4f}", f"{t.p_holm:.4f}")
+                for t in report.tests
+            ],
+            title={"t": "paired t test", "fisher": "Fisher's randomisation test"}[config.test],
+        )
+    if config.json is not None:
+        found = report.to_dict(per_query=config.per_query)
+        write_atomically(config.json, (json.dumps(found, indent=2) + "\n").encode())
+
+
+def names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return a name for each run: its folder or file stem, with its parents where two are alike."""
+    for parts in range(1, max(len(path.resolve().parts) for path in paths) + 1):
+        found = {}
+        for path in paths:
+            whole = path.resolve()
+            stem = whole.name if whole.is_dir() else whole.name.removesuffix(".gz")
+            stem = stem if whole.is_dir() else Path(stem).stem
+            found["/".join([*whole.parts[-parts:-1], stem])] = path
+        if len(found) == len(set(paths)):
+            break
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
