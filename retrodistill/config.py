@@ -135,6 +135,9 @@ class TrainConfig:
     scores: Path | None = None
     """Score store or run: the candidates of each query, with the teacher's scores."""
 
+    vectors: str | None = None
+    """Model whose vectors the student shall come near to, for embed-distill: folder or hub id."""
+
     split: str = "train"
     """Split whose labels say what is relevant."""
 

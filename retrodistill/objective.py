@@ -21,6 +21,10 @@ SIGNALS = {
     "batch_scores": "B M",
     "batch_labels": "B M",
     "batch_mask": "B M",
+    "query_vectors": "B D",
+    "doc_vectors": "M D",
+    "teacher_query_vectors": "B D",
+    "teacher_doc_vectors": "M D",
 }
 """The vocabulary: every signal that a batch can carry, and its shape.
 
@@ -28,6 +32,8 @@ SIGNALS = {
 `mask`: which of them are real, not padding. `labels`: which of them are relevant.
 `batch_scores`: the student's scores of every distinct document of the batch.
 `batch_labels`, `batch_mask`: which of those are relevant, and which may be compared at all.
+`query_vectors`, `doc_vectors`: the student's vectors of the batch's queries and distinct documents;
+`teacher_...`: those of the model that was named for them.
 """
 
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^)]*)\))?\s*")
@@ -125,7 +131,7 @@ def bind(terms: tuple[LossTerm, ...]) -> Callable[[Signals], dict[str, Tensor]]:
             if absent:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(absent)}, but this batch carries only "
-                    f"{', '.join(signals)}. Give --scores from a teacher, or drop the loss."
+                    f"{', '.join(signals)}. Give --scores (or --vectors) of a teacher, or drop the loss."
                 )
             value = term.weight * loss(**{name: signals[name] for name in wanted}, **term.settings)
             values[term.name] = values[term.name] + value if term.name in values else value

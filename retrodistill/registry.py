@@ -71,6 +71,7 @@ LOSSES = Registry(
         "listwise-kl": "retrodistill.losses.listwise:listwise_kl",
         "listwise-kl-in-batch": "retrodistill.losses.listwise:listwise_kl_in_batch",
         "contrastive": "retrodistill.losses.contrastive:contrastive",
+        "embed-distill": "retrodistill.losses.embedding:embed_distill",
     },
 )
 

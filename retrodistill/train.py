@@ -24,6 +24,7 @@ def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
     from retrodistill.datasets import load_collection
     from retrodistill.store.runs import Run
+    from retrodistill.students.dense import DenseEncoder
     from retrodistill.students.make import parse_layers
     from retrodistill.training import TrainSettings, train_student
 
@@ -37,6 +38,9 @@ def train(config: TrainConfig) -> None:
         config.student,
         config.out,
         scores=Run.read(config.scores) if config.scores else None,
+        vectors=DenseEncoder(config.vectors, precision=config.precision)
+        if config.vectors
+        else None,
         split=config.split,
         objective=config.objective,
         settings=settings,

@@ -8,6 +8,7 @@
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -129,11 +130,16 @@ def evaluate(qrels: Qrels, run: Run, metrics: Sequence[Metric]) -> PerQuery:
     query_ids = [query for query, judged in qrels.items() if judged]
     if not query_ids:
         return {str(metric): {} for metric in metrics}
+    from numba.core.errors import NumbaTypeSafetyWarning
+
     judgements, rankings = _as_numbers(qrels, run, query_ids)
     values = {}
     for metric in metrics:
         function = _ranx_function(FUNCTIONS[metric.name])
-        row = function(judgements, rankings, metric.cutoff or 0, metric.rel)
+        with warnings.catch_warnings():
+            # ranx counts with uint64 what it indexes with int64: numba says so while it compiles.
+            warnings.simplefilter("ignore", NumbaTypeSafetyWarning)
+            row = function(judgements, rankings, metric.cutoff or 0, metric.rel)
         values[str(metric)] = dict(zip(query_ids, row.tolist(), strict=True))
     return values
 

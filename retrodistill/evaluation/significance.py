@@ -61,7 +61,7 @@ def paired_t(a: Values, b: Values) -> float:
     gaps = a - b
     if len(gaps) < 2 or not gaps.any():
         return 1.0
-    if np.ptp(gaps) == 0:
+    if np.allclose(gaps, gaps[0], rtol=1e-9, atol=0):
         return 0.0
     return float(ttest_rel(a, b).pvalue)
 

@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from retrodistill.inference import Tokens, padded, token_batches, tokenize
+from retrodistill.store.vectors import doc_vectors
 from retrodistill.training.examples import Example
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Texts
+    from retrodistill.types import Encoder
 
 CPU = torch.device("cpu")
 
@@ -41,6 +44,25 @@ def list_signals(examples: Sequence[Example]) -> dict[str, Tensor]:
     return {"teacher_scores": teacher, "mask": mask, "labels": labels}
 
 
+class TeacherVectors:
+    """A teacher's vectors of all documents, and of the queries of a training."""
+
+    def __init__(
+        self, encoder: "Encoder", queries: "Texts", docs: "Texts", query_rows: Sequence[int]
+    ) -> None:
+        self._docs = doc_vectors(encoder, docs)
+        self._places = {row: place for place, row in enumerate(query_rows)}
+        self._queries = encoder.encode_queries(queries.full_texts(np.array(query_rows)))
+
+    def of(self, queries: NDArray[np.int64], docs: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Return `teacher_query_vectors` (B, D) and `teacher_doc_vectors` (M, D)."""
+        places = [self._places[row] for row in queries.tolist()]
+        return {
+            "teacher_query_vectors": torch.from_numpy(self._queries[places]),
+            "teacher_doc_vectors": torch.from_numpy(self._docs[docs]),
+        }
+
+
 class BiEncoderBatch:
     """Collate examples for a bi-encoder: queries in one pass, distinct documents in another."""
 
@@ -56,7 +78,9 @@ class BiEncoderBatch:
         query_prompt: str = "",
         doc_prompt: str = "",
         teacher: bool,
+        vectors: "TeacherVectors | None" = None,
     ) -> None:
+        self._vectors = vectors
         self._queries, self._docs, self._tokenizer = queries, docs, tokenizer
         self._query_tokens, self._doc_tokens = query_tokens, doc_tokens
         self._budget = batch_tokens
@@ -81,6 +105,8 @@ class BiEncoderBatch:
         if not self._teacher:
             del signals["teacher_scores"]
         query_rows = np.array([example.query for example in examples])
+        if self._vectors is not None:
+            signals |= self._vectors.of(query_rows, distinct)
         queries = [self._query_prompt + text for text in self._queries.full_texts(query_rows)]
         docs = [self._doc_prompt + text for text in self._docs.full_texts(distinct)]
         query_rows_tokens = tokenize(self._tokenizer, queries, max_tokens=self._query_tokens)

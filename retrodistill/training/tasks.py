@@ -59,9 +59,14 @@ class BiEncoderTask(Task):
         query_vectors = self.encode(queries, "sentence_embedding")
         doc_vectors = self.encode(docs, "sentence_embedding")
         batch_scores = query_vectors @ doc_vectors.T
-        student_scores = batch_scores.gather(1, candidates)
         return self.loss(
-            Signals(student_scores=student_scores, batch_scores=batch_scores, **signals)
+            Signals(
+                student_scores=batch_scores.gather(1, candidates),
+                batch_scores=batch_scores,
+                query_vectors=query_vectors,
+                doc_vectors=doc_vectors,
+                **signals,
+            )
         )
 
 

@@ -4,7 +4,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from retrodistill.datasets import Collection
     from retrodistill.store.runs import Run
+    from retrodistill.types import Encoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +53,7 @@ def train_student(
     out: Path,
     *,
     scores: "Run | None" = None,
+    vectors: "Encoder | None" = None,
     split: str = "train",
     objective: str = "listwise-kl",
     settings: TrainSettings | None = None,
@@ -63,6 +65,7 @@ def train_student(
 
     `student` is where it starts: a folder or a hub id. With `scores`, it learns from the
     candidates and teacher scores found there; without, from labels and in-batch negatives.
+    `vectors` is the encoder that the objective `embed-distill` follows.
     Checkpoints lie in `OUT.checkpoints` until the training is done.
 
     Raises:
@@ -82,6 +85,8 @@ def train_student(
     wanted = {signal for term in terms for signal in term.signals}
     if "teacher_scores" in wanted and scores is None:
         raise ConfigError(f"objective {objective!r} needs teacher scores: give --scores.")
+    if "teacher_doc_vectors" in wanted and vectors is None:
+        raise ConfigError(f"objective {objective!r} needs a teacher's vectors: give --vectors.")
     candidates = gather(collection, split, scores, pool=settings.pool)
     steps = settings.max_steps
     if steps < 0:
@@ -93,7 +98,8 @@ def train_student(
         seed=settings.seed,
     )
     set_seed(settings.seed)
-    task, collate = _build(collection, str(student), terms, settings, scores is not None)
+    queries = [chosen.query for chosen in candidates]
+    task, collate = _build(collection, str(student), terms, settings, scores, vectors, queries)
     checkpoints = out.parent / f"{out.name}.checkpoints"
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -109,6 +115,8 @@ def train_student(
         inputs = {"collection": collection.fingerprint}
         if scores is not None:
             inputs["scores"] = scores.fingerprint
+        if vectors is not None:
+            inputs["vectors"] = vectors.fingerprint
         Manifest(
             kind="student",
             fingerprint=digest_files(folder, "*.safetensors"),
@@ -134,7 +142,9 @@ def _build(
     student: str,
     terms: Any,
     settings: TrainSettings,
-    teacher: bool,
+    scores: "Run | None",
+    vectors: "Encoder | None",
+    query_rows: Sequence[int],
 ) -> tuple[Any, Any]:
     """Return the task to train and the collator that feeds it."""
     from retrodistill.inference import body_dtype, pick_device
@@ -142,7 +152,7 @@ def _build(
     from retrodistill.students.cross_encoder import load_cross_encoder
     from retrodistill.students.dense import load_bi_encoder, side_prompts
     from retrodistill.students.make import keep_layers
-    from retrodistill.training.batches import BiEncoderBatch, CrossEncoderBatch
+    from retrodistill.training.batches import BiEncoderBatch, CrossEncoderBatch, TeacherVectors
     from retrodistill.training.tasks import BiEncoderTask, CrossEncoderTask
 
     device = pick_device()
@@ -154,7 +164,7 @@ def _build(
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     limit = model.max_seq_length or 512
-    common = {"batch_tokens": settings.batch_tokens, "teacher": teacher}
+    common = {"batch_tokens": settings.batch_tokens, "teacher": scores is not None}
     queries, docs, tokenizer = collection.queries, collection.docs, model.tokenizer
     if cross:
         pair_tokens = min(limit, settings.doc_tokens)
@@ -171,6 +181,7 @@ def _build(
         doc_tokens=min(limit, settings.doc_tokens),
         query_prompt=query_prompt,
         doc_prompt=doc_prompt,
+        vectors=vectors and TeacherVectors(vectors, queries, docs, query_rows),
         **common,
     )
     return BiEncoderTask(model, bind(terms), dtype), collate

@@ -8,6 +8,7 @@ import torch
 
 from retrodistill.errors import DataError
 from retrodistill.losses.contrastive import contrastive
+from retrodistill.losses.embedding import embed_distill
 from retrodistill.losses.listwise import listwise_kl, listwise_kl_in_batch
 from retrodistill.losses.pairwise import margin_mse
 from retrodistill.objective import Signals, bind, parse_objective
@@ -35,6 +36,12 @@ def batch(seed: int = 0, b: int = 4, n: int = 5, dtype: torch.dtype = torch.floa
     for row in range(b):
         scores[row, row * n : (row + 1) * n] = student[row]
         batch_labels[row, row * n] = True
+    shapes = {"query_vectors": b, "doc_vectors": b * n}
+    vectors = {
+        prefix + name: torch.randn(size, 3, generator=generator, dtype=dtype)
+        for name, size in shapes.items()
+        for prefix in ("", "teacher_")
+    }
     return Signals(
         student_scores=student,
         teacher_scores=teacher,
@@ -43,6 +50,7 @@ def batch(seed: int = 0, b: int = 4, n: int = 5, dtype: torch.dtype = torch.floa
         batch_scores=scores,
         batch_labels=batch_labels,
         batch_mask=batch_mask,
+        **vectors,
     )
 
 
@@ -117,7 +125,11 @@ def test_a_distilling_loss_is_zero_at_the_teacher(name: str) -> None:
 
 def test_every_distilling_loss_is_known_here() -> None:
     """A new loss in the registry that escapes the contracts of this file."""
-    assert set(LOSSES) - DISTILLING == {"contrastive", "listwise-kl-in-batch"}
+    assert set(LOSSES) - DISTILLING == {
+        "contrastive",
+        "embed-distill",
+        "listwise-kl-in-batch",
+    }
 
 
 def test_in_batch_kl_is_zero_where_the_rest_of_the_batch_gets_nothing() -> None:
@@ -150,17 +162,16 @@ def test_every_loss_ignores_padding(name: str) -> None:
 def test_every_loss_has_a_finite_and_right_gradient(name: str) -> None:
     """NaN from a masked -inf, which turns all weights to NaN at the first step."""
     signals = batch(b=3, n=4)
-    scores = signals["student_scores"].clone().requires_grad_()
-    others = signals["batch_scores"].clone().requires_grad_()
+    names = ("student_scores", "batch_scores", "query_vectors", "doc_vectors")
+    leaves = tuple(signals[signal].clone().requires_grad_() for signal in names)
 
-    def loss(student: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-        changed = Signals(**{**signals, "student_scores": student, "batch_scores": rest})
-        return value(name, changed)
+    def loss(*tensors: torch.Tensor) -> torch.Tensor:
+        return value(name, Signals(**{**signals, **dict(zip(names, tensors, strict=True))}))
 
-    assert torch.autograd.gradcheck(loss, (scores, others))
+    assert torch.autograd.gradcheck(loss, leaves)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"embed-distill"}))
 def test_every_loss_survives_rows_without_a_list(name: str) -> None:
     """One fully masked query of a batch that makes the whole loss, or its gradient, NaN."""
     signals = batch()
@@ -174,7 +185,7 @@ def test_every_loss_survives_rows_without_a_list(name: str) -> None:
     assert all(leaf.grad is None or leaf.grad.isfinite().all() for leaf in leaves)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"embed-distill"}))
 def test_every_loss_refuses_a_batch_without_signal(name: str) -> None:
     """The mean of nothing, NaN, reported as the loss of a step."""
     signals = batch()
@@ -236,6 +247,17 @@ def test_in_batch_losses_against_numpy() -> None:
         kl.append((p * (np.log(p) - (student[row][own[row]] / 0.05 - total))).sum())
     assert value("contrastive", signals).item() == pytest.approx(np.mean(nce))
     assert value("listwise-kl-in-batch", signals).item() == pytest.approx(np.mean(kl))
+
+
+def test_embed_distill_by_hand() -> None:
+    """A query at 90 degrees costs 1, a document at 0 degrees nothing, whatever its length: 1/2."""
+    loss = embed_distill(
+        torch.tensor([[1.0, 0.0]]),
+        torch.tensor([[0.0, 2.0]]),
+        torch.tensor([[0.0, 1.0]]),
+        torch.tensor([[0.0, 1.0]]),
+    )
+    assert loss.item() == pytest.approx(0.5)
 
 
 def test_a_teacher_of_one_column_is_refused() -> None:

@@ -17,7 +17,7 @@ from retrodistill.manifest import Manifest
 from retrodistill.mining import mine_candidates
 from retrodistill.objective import bind, parse_objective
 from retrodistill.store.runs import Run
-from retrodistill.students.dense import load_bi_encoder
+from retrodistill.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.training import TrainSettings, train_student
 from retrodistill.training.batches import BiEncoderBatch
 from retrodistill.training.examples import Schedule, gather
@@ -201,12 +201,28 @@ def test_a_cross_encoder_student_learns_from_labels(
     assert np.isfinite(model.predict([("blood pressure", "heart disease")])).all()
 
 
+def test_embed_distill_follows_the_vectors_of_another_model(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Teacher vectors of other rows than the student's, which no loss curve would show."""
+    encoder = DenseEncoder(tiny_model)
+    settings = TrainSettings(keep_layers=(0, 1, 2, 3, 4, 5), max_steps=1, batch_size=4,
+                             candidates_per_query=4, dropout=0.0, learning_rate=0.0)  # fmt: skip
+    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, vectors=encoder,
+                        objective="embed-distill", settings=settings)  # fmt: skip
+    manifest = Manifest.read(out)
+    assert manifest.details["losses"][0]["embed-distill"] == pytest.approx(0.0, abs=1e-5)
+    assert manifest.inputs["vectors"] == encoder.fingerprint
+
+
 def test_mistakes_are_explained_before_training(
     collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     """A mistake that is found after the model was loaded, or after an hour of training."""
     with pytest.raises(ConfigError, match="needs teacher scores: give --scores"):
         train_student(collection, tiny_model, tmp_path / "s", objective="margin-mse")
+    with pytest.raises(ConfigError, match="give --vectors"):
+        train_student(collection, tiny_model, tmp_path / "s", objective="embed-distill")
     (tmp_path / "there").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
         train_student(collection, tiny_model, tmp_path / "there", scores=scores)
