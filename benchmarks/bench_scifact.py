@@ -155,7 +155,7 @@ def main() -> None:
             details = Manifest.read(folder).details
             row |= {"objective": objectives[system["name"]], "budget": budget}
             row |= {"steps": details["steps"], "train_seconds": details["seconds"]}
-            row["perplexity"] = None if "contrastive" == system["name"] else perplexity(teacher)
+            row["perplexity"] = None if system["name"] == "contrastive" else perplexity(teacher)
         print(json.dumps(row | machine))
     for test in report.to_dict()["tests"]:
         print(json.dumps(test))

@@ -66,11 +66,13 @@ def without_bars() -> Iterator[None]:
 
     from transformers.utils import logging
 
-    hook = logging.set_tqdm_hook(lambda make, args, options: make(*args, **options | {"disable": True}))
+    hook = logging.set_tqdm_hook(
+        lambda make, args, options: make(*args, **options | {"disable": True})
+    )
     verbosity = logging.get_verbosity()
     library = standard.getLogger("sentence_transformers.base.model")
     level = library.level
-    logging.set_verbosity_error()
+    logging.set_verbosity(standard.ERROR)
     library.setLevel(standard.ERROR)
     try:
         yield

@@ -36,7 +36,9 @@ SIGNALS = {
 `teacher_...`: those of the model that was named for them.
 """
 
-_TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^)]*)\))?\s*")
+_TERM = re.compile(
+    r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^)]*)\))?\s*"
+)
 
 
 class Signals(dict[str, Tensor]):
@@ -131,7 +133,8 @@ def bind(terms: tuple[LossTerm, ...]) -> Callable[[Signals], dict[str, Tensor]]:
             if absent:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(absent)}, but this batch carries only "
-                    f"{', '.join(signals)}. Give --scores (or --vectors) of a teacher, or drop the loss."
+                    f"{', '.join(signals)}. Give --scores (or --vectors) of a teacher, "
+                    "or drop the loss."
                 )
             value = term.weight * loss(**{name: signals[name] for name in wanted}, **term.settings)
             values[term.name] = values[term.name] + value if term.name in values else value

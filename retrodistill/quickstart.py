@@ -99,9 +99,7 @@ def quickstart(config: QuickstartConfig) -> None:
         )
         searcher = rd.Searcher.open(folder)
         runs[name], costs[name] = measure_student(collection, searcher, path)
-    first = rd.mine_candidates(
-        collection, "test", retrievers=both, depth=100, max_tokens=TOKENS
-    )
+    first = rd.mine_candidates(collection, "test", retrievers=both, depth=100, max_tokens=TOKENS)
     runs["teacher"], costs["teacher"] = measure_teacher(
         collection, first, specs, out / "scores" / "test", teacher
     )
@@ -118,7 +116,7 @@ def quickstart(config: QuickstartConfig) -> None:
     ]
     print_table(
         COLUMNS, rows, best=("nDCG@10",),
-        title=f"{len(collection.docs):,} documents, {len(collection.query_ids('test'))} test queries",
+        title=f"{len(collection.docs):,} documents, {len(runs['BM25'].query_ids)} test queries",
     )  # fmt: skip
     index = out / "indexes" / "distilled"
     for hit in rd.Searcher.open(index).search(EXAMPLE, k=3):

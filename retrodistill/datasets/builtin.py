@@ -8,7 +8,7 @@ depends on the installed versions, and so does its fingerprint.
 import platform
 from collections.abc import Iterator
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import packages_distributions, version
 
 from retrodistill.datasets import pydocs
@@ -51,7 +51,7 @@ def load(name: str) -> Collection:
         name,
         docs=docs,
         queries=queries,
-        judgements={split: lambda split=split: _judgements(queries, split) for split in SPLITS},
+        judgements={split: partial(_judgements, queries, split) for split in SPLITS},
     )
 
 

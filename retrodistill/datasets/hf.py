@@ -46,7 +46,9 @@ def load(id: str) -> Collection:
     name = Path(id).name if Path(id).is_dir() else id
     docs, queries = cached_texts(
         name,
-        docs=TextSource(partial(_texts, corpus, doc_from), lambda row: f"hf:{id}, corpus row {row}"),
+        docs=TextSource(
+            partial(_texts, corpus, doc_from), lambda row: f"hf:{id}, corpus row {row}"
+        ),
         queries=TextSource(
             partial(_texts, asked, query_from), lambda row: f"hf:{id}, queries row {row}"
         ),

@@ -178,7 +178,7 @@ def _few(found: Iterable[Pair], count: int) -> list[Pair]:
 
 def _cut(text: str, words: int) -> str:
     """Return the text up to a number of words, its line breaks and indents as they are."""
-    kept = []
+    kept: list[str] = []
     for line in text.splitlines():
         size = len(line.split())
         if size > words:

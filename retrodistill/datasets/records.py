@@ -43,7 +43,9 @@ def _what_is_wrong(record: Mapping[str, Any]) -> str:
     if "_id" not in record and "id" not in record:
         return f"the key _id is missing (keys: {keys}). Give each text an id."
     if "text" not in record:
-        return f"the key text is missing (keys: {keys}). An empty text is written as an empty string."
+        return (
+            f"the key text is missing (keys: {keys}). An empty text is written as an empty string."
+        )
     id_key = "_id" if "_id" in record else "id"
     for key in (id_key, "text", "title"):
         value = record.get(key)

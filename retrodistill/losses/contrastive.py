@@ -35,5 +35,7 @@ def contrastive(
             "collection."
         )
     logits = batch_scores / temperature
-    negatives = logits.masked_fill(~batch_mask | positive, float("-inf")).logsumexp(-1, keepdim=True)
+    negatives = logits.masked_fill(~batch_mask | positive, float("-inf")).logsumexp(
+        -1, keepdim=True
+    )
     return (logits.logaddexp(negatives) - logits)[positive].mean()

@@ -63,7 +63,10 @@ def mine_candidates(
         for query in query_ids
     }
     found = [RETRIEVERS.split(spec) for spec in retrievers]
-    say(f"{len(query_ids):,} queries over {len(collection.docs):,} documents: {', '.join(retrievers)}")
+    say(
+        f"{len(query_ids):,} queries over {len(collection.docs):,} documents: "
+        f"{', '.join(retrievers)}"
+    )
     runs = [
         part(argument, collection, query_ids, k=depth, max_tokens=max_tokens, precision=precision)
         for part, argument in found

@@ -82,7 +82,9 @@ def drop_false_negatives(
                 "nothing. Use one retriever of positive scores, such as bm25."
             )
         known = relevant.get(query, frozenset())
-        best = max((float(s) for d, s in zip(docs, scores, strict=True) if d in known), default=None)
+        best = max(
+            (float(s) for d, s in zip(docs, scores, strict=True) if d in known), default=None
+        )
         kept[query] = {
             doc: float(score)
             for doc, score in zip(docs, scores, strict=True)

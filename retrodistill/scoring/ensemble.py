@@ -26,7 +26,9 @@ def average_scores(runs: Sequence[Run], *, weights: Sequence[float] | None = Non
         raise ConfigError("an ensemble needs at least one score store or run.")
     shares = np.asarray(weights or [1.0] * len(runs), dtype=np.float64)
     if len(shares) != len(runs) or not np.isfinite(shares).all() or shares.sum() <= 0:
-        raise ConfigError(f"{len(runs)} runs need as many weights of a positive sum, not {weights}.")
+        raise ConfigError(
+            f"{len(runs)} runs need as many weights of a positive sum, not {weights}."
+        )
     shares = shares / shares.sum()
     others = [run.to_dict() for run in runs[1:]]
     columns: tuple[list[str], list[str], list[float]] = ([], [], [])
@@ -52,6 +54,8 @@ def average_scores(runs: Sequence[Run], *, weights: Sequence[float] | None = Non
     return Run.from_columns(*columns, source="ensemble")
 
 
-def _standardised(scores: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _standardised(
+    scores: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     deviation = scores.std()
     return (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +30,8 @@ CHUNK_ROWS = 1 << 18
 BLANK = r"[ \t\n\r\f\v]"
 """What separates the columns of a TREC file (C's isspace); other spaces may stand in an id."""
 
-Strings = Sequence[str] | NDArray[Any] | pa.Array | pa.ChunkedArray
-Scores = Sequence[float] | NDArray[Any] | pa.Array | pa.ChunkedArray
+Strings: TypeAlias = Sequence[str] | NDArray[Any] | pa.Array | pa.ChunkedArray
+Scores: TypeAlias = Sequence[float] | NDArray[Any] | pa.Array | pa.ChunkedArray
 Row = tuple[int, str, str, float]
 """Line number, query id, document id, score."""
 

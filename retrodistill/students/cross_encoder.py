@@ -26,7 +26,7 @@ def load_cross_encoder(model: str, device: "torch.device") -> "CrossEncoder":
 
     try:
         with without_bars():
-            loaded = CrossEncoder(
+            loaded: CrossEncoder = CrossEncoder(
                 model,
                 activation_fn=Identity(),
                 device=str(device),

@@ -55,4 +55,5 @@ class BiEncoderTeacher:
                 self._queries[query.id] = self._encoder.encode_queries([query.full_text])[0]
         rows = self._collection.docs.rows([doc.id for doc in docs])
         left = np.stack([self._queries[query.id] for query in queries])
-        return np.einsum("pd,pd->p", left, self._docs[rows], dtype=np.float32)
+        scores: NDArray[np.float32] = np.einsum("pd,pd->p", left, self._docs[rows])
+        return scores

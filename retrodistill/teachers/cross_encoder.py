@@ -40,9 +40,7 @@ class CrossEncoderTeacher:
         self._model = load_cross_encoder(model, self._device).eval()
         self._max_tokens = min(max_tokens, self._model.max_seq_length or max_tokens)
         self._batch_tokens = batch_tokens
-        self.fingerprint = digest(
-            fingerprint(self._model), str(self._max_tokens), str(self._dtype)
-        )
+        self.fingerprint = digest(fingerprint(self._model), str(self._max_tokens), str(self._dtype))
 
     def score(self, queries: Sequence[Doc], docs: Sequence[Doc]) -> NDArray[np.float32]:
         """Return one raw logit a pair, in float32."""

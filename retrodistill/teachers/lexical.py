@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError
-from retrodistill.lexical import B, K1, Lexicon
+from retrodistill.lexical import K1, B, Lexicon
 from retrodistill.manifest import digest
 from retrodistill.types import Doc
 

@@ -75,9 +75,7 @@ class CrossEncoderTask(Task):
 
     model: "CrossEncoder"
 
-    def forward(
-        self, pairs: list[dict[str, Any]], signals: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def forward(self, pairs: list[dict[str, Any]], signals: dict[str, Tensor]) -> dict[str, Tensor]:
         """Read every pair, and lay the scores out as lists."""
         logits = self.encode(pairs, "scores").reshape(-1)
         scores = logits.new_zeros(signals["mask"].shape).masked_scatter(signals["mask"], logits)

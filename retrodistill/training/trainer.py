@@ -17,7 +17,6 @@ from retrodistill.training.examples import Schedule, gather
 
 if TYPE_CHECKING:
     import torch
-    from transformers import TrainerCallback
 
     from retrodistill.datasets import Collection
     from retrodistill.store.runs import Run
@@ -122,8 +121,7 @@ def train_student(
             fingerprint=digest_files(folder, "*.safetensors"),
             inputs=inputs,
             config=config
-            or {"student": str(student), "objective": objective, "split": split}
-            | asdict(settings),
+            or {"student": str(student), "objective": objective, "split": split} | asdict(settings),
             details={
                 "queries": len(candidates),
                 "steps": steps,
@@ -164,13 +162,14 @@ def _build(
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     limit = model.max_seq_length or 512
-    common = {"batch_tokens": settings.batch_tokens, "teacher": scores is not None}
+    common: dict[str, Any] = {
+        "batch_tokens": settings.batch_tokens,
+        "teacher": scores is not None,
+    }
     queries, docs, tokenizer = collection.queries, collection.docs, model.tokenizer
     if cross:
         pair_tokens = min(limit, settings.doc_tokens)
-        collate: Any = CrossEncoderBatch(
-            queries, docs, tokenizer, max_tokens=pair_tokens, **common
-        )
+        collate: Any = CrossEncoderBatch(queries, docs, tokenizer, max_tokens=pair_tokens, **common)
         return CrossEncoderTask(model, bind(terms), dtype), collate
     query_prompt, doc_prompt = side_prompts(model)
     collate = BiEncoderBatch(
@@ -181,7 +180,7 @@ def _build(
         doc_tokens=min(limit, settings.doc_tokens),
         query_prompt=query_prompt,
         doc_prompt=doc_prompt,
-        vectors=vectors and TeacherVectors(vectors, queries, docs, query_rows),
+        vectors=TeacherVectors(vectors, queries, docs, query_rows) if vectors else None,
         **common,
     )
     return BiEncoderTask(model, bind(terms), dtype), collate
@@ -195,7 +194,13 @@ def set_dropout(model: "torch.nn.Module", probability: float) -> None:
         if isinstance(part, nn.Dropout):
             part.p = probability
         elif isinstance(getattr(part, "dropout_prob", None), float):
-            part.dropout_prob = probability
+            part.dropout_prob = probability  # type: ignore[assignment]
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint: the Trainer writes trainer_state.json last."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
 
 
 def _fit(
@@ -209,11 +214,10 @@ def _fit(
 ) -> list[dict[str, float]]:
     """Run transformers.Trainer, and return the logged losses."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
-    from transformers.trainer_utils import get_last_checkpoint
 
     from retrodistill.inference import pick_device
 
-    last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+    last = last_checkpoint(checkpoints) if resume else None
     if resume and last is None:
         say(f"no checkpoint under {checkpoints}: training starts at the beginning.")
     if last is not None:
@@ -242,12 +246,12 @@ def _fit(
         trainer = Trainer(
             model=task,
             args=arguments,
-            train_dataset=schedule,  # type: ignore[arg-type]
+            train_dataset=schedule,
             data_collator=collate,
             callbacks=[log],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     task.model.eval()
     return log.history  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""Every loss: a number by hand, an independent reference, its gradient, and blindness to padding."""
+"""Every loss: a number by hand, a reference, its gradient, and blindness to padding."""
 
 import math
 

@@ -16,7 +16,8 @@ from retrodistill.objective import LossTerm, Signals, bind, parse_objective
             [("listwise-kl", 1.0, {}), ("contrastive", 0.1, {})],
         ),
         (
-            "2 * listwise-kl(student_temperature=0.05, squared=false)+1e-3*contrastive(temperature=1)",
+            "2 * listwise-kl(student_temperature=0.05, squared=false)"
+            "+1e-3*contrastive(temperature=1)",
             [
                 ("listwise-kl", 2.0, {"student_temperature": 0.05, "squared": False}),
                 ("contrastive", 0.001, {"temperature": 1}),

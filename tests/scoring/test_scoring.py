@@ -133,7 +133,9 @@ def test_unknown_ids_are_found_before_any_work(collection: Collection, tmp_path:
     """An unknown id met after hours of scoring."""
     teacher = Counting()
     with pytest.raises(DataError, match="nowhere"):
-        score_candidates(collection, Run.from_dict({"q1": {"nowhere": 1.0}}), teacher, tmp_path / "s")
+        score_candidates(
+            collection, Run.from_dict({"q1": {"nowhere": 1.0}}), teacher, tmp_path / "s"
+        )
     assert not teacher.asked
 
 
@@ -197,7 +199,9 @@ def test_a_killed_cross_encoder_ends_with_the_same_scores(
         return _command(folder, tmp_path / out, teacher, tmp_path / "candidates",
                         "--shard-pairs", "32")  # fmt: skip
 
-    process = subprocess.Popen(command("torn"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command("torn"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 100
     while len(_state(tmp_path / "torn")) < 2 and process.poll() is None:
         assert time.monotonic() < deadline
@@ -207,7 +211,11 @@ def test_a_killed_cross_encoder_ends_with_the_same_scores(
     subprocess.run(command("torn"), check=True, capture_output=True)
     collection = load_collection(f"beir:{folder}")
     whole = score_candidates(
-        collection, candidates, load_teacher(teacher, collection), tmp_path / "whole", shard_pairs=32
+        collection,
+        candidates,
+        load_teacher(teacher, collection),
+        tmp_path / "whole",
+        shard_pairs=32,
     )
     assert Run.read(tmp_path / "torn").table.equals(whole.run().table)
 

@@ -81,7 +81,9 @@ def test_unlabelled_queries_learn_from_the_teacher_alone(
 ) -> None:
     """Queries without judgements that are thrown away, though they were scored."""
     unlabelled = mine_candidates(collection, "test", depth=10)
-    (chosen,) = {c.query: c for c in gather(collection, "train", unlabelled.select(["q24"]), pool=4)}.values()
+    (chosen,) = {
+        c.query: c for c in gather(collection, "train", unlabelled.select(["q24"]), pool=4)
+    }.values()
     assert not chosen.relevant
     best = next(iter(unlabelled.to_dict()["q24"]))
     assert collection.docs.ids(chosen.positives) == [best]
@@ -191,8 +193,15 @@ def test_a_cross_encoder_student_learns_from_labels(
     """A cross-encoder whose saved head is not the one that was trained."""
     from sentence_transformers import CrossEncoder
 
-    settings = TrainSettings(student_kind="cross-encoder", candidates_per_query=4, batch_size=8,
-                             max_steps=30, learning_rate=2e-3, doc_tokens=48, dropout=0.0)  # fmt: skip
+    settings = TrainSettings(
+        student_kind="cross-encoder",
+        candidates_per_query=4,
+        batch_size=8,
+        max_steps=30,
+        learning_rate=2e-3,
+        doc_tokens=48,
+        dropout=0.0,
+    )
     out = train_student(collection, tiny_model, tmp_path / "ce", scores=scores,
                         objective="contrastive(temperature=1)", settings=settings)  # fmt: skip
     losses = Manifest.read(out).details["losses"]
@@ -243,7 +252,9 @@ def test_a_killed_training_resumes_bit_for_bit(
                 "--candidates-per-query", "4", "--save-steps", "5", "--dropout", "0.1",
                 "--learning-rate", "1e-3", *flags]  # fmt: skip
 
-    process = subprocess.Popen(command("torn"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command("torn"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 100
     while not list((tmp_path / "torn.checkpoints").glob("checkpoint-1*/trainer_state.json")):
         assert process.poll() is None

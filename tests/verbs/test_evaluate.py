@@ -25,8 +25,20 @@ def evaluate(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_json_has_the_promised_form(files: Path) -> None:
     """A report that scripts of users cannot read any more."""
-    done = evaluate(files, "--qrels", "qrels.txt", "--run", "one.trec", "--run", "two.trec",
-                    "--metrics", "map@100(rel=2),ndcg@10", "--per-query", "--json", "r.json")  # fmt: skip
+    done = evaluate(
+        files,
+        "--qrels",
+        "qrels.txt",
+        "--run",
+        "one.trec",
+        "--run",
+        "two.trec",
+        "--metrics",
+        "map@100(rel=2),ndcg@10",
+        "--per-query",
+        "--json",
+        "r.json",
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads((files / "r.json").read_text())
     assert list(report) == ["systems", "tests"]
