@@ -70,6 +70,7 @@ LOSSES = Registry(
         "margin-mse": "retrodistill.losses.pairwise:margin_mse",
         "listwise-kl": "retrodistill.losses.listwise:listwise_kl",
         "listwise-kl-in-batch": "retrodistill.losses.listwise:listwise_kl_in_batch",
+        "in-batch-kl": "retrodistill.losses.listwise:in_batch_kl",
         "contrastive": "retrodistill.losses.contrastive:contrastive",
         "embed-distill": "retrodistill.losses.embedding:embed_distill",
     },

@@ -71,6 +71,30 @@ def listwise_kl_in_batch(
     return (teacher.exp() * gap).sum(-1)[keep].mean()
 
 
+def in_batch_kl(
+    batch_scores: Float[Tensor, "B M"],
+    teacher_query_vectors: Float[Tensor, "B D"],
+    teacher_doc_vectors: Float[Tensor, "M D"],
+    *,
+    student_temperature: float = 0.05,
+    teacher_temperature: float = 0.05,
+) -> Float[Tensor, ""]:
+    """KL(teacher || student) over all documents of the batch; the teacher is a bi-encoder.
+
+    Its inner products come from stored vectors, so that every query of the batch has a score of
+    every document at no cost: long lists, in which a relevant document of another query is no
+    plain negative. In nats, averaged over queries, without a factor of the temperature squared.
+
+    Source: Lin, Yang and Lin 2021, "In-Batch Negatives for Knowledge Distillation with
+    Tightly-Coupled Teachers for Dense Retrieval" (TCT-ColBERT), whose teacher is a ColBERT.
+
+    """
+    student = (batch_scores / student_temperature).log_softmax(-1)
+    scores = teacher_query_vectors @ teacher_doc_vectors.T
+    teacher = (scores / teacher_temperature).log_softmax(-1)
+    return (teacher.exp() * (teacher - student)).sum(-1).mean()
+
+
 def _lists(mask: Bool[Tensor, "B N"], loss: str) -> Bool[Tensor, " B"]:
     """Tell which queries have a list: two real candidates at least."""
     keep = mask.sum(-1) >= 2

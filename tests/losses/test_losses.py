@@ -9,13 +9,16 @@ import torch
 from retrodistill.errors import DataError
 from retrodistill.losses.contrastive import contrastive
 from retrodistill.losses.embedding import embed_distill
-from retrodistill.losses.listwise import listwise_kl, listwise_kl_in_batch
+from retrodistill.losses.listwise import in_batch_kl, listwise_kl, listwise_kl_in_batch
 from retrodistill.losses.pairwise import margin_mse
 from retrodistill.objective import Signals, bind, parse_objective
 from retrodistill.registry import LOSSES
 
 DISTILLING = {"margin-mse", "listwise-kl"}
 """Losses that are 0 where the student's scores are the teacher's."""
+
+UNMASKED = {"embed-distill", "in-batch-kl"}
+"""Losses that compare whole batches: no list, so no padding."""
 
 
 def batch(seed: int = 0, b: int = 4, n: int = 5, dtype: torch.dtype = torch.float64) -> Signals:
@@ -128,6 +131,7 @@ def test_every_distilling_loss_is_known_here() -> None:
     assert set(LOSSES) - DISTILLING == {
         "contrastive",
         "embed-distill",
+        "in-batch-kl",
         "listwise-kl-in-batch",
     }
 
@@ -171,7 +175,7 @@ def test_every_loss_has_a_finite_and_right_gradient(name: str) -> None:
     assert torch.autograd.gradcheck(loss, leaves)
 
 
-@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"embed-distill"}))
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - UNMASKED))
 def test_every_loss_survives_rows_without_a_list(name: str) -> None:
     """One fully masked query of a batch that makes the whole loss, or its gradient, NaN."""
     signals = batch()
@@ -185,7 +189,7 @@ def test_every_loss_survives_rows_without_a_list(name: str) -> None:
     assert all(leaf.grad is None or leaf.grad.isfinite().all() for leaf in leaves)
 
 
-@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"embed-distill"}))
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - UNMASKED))
 def test_every_loss_refuses_a_batch_without_signal(name: str) -> None:
     """The mean of nothing, NaN, reported as the loss of a step."""
     signals = batch()
@@ -258,6 +262,18 @@ def test_embed_distill_by_hand() -> None:
         torch.tensor([[0.0, 1.0]]),
     )
     assert loss.item() == pytest.approx(0.5)
+
+
+def test_in_batch_kl_by_hand() -> None:
+    """Teacher cosines ln 3 and 0 at T = 1, student equal: 3/4 ln(3/2) + 1/4 ln(1/2) nats."""
+    query = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    docs = torch.tensor([[math.log(3.0), 0.0], [0.0, 1.0]], dtype=torch.float64)
+    zeros = torch.zeros(1, 2, dtype=torch.float64)
+    expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert in_batch_kl(zeros, query, docs, teacher_temperature=1.0).item() == pytest.approx(
+        expected
+    )
+    assert in_batch_kl(query @ docs.T, query, docs).item() == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_teacher_of_one_column_is_refused() -> None:
