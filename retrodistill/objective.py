@@ -98,7 +98,7 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
 
     """
     terms = []
-    for part in re.split(r"\+(?![^(]*\))(?<![eE]\+)", text):
+    for part in re.split(r"\+(?![^(]*\))(?<!\d[eE]\+)", text):
         match = _TERM.fullmatch(part)
         if match is None:
             raise ConfigError(

@@ -151,7 +151,7 @@ def test_in_batch_kl_is_zero_where_the_rest_of_the_batch_gets_nothing() -> None:
     assert loss.item() == pytest.approx(0.0, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - UNMASKED))
 def test_every_loss_ignores_padding(name: str) -> None:
     """A padded score that leaks in trains the student on nothing, at a plausible-looking loss."""
     signals = batch()

@@ -24,6 +24,7 @@ from retrodistill.objective import LossTerm, Signals, bind, parse_objective
             ],
         ),
         ("1e+2*contrastive", [("contrastive", 100.0, {})]),
+        ("contrastive+margin-mse", [("contrastive", 1.0, {}), ("margin-mse", 1.0, {})]),
     ],
 )
 def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float, dict]]) -> None:

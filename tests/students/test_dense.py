@@ -1,4 +1,4 @@
-"""The encoder gives the vectors of sentence-transformers, faster."""
+"""The encoder gives the vectors of sentence-transformers, in sorted batches."""
 
 from pathlib import Path
 
