@@ -10,6 +10,8 @@ from retrodistill.__main__ import VERBS
 
 ROOT = Path(__file__).parents[1]
 LINES_OF_A_VERB = 100
+LONGER = {"quickstart": 250}
+"""Verbs that may be longer: the quickstart goes through all stages and tells of each."""
 
 
 def test_imports_point_down(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,4 +27,4 @@ def test_a_verb_holds_no_class_and_little_code(verb: str) -> None:
     tree = ast.parse(source)
     assert ast.get_docstring(tree)
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    assert len(source.splitlines()) <= LINES_OF_A_VERB
+    assert len(source.splitlines()) <= LONGER.get(verb, LINES_OF_A_VERB)

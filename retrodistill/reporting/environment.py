@@ -26,6 +26,7 @@ NEEDED = (
     "datasets",
     "accelerate",
     "bm25s",
+    "PyStemmer",
     "ir_datasets",
     "ranx",
     "pyarrow",
