@@ -1,0 +1,99 @@
+"""Candidates: fused, with the positives where they are wanted."""
+
+from pathlib import Path
+
+import pytest
+from small import save_small_collection
+
+from retrodistill.datasets import Collection, load_collection
+from retrodistill.errors import ConfigError, DataError
+from retrodistill.evaluation import evaluate_runs
+from retrodistill.mining import mine_candidates
+from retrodistill.mining.fuse import (
+    add_positives,
+    drop_false_negatives,
+    drop_positives,
+    reciprocal_ranks,
+    reranked,
+)
+from retrodistill.store.runs import Run
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    folder = save_small_collection(tmp_path_factory.mktemp("small") / "data")
+    return load_collection(f"beir:{folder}")
+
+
+def test_reciprocal_ranks_by_hand() -> None:
+    """Ranks counted from 0: a is 1/61 + 1/62, b is 1/62 + 1/61, c is 1/63."""
+    one = Run.from_dict({"q": {"a": 9.0, "b": 8.0}})
+    other = Run.from_dict({"q": {"b": 0.3, "a": 0.2, "c": 0.1}})
+    fused = reciprocal_ranks([one, other]).to_dict()["q"]
+    assert fused["a"] == pytest.approx(1 / 61 + 1 / 62, rel=1e-6)
+    assert fused["c"] == pytest.approx(1 / 63, rel=1e-6)
+    assert list(fused) == ["b", "a", "c"]
+
+
+def test_positives_are_put_last_or_taken_out() -> None:
+    """A relevant document among the negatives, or one that no teacher ever scores."""
+    run = Run.from_dict({"q": {"a": 3.0, "b": 2.0}})
+    known = {"q": frozenset({"b", "x", "y"})}
+    step = add_positives(run, known)
+    assert step.rows == 2
+    assert [docs for _, docs, _ in step.run.lists()] == [["a", "b", "y", "x"]]
+    step = drop_positives(run, known)
+    assert (step.rows, step.run.to_dict()) == (1, {"q": {"a": 3.0}})
+
+
+def test_false_negatives_are_dropped_by_hand() -> None:
+    """With the positive at 10, a ratio of 0.9 drops 9.5, keeps 9.0, and keeps other queries."""
+    run = Run.from_dict({"q": {"p": 10.0, "a": 9.5, "b": 9.0}, "r": {"c": 5.0}})
+    step = drop_false_negatives(run, {"q": frozenset({"p"})}, ratio=0.9)
+    assert (step.rows, step.run.to_dict()) == (
+        1,
+        {"q": {"p": 10.0, "b": 9.0}, "r": {"c": 5.0}},
+    )
+    with pytest.raises(DataError, match="negative scores"):
+        drop_false_negatives(Run.from_dict({"q": {"a": -1.0}}), {}, ratio=0.9)
+
+
+def test_a_reranked_list_keeps_its_tail() -> None:
+    """Documents below the reranked ones that come back in front of them."""
+    first = Run.from_dict({"q": {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}})
+    scores = Run.from_dict({"q": {"a": -5.0, "b": -4.0}})
+    assert [docs for _, docs, _ in reranked(first, scores).lists()] == [["b", "a", "c", "d"]]
+
+
+def test_both_retrievers_find_what_shares_words_or_vectors(
+    collection: Collection, tiny_model: Path
+) -> None:
+    """A fused list that is longer than asked, or made of one retriever alone."""
+    both = ("bm25", f"dense:{tiny_model}")
+    run = mine_candidates(collection, "train", retrievers=both, depth=7, add_positives=True)
+    relevant = collection.qrels("train")
+    for query, docs, _ in run.lists():
+        assert 7 <= len(docs) <= 8
+        assert relevant[query].keys() <= set(docs)
+    assert len(run.query_ids) == 24
+
+
+def test_mistakes_are_explained(collection: Collection, tiny_model: Path) -> None:
+    """A filter on sums of reciprocal ranks that drops at random."""
+    with pytest.raises(ConfigError, match="Did you mean 'bm25'"):
+        mine_candidates(collection, retrievers=("bm52",))
+    with pytest.raises(ConfigError, match="dense:FOLDER"):
+        mine_candidates(collection, retrievers=("dense",))
+    with pytest.raises(ConfigError, match="one --retriever"):
+        mine_candidates(
+            collection, retrievers=("bm25", f"dense:{tiny_model}"), false_negative_ratio=0.9
+        )
+
+
+@pytest.mark.realdata
+def test_bm25_reproduces_the_published_figure_on_scifact(shared_data: Path) -> None:
+    """A first stage below BEIR's published 0.665, which every student would then beat."""
+    scifact = load_collection(f"beir:{shared_data / 'scifact'}")
+    run = mine_candidates(scifact, "test", depth=100)
+    report = evaluate_runs(scifact.qrels("test"), {"bm25": run}, metrics="ndcg@10")
+    assert report.systems["bm25"]["ndcg@10"] >= 0.655

@@ -1,0 +1,128 @@
+"""One contract over every registered teacher, and each against its library."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import save_small_collection
+from tiny import save_tiny_cross_encoder
+
+from retrodistill.datasets import Collection, load_collection
+from retrodistill.errors import ConfigError
+from retrodistill.mining import mine_candidates
+from retrodistill.registry import TEACHERS
+from retrodistill.scoring import load_teacher
+from retrodistill.types import Doc, Teacher
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    folder = save_small_collection(tmp_path_factory.mktemp("small") / "data")
+    return load_collection(f"beir:{folder}")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, str]:
+    cross = save_tiny_cross_encoder(tmp_path_factory.mktemp("ce"))
+    return {"cross-encoder": f"cross-encoder:{cross}", "bi-encoder": f"bi-encoder:{tiny_model}",
+            "bm25": "bm25"}  # fmt: skip
+
+
+def pairs(collection: Collection, count: int = 40) -> tuple[list[Doc], list[Doc]]:
+    queries = [collection.queries[number % 7] for number in range(count)]
+    return queries, [collection.docs[number] for number in range(count)]
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_every_teacher_keeps_the_contract(
+    name: str, collection: Collection, models: dict[str, str]
+) -> None:
+    """A score that depends on its neighbours in a batch, so that a resume changes the table."""
+    teacher = load_teacher(models[name], collection, batch_tokens=64)
+    assert isinstance(teacher, Teacher)
+    queries, docs = pairs(collection)
+    scores = teacher.score(queries, docs)
+    assert scores.dtype == np.float32
+    assert scores.shape == (40,)
+    assert len(set(scores.tolist())) > 4
+    assert (teacher.score(queries, docs) == scores).all()
+    alone = [teacher.score([q], [d])[0] for q, d in zip(queries[:5], docs[:5], strict=True)]
+    np.testing.assert_allclose(alone, scores[:5], atol=1e-5)
+    assert teacher.scale in {"logit", "cosine", "dot", "bm25"}
+
+
+def test_a_cross_encoder_gives_the_librarys_logits(
+    collection: Collection, models: dict[str, str]
+) -> None:
+    """Squashed scores, or pairs that are cut elsewhere than in the library."""
+    from sentence_transformers import CrossEncoder
+    from torch.nn import Identity
+
+    path = models["cross-encoder"].partition(":")[2]
+    peer = CrossEncoder(path, activation_fn=Identity(), max_length=12, device="cpu")
+    queries, docs = pairs(collection)
+    texts = [(q.full_text, d.full_text) for q, d in zip(queries, docs, strict=True)]
+    teacher = load_teacher(models["cross-encoder"], collection, max_tokens=12)
+    np.testing.assert_allclose(teacher.score(queries, docs), peer.predict(texts), atol=1e-5)
+
+
+def test_a_bi_encoder_gives_the_librarys_inner_products(
+    collection: Collection, models: dict[str, str]
+) -> None:
+    """Vectors of other documents than the ones that were asked for."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(models["bi-encoder"].partition(":")[2], device="cpu")
+    queries, docs = pairs(collection)
+    left = model.encode_query([query.full_text for query in queries])
+    right = model.encode_document([doc.full_text for doc in docs])
+    teacher = load_teacher(models["bi-encoder"], collection, max_tokens=128)
+    np.testing.assert_allclose(teacher.score(queries, docs), (left * right).sum(1), atol=1e-5)
+
+
+def test_bm25_gives_the_first_stages_scores(collection: Collection) -> None:
+    """A lexical teacher with other statistics than the retriever of the same name."""
+    run = mine_candidates(collection, "test", depth=10)
+    teacher = load_teacher("bm25", collection)
+    for query, docs, scores in run.lists():
+        found = teacher.score(
+            [collection.queries.get(query)] * len(docs), [collection.docs.get(d) for d in docs]
+        )
+        np.testing.assert_allclose(found, scores, rtol=1e-6)
+
+
+def test_the_fingerprint_is_that_of_the_scores(
+    collection: Collection, models: dict[str, str], tmp_path: Path
+) -> None:
+    """Two teachers that share a store because their folders have the same name."""
+    other = save_tiny_cross_encoder(tmp_path / "ce", seed=1)
+    specs = [models["cross-encoder"], f"cross-encoder:{other}"]
+    prints = {load_teacher(spec, collection).fingerprint for spec in specs}
+    prints.add(load_teacher(specs[0], collection, max_tokens=12).fingerprint)
+    assert len(prints) == 3
+    assert load_teacher(specs[0], collection).fingerprint in prints
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("cros-encoder:x", "Did you mean 'cross-encoder'|read as module"),
+        ("cross-encoder", "needs a model"),
+        ("bi-encoder", "needs a model"),
+        ("bm25:x", "takes no argument"),
+        ("cross-encoder:/no/such/folder", "cannot be loaded"),
+    ],
+)
+def test_teachers_that_are_not_there_are_explained(
+    spec: str, message: str, collection: Collection
+) -> None:
+    """A traceback from deep inside a library for a misspelt name."""
+    with pytest.raises(ConfigError, match=message):
+        load_teacher(spec, collection)
+
+
+def test_a_classifier_is_no_ranker(collection: Collection, tmp_path: Path) -> None:
+    """A model of three classes whose first logit is taken for a relevance score."""
+    path = save_tiny_cross_encoder(tmp_path / "nli", labels=3)
+    with pytest.raises(ConfigError, match="3 numbers for a pair"):
+        load_teacher(f"cross-encoder:{path}", collection)
