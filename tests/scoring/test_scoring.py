@@ -188,36 +188,33 @@ def test_a_killed_process_loses_and_repeats_nothing(
 
 
 def test_a_killed_cross_encoder_ends_with_the_same_scores(
-    folder: Path, candidates: Run, tmp_path: Path
+    folder: Path, collection: Collection, candidates: Run, tmp_path: Path
 ) -> None:
     """Scores that differ in the last bit after a resume, because batches were cut elsewhere."""
     model = save_tiny_cross_encoder(tmp_path / "ce")
     candidates.write(tmp_path / "candidates")
     teacher = f"cross-encoder:{model}"
 
-    def command(out: str) -> list[str]:
-        return _command(folder, tmp_path / out, teacher, tmp_path / "candidates",
-                        "--shard-pairs", "32")  # fmt: skip
-
-    process = subprocess.Popen(
-        command("torn"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    command = _command(folder, tmp_path / "torn", teacher, tmp_path / "candidates",
+                       "--shard-pairs", "32")  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
     while len(_state(tmp_path / "torn")) < 2 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    subprocess.run(command("torn"), check=True, capture_output=True)
-    collection = load_collection(f"beir:{folder}")
-    whole = score_candidates(
-        collection,
-        candidates,
-        load_teacher(teacher, collection),
-        tmp_path / "whole",
-        shard_pairs=32,
+    torn, whole = (
+        score_candidates(
+            collection,
+            candidates,
+            load_teacher(teacher, collection),
+            tmp_path / name,
+            shard_pairs=32,
+        )
+        for name in ("torn", "whole")
     )
-    assert Run.read(tmp_path / "torn").table.equals(whole.run().table)
+    assert torn.run().table.equals(whole.run().table)
 
 
 def test_id_triples_are_candidates(tmp_path: Path) -> None:

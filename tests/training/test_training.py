@@ -22,6 +22,7 @@ from retrodistill.training import TrainSettings, train_student
 from retrodistill.training.batches import BiEncoderBatch
 from retrodistill.training.examples import Schedule, gather
 from retrodistill.training.tasks import BiEncoderTask
+from retrodistill.training.trainer import last_checkpoint
 
 SMALL = TrainSettings(
     candidates_per_query=4, batch_size=4, max_steps=4, doc_tokens=32, query_tokens=16
@@ -240,21 +241,23 @@ def test_mistakes_are_explained_before_training(
 
 
 def test_a_killed_training_resumes_bit_for_bit(
-    folder: Path, scores: Run, tiny_model: Path, tmp_path: Path
+    folder: Path,
+    collection: Collection,
+    scores: Run,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A resume that repeats batches, forgets the optimiser, or draws other dropout masks."""
     scores.write(tmp_path / "scores")
-
-    def command(out: str, *flags: str) -> list[str]:
-        return [sys.executable, "-m", "retrodistill.train", "--data", f"beir:{folder}",
-                "--scores", str(tmp_path / "scores"), "--student", str(tiny_model),
-                "--out", str(tmp_path / out), "--batch-size", "4", "--max-steps", "60",
-                "--candidates-per-query", "4", "--save-steps", "5", "--dropout", "0.1",
-                "--learning-rate", "1e-3", *flags]  # fmt: skip
-
-    process = subprocess.Popen(
-        command("torn"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    settings = TrainSettings(batch_size=4, max_steps=60, candidates_per_query=4, save_steps=5,
+                             dropout=0.1, learning_rate=1e-3)  # fmt: skip
+    flags = "--batch-size 4 --max-steps 60 --candidates-per-query 4 --save-steps 5 --dropout 0.1"
+    command = [sys.executable, "-m", "retrodistill.train", "--data", f"beir:{folder}",
+               "--scores", str(tmp_path / "scores"), "--student", str(tiny_model),
+               "--out", str(tmp_path / "torn"), "--learning-rate", "1e-3",
+               *flags.split()]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
     while not list((tmp_path / "torn.checkpoints").glob("checkpoint-1*/trainer_state.json")):
         assert process.poll() is None
@@ -263,9 +266,19 @@ def test_a_killed_training_resumes_bit_for_bit(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "torn").exists()
-    done = subprocess.run(command("torn", "--resume"), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    subprocess.run(command("whole"), check=True, capture_output=True)
+    for name in ("torn", "whole"):
+        train_student(collection, tiny_model, tmp_path / name, scores=scores, settings=settings,
+                      resume=name == "torn")  # fmt: skip
     torn, whole = Manifest.read(tmp_path / "torn"), Manifest.read(tmp_path / "whole")
     assert torn.fingerprint == whole.fingerprint
-    assert "goes on" in done.stderr
+    assert "goes on from" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_was_torn_is_passed_over(tmp_path: Path) -> None:
+    """A kill in the middle of a checkpoint, after which no resume works any more."""
+    for step, files in ((5, ["trainer_state.json"]), (10, ["trainer_state.json"]), (15, ["x"])):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        for file in files:
+            (tmp_path / f"checkpoint-{step}" / file).write_text("{}")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert last_checkpoint(tmp_path / "none") is None
