@@ -23,6 +23,7 @@ import numpy as np
 
 import retrodistill as rd
 from retrodistill.manifest import Manifest, library_versions
+from retrodistill.mining import reciprocal_ranks
 from retrodistill.searching import search_run
 from retrodistill.training import TrainSettings
 
@@ -128,7 +129,7 @@ def main() -> None:
     runs["contrastive"] = searched("contrastive", first)
     for name, of, split in (("train", candidates, "train"), ("test", None, "test")):
         if of is None:
-            fused = rd.mining.reciprocal_ranks([runs["bm25"], runs["contrastive"]]).top(DEPTH)
+            fused = reciprocal_ranks([runs["bm25"], runs["contrastive"]]).top(DEPTH)
             of = kept("test-candidates", lambda fused=fused: fused)
         members = [
             taught(f"{name}-bm25", "bm25", of),

@@ -34,9 +34,10 @@ KEPT = (0, 2, 5)
 TOKENS = 96
 QUERIES = 480
 SCORED = 8
-WEIGHTS = (1.0, 2.0, 1.0)
 LABELS = "contrastive"
-DISTILLED = "listwise-kl-in-batch(teacher_temperature=0.3) + 0.2*contrastive"
+DISTILLED = (
+    "listwise-kl(student_temperature=0.05,teacher_temperature=0.3,squared=false) + contrastive"
+)
 COLUMNS = ("system", "nDCG@10", "Recall@100", "docs/s", "query ms", "MB")
 EXAMPLE = "read a file line by line"
 
@@ -63,7 +64,9 @@ def quickstart(config: QuickstartConfig) -> None:
     )  # fmt: skip
 
     say("\n1. Candidates of the train queries")
-    mined = rd.mine_candidates(collection, retrievers=both, add_positives=True, max_tokens=TOKENS)
+    mined = rd.mine_candidates(
+        collection, retrievers=both, depth=50, add_positives=True, max_tokens=TOKENS
+    )
     candidates = short_lists(mined, collection.qrels("train"))
     candidates.write(out / "runs" / "train", overwrite=True)
 
@@ -153,7 +156,7 @@ def short_lists(mined: "Run", qrels: Mapping[str, Mapping[str, int]]) -> "Run":
 def mean_of_teachers(
     collection: "Collection", candidates: "Run", specs: Sequence[str], out: Path
 ) -> "Run":
-    """Return the weighted mean of the teachers' z-scores; the stores stay in `out`."""
+    """Return the mean of the teachers' z-scores; the stores stay in `out`."""
     import shutil
 
     import retrodistill as rd
@@ -164,7 +167,7 @@ def mean_of_teachers(
         name = spec.partition(":")[0]
         teacher = rd.load_teacher(spec, collection, max_tokens=TOKENS)
         members.append(rd.score_candidates(collection, candidates, teacher, out / name).run())
-    return rd.average_scores(members, weights=WEIGHTS)
+    return rd.average_scores(members)
 
 
 def cut(model: str, out: Path) -> Path:
