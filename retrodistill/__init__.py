@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retrodistill.store.runs import Run as Run
     from retrodistill.students.dense import DenseEncoder as DenseEncoder
     from retrodistill.students.make import keep_layers as keep_layers
+    from retrodistill.training import TrainSettings as TrainSettings
     from retrodistill.training import train_student as train_student
 
 _HOMES = {
@@ -36,6 +37,7 @@ _HOMES = {
     "score_candidates": "retrodistill.scoring",
     "average_scores": "retrodistill.scoring",
     "keep_layers": "retrodistill.students.make",
+    "TrainSettings": "retrodistill.training",
     "train_student": "retrodistill.training",
     "DenseEncoder": "retrodistill.students.dense",
     "embed_collection": "retrodistill.searching",

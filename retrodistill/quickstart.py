@@ -97,9 +97,7 @@ def quickstart(config: QuickstartConfig) -> None:
     for name, path in models.items():
         folder = out / "indexes" / name.replace(" ", "-")
         encoder = rd.DenseEncoder(path, max_tokens=TOKENS)
-        rd.embed_collection(
-            collection, encoder, out=folder, config={"data": config.data}, overwrite=True
-        )
+        rd.embed_collection(collection, encoder, out=folder, overwrite=True)
         searcher = rd.Searcher.open(folder)
         runs[name], costs[name] = measure_student(collection, searcher, path)
     first = rd.mine_candidates(collection, "test", retrievers=both, depth=100, max_tokens=TOKENS)

@@ -17,8 +17,8 @@ class Collection:
     """Documents, queries and judgements; the texts stay on disk, judgements are read when asked.
 
     Judgements may name documents that the collection does not hold, as in real data: they count
-    for recall. `fingerprint` is the hash of documents and queries, whatever they were read from;
-    `docs.fingerprint` is that of the documents alone.
+    for recall. `spec` is what `load_collection` was given. `fingerprint` is the hash of documents
+    and queries, whatever they were read from; `docs.fingerprint` is that of the documents alone.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Collection:
         scoreddocs: Callable[[], Iterator[tuple[str, str, float]]] | None = None,
     ) -> None:
         self.name = name
+        self.spec = ""
         self.docs = docs
         self.queries = queries
         self.fingerprint = digest(docs.fingerprint, queries.fingerprint)
@@ -97,6 +98,7 @@ def load_collection(spec: str) -> Collection:
             f"a collection is written beir:PATH, irds:ID, hf:ID or builtin:pydocs, not {spec!r}."
         )
     collection: Collection = COLLECTIONS[kind](argument)
+    collection.spec = spec
     return collection
 
 

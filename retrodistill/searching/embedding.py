@@ -42,8 +42,8 @@ def embed_collection(
     """Write an index folder of all documents, and return it.
 
     Vectors go through the cache, so an interrupted command goes on where it was; memory is that
-    of the index beside one part of the documents. With the setting `data`, the collection's id,
-    in `config`, a search can show the documents' texts.
+    of the index beside one part of the documents. A search can show the documents' texts where
+    the collection's `spec` still leads to them.
 
     Raises:
         ConfigError: the index is unknown, or `out` exists already and `overwrite` is not set.
@@ -73,6 +73,7 @@ def embed_collection(
             config=config or {},
             details={
                 "collection": collection.name,
+                "data": collection.spec,
                 "model": encoder.name,
                 "index": index,
                 "vectors": len(filled),

@@ -151,7 +151,7 @@ def _texts_of(manifest: Manifest) -> "Texts | None":
     """Return the documents that the index was made from, or None if they are not at hand."""
     from retrodistill.datasets import load_collection
 
-    spec = manifest.config.get("data")
+    spec = manifest.details.get("data")
     if not spec:
         return None
     try:

@@ -43,7 +43,7 @@ def index_folder(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     out = tmp_path_factory.mktemp("index") / "flat"
-    return embed_collection(collection, encoder, out=out, config={"data": f"beir:{folder}"})
+    return embed_collection(collection, encoder, out=out)
 
 
 @pytest.mark.parametrize("index", INDEXES)
@@ -118,7 +118,7 @@ def test_hits_without_the_collection(index_folder: Path, tmp_path: Path) -> None
     manifest = json.loads((other / "manifest.json").read_text())
     changed = save_small_collection(tmp_path / "changed", docs=61)
     for data in (None, "beir:/nowhere", f"beir:{changed}"):
-        manifest["config"]["data"] = data
+        manifest["details"]["data"] = data
         (other / "manifest.json").write_text(json.dumps(manifest))
         hits = Searcher.open(other).search("vitamin", k=2)
         assert [(hit.title, hit.text) for hit in hits] == [("", "")] * 2

@@ -51,9 +51,7 @@ def test_every_teacher_keeps_the_contract(
     assert teacher.scale in {"logit", "cosine", "dot", "bm25"}
 
 
-def test_a_cross_encoder_gives_the_librarys_logits(
-    collection: Collection, models: dict[str, str]
-) -> None:
+def test_a_cross_encoder_equals_its_library(collection: Collection, models: dict[str, str]) -> None:
     """Squashed scores, or pairs that are cut elsewhere than in the library."""
     from sentence_transformers import CrossEncoder
     from torch.nn import Identity
@@ -66,9 +64,7 @@ def test_a_cross_encoder_gives_the_librarys_logits(
     np.testing.assert_allclose(teacher.score(queries, docs), peer.predict(texts), atol=1e-5)
 
 
-def test_a_bi_encoder_gives_the_librarys_inner_products(
-    collection: Collection, models: dict[str, str]
-) -> None:
+def test_a_bi_encoder_equals_its_library(collection: Collection, models: dict[str, str]) -> None:
     """Vectors of other documents than the ones that were asked for."""
     from sentence_transformers import SentenceTransformer
 
@@ -106,7 +102,7 @@ def test_the_fingerprint_is_that_of_the_scores(
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("cros-encoder:x", "Did you mean 'cross-encoder'|read as module"),
+        ("crossencoder:x", "Did you mean 'cross-encoder'|read as module"),
         ("cross-encoder", "needs a model"),
         ("bi-encoder", "needs a model"),
         ("bm25:x", "takes no argument"),
