@@ -1,5 +1,6 @@
 """The training loop: transformers.Trainer around a task, resumed from checkpoints in one step."""
 
+import json
 import math
 import shutil
 import tempfile
@@ -199,8 +200,15 @@ def set_dropout(model: "torch.nn.Module", probability: float) -> None:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint: the Trainer writes trainer_state.json last."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
+
+    def whole(path: Path) -> bool:
+        try:
+            return bool(json.loads((path / "trainer_state.json").read_text()))
+        except (OSError, ValueError):
+            return False
+
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
+    return next((path for path in found if whole(path)), None)
 
 
 def _fit(

@@ -276,9 +276,9 @@ def test_a_killed_training_resumes_bit_for_bit(
 
 def test_a_checkpoint_that_was_torn_is_passed_over(tmp_path: Path) -> None:
     """A kill in the middle of a checkpoint, after which no resume works any more."""
-    for step, files in ((5, ["trainer_state.json"]), (10, ["trainer_state.json"]), (15, ["x"])):
+    for step, state in ((5, '{"step": 5}'), (100, '{"step": 100}'), (105, '{"st'), (110, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        for file in files:
-            (tmp_path / f"checkpoint-{step}" / file).write_text("{}")
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
     assert last_checkpoint(tmp_path / "none") is None
