@@ -34,6 +34,7 @@ KEPT = (0, 2, 5)
 TOKENS = 96
 QUERIES = 480
 SCORED = 8
+RERANKED = 6
 LABELS = "contrastive"
 DISTILLED = (
     "listwise-kl(student_temperature=0.05,teacher_temperature=0.3,squared=false) + contrastive"
@@ -206,7 +207,7 @@ def measure_student(
     from retrodistill.evaluation.efficiency import median_ms, per_second, weights_mb
     from retrodistill.searching import search_run
 
-    sample = collection.docs.full_texts(range(0, len(collection.docs), 16))
+    sample = collection.docs.full_texts(range(0, len(collection.docs), 32))
     cost = (
         f"{per_second(searcher.encoder.encode_docs, sample):,.0f}",
         f"{median_ms(searcher.search, some_queries(collection)):.1f}",
@@ -218,12 +219,12 @@ def measure_student(
 def measure_teacher(
     collection: "Collection", first: "Run", specs: Sequence[str], out: Path, model: Path
 ) -> tuple["Run", Cost]:
-    """Return the test run whose best SCORED documents the teachers reranked, and its cost."""
+    """Return the test run whose best RERANKED documents the teachers reranked, and its cost."""
     from retrodistill.evaluation.efficiency import weights_mb
     from retrodistill.mining.fuse import reranked
 
     started = time.perf_counter()
-    scores = mean_of_teachers(collection, first.top(SCORED), specs, out)
+    scores = mean_of_teachers(collection, first.top(RERANKED), specs, out)
     seconds = time.perf_counter() - started
     cost = (
         f"{len(scores) / seconds:,.0f}",

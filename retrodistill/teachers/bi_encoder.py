@@ -39,7 +39,6 @@ class BiEncoderTeacher:
         )
         self._collection = collection
         self._docs: NDArray[np.float32] | None = None
-        self._queries: dict[str, NDArray[np.float32]] = {}
         self.fingerprint = self._encoder.fingerprint
         self.scale = "cosine" if self._encoder.normalised else "dot"
 
@@ -49,11 +48,8 @@ class BiEncoderTeacher:
 
         if self._docs is None:
             self._docs = doc_vectors(self._encoder, self._collection.docs)
-        # One query a call: its vector must not depend on its neighbours in a batch.
-        for query in queries:
-            if query.id not in self._queries:
-                self._queries[query.id] = self._encoder.encode_queries([query.full_text])[0]
+        # Nothing is kept from call to call: a resumed shard must see the same batches again.
+        encoded = self._encoder.encode_queries([query.full_text for query in queries])
         rows = self._collection.docs.rows([doc.id for doc in docs])
-        left = np.stack([self._queries[query.id] for query in queries])
-        scores: NDArray[np.float32] = np.einsum("pd,pd->p", left, self._docs[rows])
+        scores: NDArray[np.float32] = np.einsum("pd,pd->p", encoded, self._docs[rows])
         return scores
