@@ -9,6 +9,7 @@ Every judged query counts; one that a run lacks counts 0.
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,17 +61,22 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def names(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return a name for each run: its folder or file stem, with its parents where two are alike."""
-    for parts in range(1, max(len(path.resolve().parts) for path in paths) + 1):
-        found = {}
-        for path in paths:
-            whole = path.resolve()
-            stem = whole.name if whole.is_dir() else whole.name.removesuffix(".gz")
-            stem = stem if whole.is_dir() else Path(stem).stem
-            found["/".join([*whole.parts[-parts:-1], stem])] = path
-        if len(found) == len(set(paths)):
-            break
+    """Return a name for each run: its folder or file stem, then suffix and parents if needed."""
+    wholes = {Path(os.path.abspath(path)): path for path in paths}
+    found: dict[str, Path] = {}
+    for depth in range(1, max(len(whole.parts) for whole in wholes) + 1):
+        for short in (_stem, lambda whole: whole.name):
+            found = {
+                "/".join([*whole.parts[-depth:-1], short(whole)]): path
+                for whole, path in wholes.items()
+            }
+            if len(found) == len(wholes):
+                return found
     return found
+
+
+def _stem(path: Path) -> str:
+    return path.name if path.is_dir() else Path(path.name.removesuffix(".gz")).stem
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from retrodistill.errors import ConfigError
 
 Test = Literal["t", "fisher", "none"]
 Values = NDArray[np.float64]
@@ -41,7 +43,13 @@ def compare(
 
     Source: Smucker, Allan and Carterette 2007, "A comparison of statistical significance tests
     for information retrieval evaluation"; Holm 1979 for the correction.
+
+    Raises:
+        ConfigError: there is no such test.
+
     """
+    if test not in get_args(Test):
+        raise ConfigError(f"test must be one of {', '.join(get_args(Test))}, but it is {test!r}.")
     if test == "none":
         return []
     measure = paired_t if test == "t" else fisher

@@ -1,36 +1,62 @@
 """Tables for the terminal and for Markdown."""
 
+import math
 from collections.abc import Sequence
 
-Row = Sequence[str]
+Cell = str | float | None
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Row], *, title: str = "", best: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    title: str = "",
+    best: Sequence[str] = (),
 ) -> None:
     """Print a table on stdout; the highest number of each column in `best` is bold."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=escape(title) or None, title_justify="left")
     for column in columns:
-        table.add_column(column, justify="left" if column == columns[0] else "right", no_wrap=True)
-    highest = {column: max(float(row[columns.index(column)]) for row in rows) for column in best}
-    for row in rows:
+        justify = "left" if column == columns[0] else "right"
+        table.add_column(escape(column), justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    numbers = [[_number(cell) for cell in row] for row in rows]
+    highest = {
+        place: max((row[place] for row in numbers if not math.isnan(row[place])), default=0.0)
+        for place, column in enumerate(columns)
+        if column in best
+    }
+    for row, values in zip(rows, numbers, strict=True):
+        wins = [value == highest.get(place) for place, value in enumerate(values)]
         table.add_row(
-            *(
-                f"[bold]{cell}[/]" if name in highest and float(cell) == highest[name] else cell
-                for name, cell in zip(columns, row, strict=True)
-            )
+            *(Text(shown(cell), "bold" if win else "") for cell, win in zip(row, wins, strict=True))
         )
     console = Console()
-    # A file or a pipe has no width of its own: nothing is cut there.
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:  # a file or a pipe has no width of its own: nothing is cut there
+        console.width = 10_000
+    console.print(table)
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     """Return a Markdown table; numbers stand right."""
-    lines = ["| " + " | ".join(columns) + " |"]
-    lines.append("|" + "|".join(["---", *["--:"] * (len(columns) - 1)]) + "|")
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines)
+    lines = [columns, ["---", *["--:"] * (len(columns) - 1)]]
+    lines += [[shown(cell).replace("|", r"\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shown(cell: Cell) -> str:
+    """Return a cell's text: a float has four decimals up to 1, one above; None is a dash."""
+    if isinstance(cell, float):
+        return f"{cell:.4f}" if abs(cell) <= 1 else f"{cell:,.1f}"
+    return "-" if cell is None else str(cell)
+
+
+def _number(cell: Cell) -> float:
+    """Return the number in a cell; where there is none, NaN, which equals nothing."""
+    try:
+        return float(str(cell).replace(",", ""))
+    except ValueError:
+        return math.nan

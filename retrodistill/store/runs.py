@@ -27,8 +27,9 @@ FILE = "run.parquet"
 COLUMNS = ("query_id", "doc_id", "score")
 SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float32())])
 CHUNK_ROWS = 1 << 18
-BLANK = r"[ \t\n\r\f\v]"
-"""What separates the columns of a TREC file (C's isspace); other spaces may stand in an id."""
+BLANK = r"[ \t\n\r\f\v]|^\x{FEFF}"
+"""What no id of a TREC file may hold: C's isspace, which separates its columns (other spaces
+may), and at its start a byte order mark, which reading drops."""
 
 Strings: TypeAlias = Sequence[str] | NDArray[Any] | pa.Array | pa.ChunkedArray
 Scores: TypeAlias = Sequence[float] | NDArray[Any] | pa.Array | pa.ChunkedArray

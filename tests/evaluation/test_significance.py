@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from retrodistill.errors import ConfigError
 from retrodistill.evaluation.significance import compare, fisher, holm, paired_t
 
 
@@ -29,6 +30,24 @@ def test_p_values_agree_with_scipy() -> None:
 def test_fisher_by_hand() -> None:
     """Three gaps of one sign: 2 of the 8 sign assignments are as extreme, p = 1/4."""
     assert fisher(np.array([0.3, 0.2, 0.1]), np.zeros(3)) == pytest.approx(0.25, abs=0.02)
+
+
+def test_each_pair_of_systems_is_compared_once() -> None:
+    """A correction over the pairs of all metrics, or over the pairs with one system only."""
+    rng = np.random.default_rng(1)
+    values = {name: {f"q{i}": float(rng.random()) for i in range(9)} for name in ("a", "b", "c")}
+    rows = compare("map", values)
+    assert [(row.a, row.b) for row in rows] == [("a", "b"), ("a", "c"), ("b", "c")]
+    means = {name: float(np.mean([*own.values()])) for name, own in values.items()}
+    for row in rows:
+        assert row.difference == pytest.approx(means[row.a] - means[row.b])
+    assert [row.p_holm for row in rows] == pytest.approx(holm([row.p for row in rows]))
+
+
+def test_an_unknown_test_is_refused() -> None:
+    """A table that says one test and holds the p-values of another."""
+    with pytest.raises(ConfigError, match="one of t, fisher, none"):
+        compare("map", {"a": {"q": 0.1}, "b": {"q": 0.2}}, test="wilcoxon")
 
 
 @pytest.mark.parametrize("test", ["t", "fisher"])

@@ -15,6 +15,7 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "qrels.txt").write_text("q1 0 a 2\nq1 0 b 0\nq2 0 a 1\n")
     (tmp_path / "one.trec").write_text("q1 Q0 a 1 3.0 x\nq1 Q0 b 2 1.0 x\n")
     (tmp_path / "two.trec").write_text("q1 Q0 b 1 3.0 x\nq2 Q0 a 1 1.0 x\n")
+    (tmp_path / "other.trec").write_text("z7 Q0 a 1 3.0 x\n")
     return tmp_path
 
 
@@ -61,6 +62,7 @@ def test_the_json_has_the_promised_form(files: Path) -> None:
         (("--run", "one.trec"), "either --data"),
         (("--qrels", "qrels.txt", "--run", "one.trec", "--metrics", "ndgc"), "Did you mean"),
         (("--qrels", "qrels.txt", "--run", "qrels.txt"), "qrels.txt:1"),
+        (("--qrels", "qrels.txt", "--run", "other.trec"), "it has ids like ['z7'], they have ids"),
     ],
 )
 def test_mistakes_exit_with_2_and_no_traceback(
@@ -78,5 +80,9 @@ def test_runs_of_the_same_name_stay_apart(tmp_path: Path) -> None:
     for part in ("a", "b"):
         (tmp_path / part).mkdir()
         (tmp_path / part / "x.trec").write_text("")
+        (tmp_path / part / "x.jsonl").write_text("")
     found = names([tmp_path / "a" / "x.trec", tmp_path / "b" / "x.trec"])
     assert list(found) == ["a/x", "b/x"]
+    found = names([tmp_path / "a" / "x.trec", tmp_path / "a" / "x.jsonl"])
+    assert list(found) == ["x.trec", "x.jsonl"]
+    assert list(names([tmp_path / "a"])) == ["a"]
