@@ -42,6 +42,7 @@ def opened(folder: str) -> None:
     start = time.perf_counter()
     docs = load_collection(f"beir:{folder}").docs
     seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     ids = [f"doc-{number}" for number in random.Random(1).sample(range(len(docs)), 1000)]
     docs.rows(ids[:1])
     start = time.perf_counter()
@@ -51,7 +52,11 @@ def opened(folder: str) -> None:
     docs.full_texts(docs.rows(ids))
     taken = (time.perf_counter() - start) / len(ids)
     row = {"docs": len(docs), "open_s": round(seconds, 3), "lookup_us": round(1e6 * lookup, 1)}
-    row |= {"text_us": round(1e6 * taken, 1), "rss_before_mb": round(before)}
+    row |= {
+        "text_us": round(1e6 * taken, 1),
+        "rss_before_mb": round(before),
+        "rss_open_mb": round(after),
+    }
     row["rss_peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
     print(json.dumps(row))
 
