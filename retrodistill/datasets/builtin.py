@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache, partial
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 
 from retrodistill.datasets import pydocs
 from retrodistill.datasets.cache import cached_texts
@@ -19,6 +19,9 @@ from retrodistill.errors import ConfigError
 
 NAMES = ("pydocs", "pydocs-full")
 SPLITS = ("train", "dev", "test")
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+"""Packages that are installed under another name."""
+
 EDITION = "1"
 """Goes into the cache key: raise it when `pydocs` takes other pairs from the same source."""
 
@@ -63,7 +66,8 @@ def _judgements(queries: Texts, split: str) -> Judgements:
 
 def _versions() -> Iterator[str]:
     """Yield the version of each package that is read and installed."""
-    distributions = packages_distributions()
     for package in pydocs.PACKAGES:
-        for distribution in distributions.get(package, ()):
-            yield f"{package} {version(distribution)}"
+        try:
+            yield f"{package} {version(DISTRIBUTIONS.get(package, package))}"
+        except PackageNotFoundError:
+            continue

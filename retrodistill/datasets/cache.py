@@ -68,6 +68,12 @@ class _OutrunError(Exception):
 
 def _build(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
         with new_folder(folder, overwrite=True) as aside:
             _fill(aside, name, sources)
             if _is_whole(folder, name):
@@ -75,14 +81,17 @@ def _build(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
     except _OutrunError:
         return
     except OSError as error:
-        if _is_whole(folder, name):
-            return
-        if isinstance(error, PermissionError) or error.errno in (errno.EROFS, errno.ENOSPC):
-            raise ConfigError(
-                f"the cache folder {folder.parent} cannot be written ({error.strerror}). "
-                "Set RETRODISTILL_CACHE to a folder that can."
-            ) from error
-        raise
+        if error.errno == errno.ENOSPC:
+            raise _unwritable(folder, error) from error
+        if not _is_whole(folder, name):
+            raise
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the cache folder {folder.parent} cannot be written ({error.strerror}). "
+        "Set RETRODISTILL_CACHE to a folder that can."
+    )
 
 
 def _fill(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
