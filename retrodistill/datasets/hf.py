@@ -36,6 +36,8 @@ def load(id: str) -> Collection:
         import datasets
     except ImportError as error:
         raise MissingExtra(f"hf:{id} needs datasets. Install it: pip install datasets") from error
+    folder = Path(id).expanduser()
+    id = str(folder) if folder.is_dir() else id  # `-qrels` is put behind it: no slash at its end
     configurations = _configurations(id)
     corpus, asked = _part(id, configurations, "corpus"), _part(id, configurations, "queries")
     if corpus is None or asked is None:

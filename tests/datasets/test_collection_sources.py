@@ -78,6 +78,17 @@ def test_the_hubs_layouts_are_read(hub: Path, change: Callable[[Path], None]) ->
     assert found.query_ids("test") == ["q2"]
 
 
+@pytest.mark.parametrize("written", ["{home}/hub/", "~/hub"])
+def test_a_hub_folder_may_be_written_as_people_do(
+    hub: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """A slash at the end that loses the judgements, or ~ that is looked for on the hub."""
+    monkeypatch.setenv("HOME", str(hub.parent))
+    with_judgements_beside(hub)
+    found = load_collection(f"hf:{written.format(home=hub.parent)}")
+    assert found.qrels("test") == {"q2": {"d2": 1}}
+
+
 def test_a_hub_folder_that_changes_is_read_again(hub: Path) -> None:
     """A cache that answers with the old texts."""
     before = load_collection(f"hf:{hub}")

@@ -1,7 +1,9 @@
 """Collections from files and libraries: what is read, and what is refused."""
 
+import csv
 import gzip
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +61,11 @@ def test_the_fingerprint_is_that_of_the_texts(tmp_path: Path) -> None:
     moved = load_collection(f"beir:{save(tmp_path / 'moved', qrels='q2	d1	1')}")
     more = [*DOCS, {"_id": "x", "text": "x"}]
     other = load_collection(f"beir:{save(tmp_path / 'other', docs=more)}")
-    assert one.fingerprint == moved.fingerprint != other.fingerprint
+    asked = [*QUERIES, {"_id": "q3", "text": "and three"}]
+    asking = load_collection(f"beir:{save(tmp_path / 'asking', queries=asked)}")
+    assert one.fingerprint == moved.fingerprint
+    assert len({one.fingerprint, other.fingerprint, asking.fingerprint}) == 3
+    assert one.docs.fingerprint == asking.docs.fingerprint != other.docs.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -118,6 +124,37 @@ def test_texts_keep_every_character(tmp_path: Path, rows: dict[str, tuple[str, s
     assert list(found) == docs
     assert [found.get(doc.id) for doc in docs] == docs
     assert found.rows(list(rows)).tolist() == list(range(len(docs)))
+
+
+words = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12).filter(str.strip)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.dictionaries(words, st.tuples(texts, texts), min_size=1, max_size=6),
+    st.dictionaries(words, texts.filter(str.strip), min_size=1, max_size=6),
+)
+def test_a_written_folder_is_read_back(
+    docs: dict[str, tuple[str, str]], queries: dict[str, str]
+) -> None:
+    """Ids with spaces, quotes or accents that differ between a text and its judgement."""
+    qrels = {query: {doc: grade for grade, doc in enumerate(docs)} for query in queries}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = save(
+            Path(scratch) / "data",
+            docs=[{"_id": id, "title": a, "text": b} for id, (a, b) in docs.items()],
+            queries=[{"_id": id, "text": text} for id, text in queries.items()],
+        )
+        with (folder / "qrels" / "test.tsv").open("w", encoding="utf-8", newline="") as stream:
+            table = csv.writer(stream, delimiter="\t", lineterminator="\n")
+            table.writerow(["query-id", "corpus-id", "score"])
+            table.writerows((q, d, g) for q, graded in qrels.items() for d, g in graded.items())
+        found = load_collection(f"beir:{folder}")
+        assert list(found.docs) == [Doc(id, a, b) for id, (a, b) in docs.items()]
+        assert list(found.queries) == [Doc(id, "", text) for id, text in queries.items()]
+        assert found.qrels("test") == qrels
+        assert found.query_ids("test") == list(queries)
+        assert all(doc in found.docs for doc in qrels[next(iter(queries))])
 
 
 def test_equal_hashes_do_not_mix_documents(tmp_path: Path) -> None:

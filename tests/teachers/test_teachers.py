@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small import save_small_collection
-from tiny import save_tiny_cross_encoder
+from tiny import save_tiny_cross_encoder, save_tiny_model
 
 from retrodistill.datasets import Collection, load_collection
 from retrodistill.errors import ConfigError
@@ -87,12 +87,13 @@ def test_bm25_gives_the_first_stages_scores(collection: Collection) -> None:
         np.testing.assert_allclose(found, scores, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["cross-encoder", "bi-encoder"])
 def test_the_fingerprint_is_that_of_the_scores(
-    collection: Collection, models: dict[str, str], tmp_path: Path
+    name: str, collection: Collection, models: dict[str, str], tmp_path: Path
 ) -> None:
     """Two teachers that share a store because their folders have the same name."""
-    other = save_tiny_cross_encoder(tmp_path / "ce", seed=1)
-    specs = [models["cross-encoder"], f"cross-encoder:{other}"]
+    make = {"cross-encoder": save_tiny_cross_encoder, "bi-encoder": save_tiny_model}[name]
+    specs = [models[name], f"{name}:{make(tmp_path / 'other', seed=1)}"]
     prints = {load_teacher(spec, collection).fingerprint for spec in specs}
     prints.add(load_teacher(specs[0], collection, max_tokens=12).fingerprint)
     assert len(prints) == 3
