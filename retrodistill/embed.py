@@ -20,12 +20,11 @@ def main(words: Sequence[str] | None = None) -> int:
 def embed(config: EmbedConfig) -> None:
     """Embed, and print the index folder."""
     from retrodistill.datasets import load_collection
-    from retrodistill.errors import ConfigError
+    from retrodistill.manifest import refuse_existing
     from retrodistill.searching import embed_collection
     from retrodistill.students.dense import DenseEncoder
 
-    if config.out.exists() and not config.overwrite:
-        raise ConfigError(f"{config.out} exists already. Give another --out, or pass --overwrite.")
+    refuse_existing(config.out, overwrite=config.overwrite)
     collection = load_collection(config.data)
     encoder = DenseEncoder(
         config.model,

@@ -8,7 +8,6 @@
 Every judged query counts; one that a run lacks counts 0.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -27,7 +26,6 @@ def evaluate(config: EvaluateConfig) -> None:
     """Measure, print the table and the tests, and write the JSON."""
     from retrodistill.datasets import load_collection
     from retrodistill.evaluation import evaluate_runs
-    from retrodistill.manifest import write_atomically
     from retrodistill.reporting.tables import print_table
     from retrodistill.store.qrels import read_qrels
     from retrodistill.store.runs import Run
@@ -56,8 +54,7 @@ def evaluate(config: EvaluateConfig) -> None:
             title={"t": "paired t test", "fisher": "Fisher's randomisation test"}[config.test],
         )
     if config.json is not None:
-        found = report.to_dict(per_query=config.per_query)
-        write_atomically(config.json, (json.dumps(found, indent=2) + "\n").encode())
+        report.write(config.json, per_query=config.per_query)
 
 
 def names(paths: Sequence[Path]) -> dict[str, Path]:

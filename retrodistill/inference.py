@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.config import Precision
+from retrodistill.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +81,28 @@ def without_bars() -> Iterator[None]:
         logging.set_tqdm_hook(hook)
         logging.set_verbosity(verbosity)
         library.setLevel(level)
+
+
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """Load a model in the block, without bars.
+
+    Raises:
+        ConfigError: it cannot be loaded; the library's reason and the remedy are named.
+
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with without_bars():
+            yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else error
+        raise ConfigError(
+            f"model {model!r} cannot be loaded: {reason}. Give a folder in sentence-transformers "
+            "or transformers format with safetensors weights, or a hub id that this machine "
+            "can reach or has in its cache."
+        ) from error
 
 
 def token_batches(

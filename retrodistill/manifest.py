@@ -160,6 +160,12 @@ def refuse_existing(out: Path, *, overwrite: bool) -> None:
         )
 
 
+def cache_folder(part: str) -> Path:
+    """Return where derived data of a kind may lie: below $RETRODISTILL_CACHE or ~/.cache."""
+    root = os.environ.get("RETRODISTILL_CACHE") or "~/.cache/retrodistill"
+    return Path(root).expanduser() / part
+
+
 @contextmanager
 def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a folder to fill, which becomes `out` only if the block ends well.

@@ -12,7 +12,7 @@ the installed Python libraries, starting from all-MiniLM-L6-v2 (six layers):
 5. embed, search and measure them all
 """
 
-import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from retrodistill.datasets import Collection
     from retrodistill.searching import Searcher
     from retrodistill.store.runs import Run
+    from retrodistill.types import Teacher
 
 KEPT = (0, 2, 5)
 TOKENS = 96
@@ -51,7 +52,6 @@ def main(words: Sequence[str] | None = None) -> int:
 def quickstart(config: QuickstartConfig) -> None:
     """Do the job, print the table, and leave all that was made in --out."""
     import retrodistill as rd
-    from retrodistill.manifest import write_atomically
     from retrodistill.reporting.tables import print_table
     from retrodistill.training import TrainSettings
 
@@ -68,7 +68,7 @@ def quickstart(config: QuickstartConfig) -> None:
     mined = rd.mine_candidates(
         collection, retrievers=both, depth=50, add_positives=True, max_tokens=TOKENS
     )
-    candidates = short_lists(mined, collection.qrels("train"))
+    candidates = short_lists(mined, collection.relevant("train"))
     candidates.write(out / "runs" / "train", overwrite=True)
 
     say("\n2. A cross-encoder teacher, from the labels")
@@ -80,8 +80,11 @@ def quickstart(config: QuickstartConfig) -> None:
     )  # fmt: skip
 
     say("\n3. Scores of three teachers, and their mean")
-    specs = ("bm25", f"bi-encoder:{model}", f"cross-encoder:{teacher}")
-    scores = mean_of_teachers(collection, candidates, specs, out / "scores" / "train")
+    teachers = {
+        spec.partition(":")[0]: rd.load_teacher(spec, collection, max_tokens=TOKENS)
+        for spec in ("bm25", f"bi-encoder:{model}", f"cross-encoder:{teacher}")
+    }
+    scores = mean_of_teachers(collection, candidates, teachers, out / "scores" / "train")
 
     say("\n4. Two students of three layers: one from the labels, one from the scores")
     models = {"untrained cut": cut(model, out / "students" / "untrained")}
@@ -103,14 +106,12 @@ def quickstart(config: QuickstartConfig) -> None:
         runs[name], costs[name] = measure_student(collection, searcher, path)
     first = rd.mine_candidates(collection, "test", retrievers=both, depth=100, max_tokens=TOKENS)
     runs["teacher"], costs["teacher"] = measure_teacher(
-        collection, first, specs, out / "scores" / "test", teacher
+        collection, first, teachers, out / "scores" / "test", teacher
     )
     for name, found in runs.items():
         found.write(out / "runs" / name.replace(" ", "-"), overwrite=True)
-    report = rd.evaluate_runs(
-        collection.qrels("test"), runs, metrics="ndcg@10,mrr@10,map,recall@100"
-    )
-    write_atomically(out / "report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode())
+    report = rd.evaluate_runs(collection.qrels("test"), runs)
+    report.write(out / "report.json")
 
     rows = [
         (name, f"{means['ndcg@10']:.4f}", f"{means['recall@100']:.4f}", *costs[name])
@@ -139,7 +140,7 @@ def packaged_model() -> str:
     return str(get_model_path())
 
 
-def short_lists(mined: "Run", qrels: Mapping[str, Mapping[str, int]]) -> "Run":
+def short_lists(mined: "Run", relevant: Mapping[str, Sequence[str]]) -> "Run":
     """Return QUERIES queries with their best SCORED candidates, a relevant one among them."""
     from retrodistill.store.runs import Run
 
@@ -147,36 +148,35 @@ def short_lists(mined: "Run", qrels: Mapping[str, Mapping[str, int]]) -> "Run":
     lists = {}
     for query, docs, scores in mined.select(mined.query_ids[::step][:QUERIES]).lists():
         known = dict(zip(docs, scores.tolist(), strict=True))
-        kept = docs[:SCORED] + [doc for doc in docs[SCORED:] if qrels[query].get(doc, 0) > 0]
+        kept = docs[:SCORED] + [doc for doc in docs[SCORED:] if doc in relevant[query]]
         lists[query] = {doc: known[doc] for doc in kept}
     return Run.from_dict(lists)
 
 
 def mean_of_teachers(
-    collection: "Collection", candidates: "Run", specs: Sequence[str], out: Path
+    collection: "Collection", candidates: "Run", teachers: Mapping[str, "Teacher"], out: Path
 ) -> "Run":
     """Return the mean of the teachers' z-scores; the stores stay in `out`."""
-    import shutil
-
     import retrodistill as rd
 
     shutil.rmtree(out, ignore_errors=True)
-    members = []
-    for spec in specs:
-        name = spec.partition(":")[0]
-        teacher = rd.load_teacher(spec, collection, max_tokens=TOKENS)
-        members.append(rd.score_candidates(collection, candidates, teacher, out / name).run())
-    return rd.average_scores(members)
+    stores = (
+        rd.score_candidates(collection, candidates, teacher, out / name)
+        for name, teacher in teachers.items()
+    )
+    return rd.average_scores([store.run() for store in stores])
 
 
 def cut(model: str, out: Path) -> Path:
     """Write the three-layer cut of a model, and return its folder."""
-    import retrodistill as rd
+    from retrodistill.inference import pick_device, without_bars
     from retrodistill.manifest import new_folder
+    from retrodistill.students.dense import load_bi_encoder
+    from retrodistill.students.make import keep_layers
 
-    whole = rd.DenseEncoder(model)
-    with new_folder(out, overwrite=True) as folder:
-        rd.DenseEncoder(rd.keep_layers(whole.model, KEPT)).save(folder)
+    small = keep_layers(load_bi_encoder(model, pick_device()), KEPT)
+    with new_folder(out, overwrite=True) as folder, without_bars():
+        small.save(str(folder), safe_serialization=True)
     return out
 
 
@@ -217,14 +217,18 @@ def measure_student(
 
 
 def measure_teacher(
-    collection: "Collection", first: "Run", specs: Sequence[str], out: Path, model: Path
+    collection: "Collection",
+    first: "Run",
+    teachers: Mapping[str, "Teacher"],
+    out: Path,
+    model: Path,
 ) -> tuple["Run", Cost]:
     """Return the test run whose best RERANKED documents the teachers reranked, and its cost."""
     from retrodistill.evaluation.efficiency import weights_mb
     from retrodistill.mining.fuse import reranked
 
     started = time.perf_counter()
-    scores = mean_of_teachers(collection, first.top(RERANKED), specs, out)
+    scores = mean_of_teachers(collection, first.top(RERANKED), teachers, out)
     seconds = time.perf_counter() - started
     cost = (
         f"{len(scores) / seconds:,.0f}",

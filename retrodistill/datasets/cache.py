@@ -17,17 +17,11 @@ import pyarrow as pa
 
 from retrodistill.datasets.texts import Texts, TextSource, arrow_file, ids_file, write_texts
 from retrodistill.errors import ConfigError, DataError
-from retrodistill.manifest import Manifest, digest, new_folder
+from retrodistill.manifest import Manifest, cache_folder, digest, new_folder
 from retrodistill.progress import say
 
 LAYOUT = "texts-1"
 PARTS = {"docs": "documents", "queries": "queries"}
-
-
-def cache_root() -> Path:
-    """Return the folder of the cached collections, which may not exist yet."""
-    root = os.environ.get("RETRODISTILL_CACHE") or Path.home() / ".cache" / "retrodistill"
-    return Path(root).expanduser() / "collections"
 
 
 def file_key(path: Path) -> list[str]:
@@ -55,7 +49,7 @@ def cached_texts(
             _fill(Path(aside), name, sources)
             return _open(Path(aside), name)
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-48:].strip("-.")
-    folder = cache_root() / f"{slug}-{digest(LAYOUT, *key)[:16]}"
+    folder = cache_folder("collections") / f"{slug}-{digest(LAYOUT, *key)[:16]}"
     if not _is_whole(folder, name):
         say(f"reading {name} once; it is kept in {folder}")
         _build(folder, name, sources)

@@ -66,6 +66,13 @@ class Collection:
             self._qrels[split] = self._judgements[split]()
         return self._qrels[split]
 
+    def relevant(self, split: str) -> dict[str, list[str]]:
+        """Return each judged query's documents of a grade above 0 that the collection holds."""
+        return {
+            query: [doc for doc, grade in grades.items() if grade > 0 and doc in self.docs]
+            for query, grades in self.qrels(split).items()
+        }
+
     def query_ids(self, split: str) -> list[str]:
         """Return the queries that are judged in a split, in the order of the query file.
 

@@ -45,7 +45,7 @@ def load(id: str) -> Collection:
             f"hf:{id} needs the configurations corpus and queries, but it has: "
             f"{', '.join(configurations) or 'none'}. Is it in the BEIR layout, as mteb/scifact is?"
         )
-    name = Path(id).name if Path(id).is_dir() else id
+    name = folder.name if folder.is_dir() else id
     docs, queries = cached_texts(
         name,
         docs=TextSource(

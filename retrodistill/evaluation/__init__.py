@@ -1,12 +1,15 @@
 """Evaluation: runs against judgements, system beside system."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.errors import DataError
 from retrodistill.evaluation.metrics import PerQuery, evaluate, parse_metrics
 from retrodistill.evaluation.significance import Comparison, Test, compare
+from retrodistill.manifest import write_atomically
 from retrodistill.types import Qrels
 
 if TYPE_CHECKING:
@@ -42,6 +45,11 @@ class Evaluation:
             if per_query:
                 systems[-1]["per_query"] = self.per_query[name]
         return {"systems": systems, "tests": [asdict(row) for row in self.tests]}
+
+    def write(self, path: Path, *, per_query: bool = False) -> None:
+        """Write `to_dict` as a JSON file, whole or not at all."""
+        text = json.dumps(self.to_dict(per_query=per_query), indent=2)
+        write_atomically(path, (text + "\n").encode())
 
 
 def evaluate_runs(

@@ -5,16 +5,8 @@ from typing import TYPE_CHECKING
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError, DataError
-from retrodistill.mining.fuse import (
-    add_positives as put_positives_in,
-)
-from retrodistill.mining.fuse import (
-    drop_false_negatives,
-    reciprocal_ranks,
-)
-from retrodistill.mining.fuse import (
-    drop_positives as take_positives_out,
-)
+from retrodistill.mining import fuse
+from retrodistill.mining.fuse import reciprocal_ranks
 from retrodistill.progress import say
 from retrodistill.registry import RETRIEVERS
 from retrodistill.store.runs import Run
@@ -55,13 +47,7 @@ def mine_candidates(
     query_ids = collection.query_ids(split)
     if not query_ids:
         raise DataError(f"split {split!r} of {collection.name} has no queries.")
-    grades = collection.qrels(split)
-    relevant = {
-        query: frozenset(
-            doc for doc, grade in grades[query].items() if grade > 0 and doc in collection.docs
-        )
-        for query in query_ids
-    }
+    relevant = {query: frozenset(docs) for query, docs in collection.relevant(split).items()}
     found = [RETRIEVERS.split(spec) for spec in retrievers]
     say(
         f"{len(query_ids):,} queries over {len(collection.docs):,} documents: "
@@ -73,15 +59,15 @@ def mine_candidates(
     ]
     run = runs[0] if len(runs) == 1 else reciprocal_ranks(runs, k=rrf_k).top(depth)
     if false_negative_ratio is not None:
-        step = drop_false_negatives(run, relevant, ratio=false_negative_ratio)
+        step = fuse.drop_false_negatives(run, relevant, ratio=false_negative_ratio)
         run = step.run
         say(f"false-negative filter: {step.rows:,} candidates dropped.")
     if drop_positives:
-        step = take_positives_out(run, relevant)
+        step = fuse.drop_positives(run, relevant)
         run = step.run
         say(f"{step.rows:,} known relevant documents left out.")
     if add_positives:
-        step = put_positives_in(run, relevant)
+        step = fuse.add_positives(run, relevant)
         run = step.run
         say(f"{step.rows:,} known relevant documents added that were not found.")
     return run

@@ -8,9 +8,6 @@ import numpy as np
 from retrodistill.errors import DataError
 from retrodistill.store.runs import Run
 
-Lists = Mapping[str, Mapping[str, float]]
-"""query id -> document id -> score."""
-
 
 def reciprocal_ranks(runs: Sequence[Run], *, k: float = 60.0) -> Run:
     """Return the sum over runs of 1 / (k + rank), ranks from 1.
@@ -54,11 +51,9 @@ def add_positives(run: Run, relevant: Mapping[str, frozenset[str]]) -> Treated:
     added = 0
     for query, docs in relevant.items():
         scores = lists.setdefault(query, {})
-        lowest = np.float32(min(scores.values(), default=0.0))
-        for doc in sorted(docs - scores.keys(), reverse=True):
-            lowest = np.nextafter(lowest, np.float32(-np.inf))
-            scores[doc] = float(lowest)
-            added += 1
+        missing = sorted(docs - scores.keys(), reverse=True)
+        scores.update(_below(scores, missing))
+        added += len(missing)
     return Treated(Run.from_dict(lists), added)
 
 
@@ -102,10 +97,16 @@ def reranked(first: Run, scores: Run) -> Run:
     known = scores.to_dict()
     lists: dict[str, dict[str, float]] = {}
     for query, docs, _ in first.lists():
-        lists[query] = dict(known.get(query, {}))
-        lowest = np.float32(min(lists[query].values(), default=0.0))
-        for doc in docs:
-            if doc not in lists[query]:
-                lowest = np.nextafter(lowest, np.float32(-np.inf))
-                lists[query][doc] = float(lowest)
+        front = known.get(query, {})
+        lists[query] = front | _below(front, [doc for doc in docs if doc not in front])
     return Run.from_dict(lists)
+
+
+def _below(scores: Mapping[str, float], docs: Sequence[str]) -> dict[str, float]:
+    """Return scores that put these documents, in their order, just below the lowest score."""
+    lowest = np.float32(min(scores.values(), default=0.0))
+    placed = {}
+    for doc in docs:
+        lowest = np.nextafter(lowest, np.float32(-np.inf))
+        placed[doc] = float(lowest)
+    return placed

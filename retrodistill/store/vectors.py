@@ -5,7 +5,6 @@ whole or not at all, so an interrupted computation goes on where it was.
 """
 
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
-from retrodistill.manifest import digest, write_atomically
+from retrodistill.manifest import cache_folder, digest, write_atomically
 from retrodistill.progress import bar
 
 if TYPE_CHECKING:
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 
 PART = 2048
 """Documents in a part: what an interruption can cost."""
-
-
-def cache_folder() -> Path:
-    """Return where derived data may lie: $RETRODISTILL_CACHE or ~/.cache/retrodistill."""
-    return Path(os.environ.get("RETRODISTILL_CACHE") or Path.home() / ".cache" / "retrodistill")
 
 
 def vector_parts(
@@ -70,4 +64,4 @@ def cached(encoder: "Encoder", docs: "Texts") -> int:
 
 def _part(encoder: "Encoder", docs: "Texts", start: int) -> Path:
     key = digest(encoder.fingerprint, docs.fingerprint)[:32]
-    return cache_folder() / "vectors" / key / f"{start:012d}.npy"
+    return cache_folder("vectors") / key / f"{start:012d}.npy"

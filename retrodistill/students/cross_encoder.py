@@ -22,22 +22,16 @@ def load_cross_encoder(model: str, device: "torch.device") -> "CrossEncoder":
     from sentence_transformers import CrossEncoder
     from torch.nn import Identity, Linear
 
-    from retrodistill.inference import without_bars
+    from retrodistill.inference import loading
 
-    try:
-        with without_bars():
-            loaded: CrossEncoder = CrossEncoder(
-                model,
-                activation_fn=Identity(),
-                device=str(device),
-                trust_remote_code=False,
-                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-            )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cross-encoder {model!r} cannot be loaded: {str(error).splitlines()[0]} "
-            "Give a folder in sentence-transformers or transformers format, or a hub id."
-        ) from error
+    with loading(model):
+        loaded: CrossEncoder = CrossEncoder(
+            model,
+            activation_fn=Identity(),
+            device=str(device),
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+        )
     if loaded.num_labels != 1:
         raise ConfigError(
             f"cross-encoder {model!r} gives {loaded.num_labels} numbers for a pair, "

@@ -13,6 +13,7 @@ from retrodistill.config import Precision
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.inference import (
     body_dtype,
+    loading,
     padded,
     pick_device,
     run_model,
@@ -48,24 +49,15 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
 
     """
     import torch
-    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
 
-    try:
-        with without_bars():
-            loaded = SentenceTransformer(
-                model,
-                device=str(device),
-                trust_remote_code=False,
-                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-            )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else error
-        raise ConfigError(
-            f"model {model!r} cannot be loaded: {reason}. Give a folder in sentence-transformers "
-            "or transformers format with safetensors weights, or a hub id that this machine "
-            "can reach or has in its cache."
-        ) from error
+    with loading(model):
+        loaded = SentenceTransformer(
+            model,
+            device=str(device),
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+        )
     _check(loaded)
     return loaded
 

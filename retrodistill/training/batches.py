@@ -31,17 +31,18 @@ def chunks(tokenizer: Any, rows: Sequence[Tokens], budget: int) -> list[dict[str
     ]
 
 
-def list_signals(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Return `teacher_scores`, `mask` and `labels` of shape (B, N), padded at the end."""
+def list_signals(examples: Sequence[Example], *, teacher: bool) -> dict[str, Tensor]:
+    """Return `mask`, `labels` and, if there is a teacher, `teacher_scores`: (B, N), padded."""
     width = max(len(example.docs) for example in examples)
     shape = (len(examples), width)
-    teacher, mask, labels = torch.zeros(shape), torch.zeros(shape).bool(), torch.zeros(shape).bool()
+    scores, mask, labels = torch.zeros(shape), torch.zeros(shape).bool(), torch.zeros(shape).bool()
     for row, example in enumerate(examples):
         count = len(example.docs)
-        teacher[row, :count] = torch.from_numpy(example.teacher_scores)
+        scores[row, :count] = torch.from_numpy(example.teacher_scores)
         labels[row, :count] = torch.from_numpy(example.labels)
         mask[row, :count] = True
-    return {"teacher_scores": teacher, "mask": mask, "labels": labels}
+    signals = {"mask": mask, "labels": labels}
+    return signals | {"teacher_scores": scores} if teacher else signals
 
 
 class TeacherVectors:
@@ -92,7 +93,7 @@ class BiEncoderBatch:
         distinct, places = np.unique(
             np.concatenate([example.docs for example in examples]), return_inverse=True
         )
-        signals = list_signals(examples)
+        signals = list_signals(examples, teacher=self._teacher)
         candidates = torch.zeros(signals["mask"].shape, dtype=torch.long)
         candidates[signals["mask"]] = torch.from_numpy(places)
         relevant = torch.zeros((len(examples), len(distinct)), dtype=torch.bool)
@@ -102,8 +103,6 @@ class BiEncoderBatch:
             own[row, candidates[row][signals["mask"][row]]] = True
         # A relevant document that the query did not draw is neither its positive nor a negative.
         signals |= {"batch_labels": relevant & own, "batch_mask": own | ~relevant}
-        if not self._teacher:
-            del signals["teacher_scores"]
         query_rows = np.array([example.query for example in examples])
         if self._vectors is not None:
             signals |= self._vectors.of(query_rows, distinct)
@@ -143,9 +142,7 @@ class CrossEncoderBatch:
         docs = self._docs.full_texts(np.concatenate([example.docs for example in examples]))
         firsts = [text for text, count in zip(queries, counts, strict=True) for _ in range(count)]
         rows = tokenize(self._tokenizer, firsts, docs, max_tokens=self._max_tokens)
-        signals = list_signals(examples)
+        signals = list_signals(examples, teacher=self._teacher)
         # The batch of a cross-encoder is its own list: other queries' documents were not read.
         signals |= {"batch_labels": signals["labels"], "batch_mask": signals["mask"]}
-        if not self._teacher:
-            del signals["teacher_scores"]
         return {"pairs": chunks(self._tokenizer, rows, self._budget), "signals": signals}

@@ -59,11 +59,7 @@ def gather(
         DataError: no query remains.
 
     """
-    labels = collection.qrels(split) if split in collection.splits else {}
-    relevant = {
-        query: [doc for doc, grade in grades.items() if grade > 0 and doc in collection.docs]
-        for query, grades in labels.items()
-    }
+    relevant = collection.relevant(split) if split in collection.splits else {}
     found: list[Candidates] = []
     unscored = 0
     if scores is None:

@@ -11,8 +11,8 @@ import pytest
 
 from retrodistill.datasets import load_collection
 from retrodistill.datasets.beir import read_qrels
-from retrodistill.datasets.cache import cache_root
 from retrodistill.errors import ConfigError, DataError
+from retrodistill.manifest import cache_folder
 from retrodistill.types import Doc
 
 DOCS = [{"_id": "d1", "title": "One", "text": "first"}, {"_id": "d2", "title": "", "text": "two"}]
@@ -167,7 +167,7 @@ def test_a_second_opening_reads_the_cache(beir: Path, private_cache: Path) -> No
     load_collection(f"beir:{beir}")
     after = (folder / "docs.arrow").stat()
     assert (after.st_ino, after.st_mtime_ns) == (state.st_ino, state.st_mtime_ns)
-    assert cache_root() == private_cache
+    assert cache_folder("collections") == private_cache
 
 
 def test_processes_that_build_at_once_agree(beir: Path, private_cache: Path) -> None:
