@@ -1,9 +1,9 @@
 """The forms that parts meet in: texts, and the protocols of teachers, encoders and indexes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +11,28 @@ if TYPE_CHECKING:
 
 Qrels = Mapping[str, Mapping[str, int]]
 """query id -> document id -> relevance grade (0 or less: judged not relevant)."""
+
+
+SCALES = {
+    "logit": "unbounded, a sigmoid makes it a probability",
+    "log-probability": "at most 0",
+    "probability": "from 0 to 1",
+    "cosine": "from -1 to 1",
+    "dot": "unbounded inner product",
+    "maxsim": "sum over query tokens of the best inner product",
+    "bm25": "at least 0",
+    "attention": "share of a reader's attention, at least 0",
+    "rank": "only the order within a query counts",
+    "unknown": "given by others",
+}
+"""What a teacher's raw numbers can be, and their range."""
+
+Unit = Literal["pair", "document", "list"]
+"""How a teacher's work is cut into shards.
+
+`pair`: each pair alone. `document`: pairs sorted by document, so that each document is met in one
+place and encoded once. `list`: all candidates of a query in one call, for a score depends on them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +49,47 @@ class Doc:
         return f"{self.title} {self.text}".strip()
 
 
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of a query and a document, over distinct queries and distinct documents.
+
+    Pair i is `(queries[query_rows[i]], docs[doc_rows[i]])`: whatever is done to a text alone
+    (to tokenise it, to encode it) is done once, however many pairs it stands in.
+    """
+
+    queries: Sequence[Doc]
+    docs: Sequence[Doc]
+    query_rows: "NDArray[np.int64]"
+    doc_rows: "NDArray[np.int64]"
+
+    @classmethod
+    def of(cls, queries: Sequence[Doc], docs: Sequence[Doc]) -> "Pairs":
+        """Return the pairs (queries[i], docs[i])."""
+        import numpy as np
+
+        if len(queries) != len(docs):
+            raise ValueError(f"{len(queries)} queries cannot pair with {len(docs)} documents")
+        sides: list[dict[Doc, int]] = []
+        rows = []
+        for side in (queries, docs):
+            seen: dict[Doc, int] = {}
+            rows.append(np.array([seen.setdefault(doc, len(seen)) for doc in side], np.int64))
+            sides.append(seen)
+        return cls(tuple(sides[0]), tuple(sides[1]), *rows)
+
+    def __len__(self) -> int:
+        return len(self.query_rows)
+
+    def by_query(self) -> Iterator[tuple[Doc, "NDArray[np.int64]"]]:
+        """Yield each query, and the places of its pairs in their order."""
+        import numpy as np
+
+        order = np.argsort(self.query_rows, kind="stable")
+        bounds = np.searchsorted(self.query_rows[order], np.arange(len(self.queries) + 1))
+        for query, start, end in zip(self.queries, bounds[:-1], bounds[1:], strict=True):
+            yield query, order[start:end]
+
+
 @runtime_checkable
 class Teacher(Protocol):
     """Something slow and strong that scores queries against documents, pair by pair."""
@@ -35,10 +98,13 @@ class Teacher(Protocol):
     """Hash of all that shapes a score: weights, template, maximum length, dtype."""
 
     scale: str
-    """`logit`, `cosine`, `dot` or `bm25`: what the raw numbers are."""
+    """A name of SCALES: what the raw numbers are."""
 
-    def score(self, queries: Sequence[Doc], docs: Sequence[Doc]) -> "NDArray[np.float32]":
-        """Return the raw score of each (queries[i], docs[i]), float32, higher is better.
+    unit: Unit
+    """How its work is cut."""
+
+    def score(self, pairs: Pairs) -> "NDArray[np.float32]":
+        """Return the raw score of each pair, float32, higher is better.
 
         The same call always gives the same numbers: a shard that is scored again is identical.
         """

@@ -115,6 +115,19 @@ class Texts:
             )
         return found
 
+    def distinct(self, ids: "pa.ChunkedArray") -> tuple[list[Doc], NDArray[np.int64]]:
+        """Return the distinct texts of a column of ids, and the place of each row's text there.
+
+        Raises:
+            DataError: an id is not in the collection; the first such is named.
+
+        """
+        codes = ids.combine_chunks().dictionary_encode()
+        names = codes.dictionary.to_pylist()
+        titles, texts = self._columns(self.rows(names), "title", "text")
+        docs = list(map(Doc, names, titles, texts))
+        return docs, codes.indices.to_numpy().astype(np.int64)
+
     def ids(self, rows: Rows | None = None) -> list[str]:
         """Return the ids of these rows, or of all."""
         return self._columns(rows, "id")[0]

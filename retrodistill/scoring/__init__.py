@@ -10,7 +10,7 @@ from retrodistill.progress import bar, duration, say
 from retrodistill.registry import TEACHERS
 from retrodistill.scoring.ensemble import average_scores
 from retrodistill.store.scores import ScoreStore, Shard
-from retrodistill.types import Teacher
+from retrodistill.types import Pairs, Teacher
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,12 +98,9 @@ def score_candidates(
 
 
 def _score(collection: "Collection", shard: Shard, teacher: Teacher) -> "NDArray[np.float32]":
-    queries = shard.pairs["query_id"].to_pylist()
-    docs = shard.pairs["doc_id"].to_pylist()
-    return teacher.score(
-        [collection.queries[row] for row in collection.queries.rows(queries)],
-        [collection.docs[row] for row in collection.docs.rows(docs)],
-    )
+    queries, query_rows = collection.queries.distinct(shard.pairs["query_id"])
+    docs, doc_rows = collection.docs.distinct(shard.pairs["doc_id"])
+    return teacher.score(Pairs(queries, docs, query_rows, doc_rows))
 
 
 def _check_ids(collection: "Collection", candidates: "Run") -> None:

@@ -1,6 +1,5 @@
 """Bi-encoder teachers: inner products of vectors, each document encoded once."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.types import Doc
+from retrodistill.types import Pairs, Unit
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
@@ -20,6 +19,8 @@ class BiEncoderTeacher:
     The whole collection is encoded at the first call (and kept in the cache), so that a score
     never depends on which other pairs are asked for.
     """
+
+    unit: Unit = "pair"
 
     def __init__(
         self,
@@ -42,14 +43,16 @@ class BiEncoderTeacher:
         self.fingerprint = self._encoder.fingerprint
         self.scale = "cosine" if self._encoder.normalised else "dot"
 
-    def score(self, queries: Sequence[Doc], docs: Sequence[Doc]) -> NDArray[np.float32]:
+    def score(self, pairs: Pairs) -> NDArray[np.float32]:
         """Return the inner product of each query with its document."""
         from retrodistill.store.vectors import doc_vectors
 
         if self._docs is None:
             self._docs = doc_vectors(self._encoder, self._collection.docs)
         # Nothing is kept from call to call: a resumed shard must see the same batches again.
-        encoded = self._encoder.encode_queries([query.full_text for query in queries])
-        rows = self._collection.docs.rows([doc.id for doc in docs])
-        scores: NDArray[np.float32] = np.einsum("pd,pd->p", encoded, self._docs[rows])
+        queries = self._encoder.encode_queries([query.full_text for query in pairs.queries])
+        docs = self._docs[self._collection.docs.rows([doc.id for doc in pairs.docs])]
+        scores: NDArray[np.float32] = np.einsum(
+            "pd,pd->p", queries[pairs.query_rows], docs[pairs.doc_rows]
+        )
         return scores

@@ -1,6 +1,5 @@
 """Cross-encoder teachers: the query and the document are read together."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.types import Doc
+from retrodistill.types import Pairs, Unit
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
@@ -18,6 +17,7 @@ class CrossEncoderTeacher:
     """Raw logits of a sentence-transformers or transformers cross-encoder."""
 
     scale = "logit"
+    unit: Unit = "pair"
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class CrossEncoderTeacher:
         self._batch_tokens = batch_tokens
         self.fingerprint = digest(fingerprint(self._model), str(self._max_tokens), str(self._dtype))
 
-    def score(self, queries: Sequence[Doc], docs: Sequence[Doc]) -> NDArray[np.float32]:
+    def score(self, pairs: Pairs) -> NDArray[np.float32]:
         """Return one raw logit a pair, in float32."""
         import torch
 
@@ -51,8 +51,8 @@ class CrossEncoderTeacher:
         tokenizer = self._model.tokenizer
         rows = tokenize(
             tokenizer,
-            [query.full_text for query in queries],
-            [doc.full_text for doc in docs],
+            [pairs.queries[row].full_text for row in pairs.query_rows],
+            [pairs.docs[row].full_text for row in pairs.doc_rows],
             max_tokens=self._max_tokens,
         )
         scores = np.empty(len(rows), np.float32)

@@ -1,6 +1,5 @@
 """BM25 as a teacher: what exact words tell, for an ensemble with a dense model."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from retrodistill.errors import ConfigError
 from retrodistill.lexical import K1, B, Lexicon
 from retrodistill.manifest import digest
-from retrodistill.types import Doc
+from retrodistill.types import Pairs, Unit
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
@@ -19,6 +18,7 @@ class BM25Teacher:
     """BM25 scores with the statistics of the collection; 0 where no word is shared."""
 
     scale = "bm25"
+    unit: Unit = "pair"
 
     def __init__(self, argument: str, collection: "Collection", **_: object) -> None:
         if argument:
@@ -27,13 +27,10 @@ class BM25Teacher:
         self._lexicon = Lexicon(collection.docs.full_texts())
         self.fingerprint = digest("bm25", str(K1), str(B))
 
-    def score(self, queries: Sequence[Doc], docs: Sequence[Doc]) -> NDArray[np.float32]:
+    def score(self, pairs: Pairs) -> NDArray[np.float32]:
         """Return the BM25 score of each document for its query."""
-        rows = self._docs.rows([doc.id for doc in docs])
-        places: dict[str, list[int]] = {}
-        for place, query in enumerate(queries):
-            places.setdefault(query.full_text, []).append(place)
-        scores = np.empty(len(rows), np.float32)
-        for text, own in places.items():
-            scores[own] = self._lexicon.scores(text)[rows[own]]
+        rows = self._docs.rows([doc.id for doc in pairs.docs])[pairs.doc_rows]
+        scores = np.empty(len(pairs), np.float32)
+        for query, places in pairs.by_query():
+            scores[places] = self._lexicon.scores(query.full_text)[rows[places]]
         return scores

@@ -20,7 +20,7 @@ from retrodistill.mining import mine_candidates
 from retrodistill.scoring import average_scores, load_teacher, read_candidates, score_candidates
 from retrodistill.store.runs import Run
 from retrodistill.store.scores import ScoreStore
-from retrodistill.types import Doc
+from retrodistill.types import Pairs
 
 SLOW_TEACHER = '''
 import hashlib, time
@@ -29,14 +29,15 @@ import numpy as np
 class Teacher:
     """Scores that depend on the texts, at 20 ms a call."""
 
-    scale, fingerprint = "logit", "slow-1"
+    scale, unit, fingerprint = "logit", "pair", "slow-1"
 
     def __init__(self, argument, collection, **_):
         pass
 
-    def score(self, queries, docs):
+    def score(self, pairs):
         time.sleep(0.02)
-        texts = [q.full_text + d.full_text for q, d in zip(queries, docs)]
+        rows = zip(pairs.query_rows, pairs.doc_rows)
+        texts = [pairs.queries[q].full_text + pairs.docs[d].full_text for q, d in rows]
         sums = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:4], "big") for t in texts]
         return np.array([s / 1e7 for s in sums], np.float32)
 '''
@@ -46,15 +47,17 @@ class Counting:
     """A teacher that remembers what it was asked."""
 
     scale = "logit"
+    unit = "pair"
     fingerprint = "counting"
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
 
-    def score(self, queries: list[Doc], docs: list[Doc]) -> np.ndarray:
-        pairs = [(query.id, doc.id) for query, doc in zip(queries, docs, strict=True)]
-        self.asked += pairs
-        return np.array([hash(pair) % 1000 for pair in pairs], np.float32)
+    def score(self, pairs: Pairs) -> np.ndarray:
+        rows = zip(pairs.query_rows, pairs.doc_rows, strict=True)
+        ids = [(pairs.queries[query].id, pairs.docs[doc].id) for query, doc in rows]
+        self.asked += ids
+        return np.array([hash(pair) % 1000 for pair in ids], np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +121,8 @@ def test_scores_that_are_no_numbers_stop_at_the_door(
     """NaN from a half-precision teacher, found only when the student's loss is NaN."""
 
     class Broken(Counting):
-        def score(self, queries: list[Doc], docs: list[Doc]) -> np.ndarray:
-            scores = super().score(queries, docs)
+        def score(self, pairs: Pairs) -> np.ndarray:
+            scores = super().score(pairs)
             if self.asked[0] != self.asked[-1]:
                 scores[-1] = bad
             return scores

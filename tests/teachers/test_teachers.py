@@ -12,7 +12,7 @@ from retrodistill.errors import ConfigError
 from retrodistill.mining import mine_candidates
 from retrodistill.registry import TEACHERS
 from retrodistill.scoring import load_teacher
-from retrodistill.types import Doc, Teacher
+from retrodistill.types import SCALES, Pairs, Teacher
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,16 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
             "bm25": "bm25"}  # fmt: skip
 
 
-def pairs(collection: Collection, count: int = 40) -> tuple[list[Doc], list[Doc]]:
+def made_pairs(collection: Collection, count: int = 40) -> Pairs:
+    """Return forty documents, each with one of seven queries."""
     queries = [collection.queries[number % 7] for number in range(count)]
-    return queries, [collection.docs[number] for number in range(count)]
+    return Pairs.of(queries, [collection.docs[number] for number in range(count)])
+
+
+def texts_of(pairs: Pairs) -> tuple[list[str], list[str]]:
+    """Return the query's and the document's text of each pair."""
+    queries = [pairs.queries[row].full_text for row in pairs.query_rows]
+    return queries, [pairs.docs[row].full_text for row in pairs.doc_rows]
 
 
 @pytest.mark.parametrize("name", TEACHERS)
@@ -40,15 +47,19 @@ def test_every_teacher_keeps_the_contract(
     """A score that depends on its neighbours in a batch, so that a resume changes the table."""
     teacher = load_teacher(models[name], collection, batch_tokens=64)
     assert isinstance(teacher, Teacher)
-    queries, docs = pairs(collection)
-    scores = teacher.score(queries, docs)
+    pairs = made_pairs(collection)
+    scores = teacher.score(pairs)
     assert scores.dtype == np.float32
     assert scores.shape == (40,)
     assert len(set(scores.tolist())) > 4
-    assert (teacher.score(queries, docs) == scores).all()
-    alone = [teacher.score([q], [d])[0] for q, d in zip(queries[:5], docs[:5], strict=True)]
+    assert (teacher.score(pairs) == scores).all()
+    alone = [
+        teacher.score(Pairs.of([pairs.queries[pairs.query_rows[i]]], [pairs.docs[i]]))[0]
+        for i in range(5)
+    ]
     np.testing.assert_allclose(alone, scores[:5], atol=1e-5)
-    assert teacher.scale in {"logit", "cosine", "dot", "bm25"}
+    assert teacher.scale in SCALES
+    assert teacher.unit in ("pair", "document", "list")
 
 
 def test_a_cross_encoder_equals_its_library(collection: Collection, models: dict[str, str]) -> None:
@@ -58,10 +69,10 @@ def test_a_cross_encoder_equals_its_library(collection: Collection, models: dict
 
     path = models["cross-encoder"].partition(":")[2]
     peer = CrossEncoder(path, activation_fn=Identity(), max_length=12, device="cpu")
-    queries, docs = pairs(collection)
-    texts = [(q.full_text, d.full_text) for q, d in zip(queries, docs, strict=True)]
+    pairs = made_pairs(collection)
+    texts = list(zip(*texts_of(pairs), strict=True))
     teacher = load_teacher(models["cross-encoder"], collection, max_tokens=12)
-    np.testing.assert_allclose(teacher.score(queries, docs), peer.predict(texts), atol=1e-5)
+    np.testing.assert_allclose(teacher.score(pairs), peer.predict(texts), atol=1e-5)
 
 
 def test_a_bi_encoder_equals_its_library(collection: Collection, models: dict[str, str]) -> None:
@@ -69,11 +80,12 @@ def test_a_bi_encoder_equals_its_library(collection: Collection, models: dict[st
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(models["bi-encoder"].partition(":")[2], device="cpu")
-    queries, docs = pairs(collection)
-    left = model.encode_query([query.full_text for query in queries])
-    right = model.encode_document([doc.full_text for doc in docs])
+    pairs = made_pairs(collection)
+    queries, docs = texts_of(pairs)
+    left = model.encode_query(queries)
+    right = model.encode_document(docs)
     teacher = load_teacher(models["bi-encoder"], collection, max_tokens=128)
-    np.testing.assert_allclose(teacher.score(queries, docs), (left * right).sum(1), atol=1e-5)
+    np.testing.assert_allclose(teacher.score(pairs), (left * right).sum(1), atol=1e-5)
 
 
 def test_bm25_gives_the_first_stages_scores(collection: Collection) -> None:
@@ -81,9 +93,8 @@ def test_bm25_gives_the_first_stages_scores(collection: Collection) -> None:
     run = mine_candidates(collection, "test", depth=10)
     teacher = load_teacher("bm25", collection)
     for query, docs, scores in run.lists():
-        found = teacher.score(
-            [collection.queries.get(query)] * len(docs), [collection.docs.get(d) for d in docs]
-        )
+        own = [collection.queries.get(query)] * len(docs)
+        found = teacher.score(Pairs.of(own, [collection.docs.get(doc) for doc in docs]))
         np.testing.assert_allclose(found, scores, rtol=1e-6)
 
 
