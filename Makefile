@@ -13,7 +13,7 @@ install: $(READY)  ## Make .venv with the pinned versions (the other targets do 
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[cpu,quickstart,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[cpu,quickstart,llm,dev]'
 	touch $@
 
 quickstart: $(READY)  ## Distil and measure a small student, offline, on the built-in collection.

@@ -39,14 +39,14 @@ BUDGET = TrainSettings(
     query_tokens=64,
     doc_tokens=128,
 )
-KL = "student_temperature=0.05,teacher_temperature=0.5"
+KL = "student_temperature=0.05,teacher_temperature=1"
 CONTRASTIVE = "contrastive(temperature=0.05)"
 DISTILLED = {
     "kl + contrastive": f"listwise-kl({KL},squared=false) + {CONTRASTIVE}",
     "kl in batch": f"listwise-kl-in-batch({KL})",
     "listwise-kl": f"listwise-kl({KL})",
-    "margin-mse": "margin-mse(student_temperature=0.05)",
-    "margin-mse + contrastive": f"0.1*margin-mse(student_temperature=0.05) + {CONTRASTIVE}",
+    "margin-mse": "margin-mse(student_temperature=0.1)",
+    "margin-mse + contrastive": f"0.1*margin-mse(student_temperature=0.1) + {CONTRASTIVE}",
 }
 
 
@@ -161,7 +161,7 @@ def main() -> None:
         print(json.dumps(test))
 
 
-def perplexity(teacher: rd.Run, *, temperature: float = 0.5, first: int = 16) -> float:
+def perplexity(teacher: rd.Run, *, temperature: float = 1.0, first: int = 16) -> float:
     """Return the median perplexity of the teacher over each query's `first` candidates."""
     values = []
     for _, _, scores in teacher.lists():

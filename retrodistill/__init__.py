@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrodistill.arithmetic import average_scores as average_scores
     from retrodistill.datasets import Collection as Collection
     from retrodistill.datasets import load_collection as load_collection
     from retrodistill.errors import ConfigError as ConfigError
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from retrodistill.errors import RetrodistillError as RetrodistillError
     from retrodistill.evaluation import evaluate_runs as evaluate_runs
     from retrodistill.mining import mine_candidates as mine_candidates
-    from retrodistill.scoring import average_scores as average_scores
     from retrodistill.scoring import load_teacher as load_teacher
     from retrodistill.scoring import score_candidates as score_candidates
     from retrodistill.searching import Searcher as Searcher
@@ -35,7 +35,7 @@ _HOMES = {
     "mine_candidates": "retrodistill.mining",
     "load_teacher": "retrodistill.scoring",
     "score_candidates": "retrodistill.scoring",
-    "average_scores": "retrodistill.scoring",
+    "average_scores": "retrodistill.arithmetic",
     "keep_layers": "retrodistill.students.make",
     "TrainSettings": "retrodistill.training",
     "train_student": "retrodistill.training",

@@ -7,7 +7,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-VERBS = ("quickstart", "mine", "score", "train", "embed", "search", "evaluate", "doctor")
+VERBS = (
+    "quickstart", "mine", "audit", "score", "train", "embed", "search", "evaluate", "doctor",
+)  # fmt: skip
 
 
 def main(words: Sequence[str] | None = None) -> int:

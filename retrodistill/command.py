@@ -8,6 +8,7 @@ answer at once and because flags repeat plainly here (`--run a --run b`).
 import argparse
 import ast
 import dataclasses
+import errno
 import inspect
 import sys
 import textwrap
@@ -22,6 +23,9 @@ from retrodistill.config import as_dict
 from retrodistill.errors import ConfigError, RetrodistillError
 
 Config = TypeVar("Config")
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""System errors of a full disk, an exceeded quota, and a file over the limit."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,8 +45,8 @@ def run(
 ) -> int:
     """Read the command line, run a stage, and return the exit status.
 
-    0 is done, 2 a mistake of the user (a message without a traceback), 130 an interrupt; any
-    other exception goes on to Python, which prints its traceback and exits with 1.
+    0 is done, 1 a full disk, 2 a mistake of the user (messages without a traceback), 130 an
+    interrupt; any other exception goes on to Python, which prints its traceback and exits with 1.
     """
     try:
         config = parse(config_class, sys.argv[1:] if words is None else words, verb, about)
@@ -51,6 +55,15 @@ def run(
     except RetrodistillError as error:
         print(f"retrodistill.{verb}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        print(
+            f"retrodistill.{verb}: no space left to write ({error}). What was finished is kept: "
+            "make room and run the same command again.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"retrodistill.{verb}: interrupted; what was finished is kept.", file=sys.stderr)
         return 130
@@ -127,8 +140,13 @@ def _parser(
     return parser
 
 
+def _key(name: str) -> str:
+    """Return a field as a YAML key: `import_` is a word of Python's, `import` is ours."""
+    return name.rstrip("_")
+
+
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--" + _key(name).replace("_", "-")
 
 
 def _required(item: dataclasses.Field[Any]) -> bool:
@@ -184,15 +202,16 @@ def _read_yaml(
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"--config {path} must hold `setting: value` lines.")
+    names = {_key(name): name for name in fields}
     settings = {str(key).replace("-", "_"): value for key, value in content.items()}
     for key in settings:
-        if key not in fields:
+        if key not in names:
             raise ConfigError(f"--config {path}: " + _unknown(key, fields, flag=False))
-    return settings
+    return {names[key]: value for key, value in settings.items()}
 
 
 def _unknown(name: str, fields: Mapping[str, Any], *, flag: bool) -> str:
-    known = [_flag(field) if flag else field for field in fields]
+    known = [_flag(field) if flag else _key(field) for field in fields]
     near = get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown setting {name!r}.{hint} Known: {', '.join(known)}."

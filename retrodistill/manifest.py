@@ -10,12 +10,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError
 
@@ -64,6 +67,10 @@ class Manifest:
         """Write `folder/manifest.json`, whole or not at all."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
         write_atomically(folder / FILE, (text + "\n").encode())
+
+    def with_inputs(self, **inputs: str) -> "Manifest":
+        """Return this manifest with other fingerprints of some inputs."""
+        return replace(self, inputs={**self.inputs, **inputs})
 
     @classmethod
     def read(cls, folder: Path, *, kind: str | None = None) -> "Manifest":
@@ -117,6 +124,15 @@ def digest(*parts: str | bytes) -> str:
     return hasher.hexdigest()
 
 
+def hash64(texts: Sequence[str]) -> NDArray[np.uint64]:
+    """Return 64 bits of BLAKE2b for each text."""
+    raw = b"".join(
+        hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+        for text in texts
+    )
+    return np.frombuffer(raw, dtype="<u8").astype(np.uint64, copy=False)
+
+
 def digest_files(folder: Path, pattern: str = "*") -> str:
     """Return one hash over the names and contents of a folder's files, subfolders included."""
     hasher = hashlib.sha256()
@@ -129,6 +145,23 @@ def digest_files(folder: Path, pattern: str = "*") -> str:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file aside, flush it to the disk, and rename it into place."""
+    with _aside(path, content) as name:
+        os.replace(name, path)
+
+
+def write_once(path: Path, content: bytes) -> bool:
+    """Write a file as `write_atomically` does, unless there is one; tell whether it was written."""
+    with _aside(path, content) as name:
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def _aside(path: Path, content: bytes) -> Iterator[str]:
+    """Give the name of a flushed file beside `path`, to be moved there, and tidy up."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -136,10 +169,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(name, path)
-    except BaseException:
+        yield name
+    finally:
         Path(name).unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
 
 

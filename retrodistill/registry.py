@@ -98,8 +98,37 @@ TEACHERS = Registry(
     "teacher",
     {
         "cross-encoder": "retrodistill.teachers.cross_encoder:CrossEncoderTeacher",
+        "causal-lm": "retrodistill.teachers.causal:CausalTeacher",
+        "late-interaction": "retrodistill.teachers.late_interaction:LateInteractionTeacher",
         "bi-encoder": "retrodistill.teachers.bi_encoder:BiEncoderTeacher",
+        "sparse": "retrodistill.teachers.sparse:SparseTeacher",
         "bm25": "retrodistill.teachers.lexical:BM25Teacher",
+        "lucene": "retrodistill.teachers.lucene:LuceneTeacher",
+        "pairwise": "retrodistill.teachers.pairwise:PairwiseTeacher",
+        "reader": "retrodistill.teachers.reader:ReaderTeacher",
+        "generator": "retrodistill.teachers.generator:GeneratorTeacher",
+        "llm": "retrodistill.teachers.llm:LLMTeacher",
+        "llm-pairwise": "retrodistill.teachers.llm:LLMPairwiseTeacher",
+        "llm-listwise": "retrodistill.teachers.llm:LLMListwiseTeacher",
+        "run": "retrodistill.teachers.runs:RunTeacher",
+    },
+)
+
+FORMATS = Registry(
+    "format",
+    {
+        "trec": "retrodistill.store.formats.plain:TREC",
+        "jsonl": "retrodistill.store.formats.plain:JSONL",
+        "parquet": "retrodistill.store.formats.plain:PARQUET",
+        "margin-mse": "retrodistill.store.formats.margin_mse:FORMAT",
+        "sbert-scores": "retrodistill.store.formats.sbert_scores:FORMAT",
+        "sbert-labels": "retrodistill.store.formats.sbert_labels:FORMAT",
+        "flagembedding": "retrodistill.store.formats.flagembedding:FORMAT",
+        "pylate": "retrodistill.store.formats.nway:PYLATE",
+        "colbert": "retrodistill.store.formats.nway:COLBERT",
+        "tevatron": "retrodistill.store.formats.tevatron:FORMAT",
+        "tevatron-run": "retrodistill.store.formats.tevatron:RUN",
+        "hf": "retrodistill.store.formats.hf:FORMAT",
     },
 )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -22,6 +23,9 @@ SCALES = {
     "maxsim": "sum over query tokens of the best inner product",
     "bm25": "at least 0",
     "attention": "share of a reader's attention, at least 0",
+    "z": "deviations from the mean of a query's candidates",
+    "minmax": "from 0 to 1, between two percentiles of all scores",
+    "rrf": "sum of reciprocal ranks",
     "rank": "only the order within a query counts",
     "unknown": "given by others",
 }
@@ -80,6 +84,16 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.query_rows)
 
+    def ids(self) -> "pa.Table":
+        """Return the columns query_id and doc_id."""
+        import pyarrow as pa
+
+        sides = ((self.queries, self.query_rows), (self.docs, self.doc_rows))
+        columns = [
+            pa.array([doc.id for doc in docs], pa.string()).take(rows) for docs, rows in sides
+        ]
+        return pa.table(columns, names=["query_id", "doc_id"])
+
     def by_query(self) -> Iterator[tuple[Doc, "NDArray[np.int64]"]]:
         """Yield each query, and the places of its pairs in their order."""
         import numpy as np
@@ -107,6 +121,40 @@ class Teacher(Protocol):
         """Return the raw score of each pair, float32, higher is better.
 
         The same call always gives the same numbers: a shard that is scored again is identical.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Duels:
+    """Comparisons of two documents for one query, over distinct queries and documents.
+
+    Duel i asks whether `docs[first_rows[i]]` answers `queries[query_rows[i]]` better than
+    `docs[second_rows[i]]` does.
+    """
+
+    queries: Sequence[Doc]
+    docs: Sequence[Doc]
+    query_rows: "NDArray[np.int64]"
+    first_rows: "NDArray[np.int64]"
+    second_rows: "NDArray[np.int64]"
+
+    def __len__(self) -> int:
+        return len(self.query_rows)
+
+
+@runtime_checkable
+class Comparer(Protocol):
+    """A teacher that prefers one document to another, duel by duel."""
+
+    fingerprint: str
+    """Hash of all that shapes a preference."""
+
+    def compare(self, duels: Duels) -> "NDArray[np.float32]":
+        """Return log p(first is better than second) of each duel, in nats.
+
+        A comparer asks in both orders and takes the mean, so that the place of a document in the
+        question does not count, and `exp(log p)` of a duel and of its mirror add up to 1.
         """
         ...
 

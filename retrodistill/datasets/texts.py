@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
+from retrodistill.manifest import hash64
 from retrodistill.types import Doc
 
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
@@ -25,14 +26,6 @@ SLICE_ROWS = 1024
 
 Rows = Sequence[int] | NDArray[np.int64]
 Hasher = Callable[[Sequence[str]], NDArray[np.uint64]]
-
-
-def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
-    """Return 64 bits of BLAKE2b for each id."""
-    raw = b"".join(
-        hashlib.blake2b(id.encode(errors="surrogatepass"), digest_size=8).digest() for id in ids
-    )
-    return np.frombuffer(raw, dtype="<u8").astype(np.uint64, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +45,7 @@ class Texts:
     `name` says in messages whose texts these are. `fingerprint` is the hash of the content.
     """
 
-    def __init__(
-        self, stem: Path, *, name: str, fingerprint: str, hasher: Hasher = hash_ids
-    ) -> None:
+    def __init__(self, stem: Path, *, name: str, fingerprint: str, hasher: Hasher = hash64) -> None:
         self.name = name
         self.fingerprint = fingerprint
         self._hasher = hasher
@@ -87,7 +78,7 @@ class Texts:
         return Doc(*(column[place].as_py() for column in self._batches[number].columns))
 
     def __contains__(self, id: object) -> bool:
-        return isinstance(id, str) and bool(self._find([id])[0] >= 0)
+        return isinstance(id, str) and bool(self.find([id])[0] >= 0)
 
     def get(self, id: str) -> Doc:
         """Return the text of an id.
@@ -105,7 +96,7 @@ class Texts:
             DataError: an id is not in the collection; the first such is named.
 
         """
-        found = self._find(ids)
+        found = self.find(ids)
         absent = np.flatnonzero(found < 0)
         if len(absent):
             more = f", nor {len(absent) - 1} others asked for" if len(absent) > 1 else ""
@@ -149,23 +140,23 @@ class Texts:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
         order = np.argsort(rows, kind="stable")
         cuts = np.searchsorted(rows[order], self._starts)
-        columns: list[list[str]] = [[""] * len(rows) for _ in names]
+        parts: list[list[pa.Array]] = [[pa.array([], pa.string())] for _ in names]
         for number in np.flatnonzero(np.diff(cuts)).tolist():
             places = order[cuts[number] : cuts[number + 1]]
             taken = pa.array(rows[places] - self._starts[number])
-            for column, name in zip(columns, names, strict=True):
-                values = self._batches[number][name].take(taken).to_pylist()
-                for place, value in zip(places.tolist(), values, strict=True):
-                    column[place] = value
-        return columns
+            for part, name in zip(parts, names, strict=True):
+                part.append(self._batches[number][name].take(taken))
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return [pa.concat_arrays(part).take(pa.array(back)).to_pylist() for part in parts]
 
-    def _find(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the row of each id, or -1; ids whose hashes collide are tried one by one."""
+    def find(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each id, or -1."""
         found = np.full(len(ids), -1, dtype=np.int64)
         wanted = self._hasher(ids)
         position = np.searchsorted(self._hashes, wanted)
         pending = np.arange(len(ids))
-        while True:
+        while True:  # ids whose hashes collide are tried one by one
             pending = pending[position[pending] < len(self._hashes)]
             pending = pending[self._hashes[position[pending]] == wanted[pending]]
             if not len(pending):
@@ -188,7 +179,7 @@ def ids_file(stem: Path) -> Path:
     return stem.with_name(stem.name + ".ids.npy")
 
 
-def write_texts(stem: Path, source: TextSource, *, hasher: Hasher = hash_ids) -> str:
+def write_texts(stem: Path, source: TextSource, *, hasher: Hasher = hash64) -> str:
     """Write the two files of a `Texts`; return the fingerprint of the content.
 
     Memory is a batch of texts, and some 40 bytes for each row.

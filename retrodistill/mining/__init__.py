@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from retrodistill.arithmetic import reciprocal_ranks
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.mining import fuse
-from retrodistill.mining.fuse import reciprocal_ranks
 from retrodistill.progress import say
 from retrodistill.registry import RETRIEVERS
 from retrodistill.store.runs import Run

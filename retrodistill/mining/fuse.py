@@ -1,4 +1,4 @@
-"""Making one candidate list of several, and keeping labelled positives in or out of it."""
+"""What is done to candidate lists: labelled positives in or out, false negatives out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,20 +7,6 @@ import numpy as np
 
 from retrodistill.errors import DataError
 from retrodistill.store.runs import Run
-
-
-def reciprocal_ranks(runs: Sequence[Run], *, k: float = 60.0) -> Run:
-    """Return the sum over runs of 1 / (k + rank), ranks from 1.
-
-    Source: Cormack, Clarke and Buettcher 2009, "Reciprocal Rank Fusion outperforms Condorcet".
-    """
-    fused: dict[str, dict[str, float]] = {}
-    for run in runs:
-        for query, docs, _ in run.lists():
-            scores = fused.setdefault(query, {})
-            for rank, doc in enumerate(docs, start=1):
-                scores[doc] = scores.get(doc, 0.0) + 1.0 / (k + rank)
-    return Run.from_dict(fused)
 
 
 @dataclass(frozen=True, slots=True)

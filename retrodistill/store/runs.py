@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from retrodistill.errors import DataError
 from retrodistill.manifest import Manifest, new_folder
 from retrodistill.store.lines import decoded, new_file, numbered_lines, write_lines
+from retrodistill.store.shards import SCORES, current_rows
 
 FILE = "run.parquet"
 COLUMNS = ("query_id", "doc_id", "score")
@@ -115,11 +116,7 @@ class Run:
                 )
             return run
         if manifest.kind == "scores":
-            shards = sorted((folder / "shards").glob("*.parquet"))
-            tables = [_read_parquet(shard) for shard in shards]
-            if not tables:
-                raise DataError(f"{folder} has no shard yet. Run `retrodistill.score` to its end.")
-            return cls._of_table(pa.concat_tables(tables), source=str(folder))
+            return cls._of_table(current_rows(folder, SCORES), source=str(folder))
         raise DataError(f"{folder} holds a {manifest.kind}, but a run or a score store was wanted.")
 
     @classmethod
@@ -219,6 +216,11 @@ class Run:
         """Queries that have at least one document, in order."""
         return list(self._queries[0])
 
+    @property
+    def list_sizes(self) -> NDArray[np.int64]:
+        """Return how many documents each query has, in the order of `query_ids`."""
+        return np.diff(self._queries[1])
+
     def lists(self) -> Iterator[tuple[str, list[str], NDArray[np.float32]]]:
         """Yield (query id, its document ids, their scores), best first."""
         doc_ids = self.table["doc_id"].combine_chunks()
@@ -230,7 +232,7 @@ class Run:
 
     def top(self, k: int) -> "Run":
         """Return the run of each query's `k` best documents."""
-        starts, lengths = self._queries[1][:-1], np.diff(self._queries[1])
+        starts, lengths = self._queries[1][:-1], self.list_sizes
         ranks = np.arange(len(self)) - np.repeat(starts, lengths)
         return Run(self.table.filter(pa.array(ranks < k)))
 

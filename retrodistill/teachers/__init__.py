@@ -1,1 +1,65 @@
 """Teachers: strong rankers behind `retrodistill.types.Teacher`."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from retrodistill.errors import ConfigError
+from retrodistill.registry import TEACHERS
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection
+
+COMMON = ("max_tokens", "batch_tokens", "precision")
+"""Settings of teachers that have a flag of their own."""
+
+
+def load_teacher(
+    spec: str,
+    collection: "Collection",
+    *,
+    options: Sequence[str] = (),
+    **settings: Any,
+) -> Any:
+    """Return the teacher that `cross-encoder:MODEL`, `bm25` or `my_lab.teachers:Haiku` names.
+
+    `settings` are what the commands set for every teacher (`max_tokens`, `batch_tokens`,
+    `precision`), and are passed to those that have them; `options` are a teacher's own, each
+    written `name=value`.
+
+    Raises:
+        ConfigError: the name or an option is unknown, or the model cannot be loaded.
+
+    """
+    part, argument = TEACHERS.split(spec)
+    parameters = inspect.signature(part).parameters.values()
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    passed = {name: value for name, value in settings.items() if any_name or name in defaults}
+    own = {name: value for name, value in defaults.items() if name not in COMMON}
+    return part(argument, collection, **passed, **_read_options(spec, options, own))
+
+
+def _read_options(spec: str, options: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `name=value` texts, in the types of the defaults."""
+    read: dict[str, Any] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals or name not in defaults:
+            near = get_close_matches(name, defaults, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(defaults) or "none"
+            raise ConfigError(
+                f"--option {option!r}: teacher {spec!r} takes name=value, of the names: "
+                f"{known}.{hint}"
+            )
+        kind = type(defaults[name])
+        try:
+            read[name] = {"true": True, "false": False}[text] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            raise ConfigError(
+                f"--option {option!r}: {name} must be of type {kind.__name__}, "
+                f"as {defaults[name]!r} is."
+            ) from None
+    return read

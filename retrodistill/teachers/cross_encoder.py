@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 class CrossEncoderTeacher:
-    """Raw logits of a sentence-transformers or transformers cross-encoder."""
+    """Raw logits of a sentence-transformers or transformers cross-encoder.
+
+    Its work is cut by documents, so that each of them is tokenised once.
+    """
 
     scale = "logit"
-    unit: Unit = "pair"
+    unit: Unit = "document"
 
     def __init__(
         self,
@@ -46,20 +49,23 @@ class CrossEncoderTeacher:
         """Return one raw logit a pair, in float32."""
         import torch
 
-        from retrodistill.inference import padded, run_model, token_batches, tokenize
+        from retrodistill.inference import pair_tokens, run_model, token_batches
 
-        tokenizer = self._model.tokenizer
-        rows = tokenize(
-            tokenizer,
-            [pairs.queries[row].full_text for row in pairs.query_rows],
-            [pairs.docs[row].full_text for row in pairs.doc_rows],
+        tokens = pair_tokens(
+            self._model.tokenizer,
+            [query.full_text for query in pairs.queries],
+            [doc.full_text for doc in pairs.docs],
+            (pairs.query_rows, pairs.doc_rows),
             max_tokens=self._max_tokens,
         )
-        scores = np.empty(len(rows), np.float32)
-        lengths = [len(row["input_ids"]) for row in rows]
+        batches = list(token_batches(tokens.lengths, self._batch_tokens))
+        # Read at the end only: a GPU then never waits for the next batch.
+        found: list[torch.Tensor] = []
         with torch.inference_mode():
-            for places in token_batches(lengths, self._batch_tokens):
-                features = padded(tokenizer, [rows[place] for place in places], self._device)
-                output = run_model(self._model, features, self._dtype)["scores"]
-                scores[places] = output.float().reshape(-1).cpu().numpy()
+            for places in batches:
+                features = tokens.batch(places, self._device)
+                found.append(run_model(self._model, features, self._dtype)["scores"].reshape(-1))
+        scores = np.empty(len(pairs), np.float32)
+        if found:
+            scores[np.concatenate(batches)] = torch.cat(found).float().cpu().numpy()
         return scores

@@ -15,17 +15,20 @@ if TYPE_CHECKING:
 
 
 class BM25Teacher:
-    """BM25 scores with the statistics of the collection; 0 where no word is shared."""
+    """BM25 scores with the statistics of the collection; 0 where no word is shared.
+
+    Every document counts for every score: over a changed collection it is another teacher.
+    """
 
     scale = "bm25"
     unit: Unit = "pair"
 
-    def __init__(self, argument: str, collection: "Collection", **_: object) -> None:
+    def __init__(self, argument: str, collection: "Collection") -> None:
         if argument:
             raise ConfigError(f"teacher bm25 takes no argument, but got {argument!r}.")
         self._docs = collection.docs
         self._lexicon = Lexicon(collection.docs.full_texts())
-        self.fingerprint = digest("bm25", str(K1), str(B))
+        self.fingerprint = digest("bm25", str(K1), str(B), collection.docs.fingerprint)
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:
         """Return the BM25 score of each document for its query."""

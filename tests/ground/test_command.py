@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from retrodistill import config as configs
 from retrodistill.command import parse, run
 from retrodistill.config import (
+    AuditConfig,
     DoctorConfig,
     EmbedConfig,
     EvaluateConfig,
@@ -31,6 +32,7 @@ from retrodistill.errors import ConfigError, DataError
 WORDS: dict[type, str] = {
     MineConfig: "--data beir:x --out run --retriever bm25 --retriever dense:m --rrf-k 1e-3",
     ScoreConfig: "--data beir:x --out s --ensemble a --ensemble b --weight 1 --weight 2",
+    AuditConfig: "--data beir:x --candidates run --teacher bm25 --teacher bi-encoder:m",
     TrainConfig: "--data beir:x --student m --out s --learning-rate 3e-5 --resume",
     EmbedConfig: "--data beir:x --model m --out i --max-tokens 200",
     SearchConfig: "--index i 'two words' 007 --k 3",
@@ -104,7 +106,7 @@ def test_help_says_something_about_every_flag(
     assert read(config_class, "--help") is None
     text = capsys.readouterr().out
     for field in dataclasses.fields(config_class):
-        name = field.name if field.metadata.get("positional") else "--" + field.name
+        name = field.name if field.metadata.get("positional") else "--" + field.name.rstrip("_")
         flag = name.replace("_", "-")
         below = text[text.rindex("options:") if flag.startswith("-") else 0 :]
         assert flag in below

@@ -6,8 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrodistill import inference
-from retrodistill.inference import body_autocast, body_dtype, token_batches
+from retrodistill.inference import body_autocast, body_dtype, devices, token_batches
 
 LENGTHS = st.lists(st.integers(min_value=0, max_value=600), max_size=80)
 BUDGETS = st.integers(min_value=1, max_value=2000)
@@ -44,7 +43,7 @@ def test_token_batches_by_hand() -> None:
 
 def test_auto_is_float32_without_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     """Emulated bfloat16 is hundreds of times slower, and nothing says why."""
-    monkeypatch.setattr(inference, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
     assert body_dtype("auto", CPU) == torch.float32
     assert body_dtype("float32", CPU) == torch.float32
     with pytest.warns(UserWarning, match="no bfloat16 arithmetic"):
@@ -53,7 +52,7 @@ def test_auto_is_float32_without_the_hardware(monkeypatch: pytest.MonkeyPatch) -
 
 def test_auto_is_bfloat16_with_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     """The threefold speed that such a machine has would be left unused."""
-    monkeypatch.setattr(inference, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     assert body_dtype("auto", CPU) == torch.bfloat16
     assert body_dtype("float32", CPU) == torch.float32
     assert body_dtype("bfloat16", CPU) == torch.bfloat16

@@ -1,0 +1,26 @@
+"""How a transformer is run here: device, number type, and batches of a token budget."""
+
+from retrodistill.inference.batches import Tokens, padded, run_model, token_batches, tokenize
+from retrodistill.inference.devices import (
+    body_autocast,
+    body_dtype,
+    has_bfloat16,
+    pick_device,
+)
+from retrodistill.inference.loading import loading, without_bars
+from retrodistill.inference.pairs import pair_tokens
+
+__all__ = [
+    "Tokens",
+    "body_autocast",
+    "body_dtype",
+    "has_bfloat16",
+    "loading",
+    "padded",
+    "pair_tokens",
+    "pick_device",
+    "run_model",
+    "token_batches",
+    "tokenize",
+    "without_bars",
+]

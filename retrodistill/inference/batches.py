@@ -1,0 +1,70 @@
+"""From texts to batches of a token budget, and through a model."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.inference.devices import body_autocast
+
+if TYPE_CHECKING:
+    import torch
+
+
+def token_batches(
+    lengths: Sequence[int] | NDArray[np.int64], budget: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield row numbers in batches, longest texts first, so that little is padding.
+
+    A batch's rows times its longest length stay within `budget` tokens; a text longer than the
+    budget is a batch of its own. Longest first, so that running out of memory happens at once.
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+Tokens = dict[str, list[int]]
+"""One tokenised text or pair: `input_ids` and what else its tokenizer gives, unpadded."""
+
+
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_tokens: int
+) -> list[Tokens]:
+    """Return the tokens of each text, or of each (text, pair), cut at `max_tokens`.
+
+    The cut is the tokenizer's own, as in sentence-transformers: of a pair, the longer part loses.
+    """
+    if not texts:
+        return []
+    seconds = None if pairs is None else list(pairs)
+    columns = tokenizer(list(texts), seconds, truncation=True, max_length=max_tokens)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def padded(tokenizer: Any, rows: Sequence[Tokens], device: "torch.device") -> dict[str, Any]:
+    """Return the rows as tensors on a device, padded to the longest."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    batch = tokenizer.pad(columns, return_tensors="pt")
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def run_model(
+    model: "torch.nn.Sequential", features: dict[str, Any], dtype: "torch.dtype"
+) -> dict[str, Any]:
+    """Return a sentence-transformers model's outputs: body in `dtype`, what follows in float32."""
+    body, *rest = model
+    with body_autocast(dtype, features["input_ids"].device):
+        features = body(dict(features))
+    features = {
+        name: value.float() if getattr(value, "dtype", None) == dtype else value
+        for name, value in features.items()
+    }
+    for module in rest:
+        features = module(features)
+    return features

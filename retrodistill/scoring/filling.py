@@ -1,0 +1,239 @@
+"""From candidates to a full store: what is missing is scored, shard by shard."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodistill.errors import ConfigError
+from retrodistill.manifest import hash64
+from retrodistill.progress import bar, duration, say
+from retrodistill.store.keyed import KeyedStore, Shard, TextKeys
+from retrodistill.store.runs import Run
+from retrodistill.store.scores import PreferenceStore, ScoreStore
+from retrodistill.store.shards import PREFERENCES, SCORES, mixed
+from retrodistill.store.triples import candidates_from_triples, is_triples
+from retrodistill.teachers.duels import ring
+from retrodistill.teachers.runs import RunTeacher
+from retrodistill.types import Comparer, Duels, Pairs, Teacher, Unit
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection, Texts
+
+SAMPLE = 64
+HASHED_AT_ONCE = 1 << 16
+"""Texts in memory while their keys are computed."""
+
+
+def read_candidates(path: Path) -> Run:
+    """Return what is to be scored: from a run folder or file, or from a file of id triples."""
+    return candidates_from_triples(path) if is_triples(path) else Run.read(path)
+
+
+def score_candidates(
+    collection: "Collection",
+    candidates: Run,
+    teacher: Teacher,
+    out: Path,
+    *,
+    shard_pairs: int = 4096,
+    config: Mapping[str, Any] | None = None,
+) -> ScoreStore:
+    """Score every candidate that `out` has no score of yet, and return the store.
+
+    The same call may run in several processes at once: they share the shards.
+
+    Raises:
+        DataError: an id is not in the collection, a score is not finite, or `out` holds the
+            scores of another teacher.
+
+    """
+    details = {"scale": teacher.scale, "unit": teacher.unit}
+    store = ScoreStore(out, teacher=teacher.fingerprint, config=config, details=details)
+    _fill(
+        store,
+        collection,
+        candidates.table,
+        lambda rows: teacher.score(pairs_of(collection, rows)),
+        shard_rows=shard_pairs,
+        unit=teacher.unit,
+    )
+    return store
+
+
+def store_scores(
+    collection: "Collection",
+    scores: Run,
+    out: Path,
+    *,
+    scale: str = "unknown",
+    config: Mapping[str, Any] | None = None,
+) -> ScoreStore:
+    """Keep scores that are there already, imported or computed, as a store; return it."""
+    return score_candidates(collection, scores, RunTeacher(scores, scale=scale), out, config=config)
+
+
+def compare_candidates(
+    collection: "Collection",
+    candidates: Run,
+    comparer: Comparer,
+    out: Path,
+    *,
+    opponents: int = 4,
+    shard_pairs: int = 4096,
+    config: Mapping[str, Any] | None = None,
+) -> PreferenceStore:
+    """Compare each candidate with the next `opponents` of its query (0: with all), and store.
+
+    The lists are closed to a ring, so that each document meets as many others before it as
+    after it. A comparer asks in both orders, so an edge is stored in one direction only.
+
+    Raises:
+        ConfigError: the teacher does not compare.
+        DataError: an id is not in the collection, a preference is not finite, or `out` holds the
+            preferences of another teacher.
+
+    """
+    if not isinstance(comparer, Comparer):
+        raise ConfigError(
+            f"{type(comparer).__name__} scores single documents: preferences need a pairwise "
+            "teacher (pairwise:MODEL, llm-pairwise:MODEL)."
+        )
+    store = PreferenceStore(out, teacher=comparer.fingerprint, config=config)
+    _fill(
+        store,
+        collection,
+        edges_of(candidates, opponents),
+        lambda rows: comparer.compare(duels_between(collection, rows)),
+        shard_rows=shard_pairs,
+    )
+    return store
+
+
+def _fill(
+    store: KeyedStore,
+    collection: "Collection",
+    rows: pa.Table,
+    ask: Callable[[pa.Table], NDArray[np.float32]],
+    *,
+    shard_rows: int,
+    unit: Unit = "pair",
+) -> None:
+    """Ask the teacher for what the store lacks, shard by shard."""
+    names = store.form.ids
+    keys = text_keys(collection, names)(rows)
+    rows = rows.select(names).append_column("key", pa.array(keys, pa.uint64()))
+    withdrawn = store.adopt(collection.fingerprint, text_keys(collection, names, strict=False))
+    if withdrawn:
+        say(f"{withdrawn:,} {store.form.kind} are withdrawn: their texts have changed.")
+    total = None
+    # A second round is needed only if other processes were at work on other plans.
+    while shards := store.plan(rows, shard_rows=shard_rows, unit=unit):
+        left = sum(len(shard.rows) for shard in shards)
+        if total is None:
+            total = left
+            say(f"{len(rows):,} pairs, {len(rows) - left:,} of them scored already.")
+            _estimate(collection, shards, left)
+        _ask(store, shards, left, ask)
+    if total is None:
+        say(f"{len(rows):,} pairs, all of them scored already.")
+
+
+def _ask(
+    store: KeyedStore,
+    shards: list[Shard],
+    total: int,
+    ask: Callable[[pa.Table], NDArray[np.float32]],
+) -> None:
+    first = True
+    with bar("scoring", total) as advance:
+        for shard in store.claim(shards):
+            started = time.perf_counter()
+            values = ask(shard.rows)
+            seconds = time.perf_counter() - started
+            store.commit(shard, values, seconds=seconds)
+            advance(len(shard.rows))
+            if first and len(shards) > 1:
+                rate = len(shard.rows) / seconds
+                left = duration((total - len(shard.rows)) / rate)
+                say(f"{rate:,.0f} pairs/s in the first shard: about {left} left.")
+            first = False
+
+
+def edges_of(candidates: Run, opponents: int) -> pa.Table:
+    """Return query_id, doc_id and other_id of the comparisons within each query's list."""
+    first, second = ring(candidates.list_sizes, opponents)
+    queries, docs = candidates.table["query_id"], candidates.table["doc_id"]
+    return pa.table(
+        [queries.take(first), docs.take(first), docs.take(second)], names=PREFERENCES.ids
+    )
+
+
+def pairs_of(collection: "Collection", table: pa.Table) -> Pairs:
+    """Return the texts of the columns query_id and doc_id."""
+    queries, query_rows = collection.queries.distinct(table["query_id"])
+    docs, doc_rows = collection.docs.distinct(table["doc_id"])
+    return Pairs(queries, docs, query_rows, doc_rows)
+
+
+def duels_between(collection: "Collection", table: pa.Table) -> Duels:
+    """Return the texts of the columns query_id, doc_id and other_id."""
+    queries, query_rows = collection.queries.distinct(table["query_id"])
+    both = pa.chunked_array(table["doc_id"].chunks + table["other_id"].chunks, pa.string())
+    docs, rows = collection.docs.distinct(both)
+    return Duels(queries, docs, query_rows, rows[: len(table)], rows[len(table) :])
+
+
+def text_keys(
+    collection: "Collection", names: Sequence[str] = SCORES.ids, *, strict: bool = True
+) -> TextKeys:
+    """Return a function from columns of ids (a query's, then documents') to the key of their texts.
+
+    Unknown ids are a DataError; if not `strict`, their rows have the key 0.
+    """
+    hashers = [_hasher(collection.queries, strict), _hasher(collection.docs, strict)]
+
+    def keys(rows: pa.Table) -> NDArray[np.uint64]:
+        sides, known = [], np.ones(len(rows), np.bool_)
+        for place, name in enumerate(names):
+            column = rows[name].combine_chunks().dictionary_encode()
+            values, found = hashers[min(place, 1)](column.dictionary.to_pylist())
+            codes = column.indices.to_numpy()
+            sides.append(values[codes])
+            known &= found[codes]
+        return np.where(known, reduce(mixed, sides), np.uint64(0))
+
+    return keys
+
+
+def _hasher(texts: "Texts", strict: bool) -> Any:
+    """Return a function from ids to the hashes of their texts, and whether they are known."""
+
+    def hashes(ids: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        rows = texts.rows(ids) if strict else texts.find(ids)
+        values = np.zeros(len(rows), np.uint64)
+        known = np.flatnonzero(rows >= 0)
+        for start in range(0, len(known), HASHED_AT_ONCE):
+            places = known[start : start + HASHED_AT_ONCE]
+            values[places] = hash64(texts.full_texts(rows[places]))
+        return values, rows >= 0
+
+    return hashes
+
+
+def _estimate(collection: "Collection", shards: Sequence[Shard], total: int) -> None:
+    """Tell what there is to do, from pairs spread over the first shard."""
+    docs = shards[0].rows["doc_id"]
+    spread = range(0, len(docs), max(1, len(docs) // SAMPLE))
+    rows = collection.docs.rows(docs.take(list(spread)).to_pylist())
+    words = sum(len(text.split()) for text in collection.docs.full_texts(rows)) / len(rows)
+    say(
+        f"{total:,} pairs to score, documents of about {words:,.0f} words: about "
+        f"{total * words / 1e6:,.1f} million words in {len(shards):,} shards, "
+        f"{total * 12 / 1e6:,.1f} MB."
+    )

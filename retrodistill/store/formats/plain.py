@@ -1,0 +1,46 @@
+"""`trec`, `jsonl`, `parquet`: the forms that a run itself reads and writes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrodistill.errors import ConfigError
+from retrodistill.store.formats.records import Differing, Imported, Relevant
+from retrodistill.store.formats.texts import TextCollection
+from retrodistill.store.runs import Run
+
+SUFFIXES = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFormat:
+    """A form that `Run.read` tells from others by the file's name."""
+
+    writer: Callable[[Run, Path], None]
+    suffix: str = ""
+    """How such a file is named; any but the other forms' if empty."""
+
+    texts: bool = False
+
+    def read(self, path: Path, collection: TextCollection | None, differing: Differing) -> Imported:
+        """Return a file's scores; a pair stands there once, so none can differ."""
+        self._check(path)
+        return Imported(Run.read(path), {})
+
+    def write(
+        self, path: Path, run: Run, relevant: Relevant | None, collection: TextCollection | None
+    ) -> None:
+        """Write a run's scores, whole or not at all."""
+        self._check(path)
+        self.writer(run, path)
+
+    def _check(self, path: Path) -> None:
+        suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+        if suffix != self.suffix and (self.suffix or suffix in SUFFIXES):
+            wanted = f"end in {self.suffix}" if self.suffix else f"not end in {suffix}"
+            raise ConfigError(f"the name of a file of this format must {wanted}, but it is {path}.")
+
+
+TREC = RunFormat(Run.to_trec)
+JSONL = RunFormat(Run.to_jsonl, ".jsonl")
+PARQUET = RunFormat(Run.to_parquet, ".parquet")

@@ -1,0 +1,271 @@
+"""Workers that fill one store at once, and those that die at it."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from small import save_small_collection
+
+from retrodistill.config import ScoreConfig
+from retrodistill.datasets import load_collection
+from retrodistill.errors import ConfigError, DataError, MissingExtra
+from retrodistill.mining import mine_candidates
+from retrodistill.score import score
+from retrodistill.scoring import executor
+from retrodistill.scoring.executor import execute, visible_devices
+from retrodistill.store.runs import Run
+
+TEACHER = '''
+"""Teachers that write down whom and what they are asked, and meet their end as they are told."""
+
+import os, signal, time
+from pathlib import Path
+import numpy as np
+from retrodistill.errors import DataError
+
+class Steady:
+    """10 ms a call; waits at the start until there are two of its kind."""
+
+    scale, unit, fingerprint = "logit", "pair", "steady"
+    crew = 2
+
+    def __init__(self, argument, collection, **_):
+        self.log, self.calls = Path(argument), 0
+        (self.log.parent / f"worker-{os.getpid()}").touch()
+        end = time.monotonic() + 60
+        while len(list(self.log.parent.glob("worker-*"))) < self.crew and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def score(self, pairs):
+        self.calls += 1
+        time.sleep(0.01)
+        rows = zip(pairs.query_rows, pairs.doc_rows)
+        ids = [f"{pairs.queries[q].id} {pairs.docs[d].id}" for q, d in rows]
+        with open(self.log, "a") as log:
+            log.write("".join(f"{os.getpid()} {pair}\\n" for pair in ids))
+        self.end()
+        return np.array([float(len(pair)) for pair in ids], np.float32)
+
+    def end(self):
+        pass
+
+class Slow(Steady):
+    def end(self):
+        time.sleep(0.1)
+
+class OneDies(Steady):
+    def end(self):
+        if self.calls == 3 and not self.log.with_suffix(".dead").exists():
+            self.log.with_suffix(".dead").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+class Alone(Steady):
+    crew = 1
+
+class DiesLate(Alone):
+    def end(self):
+        if self.calls == 25:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+class DiesAtOnce(Alone):
+    def end(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Refuses(Alone):
+    def end(self):
+        raise DataError("the moon is full")
+
+class Breaks(Alone):
+    def end(self):
+        class StrangeError(Exception):
+            pass
+        raise StrangeError("cannot be pickled")
+'''
+SHARD = 5
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_collection(tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture(scope="module")
+def candidates(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("candidates") / "run"
+    mine_candidates(load_collection(f"beir:{data}"), "train", depth=10).write(folder)
+    return folder
+
+
+class Job:
+    """A scoring job with one of the teachers above, and what it leaves."""
+
+    def __init__(self, folder: Path, data: Path, candidates: Path) -> None:
+        self.folder, self.data, self.candidates = folder, f"beir:{data}", candidates
+        self.log, self.out = folder / "log", folder / "scores"
+        (folder / "executor_teachers.py").write_text(TEACHER)
+
+    def run(self, teacher: str, name: executor.Executor = "processes", workers: int = 2) -> None:
+        config = ScoreConfig(
+            data=self.data,
+            candidates=self.candidates,
+            teacher=f"executor_teachers:{teacher}:{self.log}",
+            out=self.out,
+            shard_pairs=SHARD,
+        )
+        shards = self.out / "shards"
+        execute(
+            partial(score, config),
+            executor=name,
+            workers=workers,
+            done=lambda: len(list(shards.glob("*.parquet"))),
+        )
+
+    def asked(self) -> Counter[str]:
+        return Counter(line.split(" ", 1)[1] for line in self.log.read_text().splitlines())
+
+    def workers(self) -> set[str]:
+        return {line.split()[0] for line in self.log.read_text().splitlines()}
+
+    def check_table(self, extra: int) -> None:
+        """The table is that of an undisturbed run, and at most `extra` pairs were paid twice."""
+        wanted = {
+            query: {doc: float(len(f"{query} {doc}")) for doc in own}
+            for query, own in Run.read(self.candidates).to_dict().items()
+        }
+        assert Run.read(self.out).to_dict() == wanted
+        assert len(Run.read(self.out)) == sum(map(len, wanted.values()))
+        asked = self.asked()
+        assert sum(asked.values()) - len(asked) <= extra
+
+
+@pytest.fixture
+def job(
+    tmp_path: Path, data: Path, candidates: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Job]:
+    monkeypatch.syspath_prepend(tmp_path)
+    return Job(tmp_path, data, candidates)
+
+
+def test_processes_share_one_store(job: Job) -> None:
+    """Two workers that score the same pairs twice, or one that does it all."""
+    job.run("Steady")
+    job.check_table(extra=0)
+    assert len(job.workers()) == 2
+    assert str(os.getpid()) not in job.workers()
+
+
+def test_what_a_killed_worker_leaves_is_done(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job that waits for ever, or ends with holes, after the system has killed one process."""
+    job.run("OneDies")
+    job.check_table(extra=SHARD)
+    assert "died with exit code -9" in capsys.readouterr().err
+    assert len(job.workers()) == 2
+
+
+def test_workers_that_all_die_are_started_anew(job: Job) -> None:
+    """A night's work lost to one crash, where starting again would have gone on."""
+    job.run("DiesLate", workers=1)
+    assert len(job.workers()) == 2
+    job.check_table(extra=SHARD)
+
+
+def test_workers_that_only_die_are_given_up(job: Job) -> None:
+    """Processes that are started for ever, each of which dies at once."""
+    with pytest.raises(ConfigError, match="all workers died .* fewer --workers"):
+        job.run("DiesAtOnce", workers=1)
+
+
+def test_an_error_of_the_user_comes_back_as_itself(job: Job) -> None:
+    """A traceback of multiprocessing in place of the one sentence that helps."""
+    with pytest.raises(DataError, match=r"^the moon is full$"):
+        job.run("Refuses", workers=1)
+
+
+def test_an_error_of_a_library_comes_back_readable(job: Job) -> None:
+    """An exception that cannot be sent, which then looks like a killed worker."""
+    with pytest.raises(RuntimeError, match="StrangeError: cannot be pickled"):
+        job.run("Breaks", workers=1)
+
+
+def test_a_missing_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ModuleNotFoundError instead of the command that helps."""
+    monkeypatch.setattr(executor, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match="pip install"):
+        execute(int, executor="ray", done=int)
+
+
+def test_devices_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers on GPUs that a scheduler has given to somebody else."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_devices() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, MIG-7")
+    assert visible_devices() == ["3", "MIG-7"]
+
+
+RAY_SCRIPT = """
+import sys, threading, time
+from functools import partial
+from pathlib import Path
+import psutil, ray
+from ray.cluster_utils import Cluster
+from retrodistill.config import ScoreConfig
+from retrodistill.score import score
+from retrodistill.scoring.executor import execute
+
+data, candidates, teacher, out, log = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+second = cluster.add_node(num_cpus=2)
+ray.init(address=cluster.address)
+
+def kill():
+    while not Path(log).exists() or Path(log).read_text().count("\\n") < 40:
+        time.sleep(0.01)
+    raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
+    for process in [raylet, *raylet.children(recursive=True)]:  # as if its plug were pulled
+        process.kill()
+    print("killed after", Path(log).read_text().count("\\n"))
+
+killer = threading.Thread(target=kill, daemon=True)
+killer.start()
+config = ScoreConfig(
+    data=data, candidates=Path(candidates), teacher=teacher, out=Path(out), shard_pairs=5
+)
+shards = Path(out, "shards")
+done = lambda: len(list(shards.glob("*.parquet")))
+execute(partial(score, config), executor="ray", workers=2, done=done)
+killer.join()
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_node_that_dies_is_replaced(job: Job) -> None:
+    """Shards of a lost node that nobody scores, or a job that waits for the node for ever."""
+    pytest.importorskip("ray")
+    environment = {
+        "PYTHONPATH": str(job.folder),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # everything stays on the loopback device
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    words = [job.data, job.candidates, f"executor_teachers:Slow:{job.log}", job.out, job.log]
+    done = subprocess.run(
+        [sys.executable, "-c", RAY_SCRIPT, *map(str, words)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    job.check_table(extra=SHARD)
+    log = [line.split()[0] for line in job.log.read_text().splitlines()]
+    killed = int(re.search(r"killed after (\d+)", done.stdout)[1])
+    assert len(set(log[:killed])) == 2
+    assert len(set(log[killed:])) == 1
