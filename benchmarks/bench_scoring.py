@@ -1,7 +1,7 @@
 """Pairs a second of a cross-encoder: this package against CrossEncoder.predict.
 
-    python benchmarks/bench_scoring.py --data ../shared/data/scifact --data ../shared/data/medquad \\
-        > benchmarks/results/scoring_MACHINE_YYYYMM.jsonl
+    python benchmarks/bench_scoring.py --data ../shared/data/scifact \\
+        --data ../shared/data/medquad > benchmarks/results/scoring_MACHINE_YYYYMM.jsonl
 
 Real pairs of mixed lengths: the first BM25 candidates of some test queries, PAIRS in all, at most
 256 tokens each. Three ways take turns, ROUNDS times, and medians are told:
@@ -11,9 +11,9 @@ Real pairs of mixed lengths: the first BM25 candidates of some test queries, PAI
     ours      the teacher `cross-encoder`, through the plan's tokens and batches
 
 `--model` is a cross-encoder's folder; without it, a head with random weights is put on
-all-MiniLM-L6-v2, which is as fast but ranks at random. `peak` is the share of what two large
-matrices reach on this machine in the same number type, `overhead` what `ours` takes beyond the model's own
-forward passes over the same batches. One JSON line a collection.
+all-MiniLM-L6-v2, which is as fast but ranks at random. `peak_share` is the share of what two large
+matrices reach on this machine in the same number type, `overhead` what `ours` takes beyond the
+model's own forward passes over the same batches. One JSON line a collection.
 """
 
 import argparse

@@ -37,7 +37,7 @@ class MineConfig:
     """Queries of which split to mine for."""
 
     retriever: tuple[str, ...] = ("bm25",)
-    """bm25, or dense:MODEL; several are fused by reciprocal ranks."""
+    """bm25, lucene, or dense:MODEL; several are fused by reciprocal ranks."""
 
     depth: int = 100
     """Candidates to keep for each query."""
@@ -147,8 +147,15 @@ class ScoreConfig:
     precision: Precision = "auto"
     """Number type of the teacher's body; its head and the scores are float32."""
 
+    executor: Literal["local", "processes", "ray"] = "local"
+    """Where to score: in this process, in several of this machine, or on a Ray cluster whose
+    machines share the file system (with flock) of --out."""
+
+    workers: int | None = None
+    """Workers of the executor (default: one a GPU; without GPUs one, with Ray one a node)."""
+
     def __post_init__(self) -> None:
-        at_least(self, 1, "batch_tokens", "shard_pairs", "verify")
+        at_least(self, 1, "batch_tokens", "shard_pairs", "verify", "workers")
         at_least(self, 8, "max_tokens")
         at_least(self, 0, "opponents")
         jobs = {
@@ -166,6 +173,10 @@ class ScoreConfig:
             raise ConfigError("--teacher needs --candidates, a run to score, or else --verify N.")
         if self.export is not None and self.format is None:
             raise ConfigError("--export needs --format.")
+        if self.executor == "local" and self.workers is not None:
+            raise ConfigError("--workers needs --executor processes or ray.")
+        if self.executor != "local" and self.candidates is None:
+            raise ConfigError("--executor scores: it needs --teacher and --candidates.")
         if self.weight and len(self.weight) != len(self.ensemble):
             raise ConfigError(
                 f"{len(self.weight)} --weight for {len(self.ensemble)} --ensemble: give one each."

@@ -5,8 +5,9 @@
 From documents to a small, distilled, searchable and measured student, over the documentation of
 the installed Python libraries, starting from all-MiniLM-L6-v2 (six layers):
 
-1. mine candidates by BM25 and the six-layer model
-2. train a cross-encoder teacher on the labels of the train split
+1. mine candidates by BM25 and the six-layer model, for a few queries with labels (of the train
+   split) and for more without (those of the dev split, as if from a log)
+2. train a cross-encoder teacher on the labels
 3. score the candidates with three teachers (BM25, six layers, cross-encoder), and average them
 4. distil a three-layer student from the scores, and train its twin on the labels alone
 5. embed, search and measure them all
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 KEPT = (0, 2, 5)
 TOKENS = 96
-QUERIES = 480
+LABELLED = 160
+STEPS = 30
 SCORED = 8
 RERANKED = 6
 LABELS = "contrastive"
@@ -60,23 +63,21 @@ def quickstart(config: QuickstartConfig) -> None:
     collection = rd.load_collection(config.data)
     both = ("bm25", f"dense:{model}")
     budget = TrainSettings(
-        candidates_per_query=4, pool=SCORED - 1, batch_size=16, learning_rate=2e-4, dropout=0.0,
-        doc_tokens=TOKENS,
+        candidates_per_query=4, pool=SCORED - 1, batch_size=16, max_steps=STEPS, dropout=0.0,
+        learning_rate=1e-4, doc_tokens=TOKENS,
     )  # fmt: skip
 
-    say("\n1. Candidates of the train queries")
-    mined = rd.mine_candidates(
-        collection, retrievers=both, depth=50, add_positives=True, max_tokens=TOKENS
-    )
-    candidates = short_lists(mined, collection.relevant("train"))
-    candidates.write(out / "runs" / "train", overwrite=True)
+    say("\n1. Candidates of queries, few of them with labels")
+    mine = partial(rd.mine_candidates, collection, retrievers=both, max_tokens=TOKENS)
+    labelled = short_lists(mine("train", depth=50, add_positives=True), collection)
+    candidates = rd.Run.from_dict(labelled.to_dict() | mine("dev", depth=SCORED).to_dict())
+    candidates.write(out / "runs" / "candidates", overwrite=True)
 
     say("\n2. A cross-encoder teacher, from the labels")
     teacher = rd.train_student(
-        collection, model, out / "teacher", scores=candidates,
+        collection, model, out / "teacher", scores=labelled,
         objective="contrastive(temperature=1)",
-        settings=replace(budget, student_kind="cross-encoder", learning_rate=1e-4),
-        overwrite=True,
+        settings=replace(budget, student_kind="cross-encoder"), overwrite=True,
     )  # fmt: skip
 
     say("\n3. Scores of three teachers, and their mean")
@@ -88,9 +89,12 @@ def quickstart(config: QuickstartConfig) -> None:
 
     say("\n4. Two students of three layers: one from the labels, one from the scores")
     models = {"untrained cut": cut(model, out / "students" / "untrained")}
-    for name, objective in (("contrastive", LABELS), ("distilled", DISTILLED)):
+    for name, objective, lists in (
+        ("contrastive", LABELS, scores.select(labelled.query_ids)),
+        ("distilled", DISTILLED, scores),
+    ):
         models[name] = rd.train_student(
-            collection, models["untrained cut"], out / "students" / name, scores=scores,
+            collection, models["untrained cut"], out / "students" / name, scores=lists,
             objective=objective, settings=budget, overwrite=True,
         )  # fmt: skip
     models["six layers"] = Path(model)
@@ -104,7 +108,7 @@ def quickstart(config: QuickstartConfig) -> None:
         rd.embed_collection(collection, encoder, out=folder, overwrite=True)
         searcher = rd.Searcher.open(folder)
         runs[name], costs[name] = measure_student(collection, searcher, path)
-    first = rd.mine_candidates(collection, "test", retrievers=both, depth=100, max_tokens=TOKENS)
+    first = mine("test", depth=100)
     runs["teacher"], costs["teacher"] = measure_teacher(
         collection, first, teachers, out / "scores" / "test", teacher
     )
@@ -140,13 +144,14 @@ def packaged_model() -> str:
     return str(get_model_path())
 
 
-def short_lists(mined: "Run", relevant: Mapping[str, Sequence[str]]) -> "Run":
-    """Return QUERIES queries with their best SCORED candidates, a relevant one among them."""
+def short_lists(mined: "Run", collection: "Collection") -> "Run":
+    """Return LABELLED queries with their best SCORED candidates, a relevant one among them."""
     from retrodistill.store.runs import Run
 
-    step = max(1, len(mined.query_ids) // QUERIES)
+    relevant = collection.relevant("train")
+    step = max(1, len(mined.query_ids) // LABELLED)
     lists = {}
-    for query, docs, scores in mined.select(mined.query_ids[::step][:QUERIES]).lists():
+    for query, docs, scores in mined.select(mined.query_ids[::step][:LABELLED]).lists():
         known = dict(zip(docs, scores.tolist(), strict=True))
         kept = docs[:SCORED] + [doc for doc in docs[SCORED:] if doc in relevant[query]]
         lists[query] = {doc: known[doc] for doc in kept}

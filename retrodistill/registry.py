@@ -90,6 +90,7 @@ RETRIEVERS = Registry(
     "retriever",
     {
         "bm25": "retrodistill.mining.retrievers:bm25",
+        "lucene": "retrodistill.mining.retrievers:lucene",
         "dense": "retrodistill.mining.retrievers:dense",
     },
 )

@@ -16,13 +16,10 @@ once: the processes share the shards.
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
 from retrodistill.command import run
 from retrodistill.config import ScoreConfig, as_dict
-
-if TYPE_CHECKING:
-    from retrodistill.datasets import Collection
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -35,9 +32,20 @@ def score(config: ScoreConfig) -> None:
     from retrodistill import scoring
     from retrodistill.datasets import load_collection
     from retrodistill.store.runs import Run
+    from retrodistill.store.shards import shard_paths
 
     if config.status:
         print("\n".join(scoring.status(config.out).lines()))
+        return
+    if config.verify is not None:
+        print(scoring.verify(config).line())
+        return
+    if config.teacher is not None:
+        scoring.execute(
+            partial(scoring.fill, config), executor=config.executor, workers=config.workers,
+            done=lambda: len(shard_paths(config.out)),
+        )  # fmt: skip
+        print(config.out)
         return
     collection = load_collection(config.data) if config.data is not None else None
     if config.export is not None and config.format is not None:
@@ -48,9 +56,7 @@ def score(config: ScoreConfig) -> None:
         print(config.export)
         return
     assert collection is not None
-    if config.teacher is not None:
-        ask(config, config.teacher, collection)
-    elif config.import_ is not None:
+    if config.import_ is not None:
         scoring.import_scores(
             collection, config.import_, config.out, format=config.format, scale=config.scale,
             differing=config.differing, config=as_dict(config),
@@ -62,29 +68,6 @@ def score(config: ScoreConfig) -> None:
             config=as_dict(config),
         )  # fmt: skip
     print(config.out)
-
-
-def ask(config: ScoreConfig, spec: str, collection: "Collection") -> None:
-    """Let the teacher fill the store, or verify what is in it."""
-    from retrodistill import scoring
-
-    teacher = scoring.load_teacher(
-        spec, collection, options=config.option, max_tokens=config.max_tokens,
-        batch_tokens=config.batch_tokens, precision=config.precision,
-    )  # fmt: skip
-    if config.candidates is None:
-        assert config.verify is not None
-        found = scoring.verify_scores(collection, teacher, config.out, sample=config.verify)
-        print(found.line())
-        return
-    candidates = scoring.read_candidates(config.candidates)
-    settings: dict[str, Any] = {"shard_pairs": config.shard_pairs, "config": as_dict(config)}
-    if config.preferences:
-        scoring.compare_candidates(
-            collection, candidates, teacher, config.out, opponents=config.opponents, **settings
-        )
-    else:
-        scoring.score_candidates(collection, candidates, teacher, config.out, **settings)
 
 
 if __name__ == "__main__":

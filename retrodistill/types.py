@@ -22,7 +22,7 @@ SCALES = {
     "dot": "unbounded inner product",
     "maxsim": "sum over query tokens of the best inner product",
     "bm25": "at least 0",
-    "attention": "share of a reader's attention, at least 0",
+    "attention": "mean log of a reader's attention, at most 0",
     "z": "deviations from the mean of a query's candidates",
     "minmax": "from 0 to 1, between two percentiles of all scores",
     "rrf": "sum of reciprocal ranks",

@@ -154,12 +154,13 @@ def texts(count: int, *, words: int = 14, seed: int = 0) -> list[str]:
     ]
 
 
-def pairs_of(queries: int, docs: int, *, seed: int = 0):
+def pairs_of(queries: int, docs: int, *, words: int = 14, seed: int = 0):
     """Return every query with every document, the documents with a title each."""
     from retrodistill.types import Doc, Pairs
 
     asked = [Doc(f"q{i}", "", text) for i, text in enumerate(texts(queries, words=5, seed=seed))]
-    read = [Doc(f"d{i}", NOUNS[i], text) for i, text in enumerate(texts(docs, seed=seed + 1))]
+    written = texts(docs, words=words, seed=seed + 1)
+    read = [Doc(f"d{i}", NOUNS[i], text) for i, text in enumerate(written)]
     return Pairs.of([q for q in asked for _ in read], read * queries)
 
 

@@ -7,7 +7,7 @@ from retrodistill.inference.devices import (
     has_bfloat16,
     pick_device,
 )
-from retrodistill.inference.loading import loading, without_bars
+from retrodistill.inference.loading import loading, saved_settings, without_bars
 from retrodistill.inference.pairs import pair_tokens
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "pair_tokens",
     "pick_device",
     "run_model",
+    "saved_settings",
     "token_batches",
     "tokenize",
     "without_bars",

@@ -1,7 +1,10 @@
 """Loading of models: without bars, and with errors that say what to do."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from retrodistill.errors import ConfigError
 
@@ -37,13 +40,15 @@ def loading(model: str) -> Iterator[None]:
     """Load a model in the block, without bars.
 
     Raises:
-        ConfigError: it cannot be loaded; the library's reason and the remedy are named.
+        ConfigError: it cannot be loaded, or some of its weights are only in a pickle; the reason
+            and the remedy are named.
 
     """
     from safetensors import SafetensorError
 
     try:
         with without_bars():
+            refuse_pickled_modules(model)
             yield
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else error
@@ -52,3 +57,22 @@ def loading(model: str) -> Iterator[None]:
             "or transformers format with safetensors weights, or a hub id that this machine "
             "can reach or has in its cache."
         ) from error
+
+
+def saved_settings(model: str, file: str) -> Any:
+    """Return a JSON file that was saved with a model; an empty dict if there is none."""
+    from sentence_transformers.util import load_file_path
+
+    path = load_file_path(model, file)
+    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+
+
+def refuse_pickled_modules(model: str) -> None:
+    """Raise ValueError if the weights of a module behind the transformer are only in a pickle."""
+    from sentence_transformers.util import load_file_path
+
+    for folder in filter(None, (part["path"] for part in saved_settings(model, "modules.json"))):
+        if load_file_path(model, "model.safetensors", subfolder=folder):
+            continue
+        if load_file_path(model, "pytorch_model.bin", subfolder=folder):
+            raise ValueError(f"the weights of its module {folder} are only in a pickle")

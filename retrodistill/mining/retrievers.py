@@ -1,7 +1,10 @@
 """First stages: given queries, the best documents of a collection."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
@@ -21,16 +24,38 @@ def bm25(
     if argument:
         raise ConfigError(f"retriever bm25 takes no argument, but got {argument!r}.")
     lexicon = Lexicon(collection.docs.full_texts())
+    return _one_by_one("bm25", lexicon.top, collection, query_ids, k)
+
+
+def lucene(
+    language: str, collection: "Collection", query_ids: Sequence[str], *, k: int, **_: object
+) -> Run:
+    """Return the documents of highest BM25 score in Lucene; the argument is the language."""
+    from retrodistill.lucene import LuceneIndex
+
+    docs = collection.docs
+    index = LuceneIndex(docs, docs.fingerprint, language=language or "en")
+    return _one_by_one("lucene", index.top, collection, query_ids, k)
+
+
+def _one_by_one(
+    name: str,
+    top: Callable[[str, int], tuple[NDArray[np.int64], NDArray[np.float32]]],
+    collection: "Collection",
+    query_ids: Sequence[str],
+    k: int,
+) -> Run:
+    """Return the rows and scores that `top` gives for the text of each query."""
     texts = collection.queries.full_texts(collection.queries.rows(query_ids))
     columns: tuple[list[str], list[str], list[float]] = ([], [], [])
-    with bar("bm25", len(texts)) as advance:
+    with bar(name, len(texts)) as advance:
         for query_id, text in zip(query_ids, texts, strict=True):
-            rows, scores = lexicon.top(text, k)
+            rows, scores = top(text, k)
             columns[0].extend([query_id] * len(rows))
             columns[1].extend(collection.docs.ids(rows))
             columns[2].extend(scores.tolist())
             advance(1)
-    return Run.from_columns(*columns, source="bm25")
+    return Run.from_columns(*columns, source=name)
 
 
 def dense(

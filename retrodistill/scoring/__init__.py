@@ -4,18 +4,22 @@ from retrodistill.arithmetic import average_scores
 from retrodistill.scoring.checking import status, verify_scores
 from retrodistill.scoring.ensembles import store_ensemble
 from retrodistill.scoring.exchange import export_scores, import_scores
+from retrodistill.scoring.executor import execute
 from retrodistill.scoring.filling import (
     compare_candidates,
     read_candidates,
     score_candidates,
     store_scores,
 )
+from retrodistill.scoring.work import fill, verify
 from retrodistill.teachers import load_teacher
 
 __all__ = [
     "average_scores",
     "compare_candidates",
+    "execute",
     "export_scores",
+    "fill",
     "import_scores",
     "load_teacher",
     "read_candidates",
@@ -23,5 +27,6 @@ __all__ = [
     "status",
     "store_ensemble",
     "store_scores",
+    "verify",
     "verify_scores",
 ]

@@ -1,11 +1,13 @@
 """Vectors of a collection's documents, computed once for each model and kept in the cache.
 
-Mining, teaching and indexing with the same encoder share them. They lie in parts that are written
-whole or not at all, so an interrupted computation goes on where it was.
+Mining, teaching and indexing with the same encoder share them. They lie in parts of PART
+documents, each named by a hash of its texts and written whole or not at all: an interrupted
+computation goes on where it was, documents that are added cost only themselves, and one that has
+changed costs its part.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +33,10 @@ def vector_parts(
     with bar("encoding documents", len(docs)) as advance:
         for start in range(0, len(docs), PART):
             rows = np.arange(start, min(start + PART, len(docs)))
-            path = _part(encoder, docs, start)
+            texts = docs.full_texts(rows)
+            path = _part(encoder, texts)
             if not path.exists():
-                vectors = encoder.encode_docs(docs.full_texts(rows))
+                vectors = encoder.encode_docs(texts)
                 bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
                 if len(bad):
                     name = docs[int(rows[bad[0]])].id
@@ -56,12 +59,10 @@ def doc_vectors(encoder: "Encoder", docs: "Texts") -> NDArray[np.float32]:
 
 def cached(encoder: "Encoder", docs: "Texts") -> int:
     """Return how many documents need no encoding any more."""
-    starts = range(0, len(docs), PART)
-    return sum(
-        min(PART, len(docs) - start) for start in starts if _part(encoder, docs, start).exists()
-    )
+    parts = (range(start, min(start + PART, len(docs))) for start in range(0, len(docs), PART))
+    return sum(len(rows) for rows in parts if _part(encoder, docs.full_texts(rows)).exists())
 
 
-def _part(encoder: "Encoder", docs: "Texts", start: int) -> Path:
-    key = digest(encoder.fingerprint, docs.fingerprint)[:32]
-    return cache_folder("vectors") / key / f"{start:012d}.npy"
+def _part(encoder: "Encoder", texts: Sequence[str]) -> Path:
+    name = digest(*(text.encode(errors="surrogatepass") for text in texts))
+    return cache_folder("vectors") / encoder.fingerprint[:32] / f"{name[:32]}.npy"

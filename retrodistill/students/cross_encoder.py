@@ -50,7 +50,7 @@ def load_causal_reranker(model: str, device: "torch.device") -> "CrossEncoder":
     loaded = _load(model, device)
     if not _is_causal(loaded):
         raise ConfigError(
-            f"{model!r} is no causal language model: use the teacher cross-encoder:{model}."
+            f"{model!r} is no ForCausalLM of transformers: use the teacher cross-encoder:{model}."
         )
     body: Any = loaded.transformers_model
     head = body.get_output_embeddings()

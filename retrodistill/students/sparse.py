@@ -7,13 +7,8 @@ import numpy as np
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.inference import loading, pick_device
-from retrodistill.students.late_interaction import (
-    Side,
-    Sides,
-    refuse_pickled_modules,
-    saved_settings,
-)
+from retrodistill.inference import loading, pick_device, saved_settings
+from retrodistill.students.sides import Side, Sides
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +34,6 @@ def load_sparse_encoder(model: str, device: "torch.device") -> "SparseEncoder":
     from sentence_transformers import SparseEncoder
 
     with loading(model):
-        refuse_pickled_modules(model)
         loaded: SparseEncoder = SparseEncoder(
             model,
             device=str(device),

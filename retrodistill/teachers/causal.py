@@ -39,8 +39,8 @@ class CausalTeacher:
     are `yes` and `no`, as the tokenizer reads them right after the prompt, or else the tokens that
     the model itself names (of a bare transformer: those spelt yes and no).
 
-    What is longer than `max_tokens` is cut: the document, and a query at half of what the prompt
-    leaves, never the prompt. Only the logits of the last token are computed, in float32; the
+    Of what is longer than `max_tokens`, the document loses its end, or a query that is more than
+    half of it, never the prompt. Only the logits of the last token are computed, in float32; the
     body runs in `precision`.
     """
 

@@ -69,7 +69,7 @@ class GeneratorTeacher:
         tokenizer = self._model.tokenizer
         before, after = special_tokens(tokenizer)
         if self._model.kind == "causal":
-            self._prompt = Template(tokenizer, template + " {query}", ("doc", "query"),
+            self._prompt = Template(tokenizer, template + " {query}", ("doc", "query"), steady=True,
                                     max_tokens=max_tokens, special=(before, ()))  # fmt: skip
         else:
             self._start = decoder_start(self._model)

@@ -40,9 +40,10 @@ class Template:
 
     Tokenizers do not reach across a space, so the template is taken apart at the spaces before
     its slots, each part is tokenised with its text, and the parts are joined. Slots: `query`, and
-    one or more documents. What is longer than `max_tokens` is cut: the query keeps at most one
-    half of the tokens that the template leaves, the documents share the rest evenly, each losing
-    its end. The template itself, and so what follows a document, is never cut.
+    one or more documents. Of what is longer than `max_tokens`, the documents lose their ends,
+    evenly; a query loses its own only where it is more than half of what the template leaves
+    (if `steady`, then whatever the documents are, so that it is the same with each). The template
+    itself, and so what follows a document, is never cut.
 
     Raises:
         ConfigError: a slot is missing, comes twice, or the template leaves no room for texts.
@@ -57,10 +58,12 @@ class Template:
         *,
         max_tokens: int,
         special: tuple[Sequence[int], Sequence[int]] = ((), ()),
+        steady: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.text = text
         self.special = special
+        self.steady = steady
         self.pieces = self._take_apart(slots)
         fixed = sum(map(len, special)) + sum(piece.fixed for piece in self.pieces)
         self.room = max_tokens - fixed
@@ -91,12 +94,12 @@ class Template:
         if sorted(names) != sorted(slots):
             wanted = " and ".join(f"{{{slot}}}" for slot in slots)
             raise ConfigError(f"a template needs {wanted}, once each, but it is {self.text!r}.")
-        befores, afters = literals[:1], []
+        heads, tails = literals[:1], []
         for literal in literals[1:-1]:
-            afters.append(literal.rstrip(" "))
-            befores.append(literal[len(afters[-1]) :])
-        afters.append(literals[-1])
-        contexts = ["", *("a" + after for after in afters)]
+            tails.append(literal.rstrip(" "))
+            heads.append(literal[len(tails[-1]) :])
+        tails.append(literals[-1])
+        contexts = ["", *("a" + after for after in tails)]
         return [
             Piece(
                 slot=name,
@@ -106,7 +109,7 @@ class Template:
                 head=len(continuation(self.tokenizer, context, [before])[0]),
                 tail=tuple(continuation(self.tokenizer, "a", [after])[0]),
             )
-            for name, context, before, after in zip(names, contexts, befores, afters, strict=False)
+            for name, context, before, after in zip(names, contexts, heads, tails, strict=False)
         ]
 
     def _tokens(self, piece: Piece, texts: Sequence[str]) -> list[list[int]]:
@@ -129,7 +132,9 @@ class Prompts:
             for bank, own in zip(banks, rows, strict=True)
         ])  # fmt: skip
         queries = np.array([piece.slot == "query" for piece in template.pieces])
-        self.parts: Rows = fixed + shares(whole - fixed, queries, template.room)
+        self.parts: Rows = fixed + shares(
+            whole - fixed, queries, template.room, steady=template.steady
+        )
         """Tokens of each piece of each prompt, of shape (pieces, prompts)."""
         self._cut = self.parts < whole
         self.lengths: Rows = self.parts.sum(0) + sum(map(len, template.special))
@@ -150,17 +155,18 @@ class Prompts:
         return [*joined, *end]
 
 
-def shares(sizes: Rows, queries: NDArray[np.bool_], room: int) -> Rows:
+def shares(sizes: Rows, queries: NDArray[np.bool_], room: int, *, steady: bool = False) -> Rows:
     """Return how many tokens of each text are kept, so that those of a prompt fit in `room`.
 
     `sizes` has shape (texts of a prompt, prompts); `queries` tells which of the texts are
-    queries. These keep at most half of the room. Documents share what they leave, and none takes
-    more than its part while another needs its own.
+    queries. These keep half of the room, and, unless `steady`, what the documents do not need.
+    Documents share what is left, and none takes more than its part while another needs its own.
     """
     if queries.all():
         return np.minimum(sizes, room)
-    kept = np.where(queries[:, None], np.minimum(sizes, room // 2), sizes)
     docs = sizes[~queries]
+    free = 0 if steady else room - docs.clip(min=0).sum(0)
+    kept = np.where(queries[:, None], np.minimum(sizes, np.maximum(room // 2, free)), sizes)
     left = room - kept[queries].clip(min=0).sum(0)
     others = docs.clip(min=0).sum(0) - docs.clip(min=0)
     kept[~queries] = np.minimum(docs, np.maximum(left // len(docs), left - others))

@@ -15,6 +15,7 @@ from retrodistill.errors import ConfigError
 from retrodistill.manifest import Manifest, digest_files, new_folder, refuse_existing
 from retrodistill.progress import duration, say
 from retrodistill.training.examples import Schedule, gather
+from retrodistill.training.temperature import teacher_perplexity
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +108,9 @@ def train_student(
         f"{len(candidates):,} queries, {steps:,} steps of {settings.batch_size} queries with "
         f"up to {settings.candidates_per_query} documents."
     )
+    perplexities = {}
+    if scores is not None:
+        perplexities = teacher_perplexity(terms, scores, first=settings.pool + 1)
     started = time.perf_counter()
     history = _fit(task, collate, schedule, steps, settings, checkpoints, resume)
     seconds = time.perf_counter() - started
@@ -128,6 +132,7 @@ def train_student(
                 "steps": steps,
                 "seconds": round(seconds, 1),
                 "dtype": str(task.dtype).removeprefix("torch."),
+                "teacher_perplexity": perplexities,
                 "losses": history,
             },
         ).write(folder)

@@ -7,12 +7,11 @@ from small import save_small_collection
 
 from retrodistill.datasets import Collection, load_collection
 from retrodistill.errors import ConfigError, DataError
-from retrodistill.mining import mine_candidates
+from retrodistill.mining import mine_candidates, reciprocal_ranks
 from retrodistill.mining.fuse import (
     add_positives,
     drop_false_negatives,
     drop_positives,
-    reciprocal_ranks,
     reranked,
 )
 from retrodistill.store.runs import Run

@@ -264,7 +264,8 @@ def test_processes_share_a_store_and_outlive_each_other(
     log.touch()
     command = [sys.executable, "-m", "retrodistill.score", "--data", f"beir:{folder}",
                "--candidates", str(tmp_path / "candidates"), "--shard-pairs", "5",
-               "--teacher", f"shared_teacher:Teacher:{log}", "--out", str(tmp_path / "s")]  # fmt: skip
+               "--teacher", f"shared_teacher:Teacher:{log}",
+               "--out", str(tmp_path / "s")]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     with (tmp_path / "errors").open("w") as errors:
         workers = [

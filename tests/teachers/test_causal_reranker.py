@@ -62,7 +62,7 @@ def test_a_chat_reranker_equals_its_library(
         device="cpu",
         **prompts,
     )
-    pairs = pairs_of(4, 9)
+    pairs = pairs_of(4, 9, words=60)
     expected = peer.predict(texts_of(pairs), batch_size=1)
     teacher = CausalTeacher(
         str(folders["chat"]),
@@ -73,6 +73,10 @@ def test_a_chat_reranker_equals_its_library(
     )
     assert expected.std() > 0.1
     np.testing.assert_allclose(teacher.score(pairs), expected, atol=1e-4)
+    lengths = [
+        len(ids) for ids in peer.tokenizer([doc.full_text for doc in pairs.docs])["input_ids"]
+    ]
+    assert 50 < max(lengths) < 300
 
 
 def test_without_a_chat_template_the_prompt_is_qwens(folders: dict[str, Path]) -> None:

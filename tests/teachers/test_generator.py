@@ -112,7 +112,7 @@ def _ids(folder: Path, text: str) -> list[int]:
 
 
 @pytest.mark.filterwarnings("ignore:this cpu has no bfloat16")
-def test_only_the_querys_logits_are_computed_and_in_float32(folders: dict[str, Path]) -> None:
+def test_only_the_logits_of_the_query_are_computed_and_in_float32(folders: dict[str, Path]) -> None:
     """Gigabytes of logits for the prompt's tokens, or likelihoods rounded to three digits."""
     pairs = pairs_of(3, 5)
     for name in MODELS:

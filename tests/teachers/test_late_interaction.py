@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
-from sentence_transformers.base.modules import Dense, Normalize, Transformer
-from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tiny import WORDS, save_tiny_body
+from tiny_encoders import save_tiny_late_interaction
 from transformers import BertModel
 
 from retrodistill.errors import ConfigError
@@ -39,34 +39,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "mean": {"similarity": "meanmaxsim", "prompts": {"query": "query: "}},
     "not normalised": {"normalise": False, "skip": ["cell"]},
 }
-
-
-def save_tiny_late_interaction(
-    folder: Path,
-    *,
-    skip: list[str] | None = None,
-    prompts: dict[str, str] | None = None,
-    similarity: str = "maxsim",
-    normalise: bool = True,
-    seed: int = 0,
-    **settings: Any,
-) -> Path:
-    """Write a late-interaction model with random weights; `settings` are its transformer's."""
-    body = Transformer(str(save_tiny_body(folder / "body", layers=2, seed=seed)), **settings)
-    body.max_seq_length = 128
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        weight = torch.randn(16, 32)
-    head = Dense(32, 16, bias=False, activation_function=torch.nn.Identity(), init_weight=weight,
-                 module_input_name="token_embeddings")  # fmt: skip
-    modules = [body, head, MultiVectorMask(skiplist_words=skip)]
-    if normalise:
-        modules.append(Normalize(module_input_name="token_embeddings"))
-    model = MultiVectorEncoder(
-        modules=modules, prompts=prompts, similarity_fn_name=similarity, device="cpu"
-    )
-    model.save(str(folder / "model"), create_model_card=False)
-    return folder / "model"
 
 
 def made_pairs(count: int = 300) -> Pairs:

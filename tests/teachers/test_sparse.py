@@ -2,7 +2,6 @@
 
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +14,8 @@ from sentence_transformers.sparse_encoder.modules import (
     SparseStaticEmbedding,
     SpladePooling,
 )
-from tiny import WORDS, save_tiny_body, save_tokenizer
-from transformers import BertConfig, BertForMaskedLM
+from tiny import WORDS, save_tiny_body
+from tiny_encoders import save_sparse, save_tiny_language_model, save_tiny_sparse
 
 from retrodistill.errors import ConfigError
 from retrodistill.students import sparse
@@ -26,41 +25,6 @@ from retrodistill.teachers.sparse import SparseTeacher
 from retrodistill.types import Doc, Pairs, Teacher
 
 
-def save_tiny_language_model(folder: Path, *, seed: int = 0) -> Path:
-    """Write a masked language model with random weights in transformers format."""
-    tokenizer = save_tokenizer(folder)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=256,
-        initializer_range=0.05,
-        pad_token_id=0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        BertForMaskedLM(config).save_pretrained(folder)
-    return folder
-
-
-def save_tiny_sparse(
-    folder: Path,
-    *,
-    pooling: str = "max",
-    activation: str = "relu",
-    prompts: dict[str, str] | None = None,
-    kept: int | None = None,
-    seed: int = 0,
-    **settings: Any,
-) -> Path:
-    """Write a SPLADE model with random weights; `settings` are its transformer's."""
-    path = str(save_tiny_language_model(folder / "body", seed=seed))
-    body = Transformer(path, transformer_task="fill-mask", **settings)
-    return save([body, SpladePooling(pooling, activation)], folder, prompts, kept)
-
-
 def save_two_ways(folder: Path) -> Path:
     """Write a model whose queries get the weights of a table, without a transformer."""
     path = str(save_tiny_language_model(folder / "body"))
@@ -68,7 +32,7 @@ def save_two_ways(folder: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     weights = torch.rand(len(body.tokenizer), generator=generator)
     table = SparseStaticEmbedding(body.tokenizer, weights)
-    return save([Router.for_query_document([table], [body, SpladePooling()])], folder)
+    return save_sparse([Router.for_query_document([table], [body, SpladePooling()])], folder)
 
 
 def save_autoencoder(folder: Path) -> Path:
@@ -77,18 +41,7 @@ def save_autoencoder(folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         wide = SparseAutoEncoder(32, 128, k=20, k_aux=16)
-    return save([body, Pooling(32), wide], folder, kept=9)
-
-
-def save(
-    modules: list[torch.nn.Module],
-    folder: Path,
-    prompts: dict[str, str] | None = None,
-    kept: int | None = None,
-) -> Path:
-    model = SparseEncoder(modules=modules, prompts=prompts, max_active_dims=kept, device="cpu")
-    model.save(str(folder / "model"), create_model_card=False)
-    return folder / "model"
+    return save_sparse([body, Pooling(32), wide], folder, kept=9)
 
 
 MODELS = {

@@ -1,0 +1,57 @@
+"""What one worker does: all of a command's scoring that nobody else holds."""
+
+from typing import TYPE_CHECKING, Any
+
+from retrodistill.config import ScoreConfig, as_dict
+from retrodistill.datasets import load_collection
+from retrodistill.scoring.checking import Verification, verify_scores
+from retrodistill.scoring.filling import compare_candidates, read_candidates, score_candidates
+from retrodistill.teachers import load_teacher
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection
+
+
+def fill(config: ScoreConfig) -> None:
+    """Fill the store at --out with scores, or preferences, of all --candidates.
+
+    Raises:
+        RetrodistillError: what the settings name is not there, or not in order.
+
+    """
+    assert config.candidates is not None
+    collection, teacher = _load(config)
+    candidates = read_candidates(config.candidates)
+    settings: dict[str, Any] = {"shard_pairs": config.shard_pairs, "config": as_dict(config)}
+    if config.preferences:
+        settings["opponents"] = config.opponents
+        compare_candidates(collection, candidates, teacher, config.out, **settings)
+    else:
+        score_candidates(collection, candidates, teacher, config.out, **settings)
+
+
+def verify(config: ScoreConfig) -> Verification:
+    """Score --verify pairs of the store again, and return how far they lie from what it holds.
+
+    Raises:
+        RetrodistillError: what the settings name is not there, or not in order.
+
+    """
+    assert config.verify is not None
+    collection, teacher = _load(config)
+    return verify_scores(collection, teacher, config.out, sample=config.verify)
+
+
+def _load(config: ScoreConfig) -> tuple["Collection", Any]:
+    assert config.data is not None
+    assert config.teacher is not None
+    collection = load_collection(config.data)
+    teacher = load_teacher(
+        config.teacher,
+        collection,
+        options=config.option,
+        max_tokens=config.max_tokens,
+        batch_tokens=config.batch_tokens,
+        precision=config.precision,
+    )
+    return collection, teacher
