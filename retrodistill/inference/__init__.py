@@ -7,6 +7,7 @@ from retrodistill.inference.devices import (
     has_bfloat16,
     pick_device,
 )
+from retrodistill.inference.fingerprints import model_digest
 from retrodistill.inference.loading import loading, saved_settings, without_bars
 from retrodistill.inference.pairs import pair_tokens
 
@@ -16,6 +17,7 @@ __all__ = [
     "body_dtype",
     "has_bfloat16",
     "loading",
+    "model_digest",
     "padded",
     "pair_tokens",
     "pick_device",

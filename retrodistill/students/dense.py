@@ -14,6 +14,7 @@ from retrodistill.errors import ConfigError, DataError
 from retrodistill.inference import (
     body_dtype,
     loading,
+    model_digest,
     padded,
     pick_device,
     run_model,
@@ -33,9 +34,6 @@ WINDOW = 16_384
 
 BAR_FROM = 512
 """Fewer texts than this are encoded without a progress bar."""
-
-FORGOTTEN = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-"""Settings of a body that say where it came from, not what it computes."""
 
 
 def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer":
@@ -179,20 +177,7 @@ def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
 
     It is the same wherever the model lies and on whatever device it is.
     """
-    import torch
-
-    config = _config(model).to_dict()
-    parts: list[str | bytes] = [
-        repr(model),
-        json.dumps({k: v for k, v in config.items() if k not in FORGOTTEN},
-                   sort_keys=True, default=str),
-        json.dumps(sorted(model.tokenizer.get_vocab().items())),
-    ]  # fmt: skip
-    for name, weights in sorted(model.state_dict().items()):
-        values = weights.detach().cpu().contiguous()
-        parts.append(f"{name} {values.dtype} {tuple(values.shape)}")
-        parts.append(values.flatten().view(torch.uint8).numpy().tobytes())
-    return digest(*parts)
+    return model_digest(repr(model), _config(model), model.tokenizer, model)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Language models of transformers: loaded, told apart by their weights, and run in batches."""
 
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +10,13 @@ from numpy.typing import NDArray
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.inference import body_autocast, body_dtype, loading, pick_device
+from retrodistill.inference import (
+    body_autocast,
+    body_dtype,
+    loading,
+    model_digest,
+    pick_device,
+)
 from retrodistill.manifest import digest
 
 if TYPE_CHECKING:
@@ -23,9 +28,6 @@ KINDS: dict[Kind, str] = {
     "seq2seq": "an encoder-decoder",
     "classifier": "a sequence classifier",
 }
-
-FORGOTTEN = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-"""Settings of a model that say where it came from, not what it computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,9 @@ def load_language_model(
     check_length(config, tokenizer, max_tokens)
     device = pick_device()
     dtype = body_dtype(precision, device)
-    fingerprint = digest(_fingerprint(model, tokenizer), str(dtype))
+    fingerprint = digest(
+        model_digest(type(model).__name__, model.config, tokenizer, model), str(dtype)
+    )
     _keep_head_in_float32(model)
     return LanguageModel(kind, model.to(device).eval(), tokenizer, device, dtype, fingerprint)
 
@@ -207,23 +211,6 @@ def padded_rows(
     ids = np.full(real.shape, filler, np.int64)
     ids[real] = np.concatenate([np.asarray(row, np.int64) for row in rows])
     return ids, real.astype(np.int64)
-
-
-def _fingerprint(model: Any, tokenizer: Any) -> str:
-    """Return a hash of a model's weights, settings and vocabulary, wherever it lies."""
-    import torch
-
-    config = {k: v for k, v in model.config.to_dict().items() if k not in FORGOTTEN}
-    parts: list[str | bytes] = [
-        type(model).__name__,
-        json.dumps(config, sort_keys=True, default=str),
-        json.dumps(sorted(tokenizer.get_vocab().items())),
-    ]
-    for name, weights in sorted(model.state_dict().items()):
-        values = weights.detach().cpu().contiguous()
-        parts.append(f"{name} {values.dtype} {tuple(values.shape)}")
-        parts.append(values.flatten().view(torch.uint8).numpy().tobytes())
-    return digest(*parts)
 
 
 def _keep_head_in_float32(model: Any) -> None:
