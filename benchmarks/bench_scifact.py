@@ -7,8 +7,9 @@ Every student starts from all-MiniLM-L6-v2 and sees the same queries (the 809 of
 and TITLES document titles as pseudo-queries, each relevant to its own document), as many steps,
 as many documents a step, and the same candidates. The chain: candidates by BM25 and the
 zero-shot model -> a contrastive student from the labels -> teacher = mean of the z-scores of BM25
-and that student -> distilled students. One JSON line a system, then the paired tests. What is
-finished in --work is not done again.
+and that student -> distilled students, at the teacher temperature at which half of the train
+queries have a perplexity of PERPLEXITY or more over their FIRST best candidates. One JSON line a
+system, then the paired tests. What is finished in --work is not done again.
 """
 
 import argparse
@@ -19,9 +20,8 @@ import random
 import sys
 from pathlib import Path
 
-import numpy as np
-
 import retrodistill as rd
+from retrodistill.arithmetic import calibrated_temperature
 from retrodistill.manifest import Manifest, library_versions
 from retrodistill.mining import reciprocal_ranks
 from retrodistill.searching import search_run
@@ -39,7 +39,8 @@ BUDGET = TrainSettings(
     query_tokens=64,
     doc_tokens=128,
 )
-KL = "student_temperature=0.05,teacher_temperature=1"
+KL = "student_temperature=0.05,teacher_temperature={temperature}"
+PERPLEXITY, FIRST = 3.0, 16
 CONTRASTIVE = "contrastive(temperature=0.05)"
 DISTILLED = {
     "kl + contrastive": f"listwise-kl({KL},squared=false) + {CONTRASTIVE}",
@@ -140,8 +141,10 @@ def main() -> None:
         else:
             runs["teacher (bm25 + contrastive)"] = mean
     objectives = {"contrastive": CONTRASTIVE}
+    temperature = calibrated_temperature(teacher, PERPLEXITY, first=FIRST).temperature
     for name, objective in DISTILLED.items():
         if not options.only or name in options.only:
+            objective = objective.replace("{temperature}", f"{temperature:.3g}")
             objectives[name] = objective
             runs[name] = searched(name, trained(name, objective, teacher))
 
@@ -155,20 +158,9 @@ def main() -> None:
             details = Manifest.read(folder).details
             row |= {"objective": objectives[system["name"]], "budget": budget}
             row |= {"steps": details["steps"], "train_seconds": details["seconds"]}
-            row["perplexity"] = None if system["name"] == "contrastive" else perplexity(teacher)
         print(json.dumps(row | machine))
     for test in report.to_dict()["tests"]:
         print(json.dumps(test))
-
-
-def perplexity(teacher: rd.Run, *, temperature: float = 1.0, first: int = 16) -> float:
-    """Return the median perplexity of the teacher over each query's `first` candidates."""
-    values = []
-    for _, _, scores in teacher.lists():
-        weights = np.exp((scores[:first] - scores[0]) / temperature)
-        p = weights / weights.sum()
-        values.append(float(np.exp(-(p * np.log(p)).sum())))
-    return round(float(np.median(values)), 2)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,7 @@ class RunTeacher:
             query, doc = pairs.queries[pairs.query_rows[first]], pairs.docs[pairs.doc_rows[first]]
             raise DataError(
                 f"the given scores hold none of query {query.id!r} and document {doc.id!r} "
-                f"({len(absent):,} such of {len(ids):,} pairs). Score the run itself: leave "
-                "--candidates away."
+                f"({len(absent):,} such of {len(ids):,} pairs). Give --candidates that they hold."
             )
         scores: NDArray[np.float32] = self.run.table["score"].to_numpy()[self._order[places]]
         return scores
