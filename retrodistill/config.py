@@ -426,7 +426,7 @@ class QuickstartConfig:
     """Settings of `python -m retrodistill.quickstart`."""
 
     data: str = "builtin:pydocs"
-    """Collection with train and test queries."""
+    """Collection with train, dev and test queries."""
 
     model: str | None = None
     """Model to start from (default: all-MiniLM-L6-v2 from its PyPI package)."""

@@ -5,8 +5,8 @@
 From documents to a small, distilled, searchable and measured student, over the documentation of
 the installed Python libraries, starting from all-MiniLM-L6-v2 (six layers):
 
-1. mine candidates by BM25 and the six-layer model, for a few queries with labels (of the train
-   split) and for more without (those of the dev split, as if from a log)
+1. mine candidates by BM25 and the six-layer model: of a few queries with labels (from the train
+   split), and of more without (the dev split plays a query log)
 2. train a cross-encoder teacher on the labels
 3. score the candidates with three teachers (BM25, six layers, cross-encoder), and average them
 4. distil a three-layer student from the scores, and train its twin on the labels alone
@@ -39,10 +39,7 @@ LABELLED = 160
 STEPS = 30
 SCORED = 8
 RERANKED = 6
-LABELS = "contrastive"
-DISTILLED = (
-    "listwise-kl(student_temperature=0.05,teacher_temperature=0.3,squared=false) + contrastive"
-)
+DISTILLED = "listwise-kl-in-batch(teacher_temperature=0.5) + contrastive"
 COLUMNS = ("system", "nDCG@10", "Recall@100", "docs/s", "query ms", "MB")
 EXAMPLE = "read a file line by line"
 
@@ -81,16 +78,14 @@ def quickstart(config: QuickstartConfig) -> None:
     )  # fmt: skip
 
     say("\n3. Scores of three teachers, and their mean")
-    teachers = {
-        spec.partition(":")[0]: rd.load_teacher(spec, collection, max_tokens=TOKENS)
-        for spec in ("bm25", f"bi-encoder:{model}", f"cross-encoder:{teacher}")
-    }
+    specs = ("bm25", f"bi-encoder:{model}", f"cross-encoder:{teacher}")
+    teachers = {s: rd.load_teacher(s, collection, max_tokens=TOKENS) for s in specs}
     scores = mean_of_teachers(collection, candidates, teachers, out / "scores" / "train")
 
-    say("\n4. Two students of three layers: one from the labels, one from the scores")
+    say("\n4. Two students of three layers: one from the labels, one from the scores as well")
     models = {"untrained cut": cut(model, out / "students" / "untrained")}
     for name, objective, lists in (
-        ("contrastive", LABELS, scores.select(labelled.query_ids)),
+        ("contrastive", "contrastive", scores.select(labelled.query_ids)),
         ("distilled", DISTILLED, scores),
     ):
         models[name] = rd.train_student(
@@ -166,8 +161,8 @@ def mean_of_teachers(
 
     shutil.rmtree(out, ignore_errors=True)
     stores = (
-        rd.score_candidates(collection, candidates, teacher, out / name)
-        for name, teacher in teachers.items()
+        rd.score_candidates(collection, candidates, teacher, out / spec.partition(":")[0])
+        for spec, teacher in teachers.items()
     )
     return rd.average_scores([store.run() for store in stores])
 
