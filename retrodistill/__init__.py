@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrodistill.arithmetic import average_scores as average_scores
+    from retrodistill.arithmetic import calibrated_temperature as calibrated_temperature
+    from retrodistill.arithmetic import combine as combine
     from retrodistill.datasets import Collection as Collection
     from retrodistill.datasets import load_collection as load_collection
     from retrodistill.errors import ConfigError as ConfigError
@@ -18,8 +20,13 @@ if TYPE_CHECKING:
     from retrodistill.errors import RetrodistillError as RetrodistillError
     from retrodistill.evaluation import evaluate_runs as evaluate_runs
     from retrodistill.mining import mine_candidates as mine_candidates
+    from retrodistill.scoring import compare_candidates as compare_candidates
+    from retrodistill.scoring import export_scores as export_scores
+    from retrodistill.scoring import import_scores as import_scores
     from retrodistill.scoring import load_teacher as load_teacher
     from retrodistill.scoring import score_candidates as score_candidates
+    from retrodistill.scoring import verify_scores as verify_scores
+    from retrodistill.scoring.audit import audit_teachers as audit_teachers
     from retrodistill.searching import Searcher as Searcher
     from retrodistill.searching import embed_collection as embed_collection
     from retrodistill.store.runs import Run as Run
@@ -35,7 +42,14 @@ _HOMES = {
     "mine_candidates": "retrodistill.mining",
     "load_teacher": "retrodistill.scoring",
     "score_candidates": "retrodistill.scoring",
+    "compare_candidates": "retrodistill.scoring",
+    "verify_scores": "retrodistill.scoring",
+    "import_scores": "retrodistill.scoring",
+    "export_scores": "retrodistill.scoring",
+    "audit_teachers": "retrodistill.scoring.audit",
     "average_scores": "retrodistill.arithmetic",
+    "combine": "retrodistill.arithmetic",
+    "calibrated_temperature": "retrodistill.arithmetic",
     "keep_layers": "retrodistill.students.make",
     "TrainSettings": "retrodistill.training",
     "train_student": "retrodistill.training",
