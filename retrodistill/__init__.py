@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from retrodistill.arithmetic import average_scores as average_scores
     from retrodistill.arithmetic import calibrated_temperature as calibrated_temperature
     from retrodistill.arithmetic import combine as combine
+    from retrodistill.config import TrainSettings as TrainSettings
     from retrodistill.datasets import Collection as Collection
     from retrodistill.datasets import load_collection as load_collection
     from retrodistill.errors import ConfigError as ConfigError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from retrodistill.errors import RetrodistillError as RetrodistillError
     from retrodistill.evaluation import evaluate_runs as evaluate_runs
     from retrodistill.mining import mine_candidates as mine_candidates
+    from retrodistill.recipes import load_recipe as load_recipe
     from retrodistill.scoring import compare_candidates as compare_candidates
     from retrodistill.scoring import export_scores as export_scores
     from retrodistill.scoring import import_scores as import_scores
@@ -30,9 +32,13 @@ if TYPE_CHECKING:
     from retrodistill.searching import Searcher as Searcher
     from retrodistill.searching import embed_collection as embed_collection
     from retrodistill.store.runs import Run as Run
+    from retrodistill.students.choosing import rank_students as rank_students
     from retrodistill.students.dense import DenseEncoder as DenseEncoder
     from retrodistill.students.make import keep_layers as keep_layers
-    from retrodistill.training import TrainSettings as TrainSettings
+    from retrodistill.students.make import narrow as narrow
+    from retrodistill.students.make import prune_vocabulary as prune_vocabulary
+    from retrodistill.students.make import soup as soup
+    from retrodistill.students.make import two_towers as two_towers
     from retrodistill.training import train_student as train_student
 
 _HOMES = {
@@ -51,7 +57,13 @@ _HOMES = {
     "combine": "retrodistill.arithmetic",
     "calibrated_temperature": "retrodistill.arithmetic",
     "keep_layers": "retrodistill.students.make",
-    "TrainSettings": "retrodistill.training",
+    "narrow": "retrodistill.students.make",
+    "prune_vocabulary": "retrodistill.students.make",
+    "two_towers": "retrodistill.students.make",
+    "soup": "retrodistill.students.make",
+    "rank_students": "retrodistill.students.choosing",
+    "load_recipe": "retrodistill.recipes",
+    "TrainSettings": "retrodistill.config",
     "train_student": "retrodistill.training",
     "DenseEncoder": "retrodistill.students.dense",
     "embed_collection": "retrodistill.searching",

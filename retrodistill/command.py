@@ -21,6 +21,7 @@ from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin,
 
 from retrodistill.config import as_dict
 from retrodistill.errors import ConfigError, RetrodistillError
+from retrodistill.recipes import load_recipe
 
 Config = TypeVar("Config")
 
@@ -89,6 +90,8 @@ def parse(config_class: type[Config], words: Sequence[str], verb: str, about: st
         raise ConfigError(_unknown(unknown[0].split("=")[0], fields, flag=True))
     settings = {**_read_yaml(known.config, config_class, fields)} if known.config else {}
     settings |= {name: getattr(known, name) for name in fields if hasattr(known, name)}
+    if "recipe" in fields and settings.get("recipe"):
+        settings = {**load_recipe(str(settings["recipe"])).settings, **settings}
     absent = [name for name in fields if name not in settings and _required(fields[name])]
     if absent:
         flags = ", ".join(_flag(name) for name in absent)
@@ -115,7 +118,7 @@ def _parser(
         add_help=False,
     )
     hints, texts = get_type_hints(config_class), _help_texts(config_class)
-    for name, item in fields.items():
+    for name, item in sorted(fields.items(), key=lambda pair: not _required(pair[1])):
         default = "" if _required(item) or item.default in (None, ()) else f" [{item.default}]"
         text = (texts.get(name, "") + default).replace("%", "%%")
         if item.metadata.get("positional"):
@@ -131,6 +134,8 @@ def _parser(
             options |= {"type": hint, "metavar": getattr(hint, "__name__", "value").upper()}
         if many:
             options["action"] = "append"
+        if many and hint is int:
+            options |= {"type": str, "metavar": "INT,INT"}
         parser.add_argument(_flag(name), dest=name, **options)
     parser.add_argument("--config", default=None, type=Path, metavar="FILE.yaml",
                         help="Settings to start from; flags override them.")  # fmt: skip
@@ -169,6 +174,8 @@ def _as_declared(value: Any, hint: Any, name: str) -> Any:
         return None
     if many:
         parts = value if isinstance(value, list) else [value]
+        if plain is int:  # 0,2,5 as well as one by one
+            parts = [number for part in parts for number in str(part).split(",")]
         return tuple(_as_declared(part, plain, name) for part in parts)
     if get_origin(plain) is Literal:
         if value not in get_args(plain):
@@ -218,11 +225,12 @@ def _unknown(name: str, fields: Mapping[str, Any], *, flag: bool) -> str:
 
 
 def _help_texts(config_class: type) -> dict[str, str]:
-    """Return the string that stands below each field of a dataclass."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(config_class))).body[0].body  # type: ignore[attr-defined]
+    """Return the string that stands below each field of a dataclass and of its bases."""
     texts = {}
-    for field, below in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-            if isinstance(field.target, ast.Name) and isinstance(below.value, ast.Constant):
-                texts[field.target.id] = " ".join(str(below.value.value).split())
+    for part in config_class.__mro__[-2::-1]:
+        body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body  # type: ignore[attr-defined]
+        for field, below in pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                if isinstance(field.target, ast.Name) and isinstance(below.value, ast.Constant):
+                    texts[field.target.id] = " ".join(str(below.value.value).split())
     return texts

@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -18,22 +18,38 @@ SIGNALS = {
     "teacher_scores": "B N",
     "mask": "B N",
     "labels": "B N",
+    "log_weights": "B N",
+    "pair_scores": "B N",
+    "preferences": "B N N",
+    "preference_mask": "B N N",
     "batch_scores": "B M",
+    "batch_own": "B M",
     "batch_labels": "B M",
     "batch_mask": "B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
-    "teacher_query_vectors": "B D",
-    "teacher_doc_vectors": "M D",
+    "matched_query_vectors": "B T",
+    "matched_doc_vectors": "M T",
+    "teacher_query_vectors": "B T",
+    "teacher_doc_vectors": "M T",
+    "queue_vectors": "Q T",
 }
 """The vocabulary: every signal that a batch can carry, and its shape.
 
-`student_scores`, `teacher_scores`: scores of a query's own candidates, the positive first.
-`mask`: which of them are real, not padding. `labels`: which of them are relevant.
-`batch_scores`: the student's scores of every distinct document of the batch.
-`batch_labels`, `batch_mask`: which of those are relevant, and which may be compared at all.
-`query_vectors`, `doc_vectors`: the student's vectors of the batch's queries and distinct documents;
-`teacher_...`: those of the model that was named for them.
+Lists, one a query. `student_scores`, `teacher_scores`: scores of its own candidates, the positive
+first. `mask`: which of them are real, not padding. `labels`: which of them are relevant.
+`log_weights`: what a drawn candidate stands for, as the logarithm of a weight. `pair_scores`: the
+scores of a head that sees both vectors. `preferences`: a teacher's log p(i is better than j), in
+nats, where `preference_mask` says that it compared them.
+
+The batch. `batch_scores`: the student's scores of every distinct document of the batch.
+`batch_own`: which of those are candidates of the query itself. `batch_labels`, `batch_mask`: which
+are relevant, and which may be compared at all.
+
+Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
+documents. `teacher_...`: those of the model that was named for them; `matched_...`: the student's
+in that model's space, through a learned projection where it has another dimension.
+`queue_vectors`: the teacher's vectors of other documents.
 """
 
 _TERM = re.compile(
@@ -115,7 +131,24 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
     return tuple(terms)
 
 
-def bind(terms: tuple[LossTerm, ...]) -> Callable[[Signals], dict[str, Tensor]]:
+INPUTS = {
+    "teacher_scores": "--scores",
+    "log_weights": "--scores",
+    "preferences": "--preferences",
+    "teacher_doc_vectors": "--vectors",
+    "labels": "labels",
+    "batch_labels": "labels",
+}
+"""What has to be given for a signal: a flag of `train`, or labels in the split."""
+
+
+def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
+    """Return what an objective needs to be given, each once."""
+    signals = [signal for term in terms for signal in term.signals]
+    return tuple(dict.fromkeys(INPUTS[signal] for signal in signals if signal in INPUTS))
+
+
+def bind(terms: Sequence[LossTerm]) -> Callable[[Signals], dict[str, Tensor]]:
     """Return a function from signals to the weighted value of each term, by name.
 
     A loss asks for a signal by naming a parameter after it, as a pytest test asks for a fixture.
@@ -150,9 +183,9 @@ def _settings(text: str) -> dict[str, Any]:
         try:
             settings[name] = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
         except (ValueError, SyntaxError):
-            raise ConfigError(f"loss setting {part!r} must read name=number.") from None
-        if not equals:
-            raise ConfigError(f"loss setting {part!r} must read name=number.")
+            settings[name] = value
+        if not (equals and value):
+            raise ConfigError(f"loss setting {part!r} must read name=value.")
     return settings
 
 
@@ -168,9 +201,14 @@ def _checked(term: LossTerm, settings: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"loss {term.name!r} has no setting {name!r}.{hint} It has: {', '.join(known)}."
             )
-        if isinstance(value, bool) != isinstance(known[name], bool):
+        if _kind(value) is not _kind(known[name]):
             raise ConfigError(f"{term.name}: {name} must be like {known[name]!r}, not {value!r}.")
         if name.endswith("temperature") and not value > 0:
             raise ConfigError(f"{term.name}: {name} must be above 0, but it is {value!r}.")
         checked[name] = type(known[name])(value)
     return checked
+
+
+def _kind(value: Any) -> type:
+    """Return bool, str, or float for any other number."""
+    return type(value) if isinstance(value, (bool, str)) else float

@@ -3,20 +3,27 @@
     python -m retrodistill.train --data beir:scifact --scores scores/ce \\
         --student MODEL --objective "listwise-kl + 0.1*contrastive" --out students/kl
 
+    python -m retrodistill.train --list
+    python -m retrodistill.train --recipe simlm-kd --data ... --scores ... --student ... --out ...
+
 The result is a plain sentence-transformers folder. With --save-steps, a killed training goes
-on where it was with --resume.
+on where it was with --resume. --list shows the recipes: published methods as settings, which
+flags override.
 """
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 
 from retrodistill.command import run
-from retrodistill.config import TrainConfig, as_dict
+from retrodistill.config import TrainConfig
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status (0 done, 2 a mistake of the user)."""
+    words = sys.argv[1:] if words is None else words
+    if "--list" in words:
+        print_recipes()
+        return 0
     return run(TrainConfig, train, verb="train", about=__doc__, words=words)
 
 
@@ -24,31 +31,44 @@ def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
     from retrodistill.datasets import load_collection
     from retrodistill.store.runs import Run
+    from retrodistill.store.scores import PreferenceStore
     from retrodistill.students.dense import DenseEncoder
-    from retrodistill.students.make import parse_layers
-    from retrodistill.training import TrainSettings, train_student
+    from retrodistill.training import train_student
+    from retrodistill.training.card import teachers_of
 
-    shared = {item.name for item in dataclasses.fields(TrainSettings)} - {"keep_layers"}
-    settings = TrainSettings(
-        keep_layers=parse_layers(config.keep_layers) if config.keep_layers else (),
-        **{name: getattr(config, name) for name in shared},
-    )
+    vectors = None
+    if config.vectors:
+        vectors = DenseEncoder(config.vectors, precision=config.precision)
     out = train_student(
         load_collection(config.data),
         config.student,
         config.out,
         scores=Run.read(config.scores) if config.scores else None,
-        vectors=DenseEncoder(config.vectors, precision=config.precision)
-        if config.vectors
-        else None,
+        preferences=PreferenceStore.open(config.preferences) if config.preferences else None,
+        vectors=vectors,
         split=config.split,
-        objective=config.objective,
-        settings=settings,
+        settings=config,
+        teachers=teachers_of(config.scores) if config.scores else (),
         resume=config.resume,
         overwrite=config.overwrite,
-        config=as_dict(config),
     )
     print(out)
+
+
+def print_recipes() -> None:
+    """Print every recipe, what it needs, and its source."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from retrodistill.objective import inputs_of, parse_objective
+    from retrodistill.recipes import load_recipe, recipe_names
+
+    table = Table("recipe", "needs", "what it is", "source")
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        needs = inputs_of(parse_objective(recipe.settings["objective"]))
+        table.add_row(name, ", ".join(needs) or "nothing", recipe.about, recipe.source)
+    Console().print(table)
 
 
 if __name__ == "__main__":

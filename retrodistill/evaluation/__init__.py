@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrodistill.arithmetic.metrics import PerQuery, evaluate, parse_metrics
 from retrodistill.errors import DataError
-from retrodistill.evaluation.metrics import PerQuery, evaluate, parse_metrics
 from retrodistill.evaluation.significance import Comparison, Test, compare
 from retrodistill.manifest import write_atomically
 from retrodistill.types import Qrels

@@ -1,11 +1,17 @@
 """Losses over the list of candidates of one query."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from retrodistill.errors import DataError
-
-LOWEST = float("-inf")
+from retrodistill.errors import ConfigError
+from retrodistill.losses.lists import (
+    best_first,
+    binary_kl,
+    kl_terms,
+    masked_log_softmax,
+    real_lists,
+)
 
 
 def listwise_kl(
@@ -30,84 +36,196 @@ def listwise_kl(
     Source: Hinton et al. 2015, arXiv:1503.02531, for the temperature and its square.
 
     """
-    keep = _lists(mask, "listwise_kl")
-    student = _log_softmax(student_scores / student_temperature, mask)
-    teacher = _log_softmax(teacher_scores / teacher_temperature, mask)
-    gap = (teacher - student).masked_fill(~mask, 0.0)
-    loss = (teacher.exp() * gap).sum(-1)[keep].mean()
+    keep = real_lists(mask, "listwise_kl")
+    student = masked_log_softmax(student_scores / student_temperature, mask)
+    teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
+    loss = kl_terms(teacher, student, mask).sum(-1)[keep].mean()
     return loss * student_temperature**2 if squared else loss
 
 
-def listwise_kl_in_batch(
+def top_k_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
-    batch_scores: Float[Tensor, "B M"],
-    batch_mask: Bool[Tensor, "B M"],
     *,
-    student_temperature: float = 0.05,
+    k: int = 4,
+    factor: float = 2.0,
+    student_temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
+    squared: bool = True,
+) -> Float[Tensor, ""]:
+    """KL(teacher || student) in which the teacher's `k` best candidates count `factor` times.
+
+    sum over candidates i of w_i (p_i ln(p_i / q_i) - p_i + q_i), with p and q as in
+    `listwise_kl`, w = `factor` for the teacher's k best and 1 for the others. Each term is 0 at
+    p_i = q_i and positive elsewhere, so the loss is never negative and 0 only at the teacher,
+    whatever the weights; weighting the plain terms p ln(p / q) would allow negative values and
+    draw the student away from the teacher. With a factor of 1 it is `listwise_kl`.
+
+    In nats, averaged over the queries that have two real candidates; `squared` as there. Of two
+    candidates that the teacher scores alike, the earlier in the list is the better.
+
+    Raises:
+        DataError: no query has two real candidates.
+        ConfigError: `k` is below 1, or `factor` is not above 0.
+
+    Source: the amplification of the top k has no settled definition; this one is this
+    package's own, a weighted generalised KL (Csiszar's I-divergence).
+
+    """
+    if k < 1:
+        raise ConfigError(f"top_k_kl: k must be at least 1, but it is {k}.")
+    if not factor > 0:
+        raise ConfigError(f"top_k_kl: factor must be above 0, but it is {factor}.")
+    keep = real_lists(mask, "top_k_kl")
+    student = masked_log_softmax(student_scores / student_temperature, mask)
+    teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
+    terms = kl_terms(teacher, student, mask) - teacher.exp() + student.exp()
+    top = best_first(teacher_scores, mask).argsort(-1) < k
+    loss = torch.where(top, factor * terms, terms).sum(-1)[keep].mean()
+    return loss * student_temperature**2 if squared else loss
+
+
+def standardised_kl(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    *,
+    student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) where the student's softmax runs over the whole batch.
+    """KL(teacher || student) of scores brought to mean 0 and deviation 1 in each list.
 
-    The teacher spreads its probability over the query's own candidates and gives none to the
-    other documents of the batch; the student has to keep those down as well. So a short list
-    carries the signal of in-batch negatives that `listwise_kl` lacks. In nats, averaged over
-    the queries with two real candidates; 0 only where the student gives the rest of the batch
-    nothing. There is no factor of the temperature squared, as in a contrastive loss.
+    Mean and (population) standard deviation run over the list's real candidates; the softmaxes
+    are then those of `listwise_kl`. The student takes over the proportions of the teacher's
+    scores, not their scale: adding a constant to either side of a list, or multiplying it by a
+    positive number, changes nothing. What that gives up is the teacher's confidence: a list of
+    which it is sure and one of which it is not look alike. A list of equal scores is uniform.
+
+    In nats, averaged over the queries with three real candidates: of two, one stands at 1 and
+    the other at -1, whatever the scores, so there is nothing to learn from. Temperatures are
+    those of standardised scores, near 1, and there is no factor of their square.
+
+    Raises:
+        DataError: no query has three real candidates.
+
+    Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation",
+    arXiv:2403.01427 (from its abstract; there is no weight of the method's own here).
+
+    """
+    keep = real_lists(mask, "standardised_kl", least=3)
+    student = masked_log_softmax(_standardised(student_scores, mask) / student_temperature, mask)
+    teacher = masked_log_softmax(_standardised(teacher_scores, mask) / teacher_temperature, mask)
+    return kl_terms(teacher, student, mask).sum(-1)[keep].mean()
+
+
+def sampled_kl(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    log_weights: Float[Tensor, "B N"],
+    *,
+    student_temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
+    squared: bool = True,
+) -> Float[Tensor, ""]:
+    """KL(teacher || student) over a long list of which only a sample is at hand.
+
+    Candidate i stands for exp(`log_weights`_i) candidates: that logarithm is added to its
+    score, after the temperature, on both sides, and the rest is `listwise_kl`. A candidate that
+    is always kept has the weight 1 (logarithm 0); one of m drawn, with replacement, from the
+    rest with probabilities r has 1 / (m r_i). Then both sums of exponentials are unbiased
+    estimates of those over the whole list, and the loss tends to the whole list's as m grows.
+    Without the weights, a student learns that the list ends where the sample does.
+
+    In nats, averaged over the queries that have two real candidates; `squared` as there.
 
     Raises:
         DataError: no query has two real candidates.
 
-    Source: the soft form of the in-batch targets of M3-Embedding, Chen et al. 2024,
-    arXiv:2402.03216.
+    Source: Anshumann et al. 2025, "Sparse Logit Sampling: Accelerating Knowledge Distillation
+    in LLMs", arXiv:2503.16870 (from its abstract): the idea, for lists of candidates.
 
     """
-    keep = _lists(mask, "listwise_kl_in_batch")
-    total = (batch_scores / student_temperature).masked_fill(~batch_mask, LOWEST).logsumexp(-1)
-    student = student_scores / student_temperature - total[:, None]
-    teacher = _log_softmax(teacher_scores / teacher_temperature, mask)
-    gap = (teacher - student).masked_fill(~mask, 0.0)
-    return (teacher.exp() * gap).sum(-1)[keep].mean()
+    keep = real_lists(mask, "sampled_kl")
+    student = masked_log_softmax(student_scores / student_temperature + log_weights, mask)
+    teacher = masked_log_softmax(teacher_scores / teacher_temperature + log_weights, mask)
+    loss = kl_terms(teacher, student, mask).sum(-1)[keep].mean()
+    return loss * student_temperature**2 if squared else loss
 
 
-def in_batch_kl(
-    batch_scores: Float[Tensor, "B M"],
-    teacher_query_vectors: Float[Tensor, "B D"],
-    teacher_doc_vectors: Float[Tensor, "M D"],
+def fused_kl(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    labels: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 0.05,
-    teacher_temperature: float = 0.05,
+    student_temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) over all documents of the batch; the teacher is a bi-encoder.
+    """Trust the teacher of a query as far as it trusts the query's labels.
 
-    Its inner products come from stored vectors, so that every query of the batch has a score of
-    every document at no cost: long lists, in which a relevant document of another query is no
-    plain negative. In nats, averaged over queries, without a factor of the temperature squared.
+    a KL(teacher || student) + (1 - a) CE(labels, student), where `a` is the probability that
+    the teacher gives to the labelled candidates together. Where it finds them, the student
+    learns its whole distribution; where it does not, the student learns the labels. CE is the
+    mean of -ln q_i over the labelled candidates, so several of them are to share q evenly. A
+    query without a labelled candidate has a = 1.
 
-    Source: Lin, Yang and Lin 2021, "In-Batch Negatives for Knowledge Distillation with
-    Tightly-Coupled Teachers for Dense Retrieval" (TCT-ColBERT), whose teacher is a ColBERT.
+    In nats, averaged over the queries that have two real candidates, without a factor of the
+    temperature squared, which would shrink the one term and not the other.
+
+    Raises:
+        DataError: no query has two real candidates.
+
+    Source: the sum of both terms is Hinton et al. 2015, arXiv:1503.02531; its weight for each
+    query is this package's own.
 
     """
-    student = (batch_scores / student_temperature).log_softmax(-1)
-    scores = teacher_query_vectors @ teacher_doc_vectors.T
-    teacher = (scores / teacher_temperature).log_softmax(-1)
-    return (teacher.exp() * (teacher - student)).sum(-1).mean()
+    keep = real_lists(mask, "fused_kl")
+    positive = labels & mask
+    student = masked_log_softmax(student_scores / student_temperature, mask)
+    teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
+    trust = teacher.exp().masked_fill(~positive, 0.0).sum(-1)
+    trust = torch.where(positive.any(-1), trust, 1.0)
+    distilled = kl_terms(teacher, student, mask).sum(-1)
+    labelled = -student.masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1).clamp(min=1)
+    return (trust * distilled + (1.0 - trust) * labelled)[keep].mean()
 
 
-def _lists(mask: Bool[Tensor, "B N"], loss: str) -> Bool[Tensor, " B"]:
-    """Tell which queries have a list: two real candidates at least."""
-    keep = mask.sum(-1) >= 2
-    if not keep.any():
-        raise DataError(
-            f"{loss} needs two real candidates for at least one query, "
-            f"but the mask of shape {tuple(mask.shape)} leaves none. "
-            "Mine more candidates, or raise --candidates-per-query."
-        )
-    return keep
+def one_vs_rest(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    *,
+    student_temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
+) -> Float[Tensor, ""]:
+    """KL(teacher || student) of each candidate alone: relevant, or not.
+
+    The probability of relevance is the logistic function of the score over its side's
+    temperature. So the student learns scores that mean the same for every query, and a list
+    without a relevant candidate teaches that there is none, which a softmax cannot say. It asks
+    for a calibrated teacher: adding a constant to its scores does change the loss.
+
+    In nats, averaged over all real candidates of the batch, so a query with more candidates
+    weighs more.
+
+    Raises:
+        DataError: no query has a real candidate.
+
+    Source: Yang et al. 2023, "Multi-Label Knowledge Distillation", arXiv:2308.06453 (from its
+    abstract), for the split into binary problems.
+
+    """
+    real_lists(mask, "one_vs_rest", least=1)
+    teacher = (teacher_scores / teacher_temperature).sigmoid()
+    return binary_kl(student_scores / student_temperature, teacher)[mask].mean()
 
 
-def _log_softmax(scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    """Return log-probabilities over the real candidates; 0 for every entry of an empty row."""
-    empty = ~mask.any(-1, keepdim=True)
-    return scores.masked_fill(~mask & ~empty, LOWEST).log_softmax(-1).masked_fill(empty, 0.0)
+def _standardised(scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Return scores of mean 0 and deviation 1 over the real candidates; equal ones become 0."""
+    count = mask.sum(-1, keepdim=True).clamp(min=1)
+    mean = scores.masked_fill(~mask, 0.0).sum(-1, keepdim=True) / count
+    centred = (scores - mean).masked_fill(~mask, 0.0)
+    variance = centred.square().sum(-1, keepdim=True) / count
+    return centred / torch.where(variance > 0, variance, 1.0).sqrt()

@@ -7,7 +7,7 @@ measuring fit each other without converters.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -51,6 +51,9 @@ class Run:
     """
 
     table: pa.Table
+
+    scale: str = "unknown"
+    """What the scores are, a name of `retrodistill.types.SCALES`; a score store knows it."""
 
     @classmethod
     def from_columns(
@@ -116,7 +119,8 @@ class Run:
                 )
             return run
         if manifest.kind == "scores":
-            return cls._of_table(current_rows(folder, SCORES), source=str(folder))
+            run = cls._of_table(current_rows(folder, SCORES), source=str(folder))
+            return replace(run, scale=str(manifest.details.get("scale", run.scale)))
         raise DataError(f"{folder} holds a {manifest.kind}, but a run or a score store was wanted.")
 
     @classmethod
@@ -234,12 +238,13 @@ class Run:
         """Return the run of each query's `k` best documents."""
         starts, lengths = self._queries[1][:-1], self.list_sizes
         ranks = np.arange(len(self)) - np.repeat(starts, lengths)
-        return Run(self.table.filter(pa.array(ranks < k)))
+        return replace(self, table=self.table.filter(pa.array(ranks < k)))
 
     def select(self, query_ids: Iterable[str]) -> "Run":
         """Return the run of these queries only, in this run's order; absent ones stay absent."""
         wanted = pa.array(list(query_ids), pa.string())
-        return Run(self.table.filter(pc.is_in(self.table["query_id"], value_set=wanted)))
+        table = self.table.filter(pc.is_in(self.table["query_id"], value_set=wanted))
+        return replace(self, table=table)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.inference import (
+    Tokens,
     body_dtype,
     loading,
     model_digest,
@@ -24,6 +25,7 @@ from retrodistill.inference import (
 )
 from retrodistill.manifest import digest
 from retrodistill.progress import bar
+from retrodistill.students.routes import SIDES, Side, embedding_dimension, side_modules
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +77,8 @@ class DenseEncoder:
     Each distinct text is tokenised and encoded once, in batches of `batch_tokens` padded tokens
     of similar length. The body runs in `precision`; pooling, what follows it, and the vectors are
     float32. `max_tokens` cuts the end of longer texts (default: the model's own limit). A model
-    that is given as an object is used where it is, and left as it was.
+    that is given as an object is used where it is, and left as it was. Queries and documents may
+    take two ways through it, as in `retrodistill.students.forms.two_towers`.
 
     Raises:
         ConfigError: the model cannot be loaded, or `max_tokens` is more than it can read.
@@ -105,33 +108,32 @@ class DenseEncoder:
         self.batch_tokens = batch_tokens
         self.dtype = body_dtype(precision, self.model.device)
         self.dimension = int(self.model.get_embedding_dimension() or 0)
-        self._query_prompt, self._doc_prompt = side_prompts(self.model)
-        self._query_tokens, self._doc_tokens = _limits(self.model, max_tokens)
+        self._ways = {side: _way(self.model, side) for side in SIDES}
+        self._prompts = dict(zip(SIDES, side_prompts(self.model), strict=True))
+        self._tokens = _limits(self.model, max_tokens)
         self.fingerprint = digest(
             fingerprint(self.model),
-            json.dumps([self._query_prompt, self._doc_prompt, self._query_tokens,
-                        self._doc_tokens, str(self.dtype)]),
-        )  # fmt: skip
+            json.dumps([*self._prompts.values(), *self._tokens.values(), str(self.dtype)]),
+        )
 
     @property
     def normalised(self) -> bool:
         """Whether all vectors have length 1, so that inner products are cosines."""
         from sentence_transformers.base.modules import Normalize
 
-        return isinstance(self.model[-1], Normalize)
+        return all(isinstance(way[-1], Normalize) for way in self._ways.values())
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimension)."""
-        return self._encode(texts, self._query_prompt, self._query_tokens)
+        return self._encode(texts, "query")
 
     def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimension)."""
-        return self._encode(texts, self._doc_prompt, self._doc_tokens)
+        return self._encode(texts, "document")
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return how many tokens the model reads of each document, after the cut."""
-        prompted = [self._doc_prompt + text for text in texts]
-        rows = tokenize(self.model.tokenizer, prompted, max_tokens=self._doc_tokens)
+        rows = self._tokenized(texts, "document")
         return np.array([len(row["input_ids"]) for row in rows], np.int64)
 
     def save(self, folder: Path) -> None:
@@ -139,7 +141,7 @@ class DenseEncoder:
         with without_bars():
             self.model.save(str(folder), safe_serialization=True)
 
-    def _encode(self, texts: Sequence[str], prompt: str, max_tokens: int) -> NDArray[np.float32]:
+    def _encode(self, texts: Sequence[str], side: Side) -> NDArray[np.float32]:
         import torch
 
         if isinstance(texts, str):
@@ -153,23 +155,28 @@ class DenseEncoder:
         with shown as advance, evaluating(self.model), torch.inference_mode():
             for start in range(0, len(distinct), WINDOW):
                 window = distinct[start : start + WINDOW]
-                for batch, found in self._batches(window, prompt, max_tokens):
+                for batch, found in self._batches(window, side):
                     vectors[start + batch] = found[:, : self.dimension].float().cpu().numpy()
                     advance(len(batch))
         return vectors if len(distinct) == len(texts) else vectors[rows]
 
     def _batches(
-        self, texts: Sequence[str], prompt: str, max_tokens: int
+        self, texts: Sequence[str], side: Side
     ) -> Iterator[tuple[NDArray[np.int64], "torch.Tensor"]]:
         """Yield places of texts and their vectors, longest texts first."""
-        tokenizer, device = self.model.tokenizer, self.model.device
-        tokens = tokenize(tokenizer, [prompt + text for text in texts], max_tokens=max_tokens)
+        way, prompt, device = self._ways[side], self._prompts[side], self.model.device
+        tokens = self._tokenized(texts, side)
         lengths = [len(row["input_ids"]) for row in tokens]
         # Some poolings leave the prompt out, and need to know how long it is.
-        beside = {"prompt_length": _prompt_length(tokenizer, prompt)} if prompt else {}
+        beside = {"prompt_length": _prompt_length(way[0].tokenizer, prompt)} if prompt else {}
         for batch in token_batches(lengths, self.batch_tokens):
-            features = padded(tokenizer, [tokens[row] for row in batch], device) | beside
-            yield batch, run_model(self.model, features, self.dtype)["sentence_embedding"]
+            features = padded(way[0].tokenizer, [tokens[row] for row in batch], device) | beside
+            yield batch, run_model(way, features, self.dtype)["sentence_embedding"]
+
+    def _tokenized(self, texts: Sequence[str], side: Side) -> list[Tokens]:
+        """Return the tokens of a side's texts, behind its prompt and cut at its limit."""
+        prompted = [self._prompts[side] + text for text in texts]
+        return tokenize(self._ways[side][0].tokenizer, prompted, max_tokens=self._tokens[side])
 
 
 def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
@@ -177,7 +184,15 @@ def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
 
     It is the same wherever the model lies and on whatever device it is.
     """
-    return model_digest(repr(model), _config(model), model.tokenizer, model)
+    from sentence_transformers.base.modules import Transformer
+
+    whole = model_digest(repr(model), _config(model), model.tokenizer, model)
+    bodies = [part for part in model.modules() if isinstance(part, Transformer)]
+    if len(bodies) < 2:
+        return whole
+    return digest(
+        whole, *(model_digest(repr(part), part.config, part.tokenizer, part) for part in bodies)
+    )
 
 
 @contextmanager
@@ -193,32 +208,50 @@ def evaluating(model: "torch.nn.Module") -> Iterator[None]:
 
 
 def _check(model: "SentenceTransformer") -> None:
-    """Raise ConfigError unless the model is a transformer that reads text."""
+    """Raise ConfigError unless both sides are transformers that read text, of one dimension."""
     from sentence_transformers.base.modules import Transformer
 
-    if not isinstance(model[0], Transformer) or "text" not in model[0].modalities:
+    ways = {side: side_modules(model, side) for side in SIDES}
+    for first, *_ in ways.values():
+        if not isinstance(first, Transformer) or "text" not in first.modalities:
+            raise ConfigError(
+                f"a bi-encoder must start with a transformer that reads text, but this one starts "
+                f"with {type(first).__name__}. Use another model."
+            )
+    query, doc = (embedding_dimension(way) for way in ways.values())
+    if query != doc:
         raise ConfigError(
-            f"a bi-encoder must start with a transformer that reads text, but this one starts "
-            f"with {type(model[0]).__name__}. Use another model."
+            f"queries have {query} dimensions and documents {doc}, but they are compared with each "
+            "other. Give a model whose routes end in equally many."
         )
 
 
-def _limits(model: "SentenceTransformer", max_tokens: int | None) -> tuple[int, int]:
+def _way(model: "SentenceTransformer", side: Side) -> "torch.nn.Sequential":
+    """Return what a side's texts pass, as one module that shares the model's parts."""
+    from torch.nn import Sequential
+
+    return Sequential(*side_modules(model, side))
+
+
+def _limits(model: "SentenceTransformer", max_tokens: int | None) -> dict[Side, int]:
     """Return the longest query and the longest document, in tokens.
 
     Raises:
         ConfigError: `max_tokens` is more than the model has positions for.
 
     """
-    positions = getattr(_config(model), "max_position_embeddings", None) or 1 << 20
-    if max_tokens is not None and max_tokens > positions:
-        raise ConfigError(
-            f"--max-tokens {max_tokens} is more than this model can read: {positions} tokens."
-        )
-    body: Any = model[0]
-    own = min(model.max_seq_length or positions, positions)
-    sides = (body.query_length or own, body.document_length or own)
-    return sides if max_tokens is None else (max_tokens, max_tokens)
+    limits: dict[Side, int] = {}
+    for side in SIDES:
+        body = side_modules(model, side)[0]
+        positions = getattr(body.config, "max_position_embeddings", None) or 1 << 20
+        if max_tokens is not None and max_tokens > positions:
+            raise ConfigError(
+                f"--max-tokens {max_tokens} is more than this model can read: {positions} tokens."
+            )
+        side_length = body.query_length if side == "query" else body.document_length
+        own = side_length or min(body.max_seq_length or positions, positions)
+        limits[side] = own if max_tokens is None else max_tokens
+    return limits
 
 
 def _config(model: "SentenceTransformer | CrossEncoder") -> Any:

@@ -69,7 +69,7 @@ class LateInteractionEncoder:
     """A late-interaction model that gives token vectors, batch by batch.
 
     The limits, prompts and number types are those of `Sides`. Each text is encoded as often as it
-    is given.
+    is given. A model that comes as an object is used where it is, in evaluation mode.
 
     Raises:
         ConfigError: the model cannot be loaded, or is no late-interaction model.
@@ -81,13 +81,15 @@ class LateInteractionEncoder:
 
     def __init__(
         self,
-        model: str,
+        model: "str | MultiVectorEncoder",
         *,
         max_tokens: int | None = None,
         batch_tokens: int = 4096,
         precision: Precision = "auto",
     ) -> None:
-        self.model = load_late_interaction(model, pick_device())
+        self.model = (
+            load_late_interaction(model, pick_device()) if isinstance(model, str) else model
+        )
         self._sides = Sides(
             self.model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
         )

@@ -1,7 +1,7 @@
 """Models whose queries and documents take different ways: prompts, limits and batches of each."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +10,11 @@ from retrodistill.config import Precision
 from retrodistill.inference import body_autocast, body_dtype, token_batches
 from retrodistill.manifest import digest
 from retrodistill.students.dense import fingerprint, side_prompts
-
-if TYPE_CHECKING:
-    pass
+from retrodistill.students.routes import SIDES, side_modules
+from retrodistill.students.routes import Side as Side
 
 WINDOW = 2048
 """Texts that are tokenised, and sorted by length, at a time."""
-
-Side = Literal["query", "document"]
-"""A text's part in a search, which a model may treat differently."""
 
 
 class Sides:
@@ -50,7 +46,7 @@ class Sides:
         self.batch_tokens = batch_tokens
         query_prompt, doc_prompt = side_prompts(model)
         self._prompts: dict[Side, str] = {"query": query_prompt, "document": doc_prompt}
-        self.doc_tokens = _doc_limit(self._modules("document")[0], max_tokens)
+        self.doc_tokens = _doc_limit(side_modules(model, "document")[0], max_tokens)
         self._settings = settings
         parts = [part for part in model.modules() if hasattr(part, "config_keys")]
         shaping = [part.get_config_dict() for part in parts]
@@ -66,51 +62,70 @@ class Sides:
         """
         import torch
 
-        limit = {"max_length": self.doc_tokens} if side == "document" else {}
-        prompt = self._prompts[side] or None
+        limit = self.doc_tokens if side == "document" else None
+        modules = [self._swap(module) for module in side_modules(self.model, side)]
         for start in range(0, len(texts), WINDOW):
-            window = list(texts[start : start + WINDOW])
-            features = self.model.preprocess(window, prompt=prompt, task=side, **limit)
-            read = features["attention_mask"].bool()
-            if "query_expansion_positions" in features:
-                read = read | features["query_expansion_positions"]
-            for batch in token_batches(read.sum(1).numpy(), self.batch_tokens):
-                rows = torch.from_numpy(batch)
-                columns = read[rows].any(0)
-                part = {
-                    name: value[rows][:, columns] if torch.is_tensor(value) else value
+            window = texts[start : start + WINDOW]
+            batches = side_batches(
+                self.model, window, side, max_tokens=limit, batch_tokens=self.batch_tokens
+            )
+            for places, features in batches:
+                moved = {
+                    name: value.to(self.model.device) if torch.is_tensor(value) else value
                     for name, value in features.items()
                 }
-                yield start + batch, self._run(part, side)
+                with torch.inference_mode():
+                    found = run_side(modules, moved, side, self.dtype, **self._settings)
+                yield start + places, found
 
-    def _run(self, features: dict[str, Any], side: Side) -> dict[str, Any]:
-        """Return a batch's features after all modules of a side."""
-        import torch
 
-        device = self.model.device
-        body, *rest = self._modules(side)
-        known = {"task": side, **self._settings}
-        with torch.inference_mode():
-            features = {
-                name: value.to(device) if torch.is_tensor(value) else value
+def side_batches(
+    model: Any, texts: Sequence[str], side: Side, *, max_tokens: int | None, batch_tokens: int
+) -> Iterator[tuple[NDArray[np.int64], dict[str, Any]]]:
+    """Yield places of texts and their padded features, longest texts first.
+
+    The library itself puts the side's prompt before a text, tokenises, cuts and expands it.
+    `max_tokens` is the longest text, special tokens included (default: the model's own limit).
+    """
+    import torch
+
+    prompt = side_prompts(model)[SIDES.index(side)] or None
+    limit = {} if max_tokens is None else {"max_length": max_tokens}
+    features = model.preprocess(list(texts), prompt=prompt, task=side, **limit)
+    read = features["attention_mask"].bool()
+    if "query_expansion_positions" in features:
+        read = read | features["query_expansion_positions"]
+    for places in token_batches(read.sum(1).numpy(), batch_tokens):
+        rows = torch.from_numpy(places)
+        columns = read[rows].any(0)
+        yield (
+            places,
+            {
+                name: value[rows][:, columns] if torch.is_tensor(value) else value
                 for name, value in features.items()
-            }
-            with body_autocast(self.dtype, device):
-                features = body(features)
-            features = {
-                name: value.float() if getattr(value, "dtype", None) == self.dtype else value
-                for name, value in features.items()
-            }
-            for module in rest:
-                wanted = getattr(module, "forward_kwargs", ())
-                features = module(features, **{k: v for k, v in known.items() if k in wanted})
-        return features
+            },
+        )
 
-    def _modules(self, side: Side) -> list[Any]:
-        """Return the modules that a text of a side passes, in order."""
-        first, *rest = self.model
-        routes = dict(getattr(first, "sub_modules", {}))  # of a Router
-        return [self._swap(module) for module in (*routes.get(side, [first]), *rest)]
+
+def run_side(
+    modules: Iterable[Any], features: dict[str, Any], side: Side, dtype: Any, **settings: Any
+) -> dict[str, Any]:
+    """Return a batch's features after all modules of a side: body in `dtype`, the rest float32.
+
+    `settings` go to the modules that know them.
+    """
+    body, *rest = modules
+    known = {"task": side, **settings}
+    with body_autocast(dtype, features["input_ids"].device):
+        features = body(dict(features))
+    features = {
+        name: value.float() if getattr(value, "dtype", None) == dtype else value
+        for name, value in features.items()
+    }
+    for module in rest:
+        wanted = getattr(module, "forward_kwargs", ())
+        features = module(features, **{k: v for k, v in known.items() if k in wanted})
+    return features
 
 
 def _doc_limit(first: Any, max_tokens: int | None) -> int:

@@ -55,7 +55,8 @@ class SparseTextEncoder:
 
     The limits, prompts and number types are those of `Sides`. Each text is encoded as often as it
     is given. A batch has at most NUMBERS_AT_ONCE numbers between transformer and pooling, however
-    large `batch_tokens` is.
+    large `batch_tokens` is. A model that comes as an object is used where it is, in evaluation
+    mode.
 
     Raises:
         ConfigError: the model cannot be loaded, or makes no sparse vectors.
@@ -67,13 +68,13 @@ class SparseTextEncoder:
 
     def __init__(
         self,
-        model: str,
+        model: "str | SparseEncoder",
         *,
         max_tokens: int | None = None,
         batch_tokens: int = 4096,
         precision: Precision = "auto",
     ) -> None:
-        self.model = load_sparse_encoder(model, pick_device())
+        self.model = load_sparse_encoder(model, pick_device()) if isinstance(model, str) else model
         self._kept = self.model.max_active_dims
         most = NUMBERS_AT_ONCE // len(self.model.tokenizer)
         self._sides = Sides(

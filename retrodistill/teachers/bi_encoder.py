@@ -1,12 +1,14 @@
-"""Bi-encoder teachers: inner products of vectors, each document encoded once."""
+"""Teachers that compare vectors: each document is encoded once."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
+from retrodistill.manifest import digest
 from retrodistill.types import Pairs, Unit
 
 if TYPE_CHECKING:
@@ -52,7 +54,37 @@ class BiEncoderTeacher:
         # Nothing is kept from call to call: a resumed shard must see the same batches again.
         queries = self._encoder.encode_queries([query.full_text for query in pairs.queries])
         docs = self._docs[self._collection.docs.rows([doc.id for doc in pairs.docs])]
-        scores: NDArray[np.float32] = np.einsum(
-            "pd,pd->p", queries[pairs.query_rows], docs[pairs.doc_rows]
-        )
+        return self._compare(queries[pairs.query_rows], docs[pairs.doc_rows])
+
+    def _compare(
+        self, queries: NDArray[np.float32], docs: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return a score of each row of vectors."""
+        scores: NDArray[np.float32] = np.einsum("pd,pd->p", queries, docs)
         return scores
+
+
+class PairHeadTeacher(BiEncoderTeacher):
+    """The head over pairs of vectors that the objective dse trains: a reranker without a body.
+
+    Its student may be a folder only, for the head is no part of sentence-transformers' format.
+    """
+
+    def __init__(self, model: str, collection: "Collection", **settings: Any) -> None:
+        from retrodistill.students.pair_head import load_pair_head
+
+        super().__init__(model, collection, **settings)
+        self._head = load_pair_head(Path(model))
+        weights = [part.numpy().tobytes() for part in self._head.state_dict().values()]
+        self.fingerprint = digest(self.fingerprint, *weights)
+        self.scale = "unknown"
+
+    def _compare(
+        self, queries: NDArray[np.float32], docs: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            scores = self._head(torch.from_numpy(queries), torch.from_numpy(docs))
+        found: NDArray[np.float32] = scores.numpy()
+        return found

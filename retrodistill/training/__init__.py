@@ -1,5 +1,6 @@
 """Training: from candidates with teacher scores to a student."""
 
-from retrodistill.training.trainer import TrainSettings, train_student
+from retrodistill.config import TrainSettings
+from retrodistill.training.trainer import train_student
 
 __all__ = ["TrainSettings", "train_student"]

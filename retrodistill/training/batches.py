@@ -1,6 +1,6 @@
 """From the examples of a batch to tensors: each distinct document once, sorted by length."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from retrodistill.inference import Tokens, padded, token_batches, tokenize
 from retrodistill.store.vectors import doc_vectors
+from retrodistill.students.sides import Side, side_batches
 from retrodistill.training.examples import Example
 
 if TYPE_CHECKING:
@@ -18,104 +19,117 @@ if TYPE_CHECKING:
 
 CPU = torch.device("cpu")
 
-
-def chunks(tokenizer: Any, rows: Sequence[Tokens], budget: int) -> list[dict[str, Any]]:
-    """Return padded chunks of similar length; `places` says where each text belongs."""
-    lengths = [len(row["input_ids"]) for row in rows]
-    return [
-        {
-            "features": padded(tokenizer, [rows[place] for place in places], CPU),
-            "places": torch.from_numpy(places),
-        }
-        for places in token_batches(lengths, budget)
-    ]
+Extra = Callable[[Sequence[Example]], dict[str, Tensor]]
+"""Gives further signals of a batch's lists, such as preferences."""
 
 
 def list_signals(examples: Sequence[Example], *, teacher: bool) -> dict[str, Tensor]:
-    """Return `mask`, `labels` and, if there is a teacher, `teacher_scores`: (B, N), padded."""
+    """Return `mask`, `labels`, `log_weights` and, if there is a teacher, `teacher_scores`.
+
+    All of shape (B, N), padded.
+    """
     width = max(len(example.docs) for example in examples)
     shape = (len(examples), width)
-    scores, mask, labels = torch.zeros(shape), torch.zeros(shape).bool(), torch.zeros(shape).bool()
+    scores, weights = torch.zeros(2, *shape)
+    mask, labels = torch.zeros(2, *shape, dtype=torch.bool)
     for row, example in enumerate(examples):
         count = len(example.docs)
         scores[row, :count] = torch.from_numpy(example.teacher_scores)
+        weights[row, :count] = torch.from_numpy(example.log_weights)
         labels[row, :count] = torch.from_numpy(example.labels)
         mask[row, :count] = True
-    signals = {"mask": mask, "labels": labels}
+    signals = {"mask": mask, "labels": labels, "log_weights": weights}
     return signals | {"teacher_scores": scores} if teacher else signals
 
 
 class TeacherVectors:
-    """A teacher's vectors of all documents, and of the queries of a training."""
+    """A teacher's vectors of all documents, and of the queries of a training.
+
+    `queue` vectors of other documents come with each batch, drawn anew for it.
+    """
 
     def __init__(
-        self, encoder: "Encoder", queries: "Texts", docs: "Texts", query_rows: Sequence[int]
+        self,
+        encoder: "Encoder",
+        queries: "Texts",
+        docs: "Texts",
+        query_rows: NDArray[np.int64],
+        *,
+        queue: int = 0,
     ) -> None:
+        self.dimension = encoder.dimension
         self._docs = doc_vectors(encoder, docs)
-        self._places = {row: place for place, row in enumerate(query_rows)}
-        self._queries = encoder.encode_queries(queries.full_texts(np.array(query_rows)))
+        self._places = {row: place for place, row in enumerate(query_rows.tolist())}
+        self._queries = encoder.encode_queries(queries.full_texts(query_rows))
+        self._queue = min(queue, len(docs))
 
     def of(self, queries: NDArray[np.int64], docs: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Return `teacher_query_vectors` (B, D) and `teacher_doc_vectors` (M, D)."""
+        """Return `teacher_query_vectors` (B, T), `teacher_doc_vectors` (M, T), `queue_vectors`."""
         places = [self._places[row] for row in queries.tolist()]
-        return {
+        signals = {
             "teacher_query_vectors": torch.from_numpy(self._queries[places]),
             "teacher_doc_vectors": torch.from_numpy(self._docs[docs]),
         }
+        if not self._queue:
+            return signals
+        # The draw is a function of the batch alone, so that a resumed training has the same.
+        draw = np.random.default_rng([*queries.tolist(), *docs.tolist()])
+        others = np.setdiff1d(draw.choice(len(self._docs), self._queue, replace=False), docs)
+        return signals | {"queue_vectors": torch.from_numpy(self._docs[others])}
 
 
-class BiEncoderBatch:
-    """Collate examples for a bi-encoder: queries in one pass, distinct documents in another."""
+class RetrieverBatch:
+    """Collate examples for a student that reads queries and documents apart."""
 
     def __init__(
         self,
         queries: "Texts",
         docs: "Texts",
-        tokenizer: Any,
+        model: Any,
         *,
         query_tokens: int,
         doc_tokens: int,
         batch_tokens: int,
-        query_prompt: str = "",
-        doc_prompt: str = "",
         teacher: bool,
-        vectors: "TeacherVectors | None" = None,
+        vectors: TeacherVectors | None = None,
+        extra: Extra | None = None,
     ) -> None:
-        self._vectors = vectors
-        self._queries, self._docs, self._tokenizer = queries, docs, tokenizer
-        self._query_tokens, self._doc_tokens = query_tokens, doc_tokens
+        self._queries, self._docs, self._model = queries, docs, model
+        self._limits: dict[Side, int] = {"query": query_tokens, "document": doc_tokens}
         self._budget = batch_tokens
-        self._query_prompt, self._doc_prompt = query_prompt, doc_prompt
-        self._teacher = teacher
+        self._teacher, self._vectors, self._extra = teacher, vectors, extra
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """Return the inputs of `BiEncoderTask.forward`."""
+        """Return the inputs of `RetrieverTask.forward`."""
         distinct, places = np.unique(
             np.concatenate([example.docs for example in examples]), return_inverse=True
         )
         signals = list_signals(examples, teacher=self._teacher)
         candidates = torch.zeros(signals["mask"].shape, dtype=torch.long)
         candidates[signals["mask"]] = torch.from_numpy(places)
-        relevant = torch.zeros((len(examples), len(distinct)), dtype=torch.bool)
-        own = torch.zeros_like(relevant)
-        for row, example in enumerate(examples):
-            relevant[row] = torch.from_numpy(np.isin(distinct, list(example.relevant)))
-            own[row, candidates[row][signals["mask"][row]]] = True
-        # A relevant document that the query did not draw is neither its positive nor a negative.
-        signals |= {"batch_labels": relevant & own, "batch_mask": own | ~relevant}
         query_rows = np.array([example.query for example in examples])
         if self._vectors is not None:
             signals |= self._vectors.of(query_rows, distinct)
-        queries = [self._query_prompt + text for text in self._queries.full_texts(query_rows)]
-        docs = [self._doc_prompt + text for text in self._docs.full_texts(distinct)]
-        query_rows_tokens = tokenize(self._tokenizer, queries, max_tokens=self._query_tokens)
-        doc_rows_tokens = tokenize(self._tokenizer, docs, max_tokens=self._doc_tokens)
+        if self._extra is not None:
+            signals |= self._extra(examples)
         return {
-            "queries": chunks(self._tokenizer, query_rows_tokens, self._budget),
-            "docs": chunks(self._tokenizer, doc_rows_tokens, self._budget),
+            "queries": self._chunks(self._queries.full_texts(query_rows), "query"),
+            "docs": self._chunks(self._docs.full_texts(distinct), "document"),
             "candidates": candidates,
+            "doc_rows": torch.from_numpy(distinct),
+            "relevant": _sets(example.relevant for example in examples),
+            "doubtful": _sets(example.doubtful for example in examples),
             "signals": signals,
         }
+
+    def _chunks(self, texts: Sequence[str], side: Side) -> list[dict[str, Any]]:
+        batches = side_batches(
+            self._model, texts, side, max_tokens=self._limits[side], batch_tokens=self._budget
+        )
+        return [
+            {"features": features, "places": torch.from_numpy(places)}
+            for places, features in batches
+        ]
 
 
 class CrossEncoderBatch:
@@ -130,10 +144,11 @@ class CrossEncoderBatch:
         max_tokens: int,
         batch_tokens: int,
         teacher: bool,
+        extra: Extra | None = None,
     ) -> None:
         self._queries, self._docs, self._tokenizer = queries, docs, tokenizer
         self._max_tokens, self._budget = max_tokens, batch_tokens
-        self._teacher = teacher
+        self._teacher, self._extra = teacher, extra
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Return the inputs of `CrossEncoderTask.forward`."""
@@ -143,6 +158,32 @@ class CrossEncoderBatch:
         firsts = [text for text, count in zip(queries, counts, strict=True) for _ in range(count)]
         rows = tokenize(self._tokenizer, firsts, docs, max_tokens=self._max_tokens)
         signals = list_signals(examples, teacher=self._teacher)
+        if self._extra is not None:
+            signals |= self._extra(examples)
+        sure = torch.zeros_like(signals["mask"])
+        for row, example in enumerate(examples):
+            doubtful = np.isin(example.docs, list(example.doubtful))
+            sure[row, : len(doubtful)] = torch.from_numpy(~doubtful)
         # The batch of a cross-encoder is its own list: other queries' documents were not read.
-        signals |= {"batch_labels": signals["labels"], "batch_mask": signals["mask"]}
-        return {"pairs": chunks(self._tokenizer, rows, self._budget), "signals": signals}
+        signals |= {
+            "batch_own": signals["mask"],
+            "batch_labels": signals["labels"],
+            "batch_mask": signals["labels"] | sure,
+        }
+        return {"pairs": self._chunks(rows), "signals": signals}
+
+    def _chunks(self, rows: Sequence[Tokens]) -> list[dict[str, Any]]:
+        lengths = [len(row["input_ids"]) for row in rows]
+        return [
+            {
+                "features": padded(self._tokenizer, [rows[place] for place in places], CPU),
+                "places": torch.from_numpy(places),
+            }
+            for places in token_batches(lengths, self._budget)
+        ]
+
+
+def _sets(sets: Iterable[frozenset[int]]) -> Tensor:
+    """Return sets of row numbers as a tensor (B, largest), filled up with -1."""
+    rows = [torch.tensor(sorted(numbers), dtype=torch.long) for numbers in sets]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrodistill.arithmetic.metrics import evaluate, parse_metric, parse_metrics
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.evaluation import evaluate_runs
-from retrodistill.evaluation.metrics import evaluate, parse_metric, parse_metrics
 from retrodistill.store.qrels import read_qrels
 from retrodistill.store.runs import Run
 

@@ -7,6 +7,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from llm_server import reader, serve
 from small import save_small_collection
 from tiny import save_tiny_cross_encoder, save_tiny_model
@@ -19,6 +20,7 @@ from retrodistill.mining import mine_candidates
 from retrodistill.registry import TEACHERS
 from retrodistill.scoring import load_teacher
 from retrodistill.store.runs import Run
+from retrodistill.students.pair_head import PairHead
 from retrodistill.types import SCALES, Pairs, Teacher, Unit
 
 
@@ -46,6 +48,7 @@ def models(
             "causal-lm": f"causal-lm:{causal}",
             "late-interaction": f"late-interaction:{made(save_tiny_late_interaction)}",
             "bi-encoder": f"bi-encoder:{tiny_model}",
+            "pair-head": f"pair-head:{made(save_tiny_pair_head)}",
             "sparse": f"sparse:{made(save_tiny_sparse)}",
             "bm25": "bm25",
             "lucene": "lucene",
@@ -57,6 +60,15 @@ def models(
             "llm-listwise": "llm-listwise:m",
             "run": f"run:{made(partial(scored_pairs, collection))}",
         }
+
+
+def save_tiny_pair_head(folder: Path) -> Path:
+    """Write a bi-encoder with a random head over pairs of its vectors."""
+    model = save_tiny_model(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        PairHead(32).save(model)
+    return model
 
 
 def scored_pairs(collection: Collection, folder: Path) -> Path:

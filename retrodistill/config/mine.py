@@ -1,0 +1,56 @@
+"""Settings of `mine`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrodistill.config.base import Precision, at_least
+from retrodistill.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MineConfig:
+    """Settings of `python -m retrodistill.mine`."""
+
+    data: str
+    """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
+
+    out: Path
+    """Run folder to write."""
+
+    split: str = "train"
+    """Queries of which split to mine for."""
+
+    retriever: tuple[str, ...] = ("bm25",)
+    """bm25, lucene, or dense:MODEL; several are fused by reciprocal ranks."""
+
+    depth: int = 100
+    """Candidates to keep for each query."""
+
+    rrf_k: float = 60.0
+    """Constant k of reciprocal rank fusion, 1 / (k + rank)."""
+
+    drop_positives: bool = False
+    """Leave known relevant documents out (else they are kept where they are found)."""
+
+    add_positives: bool = False
+    """Put known relevant documents that no retriever found at the end of the list."""
+
+    false_negative_ratio: float | None = None
+    """Drop unlabelled candidates that score above this share of the best positive's score;
+    needs one retriever of positive scale."""
+
+    max_tokens: int | None = None
+    """Longest text of the dense model, in tokens (default: the model's own limit)."""
+
+    precision: Precision = "auto"
+    """Number type of the dense model's body."""
+
+    overwrite: bool = False
+    """Replace what is at --out."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "depth")
+        at_least(self, 4, "max_tokens")
+        at_least(self, 0, "rrf_k", "false_negative_ratio")
+        if self.drop_positives and self.add_positives:
+            raise ConfigError("--drop-positives and --add-positives exclude each other.")

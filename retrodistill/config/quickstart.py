@@ -1,0 +1,26 @@
+"""Settings of `quickstart` and `doctor`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuickstartConfig:
+    """Settings of `python -m retrodistill.quickstart`."""
+
+    data: str = "builtin:pydocs"
+    """Collection with train, dev and test queries."""
+
+    model: str | None = None
+    """Model to start from (default: all-MiniLM-L6-v2 from its PyPI package)."""
+
+    out: Path = Path("quickstart")
+    """Folder for all that is made."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DoctorConfig:
+    """Settings of `python -m retrodistill.doctor`."""
+
+    json: bool = False
+    """Print the findings as JSON."""

@@ -1,0 +1,49 @@
+"""Published methods as settings of `train`: one YAML file each, with its source.
+
+A file holds `about` (a line), `source`, `notes` (what is left open, or differs from the paper) and
+`settings`, whose keys are the fields of `retrodistill.config.TrainSettings`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from retrodistill.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """A published method: what it is, where it was published, and its settings."""
+
+    name: str
+    about: str
+    source: str
+    settings: Mapping[str, Any]
+    notes: str = ""
+
+
+def recipe_names() -> list[str]:
+    """Return the names of all recipes, in alphabetical order."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """Return a recipe by its name.
+
+    Raises:
+        ConfigError: there is none of this name; the nearest is named.
+
+    """
+    import yaml
+
+    known = recipe_names()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown recipe {name!r}.{hint} Known: {', '.join(known)}.")
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    return Recipe(name=name, **yaml.safe_load(text))

@@ -1,0 +1,169 @@
+"""What every registered loss promises, each stated once for all of them."""
+
+import pytest
+import torch
+from signals import batch, value
+
+from retrodistill.errors import DataError
+from retrodistill.objective import LossTerm, Signals
+from retrodistill.registry import LOSSES
+
+AT_THE_TEACHER = {
+    # name of a loss -> the student's signal that is set to the teacher's, with the teacher's signal
+    "margin-mse": ("student_scores", "teacher_scores"),
+    "listwise-kl": ("student_scores", "teacher_scores"),
+    "top-k-kl": ("student_scores", "teacher_scores"),
+    "standardised-kl": ("student_scores", "teacher_scores"),
+    "sampled-kl": ("student_scores", "teacher_scores"),
+    "one-vs-rest": ("student_scores", "teacher_scores"),
+    "sorted-w1": ("student_scores", "teacher_scores"),
+    "dse": ("pair_scores", "teacher_scores"),
+    "embed-distill": ("matched", "teacher"),
+    "leaf": ("matched", "teacher"),
+    "norm-and-direction": ("matched", "teacher"),
+    "sinkhorn": ("matched", "teacher"),
+    "rkd-distance": ("", "teacher"),
+    "rkd-angle": ("", "teacher"),
+}
+"""Losses that are 0 where the student is the teacher. The others have a floor of their own: label
+losses, cross-entropies, and losses of a permutation or of preferences."""
+
+NOT_ZERO = {
+    "ranknet",
+    "lambdarank",
+    "preference-kl",
+    "listwise-kl-in-batch",
+    "in-batch-kl",
+    "m3-kd",
+    "fused-kl",
+    "listnet",
+    "listmle",
+    "plackett-luce",
+    "position-aware-listmle",
+    "partial-pl",
+    "approx-ndcg",
+    "contrastive",
+    "soft-nn",
+    "decayed-contrastive",
+    "passage-centric",
+    "mixed-negatives",
+    "arm",
+    "ckd",
+    "flops",
+}
+
+DETACHED = {"mixed-negatives"}
+"""Losses that hold a part of their value fixed in the gradient; their own tests check it."""
+
+LEAVES = (
+    "student_scores",
+    "pair_scores",
+    "batch_scores",
+    "query_vectors",
+    "doc_vectors",
+    "matched_query_vectors",
+    "matched_doc_vectors",
+)
+"""Signals that a student's weights shape."""
+
+
+def asks(name: str, *signals: str) -> bool:
+    """Tell whether a loss asks for one of these signals."""
+    return bool(set(LossTerm(name=name).signals) & set(signals))
+
+
+MASKED = [name for name in LOSSES if asks(name, "mask", "batch_mask", "preference_mask")]
+LISTS = [name for name in LOSSES if asks(name, "mask") and not asks(name, "batch_mask")]
+
+
+def test_every_loss_is_sorted_here() -> None:
+    """A new loss in the registry that escapes the contracts of this file."""
+    assert set(LOSSES) == set(AT_THE_TEACHER) | NOT_ZERO
+
+
+@pytest.mark.parametrize("name", sorted(AT_THE_TEACHER))
+def test_a_distilling_loss_is_zero_at_the_teacher(name: str) -> None:
+    """A KL that is 1.71 at equality: probabilities passed where log-probabilities belong."""
+    signals = batch()
+    student, teacher = AT_THE_TEACHER[name]
+    if teacher == "teacher":
+        prefix = f"{student}_" if student else ""
+        for side in ("query_vectors", "doc_vectors"):
+            signals[prefix + side] = signals[f"teacher_{side}"]
+    else:
+        signals[student] = signals[teacher]
+    assert value(name, signals).item() == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_every_loss_ignores_padding(name: str) -> None:
+    """A padded score that leaks in trains the student on nothing, at a plausible-looking loss."""
+    signals = batch()
+    before = value(name, signals)
+    signals["student_scores"][~signals["mask"]] = 1e3
+    signals["pair_scores"][~signals["mask"]] = 1e3
+    signals["teacher_scores"][~signals["mask"]] = -1e3
+    signals["log_weights"][~signals["mask"]] = 1e3
+    signals["batch_scores"][~signals["batch_mask"]] = 1e3
+    signals["preferences"][~signals["preference_mask"]] = float("nan")
+    assert value(name, signals).item() == before.item()
+
+
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - DETACHED))
+def test_every_loss_has_a_finite_and_right_gradient(name: str) -> None:
+    """NaN from a masked -inf, which turns all weights to NaN at the first step."""
+    signals = batch(b=3, n=4)
+    leaves = [leaf for leaf in LEAVES if asks(name, leaf)]
+    tensors = tuple(signals[leaf].clone().requires_grad_() for leaf in leaves)
+
+    def loss(*tensors: torch.Tensor) -> torch.Tensor:
+        return value(name, Signals(**{**signals, **dict(zip(leaves, tensors, strict=True))}))
+
+    assert torch.autograd.gradcheck(loss, tensors)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_every_loss_survives_rows_without_a_list(name: str) -> None:
+    """One fully masked query of a batch that makes the whole loss, or its gradient, NaN."""
+    signals = batch()
+    signals["mask"][1] = False
+    signals["preference_mask"][1] = False
+    signals["batch_mask"][1] = False
+    signals["batch_labels"][1] = False
+    signals["mask"][2, 1:] = False
+    leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]
+    loss = value(name, signals)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_every_loss_refuses_a_batch_without_signal(name: str) -> None:
+    """The mean of nothing, NaN, reported as the loss of a step."""
+    signals = batch()
+    for mask in ("mask", "batch_mask", "preference_mask", "batch_labels"):
+        signals[mask][:] = False
+    with pytest.raises(DataError, match="at least one query"):
+        value(name, signals)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_the_size_of_a_loss_does_not_depend_on_padding(name: str) -> None:
+    """An elementwise mean, whose loss shrinks as lists grow by padding."""
+    assert value(name, batch(pad=20)).item() == pytest.approx(value(name, batch()).item())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_explains_itself(name: str) -> None:
+    """A formula without its unit or its source, which nobody can check."""
+    text = LossTerm(name=name).function.__doc__ or ""
+    assert "Source:" in text
+
+
+def test_a_teacher_of_one_column_is_refused() -> None:
+    """A teacher of shape (B, 1) broadcast against (B, N) without a word."""
+    with pytest.raises(DataError, match=r"teacher_scores has N = 1, but student_scores has N = 3"):
+        Signals(student_scores=torch.zeros(2, 3), teacher_scores=torch.zeros(2, 1))
+    with pytest.raises(DataError, match=r"must have shape \(B, N\)"):
+        Signals(student_scores=torch.zeros(2))

@@ -1,0 +1,193 @@
+"""Every way to make and train a student, through `train_student`, and every recipe."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import save_small_collection
+from tiny import save_tiny_cross_encoder, save_tiny_model
+
+from retrodistill import train as verb
+from retrodistill.config import TrainConfig, TrainSettings
+from retrodistill.datasets import Collection, load_collection
+from retrodistill.errors import ConfigError
+from retrodistill.manifest import Manifest
+from retrodistill.mining import mine_candidates
+from retrodistill.objective import inputs_of, parse_objective
+from retrodistill.recipes import load_recipe, recipe_names
+from retrodistill.scoring import load_teacher
+from retrodistill.scoring.filling import compare_candidates
+from retrodistill.store.runs import Run
+from retrodistill.students.dense import DenseEncoder, load_bi_encoder
+from retrodistill.training import train_student
+
+SHORT = TrainSettings(candidates_per_query=4, batch_size=4, max_steps=3, query_tokens=16,
+                      doc_tokens=32, learning_rate=1e-3,
+                      objective="listwise-kl + contrastive")  # fmt: skip
+TEXTS = ["blood pressure", "a drug for asthma"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_collection(tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture(scope="module")
+def collection(folder: Path) -> Collection:
+    return load_collection(f"beir:{folder}")
+
+
+@pytest.fixture(scope="module")
+def scores(collection: Collection) -> Run:
+    return mine_candidates(collection, "train", depth=20, add_positives=True)
+
+
+def test_adapters_are_merged_into_a_plain_student(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Adapters that are saved beside the model, so that others load the untrained weights."""
+    pytest.importorskip("peft", reason="pip install peft")
+    settings = dataclasses.replace(SHORT, lora_rank=2, learning_rate=1e-2)
+    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    start, end = (load_bi_encoder(str(of), torch.device("cpu")) for of in (tiny_model, out))
+    assert start.state_dict().keys() == end.state_dict().keys()
+    assert np.abs(start.encode(TEXTS) - end.encode(TEXTS)).max() > 1e-4
+
+
+def test_a_frozen_tower_stays_and_the_other_learns(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Documents served by a teacher whose vectors have moved during the training."""
+    teacher = save_tiny_model(tmp_path / "teacher", seed=1)
+    settings = dataclasses.replace(SHORT, doc_student=str(teacher), freeze="document")
+    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    towers, query, doc = DenseEncoder(out), DenseEncoder(tiny_model), DenseEncoder(teacher)
+    np.testing.assert_allclose(towers.encode_docs(TEXTS), doc.encode_docs(TEXTS), atol=1e-6)
+    assert np.abs(towers.encode_queries(TEXTS) - query.encode_queries(TEXTS)).max() > 1e-4
+
+
+def test_a_student_is_cut_pruned_and_prompted_before_training(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """An option of the student that is read and then left out."""
+    settings = dataclasses.replace(
+        SHORT, keep_layers=(0, 3), width=16, prune_vocabulary=True, pooling="cls",
+        query_prompt="query: ", doc_prompt="",
+    )  # fmt: skip
+    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    model = load_bi_encoder(str(out), torch.device("cpu"))
+    assert model.encode(TEXTS).shape == (2, 16)
+    assert model[0].auto_model.config.num_hidden_layers == 2
+    start = load_bi_encoder(str(tiny_model), torch.device("cpu"))
+    assert len(model.tokenizer) < len(start.tokenizer)
+    assert model[1].pooling_mode == "cls"
+    assert model.prompts["query"] == "query: "
+
+
+def test_the_best_weights_on_the_dev_split_are_kept(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A dev value that is logged while the last weights are saved."""
+    settings = dataclasses.replace(
+        SHORT, dev_split="test", eval_steps=1, learning_rate=0.1, average="ema", average_decay=0.5
+    )
+    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    development = Manifest.read(out).details["development"]
+    assert development["split"] == "test"
+    assert 0 <= development["value"] <= 1
+    from retrodistill.training.development import Development
+
+    again = Development(collection, "test", "ndcg@10", max_tokens=32)
+    model = load_bi_encoder(str(out), torch.device("cpu"))
+    assert again(model) == pytest.approx(development["value"], abs=1e-6)
+    assert "ndcg@10" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "objective"),
+    [
+        ({"order": "clusters", "clusters": 3, "draw": "margin-bins"}, "margin-mse"),
+        ({"order": "hard-first", "draw": "importance(keep=0.5)"}, "sampled-kl"),
+        ({"draw": "simans(a=0.5)", "drop_weak_queries": 0.25, "false_negatives": 0.9},
+         "listwise-kl-in-batch + contrastive"),
+    ],
+)  # fmt: skip
+def test_orders_draws_and_filters_reach_the_training(
+    changes: dict[str, object], objective: str, collection: Collection, scores: Run,
+    tiny_model: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    """A sampler that is chosen on the command line and never asked."""
+    settings = dataclasses.replace(SHORT, **changes)  # type: ignore[arg-type]
+    folders = [
+        train_student(collection, tiny_model, tmp_path / name, scores=scores, settings=used,
+                      objective=objective)
+        for name, used in (("changed", settings), ("plain", SHORT))
+    ]  # fmt: skip
+    changed, plain = (Manifest.read(out).details["losses"] for out in folders)
+    assert changed != plain
+    assert all(np.isfinite(list(row.values())).all() for row in changed)
+
+
+def test_preferences_teach_a_student(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Preferences of other documents than those of the list, or none at all."""
+    duo = load_teacher(f"pairwise:{save_tiny_cross_encoder(tmp_path / 'duo')}", collection)
+    store = compare_candidates(collection, scores.top(5), duo, tmp_path / "p", opponents=2)
+    settings = dataclasses.replace(
+        SHORT,
+        pool=4,
+        candidates_per_query=5,
+        max_steps=30,
+        batch_size=8,
+        dropout=0.0,
+        objective="preference-kl(student_temperature=0.05)",
+    )
+    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, preferences=store,
+                        settings=settings)  # fmt: skip
+    losses = Manifest.read(out).details["losses"]
+    assert losses[-1]["preference-kl"] < losses[0]["preference-kl"]
+    with pytest.raises(ConfigError, match="needs preferences: give --preferences"):
+        train_student(collection, tiny_model, tmp_path / "t", scores=scores,
+                      objective="preference-kl")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_settings_that_exist(name: str) -> None:
+    """A recipe with a misspelt setting, found out by the one who uses it."""
+    recipe = load_recipe(name)
+    settings = TrainSettings(**{"objective": "", **recipe.settings})
+    assert recipe.about
+    assert recipe.source
+    assert {"objective"} <= set(recipe.settings)
+    inputs_of(parse_objective(settings.objective))
+    fields = {item.name for item in dataclasses.fields(TrainConfig)}
+    assert set(recipe.settings) <= fields
+
+
+def test_a_recipe_is_overridden_by_flags(
+    folder: Path, scores: Run, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe that wins over the flag beside it."""
+    scores.write(tmp_path / "scores")
+    words = f"--recipe simlm-kd --data beir:{folder} --scores {tmp_path / 'scores'} "
+    words += f"--student {tiny_model} --out {tmp_path / 's'} --max-steps 1 --batch-size 2 "
+    words += "--doc-tokens 24"
+    assert verb.main(words.split()) == 0
+    config = Manifest.read(tmp_path / "s").config
+    assert config["candidates_per_query"] == 24
+    assert config["doc_tokens"] == 24
+    assert config["recipe"] == "simlm-kd"
+    assert verb.main([*words.split(), "--recipe", "simlm"]) == 2
+    assert "Did you mean 'simlm-kd'" in capsys.readouterr().err
+
+
+def test_the_recipes_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
+    """A list that leaves the user to find out that a method needs another teacher's vectors."""
+    assert verb.main(["--list"]) == 0
+    text = capsys.readouterr().out
+    assert all(name.split("-")[0] in text for name in recipe_names())
+    assert "--vectors" in text
+    assert "--preferences" in text
