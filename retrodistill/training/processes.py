@@ -3,10 +3,21 @@
 A process keeps its own rows first, so that row numbers of its batch stay what they were.
 """
 
+import os
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+
+def world_size() -> int:
+    """Return how many processes train together, as torchrun and accelerate start them."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_main() -> bool:
+    """Tell whether this is the process that writes."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def gathered(tensor: Tensor, *, fill: float = 0.0) -> Tensor:

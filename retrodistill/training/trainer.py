@@ -16,6 +16,7 @@ from retrodistill.training.building import build_batches, build_task, save_stude
 from retrodistill.training.card import write_card
 from retrodistill.training.checks import check_teacher
 from retrodistill.training.examples import Schedule, gather
+from retrodistill.training.processes import is_main, world_size
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
@@ -104,20 +105,24 @@ def train_student(
         drop_weak_queries=settings.drop_weak_queries,
         false_negatives=settings.false_negatives,
     )
+    perplexities = {}
+    if scores is not None:
+        perplexities = check_teacher(terms, scores, first=settings.pool + 1)
+    batch_size = settings.batch_size * world_size()
     steps = settings.max_steps
     if steps < 0:
-        steps = math.ceil(len(candidates) * settings.epochs / settings.batch_size)
+        steps = math.ceil(len(candidates) * settings.epochs / batch_size)
     set_seed(settings.seed)
     device = pick_device()
     model = start_student(str(student), settings, collection, device)
     schedule = Schedule(
         candidates,
-        steps * settings.batch_size,
+        steps * batch_size,
         per_query=settings.candidates_per_query,
         seed=settings.seed,
         order=settings.order,
         draw=settings.draw,
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         clusters=_topics(model, collection, candidates.queries, settings),
     )
     teacher_vectors = None
@@ -141,14 +146,11 @@ def train_student(
         extra=Preferences(preferences, collection) if preferences else None,
     )
     checkpoints = out.with_name(f"{out.name}.checkpoints")
-    if not resume:
+    if is_main() and not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     say(
-        f"{len(candidates):,} queries, {steps:,} steps of {settings.batch_size} queries with "
+        f"{len(candidates):,} queries, {steps:,} steps of {batch_size} queries with "
         f"up to {settings.candidates_per_query} documents."
-    )
-    perplexities = (
-        check_teacher(terms, scores, first=settings.pool + 1) if scores is not None else {}
     )
     started = time.perf_counter()
     names = [term.name for term in terms]
@@ -164,6 +166,8 @@ def train_student(
         resume=resume,
     )
     seconds = time.perf_counter() - started
+    if not is_main():
+        return out
     inputs = {"collection": collection.fingerprint}
     for name, source in (("scores", scores), ("vectors", vectors)):
         if source is not None:

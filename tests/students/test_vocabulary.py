@@ -136,16 +136,37 @@ def test_other_kinds_of_vocabulary(kind: str, tmp_path: Path) -> None:
         assert small.tokenizer.decode(ids, skip_special_tokens=True).strip() == text
 
 
-def test_a_padding_token_may_move(tmp_path: Path) -> None:
-    """Padding with what is now a word changes vectors only in batches of unequal lengths."""
-    folder = save_tiny_model(tmp_path)
-    model = SentenceTransformer(str(folder), device="cpu")
-    vocabulary = model.tokenizer.get_vocab()
-    text = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
-    small = reloaded(prune_vocabulary(model, ["cell"]), tmp_path / "small")
-    assert text.get_vocab() == vocabulary
-    alone = np.concatenate([small.encode([text]) for text in ("cell", "cell cell cell")])
-    np.testing.assert_allclose(small.encode(["cell", "cell cell cell"]), alone, atol=1e-6)
+@pytest.mark.parametrize("roberta", [False, True])
+def test_a_padding_token_that_moves(roberta: bool, tmp_path: Path) -> None:
+    """Padding with what is now a word is read as text; RoBERTa's positions hang on its number."""
+    words = ["cell", "blood", "bone", "c", "##e", "##l"]
+    places = {piece: place for place, piece in enumerate([*words, *SPECIAL])}
+    tokenizer = Tokenizer(models.WordPiece(places, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"])
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
+        sep_token="[SEP]", mask_token="[MASK]", model_max_length=32,
+    ).save_pretrained(tmp_path / "model")  # fmt: skip
+    kind, config = (RobertaModel, RobertaConfig) if roberta else (BertModel, BertConfig)
+    kind(
+        config(vocab_size=len(places), hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+               intermediate_size=8, initializer_range=0.5, pad_token_id=places["[PAD]"])
+    ).save_pretrained(tmp_path / "model")  # fmt: skip
+    model = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    texts = ["cell", "cell bone cell cell"]
+    if roberta:
+        with pytest.raises(ConfigError, match="counts positions from the number of its padding"):
+            prune_vocabulary(model, texts)
+        return
+    small = reloaded(prune_vocabulary(model, texts), tmp_path / "small")
+    assert "blood" not in small.tokenizer.get_vocab()
+    config = small.transformers_model.config
+    assert config.pad_token_id == small.tokenizer.pad_token_id == places["[PAD]"] - 1
+    assert small.transformers_model.get_input_embeddings().padding_idx == config.pad_token_id
+    np.testing.assert_array_equal(small.encode(texts), model.encode(texts))
 
 
 def test_models_without_such_a_vocabulary_are_refused(
