@@ -155,7 +155,7 @@ def measure(way: str, data: str, run: rd.Run, per_query: int, steps: int) -> Non
 
 
 def main() -> None:
-    """Let the ways take turns, and print a line."""
+    """Let the ways take turns, and print each measurement, then the medians."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, help="BEIR folder")
     parser.add_argument("--n", type=int, default=8, help="documents a query")
@@ -175,6 +175,7 @@ def main() -> None:
             words = [sys.executable, *sys.argv, "--way", way, "--run", str(run)]
             answer = subprocess.run(words, check=True, capture_output=True, text=True).stdout
             found[way].append(json.loads(answer.splitlines()[-1]))
+            print(json.dumps({"way": way, **found[way][-1]}), flush=True)
     medians = {
         f"{way}_{name}": round(statistics.median(row[name] for row in rows), 3)
         for way, rows in found.items()

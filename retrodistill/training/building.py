@@ -68,6 +68,9 @@ def start_student(
         set_dropout(model, settings.dropout)
     if settings.lora_rank:
         model = adapters.add_lora(model, rank=settings.lora_rank, alpha=settings.lora_alpha)
+        for part in model.modules():  # a cross-encoder's head may be new: it is trained whole
+            if kind == "cross-encoder" and getattr(part, "out_features", 0) == 1:
+                part.requires_grad_(True)
     if settings.freeze:
         for part in side_modules(model, settings.freeze):
             part.requires_grad_(False)

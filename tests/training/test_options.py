@@ -22,6 +22,7 @@ from retrodistill.scoring.filling import compare_candidates
 from retrodistill.store.runs import Run
 from retrodistill.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.training import train_student
+from retrodistill.training.building import start_student
 
 SHORT = TrainSettings(candidates_per_query=4, batch_size=4, max_steps=3, query_tokens=16,
                       doc_tokens=32, learning_rate=1e-3,
@@ -54,6 +55,19 @@ def test_adapters_are_merged_into_a_plain_student(
     start, end = (load_bi_encoder(str(of), torch.device("cpu")) for of in (tiny_model, out))
     assert start.state_dict().keys() == end.state_dict().keys()
     assert np.abs(start.encode(TEXTS) - end.encode(TEXTS)).max() > 1e-4
+
+
+def test_a_new_head_learns_beside_adapters(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A cross-encoder with adapters whose random head stays random."""
+    pytest.importorskip("peft", reason="pip install peft")
+    settings = dataclasses.replace(SHORT, lora_rank=2, student_kind="cross-encoder", max_steps=1)
+    model = start_student(str(tiny_model), settings, collection, torch.device("cpu"))
+    heads = [part for part in model.modules() if getattr(part, "out_features", 0) == 1]
+    assert heads
+    assert all(weight.requires_grad for part in heads for weight in part.parameters())
+    train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
 
 
 def test_a_frozen_tower_stays_and_the_other_learns(
