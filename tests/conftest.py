@@ -3,8 +3,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when a test module imports huggingface_hub
 
@@ -33,3 +37,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BEIR folder of the small collection; one for each test module."""
+    from small import save_small_collection
+
+    return save_small_collection(tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture(scope="module")
+def collection(folder: Path) -> "Collection":
+    """Return the small collection."""
+    from retrodistill.datasets import load_collection
+
+    return load_collection(f"beir:{folder}")

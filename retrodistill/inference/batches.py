@@ -1,6 +1,6 @@
 """From texts to batches of a token budget, and through a model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,10 +55,16 @@ def padded(tokenizer: Any, rows: Sequence[Tokens], device: "torch.device") -> di
 
 
 def run_model(
-    model: "torch.nn.Sequential", features: dict[str, Any], dtype: "torch.dtype"
+    modules: "Iterable[torch.nn.Module]",
+    features: dict[str, Any],
+    dtype: "torch.dtype",
+    **known: Any,
 ) -> dict[str, Any]:
-    """Return a sentence-transformers model's outputs: body in `dtype`, what follows in float32."""
-    body, *rest = model
+    """Return what modules of sentence-transformers give: the first in `dtype`, the rest float32.
+
+    `known`, such as the task, goes to the modules that ask for it.
+    """
+    body, *rest = modules
     with body_autocast(dtype, features["input_ids"].device):
         features = body(dict(features))
     features = {
@@ -66,5 +72,6 @@ def run_model(
         for name, value in features.items()
     }
     for module in rest:
-        features = module(features)
+        wanted = getattr(module, "forward_kwargs", ())
+        features = module(features, **{k: v for k, v in known.items() if k in wanted})
     return features

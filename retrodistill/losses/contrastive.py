@@ -5,7 +5,8 @@ from torch import Tensor, cat
 from torch.nn.functional import normalize
 
 from retrodistill.errors import ConfigError, DataError
-from retrodistill.losses.positives import LOWEST, choice_nll, labelled
+from retrodistill.losses.lists import LOWEST
+from retrodistill.losses.positives import choice_nll, labelled
 
 
 def contrastive(

@@ -4,8 +4,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, cat
 
 from retrodistill.errors import DataError
-
-LOWEST = float("-inf")
+from retrodistill.losses.lists import LOWEST
 
 
 def labelled(

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from retrodistill.arithmetic.metrics import Metric, evaluate
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.inference import pick_device
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from retrodistill.datasets import Collection
     from retrodistill.types import Qrels
 
-CUTOFF = 10
-"""Ranks that count for nDCG."""
+NDCG = Metric("ndcg", 10)
 
 RULE = "highest agreement first; of equal ones the faster, then the name"
 
@@ -75,7 +74,7 @@ class Candidates:
 
     def __str__(self) -> str:
         """Return the table as aligned text."""
-        titles = ("student", "tau-b", f"nDCG@{CUTOFF}", "texts/s", "MB", "dims")
+        titles = ("student", "tau-b", f"nDCG@{NDCG.cutoff}", "texts/s", "MB", "dims")
         cells = [titles] + [
             (row.name, _shown(row.agreement), _shown(row.ndcg), f"{row.texts_per_second:.0f}",
              f"{row.megabytes:.1f}", str(row.dimension))
@@ -229,19 +228,10 @@ def _tau(left: Mapping[str, float], right: Mapping[str, float]) -> float | None:
 
 def _mean_ndcg(lists: Mapping[str, Mapping[str, float]], qrels: "Qrels") -> float | None:
     """Return the mean nDCG@10 over the queries with a relevant document; None: there are none."""
-    values = []
-    for query, docs, _ in Run.from_dict(lists).lists():
-        judged = qrels.get(query, {})
-        gains = np.array([max(judged.get(doc, 0), 0) for doc in docs], np.float64)
-        ideal = np.sort(np.array([max(grade, 0) for grade in judged.values()], np.float64))[::-1]
-        if ideal.sum() > 0:
-            values.append(_dcg(gains) / _dcg(ideal))
-    return float(np.mean(values)) if values else None
-
-
-def _dcg(gains: NDArray[np.float64]) -> float:
-    top = gains[:CUTOFF]
-    return float((top / np.log2(np.arange(2, len(top) + 2))).sum())
+    judged = {query: qrels.get(query, {}) for query in lists}
+    relevant = {query: docs for query, docs in judged.items() if max(docs.values(), default=0) > 0}
+    values = evaluate(relevant, Run.from_dict(lists), [NDCG])[str(NDCG)]
+    return float(np.mean(list(values.values()))) if values else None
 
 
 def _shown(value: float | None) -> str:

@@ -25,7 +25,13 @@ from retrodistill.inference import (
 )
 from retrodistill.manifest import digest
 from retrodistill.progress import bar
-from retrodistill.students.routes import SIDES, Side, embedding_dimension, side_modules
+from retrodistill.students.routes import (
+    SIDES,
+    Side,
+    embedding_dimension,
+    is_normalised,
+    side_modules,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -119,9 +125,7 @@ class DenseEncoder:
     @property
     def normalised(self) -> bool:
         """Whether all vectors have length 1, so that inner products are cosines."""
-        from sentence_transformers.base.modules import Normalize
-
-        return all(isinstance(way[-1], Normalize) for way in self._ways.values())
+        return is_normalised(self.model)
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimension)."""

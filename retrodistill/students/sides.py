@@ -1,13 +1,13 @@
 """Models whose queries and documents take different ways: prompts, limits and batches of each."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.config import Precision
-from retrodistill.inference import body_autocast, body_dtype, token_batches
+from retrodistill.inference import body_dtype, run_model, token_batches
 from retrodistill.manifest import digest
 from retrodistill.students.dense import fingerprint, side_prompts
 from retrodistill.students.routes import SIDES, side_modules
@@ -44,13 +44,16 @@ class Sides:
         self._swap = swap
         self.dtype = body_dtype(precision, model.device)
         self.batch_tokens = batch_tokens
-        query_prompt, doc_prompt = side_prompts(model)
-        self._prompts: dict[Side, str] = {"query": query_prompt, "document": doc_prompt}
         self.doc_tokens = _doc_limit(side_modules(model, "document")[0], max_tokens)
         self._settings = settings
         parts = [part for part in model.modules() if hasattr(part, "config_keys")]
         shaping = [part.get_config_dict() for part in parts]
-        shaping += [self._prompts, self.doc_tokens, self.dtype, settings]
+        shaping += [
+            dict(zip(SIDES, side_prompts(model), strict=True)),
+            self.doc_tokens,
+            self.dtype,
+            settings,
+        ]
         self.fingerprint = digest(fingerprint(model), repr(shaping))
 
     def outputs(
@@ -75,7 +78,7 @@ class Sides:
                     for name, value in features.items()
                 }
                 with torch.inference_mode():
-                    found = run_side(modules, moved, side, self.dtype, **self._settings)
+                    found = run_model(modules, moved, self.dtype, task=side, **self._settings)
                 yield start + places, found
 
 
@@ -105,27 +108,6 @@ def side_batches(
                 for name, value in features.items()
             },
         )
-
-
-def run_side(
-    modules: Iterable[Any], features: dict[str, Any], side: Side, dtype: Any, **settings: Any
-) -> dict[str, Any]:
-    """Return a batch's features after all modules of a side: body in `dtype`, the rest float32.
-
-    `settings` go to the modules that know them.
-    """
-    body, *rest = modules
-    known = {"task": side, **settings}
-    with body_autocast(dtype, features["input_ids"].device):
-        features = body(dict(features))
-    features = {
-        name: value.float() if getattr(value, "dtype", None) == dtype else value
-        for name, value in features.items()
-    }
-    for module in rest:
-        wanted = getattr(module, "forward_kwargs", ())
-        features = module(features, **{k: v for k, v in known.items() if k in wanted})
-    return features
 
 
 def _doc_limit(first: Any, max_tokens: int | None) -> int:

@@ -10,13 +10,16 @@ from retrodistill.errors import ConfigError
 from retrodistill.types import Pairs, Unit
 
 if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
     from retrodistill.datasets import Collection
 
 
 class CrossEncoderTeacher:
     """Raw logits of a sentence-transformers or transformers cross-encoder.
 
-    Its work is cut by documents, so that each of them is tokenised once.
+    Its work is cut by documents, so that each of them is tokenised once. A model that is given as
+    an object is used where it is.
     """
 
     scale = "logit"
@@ -24,7 +27,7 @@ class CrossEncoderTeacher:
 
     def __init__(
         self,
-        model: str,
+        model: "str | CrossEncoder",
         collection: "Collection | None" = None,
         *,
         max_tokens: int = 256,
@@ -38,9 +41,11 @@ class CrossEncoderTeacher:
 
         if not model:
             raise ConfigError("teacher cross-encoder needs a model: cross-encoder:FOLDER.")
-        self._device = pick_device()
+        if isinstance(model, str):
+            model = load_cross_encoder(model, pick_device())
+        self._model = model.eval()
+        self._device = model.device
         self._dtype = body_dtype(precision, self._device)
-        self._model = load_cross_encoder(model, self._device).eval()
         self._max_tokens = min(max_tokens, self._model.max_seq_length or max_tokens)
         self._batch_tokens = batch_tokens
         self.fingerprint = digest(fingerprint(self._model), str(self._max_tokens), str(self._dtype))

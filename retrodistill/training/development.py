@@ -17,6 +17,7 @@ from retrodistill.config import Precision
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.store.runs import Run
 from retrodistill.students.dense import evaluating
+from retrodistill.types import Pairs
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
@@ -89,7 +90,8 @@ class Development:
             drawn = np.random.default_rng(seed).permutation(len(ids))[:queries]
             ids = [ids[place] for place in np.sort(drawn)]
         self.query_ids = ids
-        self._texts = collection.queries.full_texts(collection.queries.rows(ids))
+        self._queries = [collection.queries.get(query) for query in ids]
+        self._texts = [query.full_text for query in self._queries]
         self._qrels = {query: judged[query] for query in ids}
         self._lists: list[NDArray[np.int64]] | None = None
         self.rows = np.arange(len(collection.docs))
@@ -149,15 +151,19 @@ class Development:
 
     def _reranked(self, model: Any) -> Run:
         """Return each query's own candidates in a cross-encoder's order."""
+        from retrodistill.teachers.cross_encoder import CrossEncoderTeacher
+
         assert self._lists is not None
         counts = [len(rows) for rows in self._lists]
-        docs = self._docs.full_texts(np.concatenate(self._lists))
-        firsts = [
-            text for text, count in zip(self._texts, counts, strict=True) for _ in range(count)
-        ]
-        limit = min(self._max_tokens or 512, model.max_seq_length or 512)
-        scores = _pair_scores(model, firsts, docs, limit, **self._settings)
-        return self._run(self._lists, np.split(scores, np.cumsum(counts)[:-1])).top(self._depth)
+        pairs = Pairs(
+            self._queries,
+            [self._docs[row] for row in self.rows.tolist()],
+            np.repeat(np.arange(len(counts)), counts),
+            np.searchsorted(self.rows, np.concatenate(self._lists)),
+        )
+        reader = CrossEncoderTeacher(model, max_tokens=self._max_tokens or 512, **self._settings)
+        found = np.split(reader.score(pairs), np.cumsum(counts)[:-1])
+        return self._run(self._lists, found).top(self._depth)
 
     def _run(self, rows: Sequence[NDArray[np.int64]], scores: Sequence[NDArray[np.float32]]) -> Run:
         flat = np.concatenate(scores)
@@ -253,25 +259,3 @@ def _late(model: Any, queries: Sequence[str], settings: dict[str, Any]) -> Score
         return scores
 
     return score
-
-
-def _pair_scores(
-    model: Any,
-    queries: Sequence[str],
-    docs: Sequence[str],
-    limit: int,
-    *,
-    batch_tokens: int,
-    precision: Precision,
-) -> NDArray[np.float32]:
-    """Return a cross-encoder's raw logit of each pair of texts."""
-    from retrodistill.inference import body_dtype, padded, run_model, token_batches, tokenize
-
-    dtype = body_dtype(precision, model.device)
-    tokens = tokenize(model.tokenizer, queries, docs, max_tokens=limit)
-    scores = np.empty(len(tokens), np.float32)
-    for batch in token_batches([len(row["input_ids"]) for row in tokens], batch_tokens):
-        features = padded(model.tokenizer, [tokens[row] for row in batch], model.device)
-        found = run_model(model, features, dtype)["scores"]
-        scores[batch] = found.reshape(-1).float().cpu().numpy()
-    return scores

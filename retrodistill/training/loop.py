@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from retrodistill.training.tasks import Task
 
 ROWS = 20
-"""Rows of a training's log, and MEASUREMENTS on its dev split, unless others are asked for."""
+"""Rows of a training's log."""
+
 MEASUREMENTS = 10
+"""Measurements on the dev split, unless --eval-steps says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class Fitted:
 
     best: tuple[int, float] | None
     """Step and value of the best measurement on the dev split, whose weights the model has."""
+
+
+def checkpoint_folder(out: Path) -> Path:
+    """Return where the checkpoints of a student lie until it is done."""
+    return out.with_name(f"{out.name}.checkpoints")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -66,9 +73,9 @@ def fit(
 ) -> Fitted:
     """Train the task in place; `terms` names its losses, `measure` gives a model's dev value.
 
-    Checkpoints lie in `OUT.checkpoints`, what trackers write in `OUT.logs`.
+    Checkpoints lie in `checkpoint_folder(out)`, what trackers write in `OUT.logs`.
     """
-    checkpoints = out.with_name(f"{out.name}.checkpoints")
+    checkpoints = checkpoint_folder(out)
     last = last_checkpoint(checkpoints) if resume else None
     if resume and last is None:
         say(f"no checkpoint under {checkpoints}: training starts at the beginning.")

@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from retrodistill.inference import run_model
 from retrodistill.objective import Signals
 from retrodistill.students.routes import Side, side_modules
-from retrodistill.students.sides import run_side
 from retrodistill.training.processes import gathered
 
 if TYPE_CHECKING:
@@ -145,7 +144,9 @@ class BiEncoderTask(RetrieverTask):
         modules = side_modules(self.model, side)
 
         def read(features: dict[str, Any]) -> Tensor:
-            found: Tensor = run_side(modules, features, side, self.dtype)["sentence_embedding"]
+            found: Tensor = run_model(modules, features, self.dtype, task=side)[
+                "sentence_embedding"
+            ]
             return found.float()
 
         return torch.cat(self.each(chunks, read))[_places(chunks).argsort()]
@@ -213,7 +214,7 @@ class LateInteractionTask(RetrieverTask):
         modules = side_modules(self.model, side)
 
         def read(features: dict[str, Any]) -> Tensor:
-            found = run_side(modules, features, side, self.dtype)
+            found = run_model(modules, features, self.dtype, task=side)
             vectors: Tensor = found["token_embeddings"].float()
             counting: Tensor = found["attention_mask"].bool()
             return vectors * counting[..., None]

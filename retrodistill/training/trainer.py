@@ -20,8 +20,10 @@ from retrodistill.training.processes import is_main, world_size
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
+    from retrodistill.objective import LossTerm
     from retrodistill.store.runs import Run
     from retrodistill.store.scores import PreferenceStore
+    from retrodistill.training.development import Development
     from retrodistill.training.sampling import Rows
     from retrodistill.types import Encoder
 
@@ -47,8 +49,7 @@ def train_student(
     candidates and teacher scores found there; without, from labels and in-batch negatives.
     `preferences` are a pairwise teacher's, `vectors` is the encoder whose vectors it follows.
     `objective` stands for the settings' one; `teachers` names who gave the scores, for the model
-    card. Checkpoints lie in `OUT.checkpoints` until the
-    training is done.
+    card. Checkpoints lie in `OUT.checkpoints` until the training is done.
 
     Raises:
         ConfigError: the model, the objective or `out` cannot be used, or the objective needs
@@ -59,10 +60,9 @@ def train_student(
     from transformers import set_seed
 
     from retrodistill.inference import body_dtype, pick_device
-    from retrodistill.objective import inputs_of, parse_objective
+    from retrodistill.objective import parse_objective
     from retrodistill.training.batches import TeacherVectors
-    from retrodistill.training.development import Development
-    from retrodistill.training.loop import fit
+    from retrodistill.training.loop import checkpoint_folder, fit
     from retrodistill.training.preferences import Preferences
 
     settings = settings or TrainSettings()
@@ -71,32 +71,13 @@ def train_student(
     out = Path(out)
     refuse_existing(out, overwrite=overwrite)
     terms = parse_objective(settings.objective)
-    given = {"--scores": scores, "--preferences": preferences, "--vectors": vectors}
-    for flag in inputs_of(terms):
-        if flag in given and given[flag] is None:
-            what = {"--scores": "teacher scores", "--vectors": "a teacher's vectors"}
-            raise ConfigError(
-                f"objective {settings.objective!r} needs {what.get(flag, flag[2:])}: give {flag}."
-            )
-    development = None
+    _check_inputs(terms, settings, scores, preferences, vectors)
     if settings.dev_split == split:
         raise ConfigError(f"--dev-split {split} is trained on: measure on another split.")
-    if settings.dev_split is not None:
-        development = Development(
-            collection,
-            settings.dev_split,
-            settings.dev_metric,
-            kind=settings.student_kind,
-            queries=settings.dev_queries,
-            pool=scores if settings.dev_docs == "scored" else None,
-            max_tokens=settings.doc_tokens,
-            batch_tokens=settings.batch_tokens,
-            precision=settings.precision,
-            seed=settings.seed,
-        )
-        if scores is not None:  # what is measured on is not trained on
-            held = set(collection.query_ids(settings.dev_split))
-            scores = scores.select(query for query in scores.query_ids if query not in held)
+    development = _development(collection, settings, scores)
+    if development is not None and scores is not None:  # what is measured on is not trained on
+        held = set(collection.query_ids(str(settings.dev_split)))
+        scores = scores.select(query for query in scores.query_ids if query not in held)
     candidates = gather(
         collection,
         split,
@@ -135,7 +116,7 @@ def train_student(
         terms,
         settings,
         body_dtype(settings.precision, device),
-        teacher_dimension=vectors.dimension if vectors else None,
+        teacher_dimension=None if vectors is None else vectors.dimension,
     )
     collate = build_batches(
         model,
@@ -143,9 +124,9 @@ def train_student(
         collection,
         teacher=scores is not None,
         vectors=teacher_vectors,
-        extra=Preferences(preferences, collection) if preferences else None,
+        extra=None if preferences is None else Preferences(preferences, collection),
     )
-    checkpoints = out.with_name(f"{out.name}.checkpoints")
+    checkpoints = checkpoint_folder(out)
     if is_main() and not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     say(
@@ -168,12 +149,6 @@ def train_student(
     seconds = time.perf_counter() - started
     if not is_main():
         return out
-    inputs = {"collection": collection.fingerprint}
-    for name, source in (("scores", scores), ("vectors", vectors)):
-        if source is not None:
-            inputs[name] = source.fingerprint
-    if preferences is not None:
-        inputs["preferences"] = preferences.manifest.fingerprint
     details: dict[str, Any] = {
         "queries": len(candidates),
         "steps": steps,
@@ -196,7 +171,7 @@ def train_student(
         manifest = Manifest(
             kind="student",
             fingerprint=digest_files(folder, "*.safetensors"),
-            inputs=inputs,
+            inputs=_fingerprints(collection, scores, preferences, vectors),
             config={"student": str(student), "split": split} | as_dict(settings),
             details=details,
         )
@@ -205,6 +180,66 @@ def train_student(
     shutil.rmtree(checkpoints, ignore_errors=True)
     say(f"trained in {duration(seconds)}: {out}")
     return out
+
+
+def _check_inputs(
+    terms: "Sequence[LossTerm]",
+    settings: TrainSettings,
+    scores: "Run | None",
+    preferences: "PreferenceStore | None",
+    vectors: "Encoder | None",
+) -> None:
+    """Raise ConfigError unless all is given that the objective learns from."""
+    from retrodistill.objective import inputs_of
+
+    given = {
+        "--scores": ("teacher scores", scores),
+        "--preferences": ("preferences", preferences),
+        "--vectors": ("a teacher's vectors", vectors),
+    }
+    needed = inputs_of(terms)
+    for flag, (what, source) in given.items():
+        if flag in needed and source is None:
+            raise ConfigError(f"objective {settings.objective!r} needs {what}: give {flag}.")
+
+
+def _development(
+    collection: "Collection", settings: TrainSettings, scores: "Run | None"
+) -> "Development | None":
+    """Return what measures the student while it is trained, if there is a split for it."""
+    from retrodistill.training.development import Development
+
+    if settings.dev_split is None:
+        return None
+    return Development(
+        collection,
+        settings.dev_split,
+        settings.dev_metric,
+        kind=settings.student_kind,
+        queries=settings.dev_queries,
+        pool=scores if settings.dev_docs == "scored" else None,
+        max_tokens=settings.doc_tokens,
+        batch_tokens=settings.batch_tokens,
+        precision=settings.precision,
+        seed=settings.seed,
+    )
+
+
+def _fingerprints(
+    collection: "Collection",
+    scores: "Run | None",
+    preferences: "PreferenceStore | None",
+    vectors: "Encoder | None",
+) -> dict[str, str]:
+    """Return the fingerprint of each thing that a student was made from."""
+    found = {"collection": collection.fingerprint}
+    if scores is not None:
+        found["scores"] = scores.fingerprint
+    if preferences is not None:
+        found["preferences"] = preferences.manifest.fingerprint
+    if vectors is not None:
+        found["vectors"] = vectors.fingerprint
+    return found
 
 
 def _topics(

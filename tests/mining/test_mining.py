@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from small import save_small_collection
 
 from retrodistill.datasets import Collection, load_collection
 from retrodistill.errors import ConfigError, DataError
@@ -15,12 +14,6 @@ from retrodistill.mining.fuse import (
     reranked,
 )
 from retrodistill.store.runs import Run
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    folder = save_small_collection(tmp_path_factory.mktemp("small") / "data")
-    return load_collection(f"beir:{folder}")
 
 
 def test_reciprocal_ranks_by_hand() -> None:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import save_small_collection
 
 from retrodistill.audit import main
-from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.mining import mine_candidates
 from retrodistill.scoring.audit import FIRST_STAGE, STUDENT, audit_teachers
@@ -39,16 +38,6 @@ class Given:
 
     def score(self, pairs: Pairs) -> np.ndarray:
         return self.scores
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small_collection(tmp_path_factory.mktemp("small") / "data")
-
-
-@pytest.fixture(scope="module")
-def collection(folder: Path) -> Collection:
-    return load_collection(f"beir:{folder}")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,8 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small import save_small_collection
 
-from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets import Collection
 from retrodistill.errors import DataError
 from retrodistill.mining import mine_candidates
 from retrodistill.scoring import compare_candidates
@@ -32,12 +31,6 @@ class ByLength:
         sizes = np.array([float(len(doc.full_text)) for doc in duels.docs])
         odds = sizes[duels.first_rows] - sizes[duels.second_rows]
         return (-np.logaddexp(0.0, -odds)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    folder = save_small_collection(tmp_path_factory.mktemp("small") / "data")
-    return load_collection(f"beir:{folder}")
 
 
 @pytest.fixture(scope="module")

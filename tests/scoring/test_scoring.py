@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from small import save_small_collection
 from tiny import save_tiny_cross_encoder
 
-from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.mining import mine_candidates
 from retrodistill.scoring import average_scores, load_teacher, read_candidates, score_candidates
@@ -58,16 +57,6 @@ class Counting:
         ids = [(pairs.queries[query].id, pairs.docs[doc].id) for query, doc in rows]
         self.asked += ids
         return np.array([hash(pair) % 1000 for pair in ids], np.float32)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small_collection(tmp_path_factory.mktemp("small") / "data")
-
-
-@pytest.fixture(scope="module")
-def collection(folder: Path) -> Collection:
-    return load_collection(f"beir:{folder}")
 
 
 @pytest.fixture(scope="module")

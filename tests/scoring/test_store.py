@@ -17,7 +17,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import save_small_collection
 
 from retrodistill.datasets import Collection, load_collection
 from retrodistill.errors import DataError
@@ -89,16 +88,6 @@ def expected(collection: Collection, candidates: Run) -> dict[str, dict[str, flo
 
 def same(found: Run, wanted: dict[str, dict[str, float]]) -> bool:
     return found.to_dict() == wanted
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small_collection(tmp_path_factory.mktemp("small") / "data")
-
-
-@pytest.fixture(scope="module")
-def collection(folder: Path) -> Collection:
-    return load_collection(f"beir:{folder}")
 
 
 @pytest.fixture(scope="module")

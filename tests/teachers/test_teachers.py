@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 from llm_server import reader, serve
-from small import save_small_collection
 from tiny import save_tiny_cross_encoder, save_tiny_model
 from tiny_encoders import save_tiny_late_interaction, save_tiny_sparse
 from tiny_language_models import save_tiny_causal, save_tiny_seq2seq
 
-from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError, MissingExtra
 from retrodistill.mining import mine_candidates
 from retrodistill.registry import TEACHERS
@@ -22,12 +21,6 @@ from retrodistill.scoring import load_teacher
 from retrodistill.store.runs import Run
 from retrodistill.students.pair_head import PairHead
 from retrodistill.types import SCALES, Pairs, Teacher, Unit
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    folder = save_small_collection(tmp_path_factory.mktemp("small") / "data")
-    return load_collection(f"beir:{folder}")
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from small import save_small_collection
 
-from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets import Collection
 from retrodistill.errors import DataError
 from retrodistill.store.runs import Run
 from retrodistill.store.scores import PreferenceStore
@@ -34,12 +33,6 @@ class Edges(PreferenceStore):
         columns = [pa.chunked_array([list(column)], pa.string()) for column in ids]
         log_p = pa.chunked_array([np.log(p)], pa.float32())
         return pa.table([*columns, log_p], names=["query_id", "doc_id", "other_id", "log_p"])
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    folder = save_small_collection(tmp_path_factory.mktemp("small") / "data")
-    return load_collection(f"beir:{folder}")
 
 
 def example_of(collection: Collection, query: str, docs: list[str]) -> Example:

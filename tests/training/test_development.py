@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import save_small_collection
 from tiny import save_tiny_cross_encoder, save_tiny_model
 from tiny_encoders import save_tiny_late_interaction, save_tiny_sparse
 from toy_training import PullApart, assert_equal, run, weights
 from transformers import TrainerCallback
 
 from retrodistill.arithmetic.metrics import evaluate, parse_metric
-from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.mining import mine_candidates
 from retrodistill.scoring import load_teacher
@@ -28,11 +27,6 @@ from retrodistill.training.development import Development
 from retrodistill.types import Pairs
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    return load_collection(f"beir:{save_small_collection(tmp_path_factory.mktemp('small') / 'd')}")
 
 
 @pytest.fixture(scope="module")

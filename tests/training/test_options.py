@@ -6,15 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import save_small_collection
 from tiny import save_tiny_cross_encoder, save_tiny_model
 
 from retrodistill import train as verb
 from retrodistill.config import TrainConfig, TrainSettings
-from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError
 from retrodistill.manifest import Manifest
-from retrodistill.mining import mine_candidates
 from retrodistill.objective import inputs_of, parse_objective
 from retrodistill.recipes import load_recipe, recipe_names
 from retrodistill.scoring import load_teacher
@@ -28,21 +26,6 @@ SHORT = TrainSettings(candidates_per_query=4, batch_size=4, max_steps=3, query_t
                       doc_tokens=32, learning_rate=1e-3,
                       objective="listwise-kl + contrastive")  # fmt: skip
 TEXTS = ["blood pressure", "a drug for asthma"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small_collection(tmp_path_factory.mktemp("small") / "data")
-
-
-@pytest.fixture(scope="module")
-def collection(folder: Path) -> Collection:
-    return load_collection(f"beir:{folder}")
-
-
-@pytest.fixture(scope="module")
-def scores(collection: Collection) -> Run:
-    return mine_candidates(collection, "train", depth=20, add_positives=True)
 
 
 def test_adapters_are_merged_into_a_plain_student(

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small import save_small_collection
 
-from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError, DataError
-from retrodistill.mining import mine_candidates
 from retrodistill.store.runs import Run
 from retrodistill.training.examples import CandidateLists, Schedule, gather
 from retrodistill.training.sampling import (
@@ -30,17 +28,6 @@ from retrodistill.training.sampling import (
 )
 
 Random = np.random.default_rng
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    folder = save_small_collection(tmp_path_factory.mktemp("small") / "data")
-    return load_collection(f"beir:{folder}")
-
-
-@pytest.fixture(scope="module")
-def scores(collection: Collection) -> Run:
-    return mine_candidates(collection, "train", depth=20, add_positives=True)
 
 
 @pytest.fixture(scope="module")

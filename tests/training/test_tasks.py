@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import save_small_collection
 from tiny import save_tiny_model
 from tiny_encoders import save_tiny_late_interaction, save_tiny_sparse
 from torch import nn
 
 from retrodistill.config import TrainSettings
-from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError
 from retrodistill.manifest import Manifest
-from retrodistill.mining import mine_candidates
 from retrodistill.objective import Signals, bind, parse_objective
 from retrodistill.store.runs import Run
 from retrodistill.students.dense import DenseEncoder
@@ -31,17 +29,6 @@ from retrodistill.training.tasks import maxsim
 CPU = torch.device("cpu")
 SHORT = TrainSettings(candidates_per_query=4, batch_size=6, max_steps=3, query_tokens=16,
                       doc_tokens=32, batch_tokens=64, dropout=0.0)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    folder = save_small_collection(tmp_path_factory.mktemp("small") / "data")
-    return load_collection(f"beir:{folder}")
-
-
-@pytest.fixture(scope="module")
-def scores(collection: Collection) -> Run:
-    return mine_candidates(collection, "train", depth=20, add_positives=True)
 
 
 @pytest.fixture(scope="module")

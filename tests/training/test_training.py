@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from small import save_small_collection
 
-from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.manifest import Manifest
 from retrodistill.mining import mine_candidates
@@ -30,21 +29,6 @@ from retrodistill.training.tasks import BiEncoderTask
 SMALL = TrainSettings(
     candidates_per_query=4, batch_size=4, max_steps=4, doc_tokens=32, query_tokens=16
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small_collection(tmp_path_factory.mktemp("small") / "data")
-
-
-@pytest.fixture(scope="module")
-def collection(folder: Path) -> Collection:
-    return load_collection(f"beir:{folder}")
-
-
-@pytest.fixture(scope="module")
-def scores(collection: Collection) -> Run:
-    return mine_candidates(collection, "train", depth=20, add_positives=True)
 
 
 def collator(collection: Collection, model: Path, **changes: object) -> RetrieverBatch:
