@@ -30,6 +30,8 @@ from retrodistill.manifest import library_versions
 from retrodistill.searching import search_run
 
 STEPS, BATCH, TOKENS = 24, 16, 64
+QUEUE = 1024
+"""Teacher vectors of other documents beside the batch, for ckd."""
 METRICS = "ndcg@10,recall@100"
 T = "student_temperature=0.05"
 NCE = "contrastive(temperature=0.05)"
@@ -118,6 +120,7 @@ def main() -> None:
                 max_steps=STEPS if objective else 1,
                 learning_rate=1e-4 if objective else 0.0,
                 dropout=0.0,
+                queue=QUEUE if "ckd" in name else 0,
                 query_tokens=TOKENS,
                 doc_tokens=TOKENS,
                 seed=seed,

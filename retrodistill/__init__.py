@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from retrodistill.arithmetic import average_scores as average_scores
     from retrodistill.arithmetic import calibrated_temperature as calibrated_temperature
     from retrodistill.arithmetic import combine as combine
+    from retrodistill.arithmetic import fuse_runs as fuse_runs
+    from retrodistill.arithmetic import tune_fusion as tune_fusion
     from retrodistill.config import TrainSettings as TrainSettings
     from retrodistill.datasets import Collection as Collection
     from retrodistill.datasets import load_collection as load_collection
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
     from retrodistill.errors import MissingExtra as MissingExtra
     from retrodistill.errors import RetrodistillError as RetrodistillError
     from retrodistill.evaluation import evaluate_runs as evaluate_runs
+    from retrodistill.evaluation.fidelity import fidelity as fidelity
+    from retrodistill.evaluation.leakage import find_leakage as find_leakage
     from retrodistill.mining import mine_candidates as mine_candidates
     from retrodistill.recipes import load_recipe as load_recipe
     from retrodistill.scoring import compare_candidates as compare_candidates
     from retrodistill.scoring import export_scores as export_scores
     from retrodistill.scoring import import_scores as import_scores
     from retrodistill.scoring import load_teacher as load_teacher
+    from retrodistill.scoring import rerank as rerank
     from retrodistill.scoring import score_candidates as score_candidates
     from retrodistill.scoring import verify_scores as verify_scores
     from retrodistill.scoring.audit import audit_teachers as audit_teachers
@@ -47,6 +52,7 @@ _HOMES = {
     "Run": "retrodistill.store.runs",
     "mine_candidates": "retrodistill.mining",
     "load_teacher": "retrodistill.scoring",
+    "rerank": "retrodistill.scoring",
     "score_candidates": "retrodistill.scoring",
     "compare_candidates": "retrodistill.scoring",
     "verify_scores": "retrodistill.scoring",
@@ -55,6 +61,8 @@ _HOMES = {
     "audit_teachers": "retrodistill.scoring.audit",
     "average_scores": "retrodistill.arithmetic",
     "combine": "retrodistill.arithmetic",
+    "fuse_runs": "retrodistill.arithmetic",
+    "tune_fusion": "retrodistill.arithmetic",
     "calibrated_temperature": "retrodistill.arithmetic",
     "keep_layers": "retrodistill.students.make",
     "narrow": "retrodistill.students.make",
@@ -69,6 +77,8 @@ _HOMES = {
     "embed_collection": "retrodistill.searching",
     "Searcher": "retrodistill.searching",
     "evaluate_runs": "retrodistill.evaluation",
+    "fidelity": "retrodistill.evaluation.fidelity",
+    "find_leakage": "retrodistill.evaluation.leakage",
     "RetrodistillError": "retrodistill.errors",
     "ConfigError": "retrodistill.errors",
     "DataError": "retrodistill.errors",

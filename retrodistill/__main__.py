@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 VERBS = (
-    "quickstart", "mine", "audit", "score", "train", "embed", "search", "evaluate", "doctor",
+    "quickstart", "mine", "audit", "score", "train", "embed", "search", "fuse", "evaluate",
+    "report", "doctor",
 )  # fmt: skip
 
 

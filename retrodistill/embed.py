@@ -1,15 +1,25 @@
 """Embed a collection's documents with a student, into an index.
 
     python -m retrodistill.embed --data beir:scifact --model students/kl --out indexes/kl
+    python -m retrodistill.embed --data beir:scifact --model students/kl --out indexes/fast \\
+        --index hnsw --recall 0.95 --attributes year,lang
 
 The index folder holds a copy of the model, so it can be searched alone.
 """
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrodistill.command import run
 from retrodistill.config import EmbedConfig, as_dict
+from retrodistill.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from retrodistill.datasets import Collection
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -19,6 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def embed(config: EmbedConfig) -> None:
     """Embed, and print the index folder."""
+    from retrodistill.config.search import parse_bytes
     from retrodistill.datasets import load_collection
     from retrodistill.manifest import refuse_existing
     from retrodistill.searching import embed_collection
@@ -37,10 +48,51 @@ def embed(config: EmbedConfig) -> None:
         encoder,
         out=config.out,
         index=config.index,
+        dimensions=config.dimensions,
+        attributes=attributes_of(collection, config.attributes) if config.attributes else None,
+        workload=read_conditions(config.workload) if config.workload is not None else (),
+        recall=config.recall,
+        memory=parse_bytes(config.memory) if config.memory is not None else None,
+        executor=config.executor,
+        workers=config.workers,
         config=as_dict(config),
         overwrite=config.overwrite,
     )
     print(out)
+
+
+def attributes_of(collection: "Collection", wanted: str) -> "pa.Table":
+    """Return a row of attributes for each document: fields of theirs, or those of a file."""
+    from retrodistill.datasets.attributes import read_attributes
+
+    docs = collection.docs
+    if Path(wanted).is_file():
+        return read_attributes(Path(wanted), docs.ids())
+    return docs.attributes([name.strip() for name in wanted.split(",")])
+
+
+def read_conditions(path: Path) -> list[str]:
+    """Return the conditions in a file, a line each; empty lines and those behind # are left out.
+
+    Raises:
+        DataError: there is no such file, or a line is no condition.
+
+    """
+    from retrodistill.filters import parse_where
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    kept = []
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line and not line.startswith("#"):
+            try:
+                parse_where(line)
+            except ConfigError as error:
+                raise DataError(f"{path}, line {number}: {error}") from error
+            kept.append(line)
+    return kept
 
 
 if __name__ == "__main__":

@@ -4,17 +4,21 @@
         --run runs/bm25 --run runs/kl --metrics ndcg@10,mrr@10,recall@100 --json report.json
     python -m retrodistill.evaluate --qrels qrels.txt --run system.trec \\
         --metrics "map@100(rel=2),ndcg@10" --per-query --json report.json
+    python -m retrodistill.evaluate --data beir:scifact --run runs/kl --teacher scores/test
+    python -m retrodistill.evaluate --metrics help
 
-Every judged query counts; one that a run lacks counts 0.
+Every judged query counts; one that a run lacks counts 0. judged@K is the share of the documents up
+to rank K that have a judgement: where it is low, a system may be better than its numbers.
+--teacher adds how closely each run follows a teacher: on train queries first, if you wish.
 """
 
-import os
+import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from retrodistill.command import run
 from retrodistill.config import EvaluateConfig
+from retrodistill.progress import say
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -24,56 +28,47 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Measure, print the table and the tests, and write the JSON."""
+    from retrodistill.arithmetic.measures import measures_help
     from retrodistill.datasets import load_collection
     from retrodistill.evaluation import evaluate_runs
+    from retrodistill.evaluation.fidelity import fidelity, fidelity_table
+    from retrodistill.manifest import write_atomically
+    from retrodistill.reporting.results import print_results, system_names
     from retrodistill.reporting.tables import print_table
     from retrodistill.store.qrels import read_qrels
     from retrodistill.store.runs import Run
 
+    if config.metrics == "help":
+        print(measures_help())
+        return
     qrels = (
         read_qrels(config.qrels)
         if config.qrels is not None
         else load_collection(config.data or "").qrels(config.split)
     )
-    runs = {name: Run.read(path) for name, path in names(config.run).items()}
-    report = evaluate_runs(qrels, runs, metrics=config.metrics, test=config.test)
-    metrics = list(next(iter(report.systems.values())))
-    print_table(
-        ("system", *metrics),
-        [(name, *(f"{mean:.4f}" for mean in row.values())) for name, row in report.systems.items()],
-        title=f"{len(qrels)} judged queries",
-        best=metrics if len(runs) > 1 else (),
-    )
-    if report.tests:
-        print_table(
-            ("metric", "a", "b", "a - b", "p", "p (Holm)"),
-            [
-                (t.metric, t.a, t.b, f"{t.difference:+.4f}", f"{t.p:.4f}", f"{t.p_holm:.4f}")
-                for t in report.tests
-            ],
-            title={"t": "paired t test", "fisher": "Fisher's randomisation test"}[config.test],
-        )
+    runs = {name: Run.read(path) for name, path in system_names(config.run).items()}
+    report = evaluate_runs(
+        qrels, runs, metrics=config.metrics, test=config.test, correction=config.correction,
+        baseline=config.baseline, tie=config.tie, judged_only=config.judged_only,
+        ignore_identical_ids=config.ignore_identical_ids, seed=config.seed,
+    )  # fmt: skip
+    print_results(report.to_dict(), queries=report.settings["queries"])
+    for name, count in report.identical_ids.items():
+        if count:
+            say(f"{name}: documents with the id of their query: {count:,}. " + (
+                "They were left out." if config.ignore_identical_ids else
+                "They count here; --ignore-identical-ids leaves them out, as BEIR does."
+            ))  # fmt: skip
+    content = report.to_dict(per_query=config.per_query)
+    if config.teacher is not None:
+        teacher = Run.read(config.teacher)
+        found = {name: fidelity(own, teacher) for name, own in runs.items()}
+        print_table(*fidelity_table(found), title=f"fidelity to {config.teacher}")
+        content["fidelity"] = {
+            name: own.to_dict(per_query=config.per_query) for name, own in found.items()
+        }
     if config.json is not None:
-        report.write(config.json, per_query=config.per_query)
-
-
-def names(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return a name for each run: its folder or file stem, then suffix and parents if needed."""
-    wholes = {Path(os.path.abspath(path)): path for path in paths}
-    found: dict[str, Path] = {}
-    for depth in range(1, max(len(whole.parts) for whole in wholes) + 1):
-        for short in (_stem, lambda whole: whole.name):
-            found = {
-                "/".join([*whole.parts[-depth:-1], short(whole)]): path
-                for whole, path in wholes.items()
-            }
-            if len(found) == len(wholes):
-                return found
-    return found
-
-
-def _stem(path: Path) -> str:
-    return path.name if path.is_dir() else Path(path.name.removesuffix(".gz")).stem
+        write_atomically(config.json, (json.dumps(content, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ def mine(config: MineConfig) -> None:
         false_negative_ratio=config.false_negative_ratio,
         max_tokens=config.max_tokens,
         precision=config.precision,
+        executor=config.executor,
+        workers=config.workers,
     )
     candidates.write(
         config.out,

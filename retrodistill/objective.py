@@ -18,6 +18,7 @@ SIGNALS = {
     "teacher_scores": "B N",
     "mask": "B N",
     "labels": "B N",
+    "sure": "B N",
     "log_weights": "B N",
     "pair_scores": "B N",
     "preferences": "B N N",
@@ -37,10 +38,11 @@ SIGNALS = {
 """The vocabulary: every signal that a batch can carry, and its shape.
 
 Lists, one a query. `student_scores`, `teacher_scores`: scores of its own candidates, the positive
-first. `mask`: which of them are real, not padding. `labels`: which of them are relevant.
-`log_weights`: what a drawn candidate stands for, as the logarithm of a weight. `pair_scores`: the
-scores of a head that sees both vectors. `preferences`: a teacher's log p(i is better than j), in
-nats, where `preference_mask` says that it compared them.
+first. `mask`: which of them are real, not padding. `labels`: which of them are relevant. `sure`:
+which are so surely what the labels say that they may serve as negatives where they are not
+labelled. `log_weights`: what a drawn candidate stands for, as the logarithm of a weight.
+`pair_scores`: the scores of a head that sees both vectors. `preferences`: a teacher's log p(i is
+better than j), in nats, where `preference_mask` says that it compared them.
 
 The batch. `batch_scores`: the student's scores of every distinct document of the batch.
 `batch_own`: which of those are candidates of the query itself. `batch_labels`, `batch_mask`: which

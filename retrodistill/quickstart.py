@@ -224,8 +224,8 @@ def measure_teacher(
     model: Path,
 ) -> tuple["Run", Cost]:
     """Return the test run whose best RERANKED documents the teachers reranked, and its cost."""
+    from retrodistill.arithmetic import reranked
     from retrodistill.evaluation.efficiency import weights_mb
-    from retrodistill.mining.fuse import reranked
 
     started = time.perf_counter()
     scores = mean_of_teachers(collection, first.top(RERANKED), teachers, out)

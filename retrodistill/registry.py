@@ -121,6 +121,7 @@ RETRIEVERS = Registry(
         "bm25": "retrodistill.mining.retrievers:bm25",
         "lucene": "retrodistill.mining.retrievers:lucene",
         "dense": "retrodistill.mining.retrievers:dense",
+        "sparse": "retrodistill.mining.retrievers:sparse",
     },
 )
 
@@ -168,6 +169,12 @@ INDEXES = Registry(
     {
         "exact": "retrodistill.indexes.exact:ExactIndex",
         "flat": "retrodistill.indexes.faiss:FlatIndex",
+        "sq8": "retrodistill.indexes.faiss:ScalarIndex",
+        "binary": "retrodistill.indexes.faiss:BinaryIndex",
         "hnsw": "retrodistill.indexes.faiss:HNSWIndex",
+        "ivf": "retrodistill.indexes.faiss:ListsIndex",
+        "ivf-pq": "retrodistill.indexes.faiss:ProductIndex",
+        "faiss": "retrodistill.indexes.faiss:FaissIndex",
+        "milvus": "retrodistill.indexes.milvus:MilvusIndex",
     },
 )

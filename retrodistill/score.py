@@ -31,6 +31,7 @@ def score(config: ScoreConfig) -> None:
     """Do the one job that the settings name, and print where the result lies or what was found."""
     from retrodistill import scoring
     from retrodistill.datasets import load_collection
+    from retrodistill.executor import execute
     from retrodistill.store.runs import Run
     from retrodistill.store.shards import shard_paths
 
@@ -41,7 +42,7 @@ def score(config: ScoreConfig) -> None:
         print(scoring.verify(config).line())
         return
     if config.teacher is not None:
-        scoring.execute(
+        execute(
             partial(scoring.fill, config), executor=config.executor, workers=config.workers,
             done=lambda: len(shard_paths(config.out)),
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """Search an index: answer queries on the terminal, or write a run for a split's queries.
 
     python -m retrodistill.search --index indexes/kl "effect of vitamin D on asthma" --k 5
+    python -m retrodistill.search --index indexes/kl "asthma" --where "year >= 2020" --explain
     python -m retrodistill.search --index indexes/kl --data beir:scifact --k 100 --out runs/kl
 
 A query shows rank, score, id and the document's beginning; a split gives a run folder.
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from retrodistill.command import run
 from retrodistill.config import SearchConfig, as_dict
+from retrodistill.progress import say
 
 if TYPE_CHECKING:
-    from retrodistill.searching import Hit
+    from retrodistill.searching import Hit, Searcher
 
 SHOWN = 100
 """Characters of a document on the terminal."""
@@ -37,7 +39,12 @@ def search(config: SearchConfig) -> None:
     if config.query:
         docs = collection.docs if collection is not None else None
         searcher = Searcher.open(config.index, precision=config.precision, docs=docs)
-        answers = searcher.search_many(config.query, config.k)
+        prepare(searcher, config)
+        answers = (
+            [searcher.search_sets(query, config.k, where=config.where) for query in config.query]
+            if config.sets
+            else searcher.search_many(config.query, config.k, where=config.where)
+        )
         for query, hits in zip(config.query, answers, strict=True):
             print(query)
             for rank, hit in enumerate(hits, start=1):
@@ -47,7 +54,8 @@ def search(config: SearchConfig) -> None:
     assert config.out is not None
     searcher = Searcher.open(config.index, precision=config.precision, with_texts=False)
     assert searcher.manifest is not None
-    found = search_run(searcher, collection, config.split, config.k)
+    prepare(searcher, config)
+    found = search_run(searcher, collection, config.split, config.k, where=config.where)
     found.write(
         config.out,
         inputs={"collection": collection.fingerprint, "index": searcher.manifest.fingerprint},
@@ -56,6 +64,14 @@ def search(config: SearchConfig) -> None:
         overwrite=config.overwrite,
     )
     print(config.out)
+
+
+def prepare(searcher: "Searcher", config: SearchConfig) -> None:
+    """Set the recall that was asked for, and say how the index will search."""
+    if config.recall is not None:
+        searcher.set_recall(config.recall)
+    if config.explain:
+        say(searcher.explain(config.where, config.k, len(config.query) or None))
 
 
 def line(rank: int, hit: "Hit") -> str:

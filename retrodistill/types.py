@@ -1,9 +1,9 @@
 """The forms that parts meet in: texts, and the protocols of teachers, encoders and indexes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,26 +186,51 @@ class Index(Protocol):
 
     def __len__(self) -> int: ...
 
-    def add(self, ids: Sequence[str], vectors: "NDArray[np.float32]") -> None:
-        """Add vectors of shape (len(ids), dimension).
+    def train(self, vectors: "NDArray[np.float32]", total: int) -> None:
+        """Learn from a sample of the `total` vectors that will be added."""
+        ...
+
+    def add(
+        self,
+        ids: Sequence[str],
+        vectors: "NDArray[np.float32]",
+        attributes: "pa.Table | None" = None,
+    ) -> None:
+        """Add vectors of shape (len(ids), dimension), and a row of attributes for each.
 
         Raises:
-            DataError: a duplicate id, a wrong shape, NaN or infinity; nothing is added then.
+            DataError: a duplicate id, a wrong shape, NaN or infinity, attributes that do not
+                fit; nothing is added then.
+
+        """
+        ...
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Delete documents.
+
+        Raises:
+            DataError: an id is unknown; nothing is deleted then.
 
         """
         ...
 
     def search(
-        self, vectors: "NDArray[np.float32]", k: int
+        self, vectors: "NDArray[np.float32]", k: int, *, where: Any = None
     ) -> tuple[list[list[str]], list["NDArray[np.float32]"]]:
         """Return for each query vector its best ids and their inner products, best first.
 
-        A row is shorter than `k` where the index holds fewer vectors.
+        `where` keeps the documents whose attributes fit: one condition for all queries, or a
+        sequence of one a query. A row is shorter than `k` only where fewer documents fit.
         """
         ...
 
     def save(self, folder: Path) -> None:
         """Write the index into an existing folder."""
+        ...
+
+    @classmethod
+    def bytes_per_vector(cls, dimension: int) -> int:
+        """Return about how many bytes of memory a vector takes, without its id."""
         ...
 
     @classmethod

@@ -24,6 +24,8 @@ def batch(
     mask[0, 2] = False
     labels = torch.zeros(b, n, dtype=torch.bool)
     labels[:, 0] = True
+    sure = mask.clone()
+    sure[1, 1] = False
     scores = draw(b, b * n)
     own = torch.block_diag(*mask.to(dtype)[:, None]).bool()
     for row in range(b):
@@ -34,6 +36,7 @@ def batch(
         "teacher_scores": teacher,
         "mask": mask,
         "labels": labels,
+        "sure": sure,
         "log_weights": draw(b, n).abs() * labels.logical_not(),
         "pair_scores": draw(b, n),
     }

@@ -6,7 +6,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.arithmetic.lists import Floats, Lists, Numbers, numbered, per_run, scores_of
+from retrodistill.arithmetic.aligning import align
+from retrodistill.arithmetic.lists import Floats, Lists, Numbers, scores_of
 from retrodistill.arithmetic.weighting import QueryWeights, checked_weights, relative_weights
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.progress import say
@@ -47,26 +48,24 @@ def combine(
     """
     _check(how, percentiles, k)
     shares = checked_weights(len(runs), weights)
-    query_ids, queries = numbered(runs, "query_id")
-    doc_ids, docs = numbered(runs, "doc_id")
-    relative = relative_weights(shares, query_weights, query_ids)
-    keys = np.concatenate(queries) * len(doc_ids) + np.concatenate(docs)
-    pairs, places = np.unique(keys, return_inverse=True)
+    pairs = align(runs)
+    relative = relative_weights(shares, query_weights, pairs.query_ids)
     kept = np.ones(len(pairs), np.bool_)
     if how != "rrf":
-        kept = _shared(np.bincount(places, minlength=len(pairs)) == len(runs))
-    owners, numbers = np.divmod(pairs[kept], max(len(doc_ids), 1))
+        kept = _shared(pairs.counts() == len(runs))
+    owners, numbers = pairs.queries[kept], pairs.docs[kept]
     total = np.zeros(len(owners))
-    for member, rows in enumerate(per_run(places, runs)):
+    for member, rows in enumerate(pairs.rows):
         values = np.zeros(len(pairs))
-        values[rows] = _comparable(runs[member], queries[member], how, percentiles, k)
+        values[rows] = _comparable(runs[member], pairs.owners[member], how, percentiles, k)
         values = values[kept]
         if how == "z":
             values = Lists.of(owners).standardised(values)
         total += relative[member, owners] * values
     scores = total if how == "rrf" else total / len(runs)
     source = f"combination by {how}"
-    return Run.from_columns(query_ids.take(owners), doc_ids.take(numbers), scores, source=source)
+    query_ids, doc_ids = pairs.query_ids.take(owners), pairs.doc_ids.take(numbers)
+    return Run.from_columns(query_ids, doc_ids, scores, source=source)
 
 
 def average_scores(runs: Sequence[Run], *, weights: Sequence[float] | None = None) -> Run:

@@ -41,7 +41,7 @@ class Lists:
         """Return the sum of each list's values."""
         return np.add.reduceat(values, self.starts, dtype=np.float64)
 
-    def highest(self, values: Floats) -> Floats:
+    def highest(self, values: Floats | Numbers) -> Floats:
         """Return the highest of each list's values."""
         highest: Floats = np.maximum.reduceat(values, self.starts)
         return highest

@@ -3,21 +3,24 @@
 - The ranking is the run's own, by its tie rule: ranx gets document numbers, no scores to sort.
 - Every query with a judgement counts, and one that the run lacks counts 0 (trec_eval -c).
 - A query whose judgements are all below the relevance level counts 0, as in trec_eval.
-- nDCG's gain is the grade itself (trec_eval's ndcg_cut; `ndcg_burges` has 2^grade - 1), and a
-  grade below 0 gains 0. All other measures ask whether a grade reaches the level `rel`.
+- A grade below 0 is no judgement (trec_eval: seen outside of the pool); it gains nothing.
+- nDCG's gain is the grade itself, as in trec_eval's ndcg_cut; `gain=exp` makes it 2^grade - 1.
+  All other measures ask whether a grade reaches the level `rel`.
+
+`retrodistill.arithmetic.measures` says of each measure what it is, and where it comes from.
 """
 
-import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrodistill.errors import ConfigError
+from retrodistill.arithmetic.measures import MEASURES, Metric, parse_metric, parse_metrics
 from retrodistill.progress import say
 from retrodistill.store.runs import Run
 from retrodistill.types import Qrels
@@ -25,157 +28,179 @@ from retrodistill.types import Qrels
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FUNCTIONS = {
-    "ndcg": "ndcg",
-    "ndcg_burges": "ndcg_burges",
-    "dcg": "dcg",
-    "mrr": "reciprocal_rank",
-    "map": "average_precision",
-    "recall": "recall",
-    "precision": "precision",
-    "rprec": "r_precision",
-    "hit_rate": "hit_rate",
-    "hits": "hits",
-    "f1": "f1",
-}
-"""Our name of a measure to the function of `ranx.metrics`."""
+    Floats = NDArray[np.float64]
 
-ALIASES = {
-    "recip_rank": "mrr",
-    "rr": "mrr",
-    "ap": "map",
-    "r": "recall",
-    "p": "precision",
-    "success": "hit_rate",
-    "r-precision": "rprec",
-}
-GRADED = {"ndcg", "ndcg_burges", "dcg"}
-FORM = re.compile(r"([a-z][a-z0-9_-]*)(?:@(\d+))?(?:\(rel=(\d+)\))?")
+__all__ = ["Metric", "PerQuery", "evaluate", "parse_metric", "parse_metrics"]
 
 PerQuery = dict[str, dict[str, float]]
 """Metric as it was typed -> query id -> value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A measure, such as nDCG of the first ten documents."""
-
-    name: str
-    """A key of `FUNCTIONS`."""
-
-    cutoff: int | None = None
-    """Ranks that count (None: all)."""
-
-    rel: int = 1
-    """Lowest grade that is relevant; graded measures do not ask."""
-
-    label: str = field(default="", compare=False)
-    """As the user typed it, without spaces: its key in all results."""
-
-    def __str__(self) -> str:
-        """Return the label, or the canonical form of what has none."""
-        cutoff = f"@{self.cutoff}" if self.cutoff else ""
-        level = f"(rel={self.rel})" if self.rel != 1 else ""
-        return self.label or f"{self.name}{cutoff}{level}"
-
-
-def parse_metric(text: str) -> Metric:
-    """Return the metric that `name@cutoff(rel=level)` names; cutoff and level may be left away.
-
-    Raises:
-        ConfigError: the form or the name is unknown (the nearest is named), or a part of it has
-            no meaning for this measure.
-
-    """
-    label = "".join(text.split())
-    match = FORM.fullmatch(label.lower())
-    if match is None:
-        raise ConfigError(
-            f"metric {text!r} is not of the form name@cutoff(rel=level), "
-            "as in ndcg@10, map or recall@100(rel=2)."
-        )
-    given, cutoff, level = match.groups()
-    name = ALIASES.get(given, given)
-    if name not in FUNCTIONS:
-        near = get_close_matches(given, [*FUNCTIONS, *ALIASES], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown metric {given!r}.{hint} Known: {', '.join(FUNCTIONS)}.")
-    if cutoff is not None and (int(cutoff) < 1 or name == "rprec"):
-        wanted = "takes no cutoff" if name == "rprec" else "needs a cutoff of at least 1"
-        raise ConfigError(f"metric {text!r}: {name} {wanted}.")
-    if level is not None and (int(level) < 1 or name in GRADED):
-        wanted = (
-            "uses the grades themselves: leave (rel=...) away"
-            if name in GRADED
-            else "needs a level of at least 1"
-        )
-        raise ConfigError(f"metric {text!r}: {name} {wanted}.")
-    return Metric(name, int(cutoff) if cutoff else None, int(level or 1), label)
-
-
-def parse_metrics(text: str | Sequence[str]) -> list[Metric]:
-    """Return the metrics of a comma-separated list, each once; commas in brackets do not split."""
-    words = re.split(r",(?![^(]*\))", text) if isinstance(text, str) else text
-    metrics = {metric.label: metric for metric in map(parse_metric, words)}
-    if not metrics:
-        raise ConfigError("no metric was given. Give some, as in ndcg@10,mrr@10.")
-    return list(metrics.values())
-
-
-def evaluate(qrels: Qrels, run: Run, metrics: Sequence[Metric]) -> PerQuery:
+def evaluate(
+    qrels: Qrels, run: Run, metrics: Sequence[Metric], *, judged_only: bool = False
+) -> PerQuery:
     """Return each metric's value for every query that has a judgement, 0 where the run lacks it.
 
-    Queries of the run without a judgement are left out.
+    Queries of the run without a judgement are left out. With `judged_only`, documents without a
+    judgement are taken out of each list before it is measured ("condensed lists", Sakai 2007,
+    "Alternatives to bpref"); only `judged` still sees them.
     """
     query_ids = [query for query, judged in qrels.items() if judged]
     if not query_ids:
         return {str(metric): {} for metric in metrics}
-    from numba.core.errors import NumbaTypeSafetyWarning
-
-    judgements, rankings = _as_numbers(qrels, run, query_ids)
+    whole = _Lists.of(qrels, run, query_ids)
+    lists = whole.condensed() if judged_only else whole
     values = {}
     for metric in metrics:
-        function = _ranx_function(FUNCTIONS[metric.name])
-        with warnings.catch_warnings():
-            # ranx counts with uint64 what it indexes with int64: numba says so while it compiles.
-            warnings.simplefilter("ignore", NumbaTypeSafetyWarning)
-            row = function(judgements, rankings, metric.cutoff or 0, metric.rel)
+        row = whole.judged(metric.cutoff) if metric.name == "judged" else _measured(metric, lists)
         values[str(metric)] = dict(zip(query_ids, row.tolist(), strict=True))
     return values
 
 
-def _as_numbers(qrels: Qrels, run: Run, query_ids: Sequence[str]) -> tuple[Any, Any]:
-    """Return judgements and rankings as ranx's lists of (document number, score) rows.
+@dataclass(frozen=True, eq=False)
+class _Lists:
+    """The judgements and the ranking of each query, with numbers for documents.
 
-    A query's judged documents are numbered from the highest grade down, its other ones behind
-    them. The second column holds the grades, and for rankings nothing that is read.
+    A query's judged documents are numbered from the highest grade down.
     """
+
+    grades: "Floats"
+    judged_sizes: "NDArray[np.int64]"
+    """Judged documents of each query, whose `grades` follow each other."""
+
+    ranked: "Floats"
+    ranked_sizes: "NDArray[np.int64]"
+    """Listed documents of each query, whose numbers follow each other, best first; -1: not judged.
+    """
+
+    @classmethod
+    def of(cls, qrels: Qrels, run: Run, query_ids: Sequence[str]) -> "_Lists":
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        rows = [qrels[query] for query in query_ids]
+        docs = pa.array(list(chain.from_iterable(rows)), pa.string())
+        grades = np.fromiter(chain.from_iterable(own.values() for own in rows), np.float64)
+        owners = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
+        order = np.lexsort((-grades, owners))
+        order = order[grades[order] >= 0]
+        judged = docs.take(pa.array(order))
+        judged_sizes = np.bincount(owners[order], minlength=len(rows))
+        listed = run.table["doc_id"].combine_chunks()
+        places = dict(zip(run.query_ids, _spans(run.list_sizes), strict=True))
+        spans = [places.get(query, (0, 0)) for query in query_ids]
+        numbers = [
+            pc.index_in(listed.slice(*span), value_set=judged.slice(*own))
+            for span, own in zip(spans, _spans(judged_sizes), strict=True)
+        ]
+        ranked = pa.chunked_array(numbers).fill_null(-1).to_numpy().astype(np.float64)
+        return cls(grades[order], judged_sizes, ranked, np.array([size for _, size in spans]))
+
+    def condensed(self) -> "_Lists":
+        """Return the same without the listed documents that are not judged."""
+        known = self.ranked >= 0
+        sizes = np.bincount(self._owners()[known], minlength=len(self.ranked_sizes))
+        return replace(self, ranked=self.ranked[known], ranked_sizes=sizes)
+
+    def judged(self, cutoff: int | None) -> "Floats":
+        """Return the share of each query's first `cutoff` documents that is judged."""
+        owners = self._owners()
+        ranks = np.arange(len(owners)) - _starts(self.ranked_sizes)[owners]
+        counts = (self.ranked >= 0) & (ranks < (cutoff or np.inf))
+        found = np.bincount(owners[counts], minlength=len(self.ranked_sizes))
+        return found / np.clip(self.ranked_sizes, 1, cutoff)
+
+    @cached_property
+    def judgements(self) -> "Sequence[Floats]":
+        """Ranx's judgements: a (document number, grade) row for each document of a query."""
+        return self._judgements(self.grades)
+
+    @cached_property
+    def rankings(self) -> "Sequence[Floats]":
+        """Ranx's rankings: a (document number,) row for each document of a query, best first."""
+        return _typed(self._rankings())
+
+    def binary_judgements(self, rel: int) -> "Sequence[Floats]":
+        """Return judgements with gain 1 from the grade `rel` on: ranx's RBP weighs by the gain."""
+        return self._judgements(self.grades >= rel)
+
+    def two_sided_judgements(self, rel: int) -> "Sequence[Floats]":
+        """Return judgements with one document of either kind at least, as ranx's bpref needs.
+
+        A kind that a query lacks gets a document that no run lists. Without that, ranx divides by
+        zero, where trec_eval has 0 (nothing relevant), and 1 for each document (all relevant).
+        """
+        found = []
+        for rows in np.split(self._rows(self.grades), _starts(self.judged_sizes)[1:]):
+            relevant = rows[:, 1] >= rel
+            spare = [grade for grade, known in ((rel, relevant), (rel - 1, ~relevant))
+                     if not known.any()]  # fmt: skip
+            added = [(len(rows) + place, grade) for place, grade in enumerate(spare)]
+            found.append(np.concatenate([rows, np.reshape(np.array(added, float), (-1, 2))]))
+        return _typed(found)
+
+    def cut_rankings(self, cutoff: int | None) -> "Sequence[Floats]":
+        """Return rankings without what follows a cutoff."""
+        return _typed([own[:cutoff] for own in self._rankings()]) if cutoff else self.rankings
+
+    def _judgements(self, gains: "NDArray[Any]") -> "Sequence[Floats]":
+        return _typed(np.split(self._rows(gains), _starts(self.judged_sizes)[1:]))
+
+    def _rows(self, gains: "NDArray[Any]") -> "Floats":
+        numbers = np.arange(len(gains)) - np.repeat(_starts(self.judged_sizes), self.judged_sizes)
+        return np.column_stack((numbers, gains)).astype(np.float64)
+
+    def _rankings(self) -> "list[Floats]":
+        return np.split(self.ranked.reshape(-1, 1), _starts(self.ranked_sizes)[1:])
+
+    def _owners(self) -> "NDArray[np.int64]":
+        return np.repeat(np.arange(len(self.ranked_sizes)), self.ranked_sizes)
+
+
+def _starts(sizes: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """Return where each query's rows start."""
+    return np.cumsum(sizes) - sizes
+
+
+def _spans(sizes: "NDArray[np.int64]") -> list[tuple[int, int]]:
+    """Return each query's first row, and how many it has."""
+    return list(zip(_starts(sizes).tolist(), sizes.tolist(), strict=True))
+
+
+def _typed(arrays: "Sequence[Floats]") -> "Sequence[Floats]":
+    """Return arrays as numba's list, which compiled code takes without a copy."""
     from numba.typed import List
 
-    judgements: dict[str, NDArray[np.float64]] = {}
-    numbers: dict[str, dict[str, int]] = {}
-    for query in query_ids:
-        judged = sorted(qrels[query].items(), key=lambda item: -item[1])
-        judgements[query] = np.array([(i, grade) for i, (_, grade) in enumerate(judged)], float)
-        numbers[query] = {doc: i for i, (doc, _) in enumerate(judged)}
-    rankings = dict.fromkeys(query_ids, np.empty((0, 2)))
-    for query, docs, _ in run.lists():
-        if (known := numbers.get(query)) is not None:
-            ranking = np.zeros((len(docs), 2))
-            ranking[:, 0] = [known.get(doc, -1) for doc in docs]
-            rankings[query] = ranking
-    return List(judgements.values()), List(rankings.values())
+    found: Sequence[Floats] = List(arrays)
+    return found
+
+
+def _measured(metric: Metric, lists: _Lists) -> "Floats":
+    """Return a metric's value for each query, by ranx."""
+    from numba.core.errors import NumbaTypeSafetyWarning
+
+    function = _ranx_function(metric.name)
+    with warnings.catch_warnings():
+        # ranx counts with uint64 what it indexes with int64: numba says so while it compiles.
+        warnings.simplefilter("ignore", NumbaTypeSafetyWarning)
+        if metric.name == "rbp":
+            judgements = lists.binary_judgements(metric.rel)
+            row = function(judgements, lists.cut_rankings(metric.cutoff), metric.p, 1)
+        elif metric.name == "bpref":
+            row = function(lists.two_sided_judgements(metric.rel), lists.rankings, 0, metric.rel)
+        else:
+            row = function(lists.judgements, lists.rankings, metric.cutoff or 0, metric.rel)
+    return np.asarray(row, np.float64)
 
 
 def _ranx_function(name: str) -> Any:
-    """Return a function of ranx; say so if its first call in this environment has to compile it."""
+    """Return a measure's function of ranx; say so if its first call has to compile it."""
     import ranx.metrics
 
-    compiled = Path(ranx.metrics.__file__).parent.glob(f"__pycache__/*._{name}_parallel-*.nbc")
-    if name not in _ANNOUNCED and not any(compiled):
-        _ANNOUNCED.add(name)
-        say(f"compiling ranx's {name}: once in an environment, some seconds.")
-    return getattr(ranx.metrics, name)
-
-
-_ANNOUNCED: set[str] = set()
+    measure = MEASURES[name]
+    function = getattr(ranx.metrics, measure.function)
+    kernel = function.__globals__[f"_{measure.kernel or measure.function}_parallel"]
+    kept = Path(kernel.stats.cache_path).glob(f"*.{kernel.py_func.__name__}-*.nbc")
+    if not kernel.signatures and not any(kept):
+        say(f"compiling ranx's {measure.function}: once in an environment, some seconds.")
+    return function

@@ -4,10 +4,12 @@ A field is a flag (`max_tokens` is `--max-tokens`), the string below it is its h
 type `tuple[str, ...]` may be given several times. `retrodistill.command` reads them.
 """
 
-from retrodistill.config.base import Precision, as_dict, at_least
+from retrodistill.config.base import Executor, Precision, as_dict, at_least
 from retrodistill.config.evaluate import EvaluateConfig
+from retrodistill.config.fuse import FuseConfig
 from retrodistill.config.mine import MineConfig
 from retrodistill.config.quickstart import DoctorConfig, QuickstartConfig
+from retrodistill.config.report import ReportConfig
 from retrodistill.config.score import AuditConfig, ScoreConfig
 from retrodistill.config.search import EmbedConfig, SearchConfig
 from retrodistill.config.train import TrainConfig, TrainSettings
@@ -17,9 +19,12 @@ __all__ = [
     "DoctorConfig",
     "EmbedConfig",
     "EvaluateConfig",
+    "Executor",
+    "FuseConfig",
     "MineConfig",
     "Precision",
     "QuickstartConfig",
+    "ReportConfig",
     "ScoreConfig",
     "SearchConfig",
     "TrainConfig",

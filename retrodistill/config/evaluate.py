@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from retrodistill.config.base import at_least
 from retrodistill.errors import ConfigError
 
 
@@ -11,7 +12,7 @@ from retrodistill.errors import ConfigError
 class EvaluateConfig:
     """Settings of `python -m retrodistill.evaluate`."""
 
-    run: tuple[Path, ...]
+    run: tuple[Path, ...] = ()
     """Run folder, score store, or TREC, JSONL or Parquet run; once for each system."""
 
     data: str | None = None
@@ -23,11 +24,34 @@ class EvaluateConfig:
     qrels: Path | None = None
     """TREC or BEIR judgement file, instead of --data."""
 
+    teacher: Path | None = None
+    """Score store or run of a teacher: tell how closely each --run follows it as well."""
+
     metrics: str = "ndcg@10,mrr@10,map,recall@100"
-    """Comma-separated: name@cutoff(rel=level)."""
+    """Comma-separated: name@cutoff(key=value,...), as in ndcg@10 or map(rel=2); `help` lists them.
+    """
+
+    ignore_identical_ids: bool = False
+    """Leave out documents that have the id of their query, as BEIR does."""
+
+    judged_only: bool = False
+    """Leave out documents without a judgement, and measure the condensed lists."""
 
     test: Literal["t", "fisher", "none"] = "t"
     """Paired test between systems: Student's t, Fisher's randomisation, or none."""
+
+    correction: Literal["holm", "tukey", "none"] = "holm"
+    """Of p for the number of comparisons: Holm's, Tukey's randomised HSD over all systems, or none.
+    """
+
+    baseline: str | None = None
+    """Compare all systems with this one only: its name in the table."""
+
+    tie: float = 1e-9
+    """Values of a query that differ by at most this are neither win nor loss."""
+
+    seed: int = 0
+    """Of the bootstrap intervals and of the randomised tests."""
 
     per_query: bool = False
     """Put each query's values into the JSON."""
@@ -36,5 +60,10 @@ class EvaluateConfig:
     """File for the results."""
 
     def __post_init__(self) -> None:
+        if self.metrics == "help":
+            return
+        if not self.run:
+            raise ConfigError("needs --run. See --help.")
         if (self.data is None) == (self.qrels is None):
             raise ConfigError("give either --data (with --split) or --qrels.")
+        at_least(self, 0, "tie", "seed")

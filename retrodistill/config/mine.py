@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrodistill.config.base import Precision, at_least
+from retrodistill.config.base import Executor, Precision, at_least, check_workers
 from retrodistill.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ class MineConfig:
     """Queries of which split to mine for."""
 
     retriever: tuple[str, ...] = ("bm25",)
-    """bm25, lucene, or dense:MODEL; several are fused by reciprocal ranks."""
+    """bm25, lucene, dense:MODEL or sparse:MODEL; several are fused by reciprocal ranks."""
 
     depth: int = 100
     """Candidates to keep for each query."""
@@ -45,6 +45,13 @@ class MineConfig:
     precision: Precision = "auto"
     """Number type of the dense model's body."""
 
+    executor: Executor = "local"
+    """Where a dense model encodes the documents: in this process, in several of this machine, or
+    on a Ray cluster whose machines share the cache's file system (with flock)."""
+
+    workers: int | None = None
+    """Workers of the executor (default: one a GPU; without GPUs one, with Ray one a node)."""
+
     overwrite: bool = False
     """Replace what is at --out."""
 
@@ -52,5 +59,12 @@ class MineConfig:
         at_least(self, 1, "depth")
         at_least(self, 4, "max_tokens")
         at_least(self, 0, "rrf_k", "false_negative_ratio")
+        check_workers(self.executor, self.workers)
+        lexical = all(spec.partition(":")[0] in ("bm25", "lucene") for spec in self.retriever)
+        if self.executor != "local" and lexical:
+            raise ConfigError(
+                "--executor encodes documents: it needs --retriever dense:MODEL. The others are "
+                "cheap in one process."
+            )
         if self.drop_positives and self.add_positives:
             raise ConfigError("--drop-positives and --add-positives exclude each other.")

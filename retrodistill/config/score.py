@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from retrodistill.config.base import Precision, at_least
+from retrodistill.config.base import Executor, Precision, at_least, check_workers
 from retrodistill.errors import ConfigError
 
 
@@ -83,7 +83,7 @@ class ScoreConfig:
     precision: Precision = "auto"
     """Number type of the teacher's body; its head and the scores are float32."""
 
-    executor: Literal["local", "processes", "ray"] = "local"
+    executor: Executor = "local"
     """Where to score: in this process, in several of this machine, or on a Ray cluster whose
     machines share the file system (with flock) of --out."""
 
@@ -91,7 +91,7 @@ class ScoreConfig:
     """Workers of the executor (default: one a GPU; without GPUs one, with Ray one a node)."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "batch_tokens", "shard_pairs", "verify", "workers")
+        at_least(self, 1, "batch_tokens", "shard_pairs", "verify")
         at_least(self, 8, "max_tokens")
         at_least(self, 0, "opponents")
         jobs = {
@@ -109,8 +109,7 @@ class ScoreConfig:
             raise ConfigError("--teacher needs --candidates, a run to score, or else --verify N.")
         if self.export is not None and self.format is None:
             raise ConfigError("--export needs --format.")
-        if self.executor == "local" and self.workers is not None:
-            raise ConfigError("--workers needs --executor processes or ray.")
+        check_workers(self.executor, self.workers)
         if self.executor != "local" and self.candidates is None:
             raise ConfigError("--executor scores: it needs --teacher and --candidates.")
         if self.weight and len(self.weight) != len(self.ensemble):
@@ -126,14 +125,29 @@ class AuditConfig:
     data: str
     """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
 
-    candidates: Path
+    candidates: Path | None = None
     """First stage's run of the split: what each teacher reranks."""
 
-    teacher: tuple[str, ...]
+    teacher: tuple[str, ...] = ()
     """Who shall be audited: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ...; several times."""
 
+    leakage: bool = False
+    """Instead of teachers: what of --test-split stands in --split, word for word or nearly."""
+
     split: str = "train"
-    """Split with the labels to measure against."""
+    """Split with the labels to measure against, or that was trained on."""
+
+    test_split: str = "test"
+    """With --leakage: split that nothing of the other should stand in."""
+
+    threshold: float = 0.8
+    """With --leakage: Jaccard similarity from which on two texts are near duplicates."""
+
+    query_shingle: int = 1
+    """With --leakage: words of a query that are compared as one."""
+
+    shingle: int = 3
+    """With --leakage: words of a document that are compared as one."""
 
     student: str | None = None
     """Model that shall learn, a folder or a hub id: no teacher should be worse than it."""
@@ -160,6 +174,13 @@ class AuditConfig:
     """File for the results."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "queries", "batch_tokens")
+        at_least(self, 1, "queries", "batch_tokens", "query_shingle", "shingle")
         at_least(self, 2, "depth")
         at_least(self, 8, "max_tokens")
+        at_least(self, 0.1, "threshold")
+        if self.threshold > 1:
+            raise ConfigError(f"--threshold must be at most 1, but it is {self.threshold}.")
+        if self.leakage and (self.teacher or self.candidates):
+            raise ConfigError("--leakage reads no --candidates and no --teacher: audit them apart.")
+        if not self.leakage and not (self.teacher and self.candidates):
+            raise ConfigError("needs --candidates and --teacher, or else --leakage.")

@@ -1,9 +1,10 @@
 """Settings of `embed` and `search`."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrodistill.config.base import Precision, at_least
+from retrodistill.config.base import Executor, Precision, at_least, check_workers
 from retrodistill.errors import ConfigError
 
 
@@ -21,7 +22,22 @@ class EmbedConfig:
     """Index folder to write."""
 
     index: str = "flat"
-    """exact, flat or hnsw."""
+    """exact, flat, sq8, binary, hnsw, ivf, ivf-pq, faiss:LINE or milvus:URI."""
+
+    recall: float | None = None
+    """Share of the exact ten best that must be found: sets the index's effort by measuring."""
+
+    dimensions: int | None = None
+    """Keep the first so many dimensions of each vector (for Matryoshka students)."""
+
+    attributes: str | None = None
+    """Attributes to keep for --where: names of the collection's fields, or a file with ids."""
+
+    workload: Path | None = None
+    """File of conditions, a line each, as often as they are asked: vectors lie accordingly."""
+
+    memory: str | None = None
+    """Most memory that the index may take while it is made, as in 2GB."""
 
     max_tokens: int | None = None
     """Longest document, in tokens (default: the model's own limit)."""
@@ -32,12 +48,23 @@ class EmbedConfig:
     precision: Precision = "auto"
     """Number type of the model's body."""
 
+    executor: Executor = "local"
+    """Where to encode the documents: in this process, in several of this machine, or on a Ray
+    cluster whose machines share the cache's file system (with flock)."""
+
+    workers: int | None = None
+    """Workers of the executor (default: one a GPU; without GPUs one, with Ray one a node)."""
+
     overwrite: bool = False
     """Replace what is at --out."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "batch_tokens")
+        at_least(self, 1, "batch_tokens", "dimensions")
+        check_workers(self.executor, self.workers)
         at_least(self, 4, "max_tokens")
+        _check_recall(self.recall)
+        if self.memory is not None:
+            parse_bytes(self.memory)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +86,18 @@ class SearchConfig:
     k: int = 10
     """Documents to return for each query."""
 
+    where: str | None = None
+    """Condition on the attributes, as in: year >= 2020 and lang = 'en'."""
+
+    sets: bool = False
+    """Read AND, OR, NOT and brackets in queries, as in: "vitamin D" AND asthma NOT children."""
+
+    recall: float | None = None
+    """Another recall than the one that the index was tuned for, by what was measured then."""
+
+    explain: bool = False
+    """Say how the index searches, and what was measured of it."""
+
     out: Path | None = None
     """Run folder to write (needs --data)."""
 
@@ -70,7 +109,31 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "k")
+        _check_recall(self.recall)
         if not self.query and (self.data is None or self.out is None):
             raise ConfigError('give a query ("..."), or --data and --out to search for a split.')
+        if self.sets and not self.query:
+            raise ConfigError(
+                "--sets reads operators in the queries of the command line: give one."
+            )
         if self.query and self.out is not None:
             raise ConfigError("--out writes a run for the queries of --data: leave the query away.")
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that `2GB`, `512 MB` or `1.5GiB` means.
+
+    Raises:
+        ConfigError: it is no such size.
+
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b\s*", text.lower())
+    if match is None or float(match[1]) == 0:
+        raise ConfigError(f"--memory must be a size such as 2GB or 512MB, but it is {text!r}.")
+    number, letter, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(letter or " "))
+
+
+def _check_recall(recall: float | None) -> None:
+    if recall is not None and not 0 < recall <= 1:
+        raise ConfigError(f"--recall must be above 0 and at most 1, but it is {recall}.")

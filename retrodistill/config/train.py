@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from retrodistill.config.base import Precision, at_least
+from retrodistill.config.base import Precision, at_least, below_one
 from retrodistill.errors import ConfigError
 
 StudentKind = Literal["bi-encoder", "sparse", "late-interaction", "cross-encoder"]
@@ -22,7 +22,7 @@ class TrainSettings:
     """What to train; a cross-encoder reads query and document together."""
 
     keep_layers: tuple[int, ...] = ()
-    """Layers of the model to keep, counted from 0: `0,2,5`."""
+    """Layers of --student to keep, counted from 0: `0,2,5`."""
 
     width: int | None = None
     """Keep so many dimensions of the hidden vectors, the most important ones."""
@@ -40,7 +40,12 @@ class TrainSettings:
     """What is put before each document (default: as the model has it)."""
 
     doc_student: str | None = None
-    """Another model for the documents, a folder or a hub id: two towers."""
+    """Another model for the documents, a folder or a hub id: two towers. Prompts, dropout and
+    adapters are for both; --keep-layers, --width, --prune-vocabulary and --pooling shape
+    --student alone."""
+
+    doc_keep_layers: tuple[int, ...] = ()
+    """Layers of --doc-student to keep (default: all)."""
 
     freeze: Literal["query", "document"] | None = None
     """With --doc-student: the tower that stays as it is."""
@@ -123,10 +128,13 @@ class TrainSettings:
     """Vectors of so many other documents that come with each batch (for ckd)."""
 
     average: Literal["none", "ema", "sma"] = "none"
-    """Average the weights over the training: exponentially, or plainly over its second half."""
+    """Average the weights over the training: exponentially, or plainly over its last part."""
 
     average_decay: float = 0.99
     """With --average ema: what is kept of the average at each step."""
+
+    average_start: float = 0.5
+    """With --average sma: share of the steps after which the average begins."""
 
     dev_split: str | None = None
     """Measure by searching for the queries of this split, and keep the best weights."""
@@ -147,6 +155,9 @@ class TrainSettings:
     patience: int = 0
     """Stop after so many measurements without a better one (0: never)."""
 
+    least_gain: float = 0.0
+    """With --patience: smallest gain that counts; smaller ones add up until they do."""
+
     tracker: tuple[str, ...] = ()
     """Where to report losses to, by transformers.Trainer: tensorboard, wandb, mlflow, ..."""
 
@@ -163,8 +174,18 @@ class TrainSettings:
         at_least(self, 4, "query_tokens", "doc_tokens")
         at_least(self, 0, "epochs", "learning_rate", "warmup", "weight_decay", "dropout")
         at_least(self, 0, "lora_rank", "queue", "eval_steps", "patience", "drop_weak_queries")
+        at_least(self, 0, "average_decay", "average_start", "least_gain")
+        below_one(self, "average_decay", "average_start")
         if self.freeze and not self.doc_student:
             raise ConfigError("--freeze needs --doc-student: one tower has to be trained.")
+        if self.doc_keep_layers and not self.doc_student:
+            raise ConfigError(
+                "--doc-keep-layers needs --doc-student; --keep-layers cuts --student."
+            )
+        if self.average_start != 0.5 and self.average != "sma":
+            raise ConfigError("--average-start needs --average sma.")
+        if self.least_gain and not self.patience:
+            raise ConfigError("--least-gain needs --patience: it is what patience waits for.")
         if (self.patience or self.eval_steps) and self.dev_split is None:
             raise ConfigError("--patience and --eval-steps need --dev-split.")
 

@@ -5,7 +5,8 @@ where the texts come from. They are read once into a cache of memory-mapped tabl
 `cache`), so that a large collection opens in seconds and stays out of memory.
 """
 
+from retrodistill.datasets.attributes import read_attributes
 from retrodistill.datasets.collection import Collection, load_collection
 from retrodistill.datasets.texts import Texts
 
-__all__ = ["Collection", "Texts", "load_collection"]
+__all__ = ["Collection", "Texts", "load_collection", "read_attributes"]

@@ -1,25 +1,24 @@
 """`beir:PATH`: a folder of the BEIR layout.
 
-    corpus.jsonl    {"_id": "d1", "title": "...", "text": "..."}, a document a line
+    corpus.jsonl    {"_id": "d1", "title": "...", "text": "...", "metadata": {...}}, one a line
     queries.jsonl   {"_id": "q1", "text": "..."}
     qrels/*.tsv     query-id, corpus-id, score, tab-separated; one file a split
 
 Both .jsonl files may be gzipped (`.jsonl.gz`). Judgements may lack the header, and may have the
-four columns of TREC (query, iteration, document, grade).
+four columns of TREC (query, iteration, document, grade). Other fields of a line, and those of its
+`metadata`, are the attributes of a text.
 """
 
 import csv
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from retrodistill.datasets.cache import cached_texts, file_key
 from retrodistill.datasets.collection import Collection, Judgements
-from retrodistill.datasets.records import doc_from, query_from
+from retrodistill.datasets.lines import numbered_lines, place_of_record, read_records
+from retrodistill.datasets.records import doc_from, fields_from, query_from
 from retrodistill.datasets.texts import TextSource
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.types import Doc
@@ -41,8 +40,8 @@ def load(path: str) -> Collection:
     corpus, queries = _texts_file(folder, "corpus"), _texts_file(folder, "queries")
     docs, asked = cached_texts(
         folder.resolve().name,
-        docs=TextSource(partial(read_texts, corpus, doc_from), partial(_place, corpus)),
-        queries=TextSource(partial(read_texts, queries, query_from), partial(_place, queries)),
+        docs=_source(corpus, doc_from),
+        queries=_source(queries, query_from),
         key=["beir", *file_key(corpus), *file_key(queries)],
     )
     splits = sorted((folder / "qrels").glob("*.tsv"))
@@ -64,42 +63,12 @@ def _texts_file(folder: Path, name: str) -> Path:
     )
 
 
-def read_texts(path: Path, parse: Callable[[Any], Doc]) -> Iterator[Doc]:
-    """Yield the texts of a .jsonl or .jsonl.gz file, in order; blank lines are passed over.
-
-    Raises:
-        DataError: a line is not in order; file and line are named.
-
-    """
-    for number, line in _lines(path):
-        try:
-            yield parse(json.loads(line))
-        except DataError as error:
-            raise DataError(f"{path}:{number}: {error}") from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: not JSON in UTF-8: {error}.") from None
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that are not blank, with their numbers from 1."""
-    number = 0
-    try:
-        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.isspace():
-                    yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: damaged after line {number} ({error}). Fetch or compress the file again."
-        ) from None
-
-
-def _place(path: Path, row: int) -> str:
-    """Return `file:line` of a row."""
-    for index, (number, _) in enumerate(_lines(path)):
-        if index == row:
-            return f"{path}:{number}"
-    raise AssertionError((path, row))
+def _source(path: Path, parse: Callable[[Any], Doc]) -> TextSource:
+    return TextSource(
+        partial(read_records, path, parse),
+        partial(place_of_record, path),
+        partial(read_records, path, fields_from),
+    )
 
 
 def read_qrels(path: Path) -> Judgements:
@@ -111,7 +80,7 @@ def read_qrels(path: Path) -> Judgements:
 
     """
     qrels: Judgements = {}
-    for number, raw in _lines(path):
+    for number, raw in numbered_lines(path):
         try:
             query, doc, grade = _judgement(raw.decode().rstrip("\r\n"))
             if number == 1 and query in HEADER:

@@ -2,7 +2,8 @@
 
 `builtin:pydocs` is a cut of about 2,500 documents over the standard library, numpy, scipy,
 scikit-learn, networkx and pandas; `builtin:pydocs-full` is all that is found. What is in it
-depends on the installed versions, and so does its fingerprint.
+depends on the installed versions, and so does its fingerprint. Its documents have the attributes
+`package` and `module`.
 """
 
 import platform
@@ -44,7 +45,11 @@ def load(name: str) -> Collection:
 
     docs, queries = cached_texts(
         name,
-        docs=TextSource(lambda: (pair.doc for pair in found()), lambda row: found()[row].doc.id),
+        docs=TextSource(
+            lambda: (pair.doc for pair in found()),
+            lambda row: found()[row].doc.id,
+            lambda: ((pair.doc.id, pair.attributes) for pair in found()),
+        ),
         queries=TextSource(
             lambda: (pair.query for pair in found()), lambda row: found()[row].query.id
         ),

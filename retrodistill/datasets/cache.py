@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,13 +47,13 @@ def cached_texts(
     if key is None:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as aside:
             _fill(Path(aside), name, sources)
-            return _open(Path(aside), name)
+            return _open(Path(aside), name, sources, kept=False)
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-48:].strip("-.")
     folder = cache_folder("collections") / f"{slug}-{digest(LAYOUT, *key)[:16]}"
     if not _is_whole(folder, name):
         say(f"reading {name} once; it is kept in {folder}")
         _build(folder, name, sources)
-    return _open(folder, name)
+    return _open(folder, name, sources)
 
 
 class _OutrunError(Exception):
@@ -97,14 +97,22 @@ def _fill(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
         inputs=inputs,
         details={"name": name, "bytes": sizes},
     ).write(folder)
-    if not len(_open(folder, name)[0]):
+    if not len(_open(folder, name, sources)[0]):
         raise DataError(f"{name} holds no documents. A collection needs at least one.")
 
 
-def _open(folder: Path, name: str) -> tuple[Texts, Texts]:
+def _open(
+    folder: Path, name: str, sources: Mapping[str, TextSource], *, kept: bool = True
+) -> tuple[Texts, Texts]:
     manifest = Manifest.read(folder, kind="collection")
     docs, queries = (
-        Texts(folder / part, name=f"the {noun} of {name}", fingerprint=manifest.inputs[part])
+        Texts(
+            folder / part,
+            name=f"the {noun} of {name}",
+            fingerprint=manifest.inputs[part],
+            source=sources.get(part),
+            kept=kept,
+        )
         for part, noun in PARTS.items()
     )
     return docs, queries
@@ -117,7 +125,7 @@ def _is_whole(folder: Path, name: str) -> bool:
         files = [file(folder / part) for part in PARTS for file in (arrow_file, ids_file)]
         if any(path.stat().st_size != sizes[path.name] for path in files):
             return False
-        _open(folder, name)
+        _open(folder, name, {})
     except (DataError, OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return False
     return True

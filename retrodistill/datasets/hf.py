@@ -9,15 +9,15 @@ name serves as a configuration. Code that comes with a data set is never run.
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from retrodistill.datasets.cache import cached_texts
 from retrodistill.datasets.collection import Collection, Judgements, judgements
-from retrodistill.datasets.records import doc_from, query_from
+from retrodistill.datasets.records import doc_from, fields_from, query_from
 from retrodistill.datasets.texts import TextSource
 from retrodistill.errors import DataError, MissingExtra
-from retrodistill.types import Doc
 
+Parsed = TypeVar("Parsed")
 Part = tuple[str, str | None]
 """Path or id of a data set, and its configuration."""
 
@@ -49,10 +49,14 @@ def load(id: str) -> Collection:
     docs, queries = cached_texts(
         name,
         docs=TextSource(
-            partial(_texts, corpus, doc_from), lambda row: f"hf:{id}, corpus row {row}"
+            partial(_records, corpus, doc_from),
+            lambda row: f"hf:{id}, corpus row {row}",
+            partial(_records, corpus, fields_from),
         ),
         queries=TextSource(
-            partial(_texts, asked, query_from), lambda row: f"hf:{id}, queries row {row}"
+            partial(_records, asked, query_from),
+            lambda row: f"hf:{id}, queries row {row}",
+            partial(_records, asked, fields_from),
         ),
         key=["hf", *(datasets.load_dataset_builder(*part).cache_dir for part in (corpus, asked))],
     )
@@ -97,7 +101,7 @@ def _judged(id: str, configurations: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _texts(part: Part, parse: Callable[[Any], Doc]) -> Iterator[Doc]:
+def _records(part: Part, parse: Callable[[Any], Parsed]) -> Iterator[Parsed]:
     import datasets
 
     row = 0

@@ -17,6 +17,7 @@ from retrodistill.datasets.texts import TextSource
 from retrodistill.errors import ConfigError, DataError, MissingExtra
 from retrodistill.types import Doc
 
+TEXT_FIELDS = ("title", "text")
 SPLITS = ("train", "dev", "val", "validation", "test")
 
 
@@ -53,8 +54,16 @@ def load(id: str) -> Collection:
     home = str(ir_datasets.util.home_path())
     docs, queries = cached_texts(
         id,
-        docs=TextSource(partial(_docs, dataset), lambda row: f"irds:{id}, document {row + 1}"),
-        queries=TextSource(partial(_queries, dataset), lambda row: f"irds:{id}, query {row + 1}"),
+        docs=TextSource(
+            partial(_docs, dataset),
+            lambda row: f"irds:{id}, document {row + 1}",
+            lambda: map(_fields, dataset.docs_iter()),
+        ),
+        queries=TextSource(
+            partial(_queries, dataset),
+            lambda row: f"irds:{id}, query {row + 1}",
+            lambda: map(_fields, dataset.queries_iter()),
+        ),
         key=["irds", id, version("ir_datasets"), home] if known else None,
     )
     splits = {name.removeprefix(f"{id}/"): ir_datasets.load(name) for name in below}
@@ -91,6 +100,13 @@ def _docs(dataset: Any) -> Iterator[Doc]:
 def _queries(dataset: Any) -> Iterator[Doc]:
     for query in dataset.queries_iter():
         yield Doc(_id(query.query_id), "", _text(query))
+
+
+def _fields(record: Any) -> tuple[str, dict[str, Any]]:
+    """Return the id of a document or query, and its fields beside title and text."""
+    id, *_ = record
+    names = record._fields[1:]
+    return _id(id), {name: getattr(record, name) for name in names if name not in TEXT_FIELDS}
 
 
 def _text(record: Any) -> str:

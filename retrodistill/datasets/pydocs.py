@@ -59,6 +59,11 @@ class Pair:
         """The query; its id is made of the document's."""
         return Doc(f"q:{self.module}:{self.name}", "", self.summary)
 
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Where the document comes from: `numpy` and `numpy.linalg`."""
+        return {"package": self.module.partition(".")[0], "module": self.module}
+
 
 def group(doc_id: str) -> str:
     """Return top-level package and first submodule of a document: siblings share a split."""

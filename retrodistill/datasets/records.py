@@ -1,6 +1,6 @@
-"""The record of a text in the BEIR layout: `_id`, `title`, `text`."""
+"""The record of a text in the BEIR layout: `_id`, `title`, `text`, and further fields."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from retrodistill.errors import DataError
@@ -18,9 +18,7 @@ def doc_from(record: Any) -> Doc:
     """
     if not isinstance(record, Mapping):
         raise DataError(f"expected an object with _id and text, but it is {_shown(record)}.")
-    id = record.get("_id", record.get("id"))
-    if isinstance(id, int) and not isinstance(id, bool):
-        id = str(id)
+    id = id_of(record)
     text, title = record.get("text"), record.get("title")
     title = "" if title is None else title
     if not isinstance(id, str) or not isinstance(text, str) or not isinstance(title, str):
@@ -28,6 +26,46 @@ def doc_from(record: Any) -> Doc:
     if not id.strip():
         raise DataError("the _id is empty. Give each text an id of its own.")
     return Doc(id, title, text)
+
+
+def id_of(record: Mapping[str, Any]) -> Any:
+    """Return what stands under `_id` or `id`; a whole number as a string."""
+    id = record.get("_id", record.get("id"))
+    return str(id) if isinstance(id, int) and not isinstance(id, bool) else id
+
+
+def fields_from(
+    record: Any, *, but: Collection[str] = ("title", "text")
+) -> tuple[str, dict[str, Any]]:
+    """Return the id of a record, and its fields beside id, title and text.
+
+    Those of the object `metadata` are taken as if they stood beside it. A field of an object within
+    has both names, joined by a point: `{"author": {"name": ...}}` is `author.name`.
+
+    Raises:
+        DataError: there is no id, or two fields have one name.
+
+    """
+    id = id_of(record) if isinstance(record, Mapping) else None
+    if not isinstance(id, str) or not id.strip():
+        raise DataError(f"expected an object with an _id, but it is {_shown(record)}.")
+    key = "_id" if "_id" in record else "id"
+    rest = {name: value for name, value in record.items() if name != key and name not in but}
+    metadata = rest.pop("metadata", None)
+    fields: dict[str, Any] = {}
+    if metadata is not None:
+        inner = metadata if isinstance(metadata, Mapping) else {"metadata": metadata}
+        _flatten("", inner, fields)
+    _flatten("", rest, fields)
+    return id, fields
+
+
+def _flatten(prefix: str, record: Mapping[str, Any], fields: dict[str, Any]) -> None:
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            _flatten(f"{prefix}{name}.", value, fields)
+        elif fields.setdefault(f"{prefix}{name}", value) != value:
+            raise DataError(f"the field {prefix}{name} stands there twice. Rename one of the two.")
 
 
 def query_from(record: Any) -> Doc:

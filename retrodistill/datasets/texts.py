@@ -10,11 +10,13 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrodistill.datasets.attributes import REMEDY, Fields, cached_attributes
 from retrodistill.errors import DataError
 from retrodistill.manifest import hash64
 from retrodistill.types import Doc
@@ -38,17 +40,35 @@ class TextSource:
     place: Callable[[int], str]
     """Names where a row stands, for messages: `corpus.jsonl:17`. It may be slow."""
 
+    fields: Callable[[], Iterable[Fields]] | None = None
+    """Gives the id and the further fields of each text in order, each time anew."""
+
 
 class Texts:
     """The documents or the queries of a collection, as a sequence of `Doc` that is also a map.
 
     `name` says in messages whose texts these are. `fingerprint` is the hash of the content.
+    `source` is where attributes are read from, and `kept` tells whether the files stay.
     """
 
-    def __init__(self, stem: Path, *, name: str, fingerprint: str, hasher: Hasher = hash64) -> None:
+    def __init__(
+        self,
+        stem: Path,
+        *,
+        name: str,
+        fingerprint: str,
+        hasher: Hasher = hash64,
+        source: TextSource | None = None,
+        kept: bool = False,
+    ) -> None:
         self.name = name
+        self._source = source
+        self._beside = stem if kept else None
         self.fingerprint = fingerprint
         self._hasher = hasher
+        self._map(stem)
+
+    def _map(self, stem: Path) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(arrow_file(stem))))
         self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         sizes = [batch.num_rows for batch in self._batches]
@@ -57,6 +77,23 @@ class Texts:
         if index.shape != (2, len(self)):
             raise DataError(f"{ids_file(stem)} does not belong to {arrow_file(stem)}.")
         self._hashes, self._rows = index
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to another process as the files' name, or whole if they do not stay.
+
+        The source stays behind: attributes cannot be read there.
+        """
+        state = {**self.__dict__, "_source": None}
+        if self._beside is not None:
+            state["_beside"] = self._beside.absolute()
+            for mapped in ("_batches", "_starts", "_hashes", "_rows"):
+                del state[mapped]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._beside is not None:
+            self._map(self._beside)
 
     def __repr__(self) -> str:
         return f"Texts({self.name!r}, {len(self)} rows)"
@@ -127,6 +164,25 @@ class Texts:
         """Return title and text, joined by a space, of these rows, or of all."""
         titles, texts = self._columns(rows, "title", "text")
         return [Doc("", title, text).full_text for title, text in zip(titles, texts, strict=True)]
+
+    def attributes(self, names: Sequence[str] | None = None) -> pa.Table:
+        """Return the further fields of the texts as typed columns, a row a text.
+
+        `names` are those wanted. None is all that can be columns; what cannot, because its values
+        are of several types, is said. A text without a field has null there. The source is read a
+        second time for it, and the columns are kept beside the cached texts.
+
+        Raises:
+            DataError: the texts have no further field, or none of a name; a wanted one cannot be a
+                column; or the source was changed after the texts were read.
+
+        """
+        if self._source is None or self._source.fields is None:
+            raise DataError(f"{self.name} come without further fields. {REMEDY}")
+        ids = pa.chunked_array([batch["id"] for batch in self._batches], pa.string())
+        return cached_attributes(
+            self._beside, self.name, ids, self._source.fields, self._source.place, names
+        )
 
     def _columns(self, rows: Rows | None, *names: str) -> list[list[str]]:
         """Return columns of some rows, in the order asked for, each batch touched once."""

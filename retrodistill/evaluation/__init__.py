@@ -1,14 +1,31 @@
 """Evaluation: runs against judgements, system beside system."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrodistill.arithmetic.metrics import PerQuery, evaluate, parse_metrics
+from retrodistill.arithmetic.metrics import (
+    Metric,
+    PerQuery,
+    evaluate,
+    parse_metric,
+    parse_metrics,
+)
 from retrodistill.errors import DataError
-from retrodistill.evaluation.significance import Comparison, Test, compare
+from retrodistill.evaluation.significance import (
+    LEVEL,
+    TIE,
+    Comparison,
+    Correction,
+    Interval,
+    Test,
+    check_baseline,
+    compare,
+    interval,
+    resampled_means,
+)
 from retrodistill.manifest import write_atomically
 from retrodistill.types import Qrels
 
@@ -29,6 +46,19 @@ class Evaluation:
 
     tests: Sequence[Comparison]
 
+    intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """System -> metric -> bootstrap interval of the mean."""
+
+    judged: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """System -> judged@cutoff -> share of the listed documents that have a judgement, for the
+    metrics' cutoffs; the mean over the judged queries that the run lists documents for."""
+
+    identical_ids: Mapping[str, int] = field(default_factory=dict)
+    """System -> rows, of judged queries, whose document has the query's own id."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """How it was measured and tested."""
+
     @property
     def systems(self) -> dict[str, dict[str, float]]:
         """System -> metric -> mean over all judged queries."""
@@ -38,13 +68,19 @@ class Evaluation:
         }
 
     def to_dict(self, *, per_query: bool = False) -> dict[str, Any]:
-        """Return the form of `--json`: systems with their metrics, and the tests."""
+        """Return the form of `--json`: systems with their metrics, the tests, and the settings."""
         systems: list[dict[str, Any]] = []
         for name, means in self.systems.items():
-            systems.append({"name": name, "metrics": means})
+            known = {
+                "intervals": {m: list(ends) for m, ends in self.intervals.get(name, {}).items()},
+                "judged": dict(self.judged.get(name, {})),
+                "identical_ids": self.identical_ids.get(name, 0),
+            }
+            systems.append({"name": name, "metrics": means, **known})
             if per_query:
                 systems[-1]["per_query"] = self.per_query[name]
-        return {"systems": systems, "tests": [asdict(row) for row in self.tests]}
+        tests = [asdict(row) | {"interval": list(row.interval)} for row in self.tests]
+        return {"systems": systems, "tests": tests, "settings": dict(self.settings)}
 
     def write(self, path: Path, *, per_query: bool = False) -> None:
         """Write `to_dict` as a JSON file, whole or not at all."""
@@ -58,15 +94,36 @@ def evaluate_runs(
     *,
     metrics: str | Sequence[str] = METRICS,
     test: Test = "t",
+    correction: Correction = "holm",
+    baseline: str | None = None,
+    tie: float = TIE,
+    ignore_identical_ids: bool = False,
+    judged_only: bool = False,
+    seed: int = 0,
 ) -> Evaluation:
     """Measure each run on every judged query, and test each pair of runs.
 
+    Args:
+        qrels: the judgements.
+        runs: name -> run.
+        metrics: comma-separated or one by one, as `parse_metric` reads them.
+        test: the paired test of two runs.
+        correction: of its p for the number of pairs.
+        baseline: compare every other run with this one only.
+        tie: values of a query that differ by at most this are equal when wins are counted.
+        ignore_identical_ids: drop documents that have the query's own id, as BEIR does where
+            queries are documents of the corpus.
+        judged_only: drop documents without a judgement before measuring.
+        seed: of the bootstrap and of the randomised tests.
+
     Raises:
-        ConfigError: a metric is unknown.
+        ConfigError: a metric, a test or the baseline is unknown.
         DataError: there are no judgements, or a run shares no query with them.
 
     """
     wanted = parse_metrics(metrics)
+    if baseline is not None:
+        check_baseline(baseline, [*runs])
     judged = [query for query, docs in qrels.items() if docs]
     if not judged:
         raise DataError("there are no judgements, so there is nothing to measure against.")
@@ -77,10 +134,71 @@ def evaluate_runs(
                 f"run {name!r} shares no query with the judgements: it has ids like {found[:3]}, "
                 f"they have ids like {judged[:3]}. Check --split, or the file that was given."
             )
-    per_query = {name: evaluate(qrels, run, wanted) for name, run in runs.items()}
+    shares = _judged_at(wanted)
+    asked = {str(metric): metric for metric in (*wanted, *shares)}
+    identical, per_query, shown = {}, {}, {}
+    for name, run in runs.items():
+        run, identical[name] = _without_own_ids(run, judged, drop=ignore_identical_ids)
+        values = evaluate(qrels, run, [*asked.values()], judged_only=judged_only)
+        per_query[name] = {str(metric): values[str(metric)] for metric in wanted}
+        shown[name] = _shares(values, shares, run.query_ids)
+    means = resampled_means(
+        {(name, metric): row for name, own in per_query.items() for metric, row in own.items()},
+        seed=seed,
+    )
+    intervals = {
+        name: {metric: interval(means[name, metric]) for metric in own}
+        for name, own in per_query.items()
+    }
     tests = [
         row
         for metric in map(str, wanted)
-        for row in compare(metric, {n: own[metric] for n, own in per_query.items()}, test=test)
-    ]
-    return Evaluation(per_query, tests)
+        for row in compare(
+            metric, {name: own[metric] for name, own in per_query.items()},
+            test=test, correction=correction, baseline=baseline, tie=tie,
+            means={name: means[name, metric] for name in runs}, seed=seed,
+        )
+    ]  # fmt: skip
+    settings = {
+        "queries": len(judged),
+        "ignore_identical_ids": ignore_identical_ids,
+        "judged_only": judged_only,
+        "test": test,
+        "correction": correction,
+        "baseline": baseline,
+        "tie": tie,
+        "confidence": LEVEL,
+        "seed": seed,
+    }
+    return Evaluation(per_query, tests, intervals, shown, identical, settings)
+
+
+def _judged_at(metrics: Sequence[Metric]) -> list[Metric]:
+    """Return the shares of judged documents at the metrics' cutoffs, or of all if none has one."""
+    cutoffs = sorted({metric.cutoff for metric in metrics if metric.cutoff})
+    return [parse_metric(f"judged@{cutoff}") for cutoff in cutoffs] or [parse_metric("judged")]
+
+
+def _shares(
+    values: PerQuery, metrics: Sequence[Metric], query_ids: Iterable[str]
+) -> dict[str, float]:
+    """Return the mean of each metric over the queries of a run."""
+    rows = {str(metric): values[str(metric)] for metric in metrics}
+    known = [query for query in query_ids if query in next(iter(rows.values()))]
+    return {
+        name: sum(row[query] for query in known) / max(1, len(known)) for name, row in rows.items()
+    }
+
+
+def _without_own_ids(run: "Run", judged: Sequence[str], *, drop: bool) -> "tuple[Run, int]":
+    """Return the run, and how many rows of judged queries have the query's id as the document's.
+
+    With `drop`, they are not in the run that is returned.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    same = pc.equal(run.table["query_id"], run.table["doc_id"])
+    found = run.table["query_id"].filter(same)
+    count = pc.sum(pc.is_in(found, value_set=pa.array(judged, pa.string()))).as_py() or 0
+    return (replace(run, table=run.table.filter(pc.invert(same))) if drop else run), count

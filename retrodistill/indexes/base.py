@@ -1,53 +1,68 @@
-"""What every index shares: opaque string ids, checks at the door, the tie rule, and its files."""
+"""What every index of vectors shares: string ids, checks at the door, filters, ties, and files."""
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError
+from retrodistill.indexes.planning import Plan, Where, grouped
 from retrodistill.manifest import write_atomically
+
+if TYPE_CHECKING:
+    from retrodistill.filters import Attributes, Expression
 
 DETAILS = "index.json"
 IDS = "ids.arrow"
+ATTRIBUTES = "attributes.arrow"
 
+Mask = NDArray[np.bool_]
 Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Scores and row numbers, both of shape (queries, k); row -1 means that nothing was found."""
 
 
 class VectorIndex(ABC):
-    """String ids over an engine that knows row numbers only.
+    """String ids and attributes over an engine that knows row numbers only.
 
     A kind of index says how its engine adds, searches, writes and reads. Ids are unique, opaque
-    strings. Documents of equal score come in descending order of their ids.
+    strings. Documents of equal score come in descending order of their ids. A deleted row stays
+    in the engine and is never found again.
     """
 
     kind: ClassVar[str]
     vectors_file: ClassVar[str]
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, argument: str = "") -> None:
         if dimension < 1:
             raise ConfigError(f"an index needs a dimension of at least 1, but got {dimension}.")
+        if argument:
+            raise ConfigError(f"an index of kind {self.kind!r} takes no argument: {argument!r}.")
         self.dimension = dimension
         self._ids: list[str] = []
-        self._known: set[str] = set()
+        self._rows: dict[str, int] = {}
+        self._deleted = np.zeros(0, np.bool_)
+        self._attributes: Attributes | None = None
+        self._masks: dict[Expression | None, Mask | None] = {}
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._rows)
 
     @abstractmethod
     def _add(self, vectors: NDArray[np.float32]) -> None:
         """Append checked, contiguous vectors to the engine."""
 
     @abstractmethod
-    def _search(self, queries: NDArray[np.float32], k: int) -> Rows:
-        """Return the best `k` rows of each query, best first; the index holds at least `k`."""
+    def _search(self, queries: NDArray[np.float32], k: int, allowed: Mask | None) -> Rows:
+        """Return the best `k` of the allowed rows for each query, best first.
+
+        At least `k` rows are allowed (None: all), and that many are found.
+        """
 
     @abstractmethod
     def _write(self, path: Path) -> None:
@@ -57,16 +72,30 @@ class VectorIndex(ABC):
     def _read(self, path: Path) -> None:
         """Take the engine's vectors from a file whose checksum is right."""
 
+    @classmethod
+    @abstractmethod
+    def bytes_per_vector(cls, dimension: int) -> int:
+        """Return about how many bytes of memory a vector takes, without its id."""
+
+    def train(self, vectors: NDArray[np.float32], total: int) -> None:
+        """Learn from a sample of the `total` vectors that will be added, if this kind learns."""
+        self._checked(vectors, "the sample")
+
     def _settings(self) -> dict[str, Any]:
         """Return the keyword arguments that make this index again."""
         return {}
 
-    def add(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
-        """Add vectors of shape (len(ids), dimension).
+    def add(
+        self,
+        ids: Sequence[str],
+        vectors: NDArray[np.float32],
+        attributes: "pa.Table | None" = None,
+    ) -> None:
+        """Add vectors of shape (len(ids), dimension), and a row of attributes for each.
 
         Raises:
-            DataError: an id that is a duplicate or no string, a wrong shape, NaN or infinity;
-                nothing is added then.
+            DataError: an id that is a duplicate or no string, a wrong shape, NaN or infinity,
+                attributes that do not fit the ones before; nothing is added then.
 
         """
         ids = list(ids)
@@ -80,20 +109,43 @@ class VectorIndex(ABC):
                 "Check the model that made it; nothing was added."
             )
         self._refuse_ids(ids)
+        joined = self._joined(attributes, len(ids))
         self._add(checked)
+        self._attributes = joined
+        self._rows.update(zip(ids, range(len(self._ids), len(self._ids) + len(ids)), strict=True))
         self._ids.extend(ids)
-        self._known.update(ids)
+        self._deleted = np.concatenate([self._deleted, np.zeros(len(ids), np.bool_)])
+        self._masks.clear()
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Delete documents; their ids are free again.
+
+        Raises:
+            DataError: an id is unknown; nothing is deleted then.
+
+        """
+        ids = list(dict.fromkeys(ids))
+        unknown = [name for name in ids if name not in self._rows]
+        if unknown:
+            raise DataError(
+                f"{len(unknown)} ids are not in the index, such as {unknown[0]!r}: "
+                "nothing was deleted."
+            )
+        self._deleted[[self._rows.pop(name) for name in ids]] = True
+        self._masks.clear()
 
     def search(
-        self, vectors: NDArray[np.float32], k: int
+        self, vectors: NDArray[np.float32], k: int, *, where: Where = None
     ) -> tuple[list[list[str]], list[NDArray[np.float32]]]:
         """Return for each query vector its best ids and their inner products, best first.
 
-        A row is shorter than `k` where the index holds fewer vectors.
+        `where` keeps the documents whose attributes fit: one condition for all queries, or a
+        sequence of one a query (None: no condition). Queries of one condition share its work. A
+        row is shorter than `k` only where fewer documents fit.
 
         Raises:
             DataError: a wrong shape, NaN or infinity.
-            ConfigError: `k` is below 1.
+            ConfigError: `k` is below 1, or a condition cannot be read or names no attribute.
 
         """
         if k < 1:
@@ -102,25 +154,53 @@ class VectorIndex(ABC):
         bad = _first_bad_row(queries)
         if bad is not None:
             raise DataError(f"query vector {bad} holds NaN or infinity. Check the model.")
-        if not len(queries) or not self._ids:
-            return [[] for _ in queries], [np.empty(0, np.float32) for _ in queries]
-        scores, rows = self._search(queries, min(k, len(self._ids)))
-        found = [self._named(*one) for one in zip(scores, rows, strict=True)]
-        return [ids for ids, _ in found], [values for _, values in found]
+        ids: list[list[str]] = [[] for _ in queries]
+        scores = [np.empty(0, np.float32) for _ in queries]
+        for condition, places in grouped(where, len(queries)):
+            allowed = self._allowed(condition)
+            count = len(self) if allowed is None else int(allowed.sum())
+            if not count or not len(places):
+                continue
+            found = self._search(queries[places], min(k, count), allowed)
+            for place, own_scores, rows in zip(places, *found, strict=True):
+                ids[place], scores[place] = self._named(own_scores, rows)
+        return ids, scores
+
+    def plan(self, where: "str | Expression | None", k: int, queries: int = 1) -> Plan:
+        """Return how a search would go, without searching.
+
+        Raises:
+            ConfigError: the condition cannot be read or names no attribute.
+
+        """
+        ((condition, _),) = grouped(where, 1)
+        allowed = self._allowed(condition)
+        matches = len(self) if allowed is None else int(allowed.sum())
+        return self._plan(matches, k, queries) if matches else Plan("nothing", 0, len(self))
+
+    def _plan(self, matches: int, k: int, queries: int) -> Plan:
+        """Return how the engine finds `k` of so many matching rows."""
+        return Plan("scan", matches, len(self))
 
     def save(self, folder: Path) -> None:
-        """Write the index into an existing folder: vectors, ids, and both checksums."""
+        """Write the index into an existing folder: vectors, ids, attributes and checksums."""
         folder = Path(folder)
         self._write(folder / self.vectors_file)
-        table = pa.table({"id": pa.array(self._ids, pa.large_string())})
+        table = pa.table(
+            {"id": pa.array(self._ids, pa.large_string()), "deleted": pa.array(self._deleted)}
+        )
         with pa.OSFile(str(folder / IDS), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
             out.write_table(table)
+        files = [self.vectors_file, IDS]
+        if self._attributes is not None:
+            self._attributes.write(folder / ATTRIBUTES)
+            files.append(ATTRIBUTES)
         details = {
             "kind": self.kind,
             "dimension": self.dimension,
-            "vectors": len(self._ids),
+            "vectors": len(self),
             "settings": self._settings(),
-            "sha256": {name: _sha256(folder / name) for name in (self.vectors_file, IDS)},
+            "sha256": {name: _sha256(folder / name) for name in files},
         }
         write_atomically(folder / DETAILS, (json.dumps(details, indent=2) + "\n").encode())
 
@@ -143,16 +223,54 @@ class VectorIndex(ABC):
             raise DataError(f"{folder / DETAILS} is damaged ({error}). Embed again.") from error
         if kind != cls.kind:
             raise DataError(f"{folder} holds a {kind!r} index, but {cls.kind!r} was wanted.")
-        for name in (cls.vectors_file, IDS):
+        for name in {cls.vectors_file, IDS, *checksums}:
             path = folder / name
             if not path.is_file() or _sha256(path) != checksums.get(name):
                 raise DataError(f"{path} is missing or damaged (wrong checksum). Embed again.")
         index = cls(dimension, **settings)
         index._read(folder / cls.vectors_file)
-        with pa.memory_map(str(folder / IDS)) as source, pa.ipc.open_file(source) as table:
-            index._ids = table.read_all()["id"].to_pylist()
-        index._known = set(index._ids)
+        with pa.memory_map(str(folder / IDS)) as source, pa.ipc.open_file(source) as opened:
+            table = opened.read_all()
+            index._ids = table["id"].to_pylist()
+            index._deleted = table["deleted"].to_numpy().copy()
+        index._rows = {index._ids[row]: int(row) for row in np.flatnonzero(~index._deleted)}
+        if ATTRIBUTES in checksums:
+            from retrodistill.filters import Attributes
+
+            index._attributes = Attributes.read(folder / ATTRIBUTES)
         return index
+
+    def _allowed(self, condition: "Expression | None") -> Mask | None:
+        """Return which rows may be found, or None if all may."""
+        if condition not in self._masks:
+            allowed = None if not self._deleted.any() else ~self._deleted
+            if condition is not None:
+                if self._attributes is None:
+                    raise ConfigError(
+                        f"the index has no attributes, so that nothing is known of {condition}. "
+                        "Embed with --attributes."
+                    )
+                fits = self._attributes.matching(condition)
+                allowed = fits if allowed is None else fits & allowed
+            self._masks[condition] = allowed
+        return self._masks[condition]
+
+    def _joined(self, attributes: "pa.Table | None", rows: int) -> "Attributes | None":
+        """Return all attributes with the new rows behind the old ones."""
+        if attributes is not None and len(attributes) != rows:
+            raise DataError(f"{rows} ids came with {len(attributes)} rows of attributes.")
+        if not rows:
+            return self._attributes
+        if self._ids and (attributes is None) != (self._attributes is None):
+            raise DataError(
+                "either every document comes with attributes or none does; nothing was added."
+            )
+        if attributes is None:
+            return None
+        from retrodistill.filters import Attributes
+
+        new = Attributes.from_table(attributes)
+        return new if self._attributes is None else self._attributes.append(new)
 
     def _checked(self, vectors: NDArray[np.float32], whose: str) -> NDArray[np.float32]:
         """Return the vectors as a contiguous float32 matrix of the right width."""
@@ -171,7 +289,7 @@ class VectorIndex(ABC):
         for row, name in enumerate(ids):
             if not isinstance(name, str) or not name:
                 raise DataError(f"id {name!r} in row {row} must be a string that is not empty.")
-            if name in new or name in self._known:
+            if name in new or name in self._rows:
                 raise DataError(f"id {name!r} in row {row} is a duplicate; nothing was added.")
             new.add(name)
 

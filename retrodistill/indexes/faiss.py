@@ -1,6 +1,11 @@
-"""Indexes of the faiss library: all vectors (flat), and a graph over them (HNSW)."""
+"""Indexes of the faiss library: whole vectors, codes of them, graphs, and lists of near ones.
 
-from abc import abstractmethod
+A kind is a line of faiss's factory language; `faiss:LINE` takes any other. What a search may cost
+is an `effort`: `nprobe` (lists that are looked into), `ef_search` (breadth of a walk in a graph),
+`k_factor` (how many times k candidates are compared again with finer codes).
+"""
+
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,90 +13,310 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError, MissingExtra
-from retrodistill.indexes.base import Rows, VectorIndex
+from retrodistill.indexes.base import Mask, Rows, VectorIndex
+from retrodistill.indexes.layout import pieces
+from retrodistill.indexes.planning import Plan, choose
+
+Effort = dict[str, int]
+
+SMALL = 1000
+"""Fewer vectors than this are not worth learning from: they are kept whole."""
+PER_LIST = 39
+"""Vectors that a list holds on average at least, as k-means of faiss wants for learning."""
+BLOCK = 65_536
+"""Vectors that a scan looks at together."""
+DEFAULTS: Effort = {"nprobe": 16, "ef_search": 64, "k_factor": 8}
+GRID: dict[str, tuple[int, ...]] = {
+    "nprobe": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+    "ef_search": (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024),
+    "k_factor": (1, 2, 4, 8, 16, 32),
+}
+STEPS = 32
+"""Inner products that a step of a graph's walk costs."""
 
 
 class FaissIndex(VectorIndex):
-    """A faiss index of the inner product under string ids."""
+    """Any index of faiss's factory, compared by inner product: `faiss:IVF1024,SQ8`.
 
+    A line may hold `{lists}`, the number of lists that suits the number of vectors, and
+    `{quarter}`, a quarter of the dimension.
+    """
+
+    kind: ClassVar[str] = "faiss"
     vectors_file: ClassVar[str] = "index.faiss"
+    line: ClassVar[str] = ""
+    code_bytes: ClassVar[float] = 4.0
+    """Bytes a dimension."""
+    link_bytes: ClassVar[int] = 0
+    """Bytes a vector beside its codes."""
 
-    def __init__(self, dimension: int) -> None:
-        super().__init__(dimension)
-        self._engine = self._make(_faiss())
+    def __init__(
+        self,
+        dimension: int,
+        argument: str = "",
+        *,
+        factory: str = "",
+        effort: Effort | None = None,
+    ) -> None:
+        if not self.line and not argument:
+            raise ConfigError(
+                "--index faiss needs what to make, in faiss's factory language, as in "
+                "faiss:IVF1024,SQ8."
+            )
+        super().__init__(dimension, argument if self.line else "")
+        _faiss()
+        self._argument = argument
+        self._wanted = self.line or argument
+        self._factory = factory
+        self._engine: Any = None
+        self.effort: Effort = DEFAULTS | (effort or {})
 
-    @abstractmethod
-    def _make(self, faiss: Any) -> Any:
-        """Return an empty faiss index."""
+    @classmethod
+    def bytes_per_vector(cls, dimension: int) -> int:
+        """Return the bytes of the codes and links; a line of `faiss:` counts as whole vectors."""
+        return int(cls.code_bytes * dimension) + cls.link_bytes
+
+    def train(self, vectors: NDArray[np.float32], total: int) -> None:
+        """Learn lists and codes from a sample, for so many vectors to come.
+
+        Raises:
+            ConfigError: faiss cannot make such an index.
+
+        """
+        if self._ids:
+            raise ConfigError("an index that holds vectors cannot learn anew: make another one.")
+        self._learn(self._checked(vectors, "the sample"), total)
+
+    def _learn(self, sample: NDArray[np.float32], total: int) -> None:
+        """Make the engine; one that would have to learn from too few is a flat one for now."""
+        sizes = range(max(1, self.dimension // 4), 0, -1)
+        quarter = next(size for size in sizes if self.dimension % size == 0)
+        lists = max(1, min(int(4 * total**0.5), len(sample) // PER_LIST))
+        self._factory = self._wanted.format(lists=lists, quarter=quarter)
+        self._engine = _engine(self._factory, self.dimension)
+        if self._engine.is_trained:
+            return
+        if total < SMALL or len(sample) < SMALL:
+            self._factory = "Flat"
+            self._engine = _engine(self._factory, self.dimension)
+        else:
+            self._engine.train(sample)
+
+    @property
+    def efforts(self) -> list[Effort]:
+        """The efforts that may be tried, by the settings that this engine has."""
+        knobs = _knobs(self._engine)
+        found = [dict(zip(knobs, values, strict=True)) for values in product(*knobs.values())]
+        return found or [{}]
 
     def _add(self, vectors: NDArray[np.float32]) -> None:
+        held = len(self._ids)
+        grown = self._factory == "Flat" != self._wanted and held + len(vectors) >= SMALL
+        if self._engine is None or grown:
+            before = self._vectors(np.arange(held)).copy() if held else vectors[:0]
+            self._learn(np.concatenate([before, vectors]), held + len(vectors))
+            self._engine.add(before)
         self._engine.add(vectors)
 
-    def _search(self, queries: NDArray[np.float32], k: int) -> Rows:
-        scores, rows = self._engine.search(queries, k)
-        return scores, rows
+    def _search(self, queries: NDArray[np.float32], k: int, allowed: Mask | None) -> Rows:
+        if allowed is None:
+            scores, found = self._engine.search(queries, k, params=self._parameters(k, None, 1.0))
+            return scores, found
+        rows = np.flatnonzero(allowed)
+        if self._plan(len(rows), k, len(queries)).how == "scan":
+            return self._scan(queries, k, rows)
+        share = len(rows) / len(allowed)
+        scores, found = self._engine.search(queries, k, params=self._parameters(k, allowed, share))
+        short = np.flatnonzero((found < 0).any(axis=1))
+        if len(short):
+            scores[short], found[short] = self._scan(queries[short], k, rows)
+        return scores, found
+
+    def _plan(self, matches: int, k: int, queries: int) -> Plan:
+        engine, effort = _core(self._engine), self.effort
+        if hasattr(engine, "hnsw"):
+            walk = max(effort["ef_search"], k) * STEPS
+        elif hasattr(engine, "nprobe"):
+            walk = len(self._ids) * min(1.0, effort["nprobe"] / engine.nlist)
+        else:
+            walk = len(self._ids)
+        return choose(matches, len(self), queries, walk)
+
+    def _scan(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Rows:
+        """Return the best of these rows, each compared with each query."""
+        faiss = _faiss()
+        scores = np.empty((len(queries), 0), np.float32)
+        found = np.empty((len(queries), 0), np.int64)
+        for own in pieces(rows, BLOCK):
+            near, places = faiss.knn(
+                queries, self._vectors(own), min(k, len(own)), metric=faiss.METRIC_INNER_PRODUCT
+            )
+            scores = np.concatenate([scores, near], axis=1)
+            found = np.concatenate([found, own[places]], axis=1)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            scores = np.take_along_axis(scores, order, axis=1)
+            found = np.take_along_axis(found, order, axis=1)
+        return scores, found
+
+    def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of some ascending rows, as exact as the engine knows them."""
+        faiss = _faiss()
+        whole = faiss.downcast_index(getattr(self._engine, "storage", None) or self._engine)
+        if isinstance(whole, faiss.IndexFlat):
+            all_vectors = faiss.rev_swig_ptr(whole.get_xb(), whole.ntotal * self.dimension)
+            matrix: NDArray[np.float32] = all_vectors.reshape(-1, self.dimension)
+            first, last = int(rows[0]), int(rows[-1]) + 1
+            return matrix[first:last] if last - first == len(rows) else matrix[rows]
+        if hasattr(core := _core(self._engine), "make_direct_map"):
+            core.make_direct_map()
+        return np.asarray(self._engine.reconstruct_batch(rows), np.float32)
+
+    def _parameters(self, k: int, allowed: Mask | None, share: float) -> Any:
+        """Return faiss's search parameters, wider the smaller the share that may be found."""
+        faiss = _faiss()
+        chosen: dict[str, Any] = {}
+        if allowed is not None:
+            bits = np.packbits(allowed, bitorder="little")
+            chosen["sel"] = faiss.IDSelectorBitmap(bits)
+
+        def of(engine: Any) -> Any:
+            engine = faiss.downcast_index(engine)
+            if isinstance(engine, faiss.IndexRefine):
+                inner = of(engine.base_index)
+                factor = self.effort["k_factor"]
+                return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+            if isinstance(engine, faiss.IndexPreTransform):
+                return faiss.SearchParametersPreTransform(index_params=of(engine.index))
+            if hasattr(engine, "hnsw"):
+                breadth = min(int(max(self.effort["ef_search"], k) / share), engine.ntotal)
+                return faiss.SearchParametersHNSW(efSearch=max(1, breadth), **chosen)
+            if hasattr(engine, "nprobe"):
+                lists = min(int(self.effort["nprobe"] / share), engine.nlist)
+                return faiss.SearchParametersIVF(nprobe=max(1, lists), **chosen)
+            return faiss.SearchParameters(**chosen) if chosen else None
+
+        return of(self._engine)
 
     def _write(self, path: Path) -> None:
-        _faiss().write_index(self._engine, str(path))
+        engine = self._engine if self._engine is not None else _engine("Flat", self.dimension)
+        _faiss().write_index(engine, str(path))
 
     def _read(self, path: Path) -> None:
         try:
-            self._engine = _faiss().read_index(str(path))
+            engine = _faiss().read_index(str(path))
         except RuntimeError as error:
             raise DataError(f"{path} cannot be read by faiss ({error}). Embed again.") from error
+        self._engine = engine if engine.ntotal else None
+
+    def _settings(self) -> dict[str, Any]:
+        return {"argument": self._argument, "factory": self._factory, "effort": self.effort}
 
 
 class FlatIndex(FaissIndex):
     """Every inner product, in faiss: exact, and fast up to about a million vectors."""
 
     kind: ClassVar[str] = "flat"
+    line: ClassVar[str] = "Flat"
 
-    def _make(self, faiss: Any) -> Any:
-        return faiss.IndexFlatIP(self.dimension)
+
+class ScalarIndex(FaissIndex):
+    """Every inner product with vectors of one byte a dimension: a quarter of the memory."""
+
+    kind: ClassVar[str] = "sq8"
+    line: ClassVar[str] = "SQ8"
+    code_bytes: ClassVar[float] = 1.0
+
+
+class BinaryIndex(FaissIndex):
+    """One bit a dimension finds k_factor times k candidates, one byte a dimension orders them.
+
+    Source: the bits are RaBitQ's, Gao and Long 2024, arXiv:2405.12497, behind a random rotation.
+    """
+
+    kind: ClassVar[str] = "binary"
+    line: ClassVar[str] = "RR,RaBitQ,Refine(SQ8)"
+    code_bytes: ClassVar[float] = 1.125
+    link_bytes: ClassVar[int] = 8
 
 
 class HNSWIndex(FaissIndex):
     """A graph of near neighbours: approximate, in time about logarithmic in the vectors.
 
-    A node keeps `m` neighbours (twice that on the lowest level). `ef_construction` and
-    `ef_search` are the candidates held while adding and while searching; a search for more than
-    `ef_search` documents holds as many. Made for vectors of one length, as models that end in a
-    normalisation give.
+    A node keeps 32 neighbours (64 on the lowest level). Made for vectors of one length, as models
+    that end in a normalisation give.
 
     Source: Malkov and Yashunin 2016, arXiv:1603.09320.
     """
 
     kind: ClassVar[str] = "hnsw"
+    line: ClassVar[str] = "HNSW32"
+    link_bytes: ClassVar[int] = 272
 
-    def __init__(
-        self, dimension: int, *, m: int = 32, ef_construction: int = 200, ef_search: int = 64
-    ) -> None:
-        for name, value, low in (
-            ("m", m, 2),
-            ("ef_construction", ef_construction, 1),
-            ("ef_search", ef_search, 1),
-        ):
-            if value < low:
-                raise ConfigError(f"{name} must be at least {low}, but it is {value}.")
-        self.m, self.ef_construction, self.ef_search = m, ef_construction, ef_search
-        super().__init__(dimension)
 
-    def _make(self, faiss: Any) -> Any:
-        engine = faiss.IndexHNSWFlat(self.dimension, self.m, faiss.METRIC_INNER_PRODUCT)
-        engine.hnsw.efConstruction = self.ef_construction
-        return engine
+class ListsIndex(FaissIndex):
+    """Lists of near vectors, of which `nprobe` are looked into: whole vectors (IVF-flat)."""
 
-    def _search(self, queries: NDArray[np.float32], k: int) -> Rows:
-        breadth = _faiss().SearchParametersHNSW(efSearch=max(self.ef_search, k))
-        scores, rows = self._engine.search(queries, k, params=breadth)
-        return scores, rows
+    kind: ClassVar[str] = "ivf"
+    line: ClassVar[str] = "IVF{lists},Flat"
+    link_bytes: ClassVar[int] = 8
 
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "m": self.m,
-            "ef_construction": self.ef_construction,
-            "ef_search": self.ef_search,
-        }
+
+class ProductIndex(FaissIndex):
+    """Lists of codes, half a byte for four dimensions, then of one byte a dimension (IVF-PQ).
+
+    Source: Jégou, Douze and Schmid 2011, "Product quantization for nearest neighbor search".
+    """
+
+    kind: ClassVar[str] = "ivf-pq"
+    line: ClassVar[str] = "IVF{lists},PQ{quarter}x4fs,Refine(SQ8)"
+    code_bytes: ClassVar[float] = 1.125
+    link_bytes: ClassVar[int] = 8
+
+
+def _core(engine: Any) -> Any:
+    """Return the engine inside rotations and refinements: the one that walks or holds lists."""
+    faiss = _faiss()
+    engine = faiss.downcast_index(engine)
+    if isinstance(engine, faiss.IndexRefine):
+        return _core(engine.base_index)
+    return _core(engine.index) if isinstance(engine, faiss.IndexPreTransform) else engine
+
+
+def _knobs(engine: Any) -> dict[str, list[int]]:
+    """Return the settings that this engine's search has, and the values to try."""
+    core = _core(engine)
+    names = {
+        "nprobe": hasattr(core, "nprobe"),
+        "ef_search": hasattr(core, "hnsw"),
+        "k_factor": isinstance(_faiss().downcast_index(engine), _faiss().IndexRefine),
+    }
+    limit = {"nprobe": getattr(core, "nlist", 1)}
+    return {
+        name: sorted({min(value, limit.get(name, value)) for value in GRID[name]})
+        for name, there in names.items()
+        if there
+    }
+
+
+def _engine(line: str, dimension: int) -> Any:
+    """Return an empty engine of faiss's factory.
+
+    Raises:
+        ConfigError: faiss does not know what the line says.
+
+    """
+    faiss = _faiss()
+    try:
+        engine = faiss.index_factory(dimension, line, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = str(error).rpartition("Error: ")[2].strip()
+        raise ConfigError(
+            f"faiss cannot make {line!r} of {dimension} dimensions: {reason}"
+        ) from error
+    core = _core(engine)
+    if hasattr(core, "hnsw"):
+        core.hnsw.efConstruction = 200
+    return engine
 
 
 def _faiss() -> Any:

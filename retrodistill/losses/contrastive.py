@@ -79,6 +79,7 @@ def decayed_contrastive(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     labels: Bool[Tensor, "B N"],
+    sure: Bool[Tensor, "B N"],
     *,
     temperature: float = 0.05,
     centre: float = 0.0,
@@ -93,7 +94,8 @@ def decayed_contrastive(
     t+ + `centre` count fully; easy ones fade, and with a centre below 0 so do those that it puts
     above the positive, which are likely to be relevant. The weights do not depend on the student,
     and with a large width this is InfoNCE over the list. Candidates that are not labelled are
-    negatives. In nats, averaged over the positives that have a negative.
+    negatives, unless they are not `sure`: those that the teacher finds too good count nowhere. In
+    nats, averaged over the positives that have a negative.
 
     Raises:
         ConfigError: the width is not above 0.
@@ -107,13 +109,13 @@ def decayed_contrastive(
     """
     if not width > 0:
         raise ConfigError(f"decayed_contrastive: width must be above 0, but it is {width}.")
-    negative = mask & ~labels
+    negative = sure & mask & ~labels
     rows, columns = (labels & mask & negative.any(-1, keepdim=True)).nonzero(as_tuple=True)
     if not len(rows):
         raise DataError(
-            "decayed_contrastive needs a labelled positive and another candidate for at least one "
-            "query, but there is none. Check that --split has judgements, or raise "
-            "--candidates-per-query."
+            "decayed_contrastive needs a labelled positive and a sure negative for at least one "
+            "query, but there is none. Check that --split has judgements, raise "
+            "--candidates-per-query, or raise --false-negatives, which doubts fewer then."
         )
     logits = student_scores / temperature
     margins = teacher_scores[rows] - teacher_scores[rows, columns][:, None]

@@ -132,11 +132,17 @@ def sampled_kl(
     """KL(teacher || student) over a long list of which only a sample is at hand.
 
     Candidate i stands for exp(`log_weights`_i) candidates: that logarithm is added to its
-    score, after the temperature, on both sides, and the rest is `listwise_kl`. A candidate that
-    is always kept has the weight 1 (logarithm 0); one of m drawn, with replacement, from the
-    rest with probabilities r has 1 / (m r_i). Then both sums of exponentials are unbiased
-    estimates of those over the whole list, and the loss tends to the whole list's as m grows.
-    Without the weights, a student learns that the list ends where the sample does.
+    score, after the temperature, on both sides, and the rest is `listwise_kl`:
+
+        p_i = w_i exp(t_i / T) / sum over the sample of w_j exp(t_j / T), w_i = 1 / pi_i
+
+    and q_i alike, where pi_i is the probability that i is in the sample at all: 1 for a candidate
+    that is always kept (logarithm 0), for the others that of the draw `importance`, in which
+    nothing is drawn twice. The three sums in the loss, of w exp(t / T), w exp(s / T) and
+    w exp(t / T) (t / T - s / T), then have those of the whole list as their means. The loss
+    itself, their quotients and logarithms, has a bias that falls with the size of the sample and
+    is 0 at the whole list. Without the weights, a student learns that the list ends where the
+    sample does.
 
     In nats, averaged over the queries that have two real candidates; `squared` as there.
 
@@ -144,7 +150,8 @@ def sampled_kl(
         DataError: no query has two real candidates.
 
     Source: Anshumann et al. 2025, "Sparse Logit Sampling: Accelerating Knowledge Distillation
-    in LLMs", arXiv:2503.16870 (from its abstract): the idea, for lists of candidates.
+    in LLMs", arXiv:2503.16870 (from its abstract): the idea, for lists of candidates; the weights
+    of a draw without replacement: Horvitz and Thompson 1952.
 
     """
     keep = real_lists(mask, "sampled_kl")
@@ -159,6 +166,7 @@ def fused_kl(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     labels: Bool[Tensor, "B N"],
+    sure: Bool[Tensor, "B N"],
     *,
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
@@ -168,8 +176,9 @@ def fused_kl(
     a KL(teacher || student) + (1 - a) CE(labels, student), where `a` is the probability that
     the teacher gives to the labelled candidates together. Where it finds them, the student
     learns its whole distribution; where it does not, the student learns the labels. CE is the
-    mean of -ln q_i over the labelled candidates, so several of them are to share q evenly. A
-    query without a labelled candidate has a = 1.
+    mean of -ln q_i over the labelled candidates, so several of them are to share q evenly; its q
+    is the student's softmax over those and the `sure` candidates alone, as the others may be
+    relevant too. A query without a labelled candidate has a = 1.
 
     In nats, averaged over the queries that have two real candidates, without a factor of the
     temperature squared, which would shrink the one term and not the other.
@@ -188,7 +197,8 @@ def fused_kl(
     trust = teacher.exp().masked_fill(~positive, 0.0).sum(-1)
     trust = torch.where(positive.any(-1), trust, 1.0)
     distilled = kl_terms(teacher, student, mask).sum(-1)
-    labelled = -student.masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1).clamp(min=1)
+    choice = masked_log_softmax(student_scores / student_temperature, positive | (sure & mask))
+    labelled = -choice.masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1).clamp(min=1)
     return (trust * distilled + (1.0 - trust) * labelled)[keep].mean()
 
 

@@ -134,21 +134,14 @@ def preference_kl(
     averaged over the entries of `preference_mask`: a pair that was compared in both directions
     counts twice, with the same value if the directions agree. 0 where s_i - s_j is T times the
     teacher's log-odds; a teacher that contradicts itself (i over j over k over i) leaves more.
-
-    Raises:
-        DataError: no two candidates of a query were compared.
+    0 as well for a batch without a compared pair: teachers compare few, and it need not hold any.
 
     Source: the pairwise term of Huang and Chen 2024, "PairDistill", arXiv:2410.01383.
 
     """
-    if not preference_mask.any():
-        raise DataError(
-            "preference_kl needs a compared pair of candidates for at least one query, "
-            f"but the mask of shape {tuple(preference_mask.shape)} leaves none. "
-            "Let --preferences be those of this run's candidates, and compare more of them."
-        )
     margins = _differences(student_scores / student_temperature)[preference_mask]
-    return binary_kl(margins, preferences[preference_mask].exp().clamp(max=1.0)).mean()
+    terms = binary_kl(margins, preferences[preference_mask].exp().clamp(max=1.0))
+    return terms.sum() / max(len(terms), 1)
 
 
 def _scaled(margins: Float[Tensor, " P"]) -> Float[Tensor, " P"]:

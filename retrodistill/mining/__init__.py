@@ -1,10 +1,10 @@
 """Mining: from a collection to the candidates that a teacher shall score."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retrodistill.arithmetic import reciprocal_ranks
-from retrodistill.config import Precision
+from retrodistill.config import Executor, Precision
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.mining import fuse
 from retrodistill.progress import say
@@ -29,10 +29,14 @@ def mine_candidates(
     false_negative_ratio: float | None = None,
     max_tokens: int | None = None,
     precision: Precision = "auto",
+    executor: Executor = "local",
+    workers: int | None = None,
 ) -> Run:
     """Return the best `depth` documents for each query of a split.
 
-    A retriever is `bm25` or `dense:MODEL`; several are fused by reciprocal ranks.
+    A retriever is `bm25`, `lucene`, `dense:MODEL` or `sparse:MODEL`; several are fused by
+    reciprocal ranks. `executor` and its `workers` encode the documents of dense models; all else
+    is this process's.
 
     Raises:
         ConfigError: an unknown retriever, or a filter that does not fit.
@@ -53,10 +57,14 @@ def mine_candidates(
         f"{len(query_ids):,} queries over {len(collection.docs):,} documents: "
         f"{', '.join(retrievers)}"
     )
-    runs = [
-        part(argument, collection, query_ids, k=depth, max_tokens=max_tokens, precision=precision)
-        for part, argument in found
-    ]
+    settings: dict[str, Any] = {
+        "k": depth,
+        "max_tokens": max_tokens,
+        "precision": precision,
+        "executor": executor,
+        "workers": workers,
+    }
+    runs = [part(argument, collection, query_ids, **settings) for part, argument in found]
     run = runs[0] if len(runs) == 1 else reciprocal_ranks(runs, k=rrf_k).top(depth)
     if false_negative_ratio is not None:
         step = fuse.drop_false_negatives(run, relevant, ratio=false_negative_ratio)

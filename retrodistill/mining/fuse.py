@@ -1,10 +1,9 @@
 """What is done to candidate lists: labelled positives in or out, false negatives out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from retrodistill.arithmetic.reranking import below
 from retrodistill.errors import DataError
 from retrodistill.store.runs import Run
 
@@ -38,7 +37,7 @@ def add_positives(run: Run, relevant: Mapping[str, frozenset[str]]) -> Treated:
     for query, docs in relevant.items():
         scores = lists.setdefault(query, {})
         missing = sorted(docs - scores.keys(), reverse=True)
-        scores.update(_below(scores, missing))
+        scores.update(below(scores, missing))
         added += len(missing)
     return Treated(Run.from_dict(lists), added)
 
@@ -73,26 +72,3 @@ def drop_false_negatives(
         }
     treated = Run.from_dict(kept)
     return Treated(treated, len(run) - len(treated))
-
-
-def reranked(first: Run, scores: Run) -> Run:
-    """Return `first` with the documents that `scores` knows in front, in the order of `scores`.
-
-    The others follow in their old order, below the lowest of the scores.
-    """
-    known = scores.to_dict()
-    lists: dict[str, dict[str, float]] = {}
-    for query, docs, _ in first.lists():
-        front = known.get(query, {})
-        lists[query] = front | _below(front, [doc for doc in docs if doc not in front])
-    return Run.from_dict(lists)
-
-
-def _below(scores: Mapping[str, float], docs: Sequence[str]) -> dict[str, float]:
-    """Return scores that put these documents, in their order, just below the lowest score."""
-    lowest = np.float32(min(scores.values(), default=0.0))
-    placed = {}
-    for doc in docs:
-        lowest = np.nextafter(lowest, np.float32(-np.inf))
-        placed[doc] = float(lowest)
-    return placed

@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.config import Precision
+from retrodistill.config import Executor, Precision
 from retrodistill.errors import ConfigError
 from retrodistill.progress import bar
 from retrodistill.store.runs import Run
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from retrodistill.datasets import Collection
+    from retrodistill.students.sparse import SparseTextEncoder
+
+DOCS_AT_ONCE = 2048
+"""Documents whose words are weighed between two steps of the progress bar."""
 
 
 def bm25(
@@ -66,15 +72,21 @@ def dense(
     k: int,
     max_tokens: int | None = None,
     precision: Precision = "auto",
+    executor: Executor = "local",
+    workers: int | None = None,
 ) -> Run:
-    """Return the documents whose vectors are nearest to the query's, by exact search."""
+    """Return the documents whose vectors are nearest to the query's, by exact search.
+
+    The executor's workers encode the documents; queries and search are this process's.
+    """
     from retrodistill.indexes.exact import ExactIndex
-    from retrodistill.store.vectors import doc_vectors
+    from retrodistill.store.vectors import doc_vectors, fill_vectors
     from retrodistill.students.dense import DenseEncoder
 
     if not argument:
         raise ConfigError("retriever dense needs a model: dense:FOLDER or dense:HUB_ID.")
     encoder = DenseEncoder(argument, max_tokens=max_tokens, precision=precision)
+    fill_vectors(encoder, collection.docs, executor=executor, workers=workers)
     index = ExactIndex(encoder.dimension)
     index.add(collection.docs.ids(), doc_vectors(encoder, collection.docs))
     queries = collection.queries.full_texts(collection.queries.rows(query_ids))
@@ -85,3 +97,53 @@ def dense(
         [float(score) for row in scores for score in row],
         source=f"dense:{argument}",
     )
+
+
+def sparse(
+    argument: str,
+    collection: "Collection",
+    query_ids: Sequence[str],
+    *,
+    k: int,
+    max_tokens: int | None = None,
+    precision: Precision = "auto",
+    **_: object,
+) -> Run:
+    """Return the documents of the highest inner product with the query's weights of words.
+
+    Documents that share no word with the query are not found.
+    """
+    from retrodistill.students.sparse import SparseTextEncoder
+
+    if not argument:
+        raise ConfigError("retriever sparse needs a model: sparse:FOLDER or sparse:HUB_ID.")
+    encoder = SparseTextEncoder(argument, max_tokens=max_tokens, precision=precision)
+    queries = encoder.encode_queries(
+        collection.queries.full_texts(collection.queries.rows(query_ids))
+    )
+    postings = _postings(encoder, collection)
+    columns: tuple[list[str], list[str], list[float]] = ([], [], [])
+    with bar(f"sparse:{argument}", len(query_ids)) as advance:
+        for row, query_id in enumerate(query_ids):
+            products = (queries[[row]].astype(np.float64) @ postings).tocoo()
+            scores = products.data.astype(np.float32)
+            least = np.partition(scores, -k)[-k] if len(scores) > k else 0.0
+            kept = np.flatnonzero((scores > 0) & (scores >= least))  # ties: Run.top decides
+            columns[0].extend([query_id] * len(kept))
+            columns[1].extend(collection.docs.ids(products.coords[1][kept].astype(np.int64)))
+            columns[2].extend(scores[kept].tolist())
+            advance(1)
+    return Run.from_columns(*columns, source=f"sparse:{argument}").top(k)
+
+
+def _postings(encoder: "SparseTextEncoder", collection: "Collection") -> "csr_array":
+    """Return an inverted index: for each word of the vocabulary the documents' weights of it."""
+    from scipy.sparse import vstack
+
+    docs, parts = collection.docs, []
+    with bar("encoding documents", len(docs)) as advance:
+        for start in range(0, len(docs), DOCS_AT_ONCE):
+            rows = np.arange(start, min(start + DOCS_AT_ONCE, len(docs)))
+            parts.append(encoder.encode_docs(docs.full_texts(rows)))
+            advance(len(rows))
+    return vstack(parts).astype(np.float64).T.tocsr()

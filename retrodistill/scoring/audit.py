@@ -1,7 +1,7 @@
 """Teachers on a sample of labelled queries: rankings, agreement and scores, before any spending."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,22 @@ class Audit:
     def baselines(self) -> list[str]:
         """Names of what a teacher must rank better than."""
         return [name for name in self.runs if name not in self.teachers]
+
+    def tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]]:
+        """Yield columns and rows: scores of each teacher, its lists, and agreement of each two."""
+        shapes: list[tuple[str | float | None, ...]] = []
+        lists: list[tuple[str | float | None, ...]] = []
+        for name, s in self.teachers.items():
+            shapes.append((name, *(f"{value:.4g}" for value in s.quartiles), s.bars))
+            c = s.calibration
+            flat = (f"{c.temperature:.4g}", c.perplexity) if c else (None, None)
+            lists.append((name, s.scale, f"{s.ties:.1%}", str(s.constant), *flat, s.seconds))
+        yield ("teacher", "lowest", "25 %", "median", "75 %", "highest", ""), shapes
+        own = ("scale", "ties", "constant lists", "temperature", "perplexity", "seconds")
+        yield ("teacher", *own), lists
+        if self.agreement:
+            columns = ("teacher", "and teacher", "Kendall's tau-b", "same first")
+            yield columns, [(r.a, r.b, r.tau, f"{r.same_first:.1%}") for r in self.agreement]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, with each run's scores."""

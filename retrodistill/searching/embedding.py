@@ -5,19 +5,25 @@ searched alone) and a manifest.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from retrodistill.errors import DataError
+from retrodistill.config import Executor
+from retrodistill.errors import ConfigError, DataError
+from retrodistill.indexes import new_index
 from retrodistill.manifest import Manifest, digest_files, new_folder
 from retrodistill.progress import duration, say
-from retrodistill.registry import INDEXES
-from retrodistill.store.vectors import cached, vector_parts
+from retrodistill.searching.filling import QUERIES, check_memory, fill, reference
+from retrodistill.searching.truncated import Truncated
+from retrodistill.store.vectors import cached, fill_vectors
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from retrodistill.datasets import Collection
     from retrodistill.students.dense import DenseEncoder
     from retrodistill.types import Index
@@ -36,28 +42,49 @@ def embed_collection(
     *,
     out: Path,
     index: str = "flat",
+    dimensions: int | None = None,
+    attributes: "pa.Table | None" = None,
+    workload: Sequence[str] = (),
+    recall: float | None = None,
+    memory: int | None = None,
+    executor: Executor = "local",
+    workers: int | None = None,
     config: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write an index folder of all documents, and return it.
 
-    Vectors go through the cache, so an interrupted command goes on where it was; memory is that
-    of the index beside one part of the documents. A search can show the documents' texts where
-    the collection's `spec` still leads to them.
+    Vectors go through the cache, so an interrupted command goes on where it was, and several
+    `workers` of an `executor` may encode; memory is that of the index beside one part of the
+    documents, and at most `memory` bytes. `dimensions` keeps the first ones of each vector, as
+    Matryoshka training allows. `attributes` has a row for each document, in their order, for
+    searches with a condition; `workload` has conditions as often as they will be asked, for
+    vectors that lie accordingly. With `recall`, the index's effort is the fastest that finds this
+    share of the exact ten best, measured with QUERIES queries of the collection. A search can show
+    the documents' texts where the collection's `spec` still leads to them.
 
     Raises:
-        ConfigError: the index is unknown, or `out` exists already and `overwrite` is not set.
+        ConfigError: the index is unknown, needs more memory than it may have or cannot keep the
+            recall, or `out` exists already and `overwrite` is not set.
         DataError: the collection has no documents, or a vector is not finite.
 
     """
-    if not len(collection.docs):
+    docs = collection.docs
+    if not len(docs):
         raise DataError(f"{collection.name} has no documents to embed.")
+    dimension = encoder.dimension if dimensions is None else dimensions
+    reader = Truncated(encoder, dimension, normalised=encoder.normalised)
+    order = _order(attributes, workload) if workload else None
+    if memory is not None:
+        check_memory(index, len(docs), dimension, memory)
     with new_folder(out, overwrite=overwrite) as folder:
-        filled: Index = INDEXES[index](encoder.dimension)
+        filled = new_index(index, dimension)
         _estimate(collection, encoder)
         start = time.perf_counter()
-        _fill(filled, collection, encoder)
+        fill_vectors(encoder, docs, executor=executor, workers=workers)
+        fill(filled, encoder, docs, attributes, order)
         seconds = time.perf_counter() - start
+        tuning = None if recall is None else _tuned(filled, collection, encoder, reader, recall)
         for part in (INDEX, MODEL):
             (folder / part).mkdir()
         filled.save(folder / INDEX)
@@ -77,7 +104,9 @@ def embed_collection(
                 "model": encoder.name,
                 "index": index,
                 "vectors": len(filled),
-                "dimension": encoder.dimension,
+                "dimension": dimension,
+                "attributes": [] if attributes is None else attributes.column_names,
+                "tuning": tuning,
                 "normalised": encoder.normalised,
                 "dtype": str(encoder.dtype).removeprefix("torch."),
                 "max_tokens": encoder.max_tokens,
@@ -87,10 +116,41 @@ def embed_collection(
     return Path(out)
 
 
-def _fill(index: "Index", collection: "Collection", encoder: "DenseEncoder") -> None:
-    """Put part after part of the vectors into the index."""
-    for rows, vectors in vector_parts(encoder, collection.docs):
-        index.add(collection.docs.ids(rows), vectors)
+def _order(attributes: "pa.Table | None", workload: Sequence[str]) -> NDArray[np.int64]:
+    """Return the order of documents that suits the conditions of a workload."""
+    from retrodistill.filters import Attributes, parse_where
+    from retrodistill.indexes.layout import arranged
+
+    if attributes is None:
+        raise ConfigError("--workload has conditions on attributes: give --attributes too.")
+    return arranged(Attributes.from_table(attributes), [parse_where(text) for text in workload])
+
+
+def _tuned(
+    index: "Index",
+    collection: "Collection",
+    encoder: "DenseEncoder",
+    reader: Truncated,
+    target: float,
+) -> dict[str, Any] | None:
+    """Set the index's effort by the collection's queries, or its documents if it has none."""
+    from retrodistill.indexes.faiss import FaissIndex
+    from retrodistill.indexes.tuning import tune
+
+    if not isinstance(index, FaissIndex):
+        say("--recall: this index compares every vector, so that nothing is to be tuned.")
+        return None
+    texts = collection.queries if len(collection.queries) else collection.docs
+    rows = np.unique(np.linspace(0, len(texts) - 1, QUERIES).astype(np.int64))
+    vectors = reader.encode_queries(texts.full_texts(rows))
+    source = "queries" if len(collection.queries) else "documents"
+    exact = reference(encoder, collection.docs, reader.dimension)
+    tuning = tune(index, exact, vectors, target=target, source=source)
+    say(
+        f"recall@{tuning.k} {tuning.chosen.recall:.3f} at {tuning.chosen.ms:.2f} ms a query "
+        f"({tuning.queries} {source}): {tuning.chosen.effort or 'nothing to set'}."
+    )
+    return tuning.to_dict()
 
 
 def _estimate(collection: "Collection", encoder: "DenseEncoder") -> None:

@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.config import Precision
-from retrodistill.errors import DataError, RetrodistillError
+from retrodistill.errors import ConfigError, DataError, RetrodistillError
+from retrodistill.indexes import index_kind
 from retrodistill.manifest import Manifest
-from retrodistill.registry import INDEXES
 from retrodistill.searching.embedding import INDEX, KIND, MODEL
+from retrodistill.searching.truncated import Truncated
 from retrodistill.types import Doc, Encoder, Index
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection, Texts
+    from retrodistill.indexes.planning import Condition, Where
+    from retrodistill.indexes.tuning import Tuning
     from retrodistill.store.runs import Run
 
 
@@ -76,35 +79,108 @@ class Searcher:
         manifest = Manifest.read(folder, kind=KIND)
         try:
             kind, max_tokens = manifest.details["index"], manifest.details["max_tokens"]
+            dimension = manifest.details["dimension"]
         except KeyError as error:
             raise DataError(f"{folder}: the manifest lacks {error}. Embed again.") from error
-        index: Index = INDEXES[kind].load(folder / INDEX)
-        encoder = DenseEncoder(folder / MODEL, max_tokens=max_tokens, precision=precision)
+        index = index_kind(kind).load(folder / INDEX)
+        whole = DenseEncoder(folder / MODEL, max_tokens=max_tokens, precision=precision)
+        cut = dimension < whole.dimension
+        encoder: Encoder = (
+            Truncated(whole, dimension, normalised=whole.normalised) if cut else whole
+        )
         if docs is None and with_texts:
             docs = _texts_of(manifest)
         return cls(encoder, index, docs=docs, manifest=manifest)
 
-    def find(
-        self, texts: Sequence[str], k: int
-    ) -> tuple[list[list[str]], list[NDArray[np.float32]]]:
-        """Return for each query its best document ids and their scores, best first."""
-        return self.index.search(self.encoder.encode_queries(texts), k)
+    @property
+    def tuning(self) -> "Tuning | None":
+        """What was measured when the index was embedded with a recall."""
+        from retrodistill.indexes.tuning import Tuning
 
-    def search(self, query: str, k: int = 10) -> list[Hit]:
-        """Return the `k` best documents of a query, best first."""
-        return self.search_many([query], k)[0]
+        found = self.manifest.details.get("tuning") if self.manifest is not None else None
+        return None if found is None else Tuning.from_dict(found)
 
-    def search_many(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
-        """Return the `k` best documents of each query, best first.
+    def set_recall(self, target: float) -> None:
+        """Take the fastest effort that kept this recall when the index was tuned.
 
         Raises:
+            ConfigError: the index was not tuned, or nothing that was tried keeps it.
+
+        """
+        from retrodistill.indexes.faiss import FaissIndex
+        from retrodistill.indexes.tuning import choose_effort
+
+        tuning = self.tuning
+        if tuning is None or not isinstance(self.index, FaissIndex):
+            raise ConfigError(
+                "--recall chooses from what was measured, but this index was embedded without "
+                "--recall. Embed again with it."
+            )
+        self.index.effort = self.index.effort | choose_effort(tuning, target).effort
+
+    def explain(self, where: "Condition" = None, k: int = 10, queries: int | None = None) -> str:
+        """Return in words how a search goes, and what was measured of the index."""
+        from retrodistill.indexes.base import VectorIndex
+        from retrodistill.indexes.faiss import FaissIndex
+
+        index = self.index
+        kind = self.manifest.details["index"] if self.manifest is not None else type(index).__name__
+        lines = [f"{kind}, {len(index):,} vectors of {index.dimension} dimensions."]
+        if (tuning := self.tuning) is not None and isinstance(index, FaissIndex):
+            lines += [
+                f"recall@{tuning.k} {one.recall:.3f} at {one.ms:.2f} ms a query, measured with "
+                f"{tuning.queries} {tuning.source}: {one.effort or 'nothing to set'}."
+                for one in tuning.tried
+                if one.effort.items() <= index.effort.items()
+            ]
+        if isinstance(index, VectorIndex):
+            lines.append(f"{index.plan(where, k, queries or 1)}.")
+        return "\n".join(lines)
+
+    def find(
+        self, texts: Sequence[str], k: int, *, where: "Where" = None
+    ) -> tuple[list[list[str]], list[NDArray[np.float32]]]:
+        """Return for each query its best document ids and their scores, best first."""
+        return self.index.search(self.encoder.encode_queries(texts), k, where=where)
+
+    def search(self, query: str, k: int = 10, *, where: "Condition" = None) -> list[Hit]:
+        """Return the `k` best documents of a query that fit a condition, best first."""
+        return self.search_many([query], k, where=where)[0]
+
+    def search_sets(self, query: str, k: int = 10, *, where: "Condition" = None) -> list[Hit]:
+        """Return the `k` best documents of a query with operators, as in `asthma NOT children`.
+
+        `retrodistill.arithmetic.sets` says what AND, OR and NOT do, and what scores then are.
+
+        Raises:
+            ConfigError: operators, brackets or quotes do not fit.
+
+        """
+        from retrodistill.arithmetic.sets import evaluate_sets
+
+        def scored(texts: list[str], depth: int) -> list[dict[str, float]]:
+            found = zip(*self.find(texts, depth, where=where), strict=True)
+            return [dict(zip(ids, scores.tolist(), strict=True)) for ids, scores in found]
+
+        return [self._hit(doc, score) for doc, score in evaluate_sets(query, scored, k)]
+
+    def search_many(
+        self, queries: Sequence[str], k: int = 10, *, where: "Where" = None
+    ) -> list[list[Hit]]:
+        """Return the `k` best documents of each query, best first.
+
+        `where` keeps the documents whose attributes fit, as in `year >= 2020 and lang = "en"`:
+        one condition for all queries, or a sequence of one a query.
+
+        Raises:
+            ConfigError: a condition cannot be read, or names an attribute that there is not.
             DataError: a query is empty.
 
         """
         for place, query in enumerate(queries):
             if not query.strip():
                 raise DataError(f"query {place + 1} is empty: write what to search for.")
-        found = zip(*self.find(queries, k), strict=True)
+        found = zip(*self.find(queries, k, where=where), strict=True)
         return [
             [self._hit(doc, float(score)) for doc, score in zip(ids, scores, strict=True)]
             for ids, scores in found
@@ -116,8 +192,15 @@ class Searcher:
         return Hit(doc_id, score, doc.title, doc.text)
 
 
-def search_run(searcher: Searcher, collection: "Collection", split: str, k: int) -> "Run":
-    """Return the run of the `k` best documents of each query of a split.
+def search_run(
+    searcher: Searcher,
+    collection: "Collection",
+    split: str,
+    k: int,
+    *,
+    where: "Where" = None,
+) -> "Run":
+    """Return the run of the `k` best documents of each query of a split that fit a condition.
 
     Another collection's queries are allowed; a warning says when its documents differ from the
     ones in the index.
@@ -138,7 +221,7 @@ def search_run(searcher: Searcher, collection: "Collection", split: str, k: int)
             )
     query_ids = collection.query_ids(split)
     texts = collection.queries.full_texts(collection.queries.rows(query_ids))
-    ids, scores = searcher.find(texts, k)
+    ids, scores = searcher.find(texts, k, where=where)
     lengths = [len(row) for row in ids]
     return Run.from_columns(
         np.repeat(np.array(query_ids, object), lengths).tolist(),

@@ -137,11 +137,11 @@ def mixed(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.uin
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Hold a shard while the block runs; gives False if another process holds it.
+    """Hold a file that is still to be written; gives False if another process holds it.
 
-    The system lets go of what a killed process held.
+    The system lets go of what a killed process held. The locks lie in a folder beside the file's.
     """
-    lock = path.parent.parent / "locks" / path.name
+    lock = path.parent.with_name("locks") / path.parent.name / path.name
     lock.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -7,16 +7,21 @@ changed costs its part.
 """
 
 import io
+import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.errors import DataError
+from retrodistill.config import Executor
+from retrodistill.errors import ConfigError, DataError
+from retrodistill.executor import execute
 from retrodistill.manifest import cache_folder, digest, write_atomically
 from retrodistill.progress import bar
+from retrodistill.store.shards import claimed
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Texts
@@ -24,6 +29,11 @@ if TYPE_CHECKING:
 
 PART = 2048
 """Documents in a part: what an interruption can cost."""
+WAIT = 0.2
+"""Seconds between two looks at what other workers hold."""
+
+Part = tuple[range, Path]
+"""Rows of documents, and the file of their vectors."""
 
 
 def vector_parts(
@@ -36,17 +46,7 @@ def vector_parts(
             texts = docs.full_texts(rows)
             path = _part(encoder, texts)
             if not path.exists():
-                vectors = encoder.encode_docs(texts)
-                bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-                if len(bad):
-                    name = docs[int(rows[bad[0]])].id
-                    raise DataError(
-                        f"the encoder gives NaN or infinity for document {name!r} "
-                        f"({len(bad)} such of {len(rows)}). Check the model."
-                    )
-                buffer = io.BytesIO()
-                np.save(buffer, vectors, allow_pickle=False)
-                write_atomically(path, buffer.getvalue())
+                _encode(encoder, docs, rows, texts, path)
             yield rows, np.load(path, mmap_mode="r", allow_pickle=False)
             advance(len(rows))
 
@@ -59,8 +59,86 @@ def doc_vectors(encoder: "Encoder", docs: "Texts") -> NDArray[np.float32]:
 
 def cached(encoder: "Encoder", docs: "Texts") -> int:
     """Return how many documents need no encoding any more."""
+    return len(docs) - sum(len(rows) for rows, _ in _missing(encoder, docs))
+
+
+def fill_vectors(
+    encoder: "Encoder",
+    docs: "Texts",
+    *,
+    executor: Executor = "processes",
+    workers: int | None = None,
+) -> None:
+    """Encode in several workers what is not cached yet; they share its parts.
+
+    No part is encoded twice, but one whose worker dies, which another worker takes over. Encoder
+    and documents travel to the workers by their paths. In this process alone (`local`) nothing is
+    done: whoever asks for the vectors has them encoded.
+
+    Raises:
+        ConfigError: the encoder has no path, its numbers are of another type on the workers, or
+            all workers die.
+        DataError: the encoder gives NaN or infinity.
+        MissingExtra: Ray is not installed.
+
+    """
+    missing = [] if executor == "local" else _missing(encoder, docs)
+    if missing:
+        execute(
+            partial(_share, encoder, encoder.fingerprint, docs, missing),
+            executor=executor,
+            workers=workers,
+            done=lambda: sum(path.exists() for _, path in missing),
+        )
+
+
+def _share(encoder: "Encoder", fingerprint: str, docs: "Texts", parts: list[Part]) -> None:
+    """Encode, as one worker of several, the parts that nobody else holds, until all are there."""
+    if encoder.fingerprint != fingerprint:
+        raise ConfigError(
+            "on a worker the encoder is another one than here: its files have changed, or its "
+            "number type is another. Give --precision float32 or bfloat16 in place of auto."
+        )
+    with bar("encoding documents", sum(len(rows) for rows, _ in parts)) as advance:
+        while parts:
+            idle, left = True, []
+            for rows, path in parts:
+                with claimed(path) as mine:
+                    if mine and not path.exists():
+                        idle = False
+                        own = np.array(rows)
+                        _encode(encoder, docs, own, docs.full_texts(own), path)
+                if path.exists():
+                    advance(len(rows))
+                else:
+                    left.append((rows, path))
+            parts = left
+            if parts and idle:
+                time.sleep(WAIT)
+
+
+def _encode(
+    encoder: "Encoder", docs: "Texts", rows: NDArray[np.int64], texts: list[str], path: Path
+) -> None:
+    """Encode a part's texts, and write their vectors whole or not at all."""
+    vectors = encoder.encode_docs(texts)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        name = docs[int(rows[bad[0]])].id
+        raise DataError(
+            f"the encoder gives NaN or infinity for document {name!r} "
+            f"({len(bad)} such of {len(rows)}). Check the model."
+        )
+    buffer = io.BytesIO()
+    np.save(buffer, vectors, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
+
+
+def _missing(encoder: "Encoder", docs: "Texts") -> list[Part]:
+    """Return the parts that are not in the cache."""
     parts = (range(start, min(start + PART, len(docs))) for start in range(0, len(docs), PART))
-    return sum(len(rows) for rows in parts if _part(encoder, docs.full_texts(rows)).exists())
+    named = ((rows, _part(encoder, docs.full_texts(rows)).absolute()) for rows in parts)
+    return [(rows, path) for rows, path in named if not path.exists()]
 
 
 def _part(encoder: "Encoder", texts: Sequence[str]) -> Path:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,8 @@ class DenseEncoder:
         else:
             _check(model)
             self.model = model
-        self.name = str(model) if isinstance(model, (str, Path)) else type(model).__name__
+        self._loaded = isinstance(model, (str, Path))
+        self.name = str(model) if self._loaded else type(model).__name__
         self.max_tokens = max_tokens
         self.batch_tokens = batch_tokens
         self.dtype = body_dtype(precision, self.model.device)
@@ -121,6 +123,21 @@ class DenseEncoder:
             fingerprint(self.model),
             json.dumps([*self._prompts.values(), *self._tokens.values(), str(self.dtype)]),
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as the path that it was loaded from, with its settings."""
+        if not self._loaded:
+            raise ConfigError(
+                "workers load the encoder themselves, but this one was given as an object. Save "
+                "it, and give the folder."
+            )
+        path = str(Path(self.name).absolute()) if Path(self.name).is_dir() else self.name
+        settings: dict[str, Any] = {
+            "max_tokens": self.max_tokens,
+            "batch_tokens": self.batch_tokens,
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+        return partial(DenseEncoder, path, **settings), ()
 
     @property
     def normalised(self) -> bool:

@@ -24,21 +24,23 @@ Extra = Callable[[Sequence[Example]], dict[str, Tensor]]
 
 
 def list_signals(examples: Sequence[Example], *, teacher: bool) -> dict[str, Tensor]:
-    """Return `mask`, `labels`, `log_weights` and, if there is a teacher, `teacher_scores`.
+    """Return `mask`, `labels`, `sure`, `log_weights`; if there is a teacher, `teacher_scores`.
 
     All of shape (B, N), padded.
     """
     width = max(len(example.docs) for example in examples)
     shape = (len(examples), width)
     scores, weights = torch.zeros(2, *shape)
-    mask, labels = torch.zeros(2, *shape, dtype=torch.bool)
+    mask, labels, sure = torch.zeros(3, *shape, dtype=torch.bool)
     for row, example in enumerate(examples):
         count = len(example.docs)
         scores[row, :count] = torch.from_numpy(example.teacher_scores)
         weights[row, :count] = torch.from_numpy(example.log_weights)
         labels[row, :count] = torch.from_numpy(example.labels)
+        doubtful = np.isin(example.docs, list(example.doubtful))
+        sure[row, :count] = torch.from_numpy(~doubtful)
         mask[row, :count] = True
-    signals = {"mask": mask, "labels": labels, "log_weights": weights}
+    signals = {"mask": mask, "labels": labels, "sure": sure, "log_weights": weights}
     return signals | {"teacher_scores": scores} if teacher else signals
 
 
@@ -160,15 +162,11 @@ class CrossEncoderBatch:
         signals = list_signals(examples, teacher=self._teacher)
         if self._extra is not None:
             signals |= self._extra(examples)
-        sure = torch.zeros_like(signals["mask"])
-        for row, example in enumerate(examples):
-            doubtful = np.isin(example.docs, list(example.doubtful))
-            sure[row, : len(doubtful)] = torch.from_numpy(~doubtful)
         # The batch of a cross-encoder is its own list: other queries' documents were not read.
         signals |= {
             "batch_own": signals["mask"],
             "batch_labels": signals["labels"],
-            "batch_mask": signals["labels"] | sure,
+            "batch_mask": signals["labels"] | signals["sure"],
         }
         return {"pairs": self._chunks(rows), "signals": signals}
 

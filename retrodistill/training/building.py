@@ -61,7 +61,10 @@ def start_student(
     if settings.pooling is not None:
         model = forms.pooled(model, settings.pooling)
     if settings.doc_student is not None:
-        model = forms.two_towers(model, load_student(kind, settings.doc_student, device))
+        documents = load_student(kind, settings.doc_student, device)
+        if settings.doc_keep_layers:
+            documents = make.keep_layers(documents, settings.doc_keep_layers)
+        model = forms.two_towers(model, documents)
     if settings.query_prompt is not None or settings.doc_prompt is not None:
         model = forms.prompted(model, query=settings.query_prompt, document=settings.doc_prompt)
     if settings.dropout is not None:

@@ -217,7 +217,7 @@ def _training(manifest: Manifest) -> str:
             f"{_code(str(dev['metric']))} {dev['value']:.4f} at step {dev['step']:,}, whose "
             "weights these are."
             + (" Only a part of the documents was searched, so the value is optimistic."
-               if dev.get("pool") else "")
+               if dev.get("docs") == "scored" else "")
         )  # fmt: skip
     versions = ", ".join(f"{name} {own}" for name, own in manifest.versions.items())
     return "\n\n".join([*parts, f"Versions: {versions}. More is in {_code(FILE)}."])

@@ -40,6 +40,9 @@ class Fitted:
     best: tuple[int, float] | None
     """Step and value of the best measurement on the dev split, whose weights the model has."""
 
+    measured: list[tuple[int, float]]
+    """Step and value of each measurement."""
+
 
 def checkpoint_folder(out: Path) -> Path:
     """Return where the checkpoints of a student lie until it is done."""
@@ -87,7 +90,11 @@ def fit(
     average, best = None, None
     if settings.average != "none":
         average = WeightAverage(
-            settings.average, steps, decay=settings.average_decay, checkpoint=last
+            settings.average,
+            steps,
+            decay=settings.average_decay,
+            start=settings.average_start,
+            checkpoint=last,
         )
         callbacks.append(average)
     if measure is not None:
@@ -96,6 +103,7 @@ def fit(
             name=settings.dev_metric,
             every=settings.eval_steps or max(1, steps // MEASUREMENTS),
             patience=settings.patience,
+            least_gain=settings.least_gain,
             weights=average.applied if average else lambda model: nullcontext(),
             checkpoint=last,
         )
@@ -104,6 +112,7 @@ def fit(
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=str(checkpoints if settings.save_steps else scratch),
+            run_name=out.name,
             per_device_train_batch_size=settings.batch_size,
             max_steps=steps,
             learning_rate=settings.learning_rate,
@@ -132,7 +141,8 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     task.model.eval()
-    return Fitted(curve(trainer.state.log_history, terms), best.best if best else None)
+    losses_logged = curve(trainer.state.log_history, terms)
+    return Fitted(losses_logged, best.best if best else None, best.values if best else [])
 
 
 class _Bar(TrainerCallback):

@@ -1,6 +1,6 @@
 """A pairwise teacher's preferences between the candidates of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrodistill.training.examples import Example
+from retrodistill.errors import DataError
+from retrodistill.progress import say
+from retrodistill.training.examples import Candidates, Example
 from retrodistill.training.sampling import Floats, Rows
 
 if TYPE_CHECKING:
@@ -37,11 +39,25 @@ class Preferences:
         self._log_p = edges["log_p"].to_numpy()[order].astype(np.float64)
         self._queries, starts = np.unique(queries[order], return_index=True)
         self._bounds = np.append(starts, len(order))
+        self._told = False
+
+    def check(self, candidates: Iterable[Candidates]) -> None:
+        """Raise DataError if no two candidates of any query were compared."""
+        for own in candidates:
+            docs = np.concatenate([own.positives, own.pool])
+            if self.between(own.query, docs)[1].any():
+                return
+        raise DataError(
+            "--preferences compare no two candidates of any query, so there is nothing to learn "
+            "from them. Compare those of --scores: `retrodistill.score --preferences "
+            "--candidates RUN --teacher pairwise:MODEL`."
+        )
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Return `preferences` and `preference_mask`, both (B, N, N), padded.
 
-        Where only one direction of a pair was stored, the other is log(1 - p).
+        Where only one direction of a pair was stored, the other is log(1 - p). The first batch
+        without any compared pair is told.
         """
         width = max(len(example.docs) for example in examples)
         values = np.zeros((len(examples), width, width), np.float32)
@@ -50,6 +66,12 @@ class Preferences:
             part = slice(len(example.docs))
             values[row, part, part], known[row, part, part] = self.between(
                 example.query, example.docs
+            )
+        if not (known.any() or self._told):
+            self._told = True
+            say(
+                f"a batch of {len(examples)} queries holds no compared pair: preference-kl is 0 "
+                "there. A larger --batch-size, or more compared pairs, avoid that (told once)."
             )
         return {
             "preferences": torch.from_numpy(values),

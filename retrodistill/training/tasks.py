@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Objective = Callable[[Signals], dict[str, Tensor]]
 Chunks = Sequence[dict[str, Any]]
 
-LISTS = frozenset({"student_scores", "mask", "labels", "log_weights"})
+LISTS = frozenset({"student_scores", "mask", "labels", "sure", "log_weights"})
 BATCH = frozenset({"batch_scores", "batch_own", "batch_labels", "batch_mask"})
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})

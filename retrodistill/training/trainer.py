@@ -86,6 +86,9 @@ def train_student(
         drop_weak_queries=settings.drop_weak_queries,
         false_negatives=settings.false_negatives,
     )
+    compared = None if preferences is None else Preferences(preferences, collection)
+    if compared is not None:
+        compared.check(candidates)
     perplexities = {}
     if scores is not None:
         perplexities = check_teacher(terms, scores, first=settings.pool + 1)
@@ -124,7 +127,7 @@ def train_student(
         collection,
         teacher=scores is not None,
         vectors=teacher_vectors,
-        extra=None if preferences is None else Preferences(preferences, collection),
+        extra=compared,
     )
     checkpoints = checkpoint_folder(out)
     if is_main() and not resume:
@@ -165,6 +168,7 @@ def train_student(
             "step": step,
             "value": value,
             "docs": settings.dev_docs,
+            "values": fitted.measured,
         }
     with new_folder(out, overwrite=overwrite) as folder:
         save_student(task, settings, folder)

@@ -21,7 +21,7 @@ from retrodistill.losses.contrastive import (
     passage_centric,
     soft_nn,
 )
-from retrodistill.objective import Signals
+from retrodistill.objective import LossTerm, Signals
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -150,6 +150,7 @@ def test_decayed_contrastive_by_hand() -> None:
         row(2, 1, 2, 1),
         row(True, True, True, False),
         row(True, False, False, False),
+        row(True, True, True, False),
         temperature=1.0,
         centre=-1.0,
         width=1.0,
@@ -161,15 +162,15 @@ def test_decayed_contrastive_against_numpy() -> None:
     """Margins taken from candidate 0 where another candidate is the positive."""
     signals = several_positives()
     student, teacher = signals["student_scores"].numpy(), signals["teacher_scores"].numpy()
-    mask, labels = signals["mask"].numpy(), signals["labels"].numpy()
+    mask, labels, sure = (signals[name].numpy() for name in ("mask", "labels", "sure"))
     terms = []
-    for s, t, real, known in zip(student / 0.5, teacher, mask, labels, strict=True):
+    for s, t, real, known, certain in zip(student / 0.5, teacher, mask, labels, sure, strict=True):
         for place in np.flatnonzero(real & known):
             weights = np.exp(-((t - t[place] + 0.3) ** 2) / (2 * 0.7**2))
-            others = (weights * np.exp(s))[real & ~known].sum()
+            others = (weights * np.exp(s))[real & ~known & certain].sum()
             terms.append(-np.log(np.exp(s[place]) / (np.exp(s[place]) + others)))
     found = decayed_contrastive(
-        *(signals[name] for name in ("student_scores", "teacher_scores", "mask", "labels")),
+        *(signals[name] for name in LossTerm(name="decayed-contrastive").signals),
         temperature=0.5,
         centre=-0.3,
         width=0.7,
@@ -183,7 +184,7 @@ def test_a_wide_decay_is_infonce_over_the_list() -> None:
     labels = torch.zeros(3, 5, dtype=torch.bool)
     labels[:, 0] = True
     mask = torch.ones_like(labels)
-    found = decayed_contrastive(student, teacher, mask, labels, temperature=0.2, width=1e6)
+    found = decayed_contrastive(student, teacher, mask, labels, mask, temperature=0.2, width=1e6)
     expected = cross_entropy(student / 0.2, torch.zeros(3, dtype=torch.long))
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -192,18 +193,30 @@ def test_likely_false_negatives_fade() -> None:
     """A sign: the candidate that the teacher prefers to the positive pushed away the most."""
     student = row(0, 0, 0).requires_grad_()
     labels, mask = row(True, False, False), row(True, True, True)
-    decayed_contrastive(student, row(5, 8, 4), mask, labels, centre=-1.0).backward()
+    decayed_contrastive(student, row(5, 8, 4), mask, labels, mask, centre=-1.0).backward()
     assert student.grad is not None
     assert 0 < student.grad[0, 1] < 0.01 * student.grad[0, 2]
+
+
+def test_doubtful_candidates_are_no_negatives_of_decayed_contrastive() -> None:
+    """A filter of false negatives that this loss does not know, and so pushes them away."""
+    student = row(0, 0, 0).requires_grad_()
+    labels, mask = row(True, False, False), row(True, True, True)
+    decayed_contrastive(student, row(5, 5, 4), mask, labels, row(True, False, True)).backward()
+    assert student.grad is not None
+    assert student.grad[0, 1] == 0
+    assert student.grad[0, 2] > 0
 
 
 def test_decayed_contrastive_says_what_is_wrong() -> None:
     """A width of 0, whose weights are NaN; a list of positives alone, whose mean is NaN."""
     zeros, real = row(0, 0), row(True, True)
     with pytest.raises(ConfigError, match="width must be above 0"):
-        decayed_contrastive(zeros, zeros, real, row(True, False), width=0.0)
-    with pytest.raises(DataError, match="another candidate"):
-        decayed_contrastive(zeros, zeros, real, real)
+        decayed_contrastive(zeros, zeros, real, row(True, False), real, width=0.0)
+    with pytest.raises(DataError, match="a sure negative"):
+        decayed_contrastive(zeros, zeros, real, real, real)
+    with pytest.raises(DataError, match="a sure negative"):
+        decayed_contrastive(zeros, zeros, real, row(True, False), row(True, False))
 
 
 def test_passage_centric_by_hand() -> None:

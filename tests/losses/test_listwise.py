@@ -19,6 +19,7 @@ from retrodistill.losses.listwise import (
     standardised_kl,
     top_k_kl,
 )
+from retrodistill.training.sampling import importance
 
 few = settings(max_examples=25, deadline=None)
 scores = st.floats(-20, 20).map(lambda x: round(x, 3))
@@ -233,20 +234,25 @@ def test_a_sampled_list_estimates_the_whole_lists_sum_without_bias(
 
 
 def test_sampled_kl_tends_to_the_whole_lists_kl() -> None:
-    """A student that learns that the list ends where the sample does."""
+    """Weights of a draw with replacement, where the draw is without; or a loss without weights.
+
+    A batch of draws from one list has the mean of their losses: it comes near to the loss of the
+    whole list as the samples grow, and nearer than without the weights.
+    """
     generator = np.random.default_rng(0)
-    student, teacher = generator.normal(size=(2, 300))
-    top, rest = np.split(np.argsort(-teacher), [10])
-    chances = np.exp(teacher[rest])
-    chances /= chances.sum()
-    draws = generator.choice(len(rest), 4000, p=chances)
-    places = np.concatenate([top, rest[draws]])
-    weights = np.concatenate([np.zeros(10), -np.log(4000 * chances[draws])])
-    sample = row(*student[places]), row(*teacher[places])
-    found = sampled_kl(*sample, whole(sample[0]), row(*weights)).item()
+    teacher = np.sort(generator.normal(size=60) * 2)[::-1].copy()
+    student = 0.5 * teacher + generator.normal(size=60)
     expected = listwise_kl(row(*student), row(*teacher), whole(row(*student))).item()
-    assert found == pytest.approx(expected, rel=0.05)
-    assert listwise_kl(*sample, whole(sample[0])).item() != pytest.approx(expected, rel=0.2)
+    biases = []
+    for count in (6, 12, 24, 48):
+        drawn = [importance(teacher, 0.0, count, generator) for _ in range(600)]
+        places, weights = (torch.from_numpy(np.array(part)) for part in zip(*drawn, strict=True))
+        sample = torch.from_numpy(student)[places], torch.from_numpy(teacher)[places]
+        biases.append(sampled_kl(*sample, whole(places), weights).item() - expected)
+    assert sorted(np.abs(biases), reverse=True) == pytest.approx(np.abs(biases))
+    assert abs(biases[-1]) < 0.005 * expected
+    unweighted = listwise_kl(*sample, whole(places)).item()
+    assert abs(unweighted - expected) > 5 * abs(biases[-1])
 
 
 @pytest.mark.parametrize(
@@ -263,8 +269,15 @@ def test_fused_kl_by_hand(labelled: tuple[bool, bool], expected: float) -> None:
 
     A query without labels that has a = 0 and a cross-entropy of nothing learns nothing.
     """
-    found = fused_kl(EVEN, THREE_TO_ONE, PAIR, torch.tensor([labelled]))
+    found = fused_kl(EVEN, THREE_TO_ONE, PAIR, torch.tensor([labelled]), PAIR)
     assert found.item() == pytest.approx(expected)
+
+
+def test_doubtful_candidates_are_no_negatives_of_the_labels_in_fused_kl() -> None:
+    """A likely false negative pushed away by the labels; the teacher still speaks of it."""
+    labels, sure = torch.tensor([[True, False]]), torch.tensor([[True, False]])
+    found = fused_kl(EVEN, THREE_TO_ONE, PAIR, labels, sure)
+    assert found.item() == pytest.approx(0.75 * KL)
 
 
 def test_fused_kl_against_torch() -> None:
@@ -289,6 +302,7 @@ def test_fused_kl_against_torch() -> None:
         signals["teacher_scores"],
         signals["mask"],
         labels,
+        signals["mask"],
         student_temperature=0.5,
         teacher_temperature=2.0,
     )

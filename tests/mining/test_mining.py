@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from retrodistill.arithmetic import reranked
 from retrodistill.datasets import Collection, load_collection
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.mining import mine_candidates, reciprocal_ranks
@@ -11,7 +13,6 @@ from retrodistill.mining.fuse import (
     add_positives,
     drop_false_negatives,
     drop_positives,
-    reranked,
 )
 from retrodistill.store.runs import Run
 
@@ -67,6 +68,36 @@ def test_both_retrievers_find_what_shares_words_or_vectors(
         assert 7 <= len(docs) <= 8
         assert relevant[query].keys() <= set(docs)
     assert len(run.query_ids) == 24
+
+
+def test_sparse_retrieval_is_that_of_the_full_products(
+    collection: Collection, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Documents lost from an inverted index, or scores of another document."""
+    from tiny_encoders import save_tiny_sparse
+
+    from retrodistill.mining import retrievers
+    from retrodistill.students.sparse import SparseTextEncoder
+
+    model = str(save_tiny_sparse(tmp_path_factory.mktemp("splade"), kept=3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrievers, "DOCS_AT_ONCE", 7)
+        found = mine_candidates(collection, "test", retrievers=(f"sparse:{model}",), depth=5)
+    query_ids, encoder = collection.query_ids("test"), SparseTextEncoder(model)
+    queries = encoder.encode_queries(
+        collection.queries.full_texts(collection.queries.rows(query_ids))
+    )
+    docs = encoder.encode_docs(collection.docs.full_texts())
+    products = queries.toarray().astype(np.float64) @ docs.toarray().T
+    scores = {
+        query: {doc: score for doc, score in zip(collection.docs.ids(), row, strict=True) if score}
+        for query, row in zip(query_ids, products.tolist(), strict=True)
+    }
+    wanted = Run.from_dict(scores).top(5)
+    assert 0 < len(wanted) < products.size
+    assert found.fingerprint == wanted.fingerprint
+    with pytest.raises(ConfigError, match="sparse:FOLDER"):
+        mine_candidates(collection, "test", retrievers=("sparse",))
 
 
 def test_mistakes_are_explained(collection: Collection, tiny_model: Path) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from small import save_small_collection
 
+from retrodistill import executor
 from retrodistill.config import ScoreConfig
 from retrodistill.datasets import load_collection
 from retrodistill.errors import ConfigError, DataError, MissingExtra
+from retrodistill.executor import execute, visible_devices
 from retrodistill.mining import mine_candidates
 from retrodistill.score import score
-from retrodistill.scoring import executor
-from retrodistill.scoring.executor import execute, visible_devices
 from retrodistill.store.runs import Run
 
 TEACHER = '''
@@ -216,8 +216,8 @@ from pathlib import Path
 import psutil, ray
 from ray.cluster_utils import Cluster
 from retrodistill.config import ScoreConfig
+from retrodistill.executor import execute
 from retrodistill.score import score
-from retrodistill.scoring.executor import execute
 
 data, candidates, teacher, out, log = sys.argv[1:]
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})

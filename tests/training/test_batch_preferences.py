@@ -68,6 +68,31 @@ def test_preferences_stand_where_their_documents_do(collection: Collection) -> N
     assert np.isfinite(values).all()
 
 
+def test_batches_without_a_compared_pair_are_told_once(
+    collection: Collection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the batches teaching nothing without a word, or a line for each of them."""
+    preferences = Preferences(Edges(EDGES), collection)
+    example = example_of(collection, "q5", ["d5", "d3"])
+    for _ in range(3):
+        assert not preferences([example])["preference_mask"].any()
+    preferences([example_of(collection, "q4", ["d4", "d7"])])
+    assert capsys.readouterr().err.count("no compared pair") == 1
+
+
+def test_preferences_of_nothing_in_a_training_are_refused_at_its_start(
+    collection: Collection,
+) -> None:
+    """A whole training at a loss of 0, with preferences between documents that it never sees."""
+    run = Run.from_dict({"q3": {"d3": 2.0, "d8": 1.0}, "q5": {"d5": 2.0, "d3": 1.0}})
+    candidates = gather(collection, "train", run, pool=9)
+    preferences = Preferences(Edges(EDGES), collection)
+    with pytest.raises(DataError, match="compare no two candidates of any query"):
+        preferences.check(candidates)
+    more = Run.from_dict({"q3": {"d3": 2.0, "d8": 1.0, "d5": 0.0}})
+    preferences.check(gather(collection, "train", more, pool=9))
+
+
 def test_preferences_of_another_collection_are_refused(collection: Collection) -> None:
     """A store whose ids mean other texts, and that silently gives nothing."""
     with pytest.raises(DataError, match="hold no id 'd999'"):

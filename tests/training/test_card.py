@@ -52,6 +52,15 @@ def test_the_card_loads_as_one_of_the_hub() -> None:
     assert f"torch {torch.__version__.partition('+')[0]}" in card.text
 
 
+def test_a_value_of_a_part_of_the_documents_is_called_optimistic() -> None:
+    """A value of a search in some hundred documents that reads like one of the collection."""
+    whole, part = manifest(), manifest()
+    for own, docs in ((whole, "all"), (part, "scored")):
+        own.details["development"]["docs"] = docs
+    assert "optimistic" not in model_card(whole, name="kl")
+    assert "optimistic" in model_card(part, name="kl")
+
+
 def test_the_settings_that_are_not_the_defaults_are_told() -> None:
     """A card from which the training cannot be repeated."""
     text = model_card(manifest(width=128, query_prompt="find: ", dims=[64, 32]), name="kl")

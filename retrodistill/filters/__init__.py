@@ -1,0 +1,38 @@
+"""Filters: conditions on what is known of a document beside its text, such as its year.
+
+    where = parse_where('year >= 2020 and lang in ("de", "en")')
+    mask = Attributes.from_columns({"year": [2019, 2021], "lang": ["de", "en"]}).matching(where)
+
+`expressions` holds the conditions in a canonical form, `where` reads them from text, `attributes`
+says which rows fit, and `milvus` writes them in the language of another engine.
+"""
+
+from retrodistill.filters.attributes import Attributes
+from retrodistill.filters.expressions import (
+    Among,
+    And,
+    Compare,
+    Expression,
+    Missing,
+    Not,
+    Or,
+    all_of,
+    any_of,
+)
+from retrodistill.filters.milvus import milvus_filter
+from retrodistill.filters.where import parse_where
+
+__all__ = [
+    "Among",
+    "And",
+    "Attributes",
+    "Compare",
+    "Expression",
+    "Missing",
+    "Not",
+    "Or",
+    "all_of",
+    "any_of",
+    "milvus_filter",
+    "parse_where",
+]

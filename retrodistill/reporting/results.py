@@ -1,0 +1,79 @@
+"""Names of the systems of a table, and the table of an evaluation on the terminal."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from retrodistill.errors import ConfigError
+from retrodistill.reporting.tables import print_table
+
+TESTS = {"t": "paired t test", "fisher": "Fisher's randomisation test"}
+CORRECTIONS = {"holm": "Holm", "tukey": "Tukey", "none": "not corrected"}
+
+
+def system_names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return a name for each run: its folder or file stem, then suffix and parents if needed."""
+    wholes = {Path(os.path.abspath(path)): path for path in paths}
+    found: dict[str, Path] = {}
+    for depth in range(1, max((len(whole.parts) for whole in wholes), default=0) + 1):
+        for short in (_stem, lambda whole: whole.name):
+            found = {
+                "/".join([*whole.parts[-depth:-1], short(whole)]): path
+                for whole, path in wholes.items()
+            }
+            if len(found) == len(wholes):
+                return found
+    return found
+
+
+def known_system(name: str, systems: Collection[str]) -> str:
+    """Return a system's name, or raise ConfigError with the nearest."""
+    if name not in systems:
+        near = get_close_matches(name, systems, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"no system is called {name!r}.{hint} There are: {', '.join(systems)}.")
+    return name
+
+
+def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
+    """Print an evaluation, as `Evaluation.to_dict` gives it: the systems, then the tests."""
+    systems, tests = evaluation["systems"], evaluation["tests"]
+    settings = evaluation.get("settings", {})
+    metrics, judged = list(systems[0]["metrics"]), list(systems[0].get("judged", {}))
+    rows: list[tuple[str, ...]] = []
+    for one in systems:
+        means = [*one["metrics"].values(), *(one["judged"][name] for name in judged)]
+        rows.append((one["name"], *(f"{mean:.4f}" for mean in means)))
+        if ends := one.get("intervals"):
+            rows.append(("", *(_span(*ends[name]) for name in metrics), *("" for _ in judged)))
+    below = f"; below a mean, its {settings['confidence']:.0%} interval" if settings else ""
+    print_table(
+        ("system", *metrics, *judged),
+        rows,
+        title=f"{queries} judged queries{below}",
+        best=metrics if len(systems) > 1 else (),
+    )
+    if not tests:
+        return
+    correction = CORRECTIONS[tests[0]["correction"]]
+    columns = ("metric", "a", "b", "a - b", "interval", "win/tie/loss", "p", f"p ({correction})")
+    compared = [
+        (
+            test["metric"], test["a"], test["b"], f"{test['difference']:+.4f}",
+            _span(*test["interval"], sign="+"),
+            "/".join(str(test[count]) for count in ("wins", "ties", "losses")),
+            f"{test['p']:.4f}", f"{test['p_corrected']:.4f}",
+        )
+        for test in tests
+    ]  # fmt: skip
+    print_table(columns, compared, title=TESTS[tests[0]["test"]])
+
+
+def _span(low: float, high: float, *, sign: str = "-") -> str:
+    return f"{low:{sign}.3f} .. {high:{sign}.3f}"
+
+
+def _stem(path: Path) -> str:
+    return path.name if path.is_dir() else Path(path.name.removesuffix(".gz")).stem

@@ -1,0 +1,32 @@
+"""A second stage in one step: a teacher puts the best documents of a run in its own order."""
+
+from typing import TYPE_CHECKING
+
+from retrodistill.arithmetic import reranked
+from retrodistill.errors import ConfigError
+from retrodistill.scoring.filling import pairs_of
+from retrodistill.store.runs import Run
+from retrodistill.types import Teacher
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection
+
+
+def rerank(run: Run, collection: "Collection", teacher: Teacher, depth: int = 100) -> Run:
+    """Return the run with each query's `depth` best documents in the teacher's order.
+
+    The others follow in their old order. The teacher's scores are not kept, and an interruption
+    loses them: for much to score, `score_candidates` writes a store, which `fuse_runs` by
+    `rerank` takes.
+
+    Raises:
+        ConfigError: `depth` is below 1.
+        DataError: an id is not in the collection, or a score is not finite.
+
+    """
+    if depth < 1:
+        raise ConfigError(f"depth must be at least 1, but it is {depth}.")
+    best = run.top(depth).table
+    scores = teacher.score(pairs_of(collection, best))
+    source = f"{type(teacher).__name__}: "
+    return reranked(run, Run.from_columns(best["query_id"], best["doc_id"], scores, source=source))

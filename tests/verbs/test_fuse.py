@@ -1,0 +1,140 @@
+"""The fuse command, as it is typed, and the second stage in one step."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import retrodistill as rd
+from retrodistill.datasets import Collection
+from retrodistill.errors import ConfigError
+from retrodistill.fuse import main
+from retrodistill.manifest import Manifest
+from retrodistill.store.runs import Run
+from retrodistill.types import Pairs, Unit
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the test and dev runs of a good and a useless system."""
+    folder = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(0)
+    docs = [f"d{number}" for number in range(12)]
+    for split, count in (("test", 4), ("dev", 120)):
+        tables: dict[str, dict[str, dict[str, float]]] = {"good": {}, "useless": {}}
+        lines = []
+        for number in range(count):
+            query, truth = f"{split}{number}", rng.normal(size=12)
+            lines.append(f"{query} 0 {docs[int(truth.argmax())]} 1\n")
+            for name, noise in (("good", 0.3), ("useless", 30.0)):
+                scores = truth + noise * rng.normal(size=12)
+                tables[name][query] = dict(zip(docs, scores.tolist(), strict=True))
+        for name, table in tables.items():
+            Run.from_dict(table).write(folder / f"{split}-{name}")
+        (folder / f"{split}.txt").write_text("".join(lines))
+    return folder
+
+
+def typed(folder: Path, split: str, flag: str) -> list[str]:
+    return [
+        word for name in ("good", "useless") for word in (flag, str(folder / f"{split}-{name}"))
+    ]
+
+
+def test_given_weights_are_used_and_kept(runs: Path, tmp_path: Path) -> None:
+    """A run that does not say what it was made of, or that was made with equal weights."""
+    out = tmp_path / "out"
+    words = [*typed(runs, "test", "--run"), "--weights", "3,1", "--norm", "z", "--depth", "5"]
+    assert main([*words, "--out", str(out)]) == 0
+    members = [Run.read(runs / f"test-{name}") for name in ("good", "useless")]
+    wanted = rd.fuse_runs(members, weights=[3, 1], norm="z").top(5)
+    assert Run.read(out).fingerprint == wanted.fingerprint
+    manifest = Manifest.read(out)
+    assert manifest.inputs == {
+        "run 1": members[0].fingerprint,
+        "run 2": members[1].fingerprint,
+    }
+    assert manifest.config["weights"] == "3,1"
+
+
+def test_tuned_weights_are_told_and_kept(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that nobody can check: what single runs, equal and tuned weights did is not told."""
+    out = tmp_path / "out"
+    words = [*typed(runs, "test", "--run"), *typed(runs, "dev", "--tune")]
+    assert (
+        main([*words, "--qrels", str(runs / "dev.txt"), "--metric", "mrr", "--out", str(out)]) == 0
+    )
+    printed = capsys.readouterr().out
+    for text in ("120 judged queries", "dev-good", "equal weights", "too high", "the other"):
+        assert text in printed
+    tuning = Manifest.read(out).details["tuning"]
+    assert tuning["weights"][0] > 0.8
+    assert tuning["singles"][0] > tuning["equal"] > tuning["singles"][1]
+    assert tuning["fitted"] >= tuning["held_out"] > tuning["equal"]
+    assert tuning["metric"] == "mrr"
+    members = [Run.read(runs / f"test-{name}") for name in ("good", "useless")]
+    again = rd.fuse_runs(members, weights=tuning["weights"], norm=tuning["norm"])
+    assert Run.read(out).fingerprint == again.fingerprint
+
+
+def test_measuring_what_was_tuned_on_is_warned_of(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A report of the very queries that the weights were chosen for."""
+    words = [*typed(runs, "dev", "--run"), *typed(runs, "dev", "--tune"), "--method", "rrf"]
+    assert main([*words, "--qrels", str(runs / "dev.txt"), "--out", str(tmp_path / "out")]) == 0
+    assert "120 queries of --run were tuned on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--weights", "1,x"], "--weights must be numbers"),
+        (["--weights", "1,2,3"], "as many weights"),
+        (["--method", "rrf", "--norm", "z"], "leave the norm"),
+        (["--norm", "theoretical"], "Give minima"),
+        (["--norm", "theoretical", "--minima", "0,0"], "below its lowest possible"),
+        (["--tune", "x"], "1 --tune for 2 --run"),
+        (["--tune", "x", "--tune", "y"], "needs either --data"),
+        (["--data", "beir:x"], "needs either --data"),
+        (["--tune", "x", "--tune", "y", "--qrels", "q", "--weights", "1,1"], "leave --weights"),
+    ],
+)
+def test_mistakes_end_with_status_2(
+    words: list[str], message: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback, or a flag without effect."""
+    assert main([*typed(runs, "test", "--run"), *words, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+class Lengths:
+    """A teacher that likes documents with an odd number of letters, then later ids."""
+
+    fingerprint, scale = "lengths", "unknown"
+    unit: Unit = "pair"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def score(self, pairs: Pairs) -> np.ndarray:  # type: ignore[type-arg]
+        self.asked += len(pairs)
+        docs = [pairs.docs[row] for row in pairs.doc_rows]
+        scores = [len(doc.full_text) % 2 + int(doc.id[1:]) / 1000 for doc in docs]
+        return np.array(scores, np.float32)
+
+
+def test_a_second_stage_in_one_step_is_that_of_two(collection: Collection, tmp_path: Path) -> None:
+    """Pairs scored below the depth, a tail that is lost, or another order than by the commands."""
+    first, teacher = rd.mine_candidates(collection, "test", depth=20), Lengths()
+    found = rd.rerank(first, collection, teacher, 5)
+    assert teacher.asked == len(first.top(5)) < len(first) == len(found)
+    rd.score_candidates(collection, first.top(5), teacher, tmp_path / "scores")
+    first.write(tmp_path / "first")
+    words = ["--method", "rerank", "--run", str(tmp_path / "first")]
+    assert main([*words, "--run", str(tmp_path / "scores"), "--out", str(tmp_path / "out")]) == 0
+    assert Run.read(tmp_path / "out").fingerprint == found.fingerprint
+    with pytest.raises(ConfigError, match="at least 1"):
+        rd.rerank(first, collection, teacher, 0)
