@@ -231,6 +231,8 @@ class VectorIndex(ABC):
         index._read(folder / cls.vectors_file)
         with pa.memory_map(str(folder / IDS)) as source, pa.ipc.open_file(source) as opened:
             table = opened.read_all()
+            if table.column_names != ["id", "deleted"]:
+                raise DataError(f"{folder / IDS} is of an older version. Embed again.")
             index._ids = table["id"].to_pylist()
             index._deleted = table["deleted"].to_numpy().copy()
         index._rows = {index._ids[row]: int(row) for row in np.flatnonzero(~index._deleted)}

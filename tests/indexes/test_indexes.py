@@ -1,6 +1,8 @@
 """One contract for every index of the registry, with the exact index as the reference."""
 
 import builtins
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -224,6 +226,23 @@ def test_another_kind_is_refused(tmp_path: Path) -> None:
     """A graph read as a flat index would be searched as something else."""
     filled("hnsw", unit_vectors(5, 8)).save(tmp_path)
     with pytest.raises(DataError, match="'hnsw' index, but 'flat' was wanted"):
+        FlatIndex.load(tmp_path)
+
+
+def test_an_older_version_says_so(tmp_path: Path) -> None:
+    """`KeyError: 'deleted'` does not say that embedding again mends it."""
+    filled("flat", unit_vectors(3, 8)).save(tmp_path)
+    table = pa.table({"id": pa.array(["a", "b", "c"], pa.large_string())})
+    with (
+        pa.OSFile(str(tmp_path / "ids.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as out,
+    ):
+        out.write_table(table)
+    details = json.loads((tmp_path / "index.json").read_text())
+    found = hashlib.sha256((tmp_path / "ids.arrow").read_bytes()).hexdigest()
+    details["sha256"]["ids.arrow"] = found
+    (tmp_path / "index.json").write_text(json.dumps(details))
+    with pytest.raises(DataError, match="older version"):
         FlatIndex.load(tmp_path)
 
 
