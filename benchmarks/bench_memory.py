@@ -63,7 +63,7 @@ def one_kind(kind: str, folder: Path, limit: int) -> None:
     from retrodistill.datasets import load_collection
     from retrodistill.errors import ConfigError
     from retrodistill.indexes import index_kind, new_index
-    from retrodistill.searching.filling import check_memory, fill, needed_bytes
+    from retrodistill.searching.filling import Vectors, check_memory, fill, needed_bytes
 
     docs = load_collection(f"beir:{folder / 'data'}").docs
     line = {"kind": kind, "documents": len(docs), "limit_gb": limit / 1e9}
@@ -76,7 +76,7 @@ def one_kind(kind: str, folder: Path, limit: int) -> None:
     encoder = DrawnEncoder()
     began = time.perf_counter()
     index = new_index(kind, DIMENSION)
-    fill(index, encoder, docs, None)
+    fill(index, Vectors.of(encoder, docs, DIMENSION), docs)
     out = folder / kind
     out.mkdir()
     index.save(out)

@@ -3,9 +3,10 @@
 import ast
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+
+from retrodistill.errors import did_you_mean
 
 VERBS = (
     "quickstart", "mine", "audit", "score", "train", "embed", "search", "fuse", "evaluate",
@@ -26,8 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     if verb not in VERBS:
-        near = get_close_matches(verb, VERBS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(verb, VERBS)
         print(f"retrodistill: no verb {verb!r}.{hint} It has: {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     status: int = import_module(f"retrodistill.{verb}").main(rest)

@@ -13,14 +13,13 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from retrodistill.config import as_dict
-from retrodistill.errors import ConfigError, RetrodistillError
+from retrodistill.errors import ConfigError, RetrodistillError, did_you_mean
 from retrodistill.recipes import load_recipe
 
 Config = TypeVar("Config")
@@ -219,8 +218,7 @@ def _read_yaml(
 
 def _unknown(name: str, fields: Mapping[str, Any], *, flag: bool) -> str:
     known = [_flag(field) if flag else _key(field) for field in fields]
-    near = get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, known)
     return f"unknown setting {name!r}.{hint} Known: {', '.join(known)}."
 
 

@@ -6,6 +6,9 @@ RetrodistillError
 +- MissingExtra     an optional dependency is not installed
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class RetrodistillError(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -21,3 +24,12 @@ class DataError(RetrodistillError, ValueError):
 
 class MissingExtra(RetrodistillError, ImportError):
     """An optional dependency is not installed."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the sentence that asks for the known name nearest to an unknown one, if one is near.
+
+    It starts with a space, so that it can follow any other sentence; else it is empty.
+    """
+    near = get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

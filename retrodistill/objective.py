@@ -5,12 +5,11 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor
 
-from retrodistill.errors import ConfigError, DataError
+from retrodistill.errors import ConfigError, DataError, did_you_mean
 from retrodistill.registry import LOSSES
 
 SIGNALS = {
@@ -198,8 +197,7 @@ def _checked(term: LossTerm, settings: Mapping[str, Any]) -> dict[str, Any]:
     checked = {}
     for name, value in settings.items():
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known)
             raise ConfigError(
                 f"loss {term.name!r} has no setting {name!r}.{hint} It has: {', '.join(known)}."
             )

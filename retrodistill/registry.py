@@ -4,11 +4,10 @@ Nothing is imported until a name is asked for, so listing the parts costs nothin
 """
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, did_you_mean
 
 
 class Registry(Mapping[str, Any]):
@@ -29,8 +28,7 @@ class Registry(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         path = name if ":" in name else self._table.get(name)
         if path is None:
-            near = get_close_matches(name, self._table, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, self._table)
             known = ", ".join(self._table)
             raise ConfigError(f"unknown {self.kind} {name!r}.{hint} Known: {known}.")
         module, _, attribute = path.partition(":")

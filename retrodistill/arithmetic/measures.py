@@ -3,10 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +160,7 @@ def parse_metric(text: str) -> Metric:
     given, cutoff, settings = match.groups()
     name = ALIASES.get(given, given)
     if name not in MEASURES:
-        near = get_close_matches(given, [*MEASURES, *ALIASES], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(given, [*MEASURES, *ALIASES])
         raise ConfigError(
             f"unknown metric {given!r}.{hint} Known: {', '.join(MEASURES)}; "
             "evaluate --metrics help explains them."

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 
 from retrodistill.datasets.lines import place_of_record, read_records
 from retrodistill.datasets.records import fields_from
-from retrodistill.errors import DataError
+from retrodistill.errors import DataError, did_you_mean
 from retrodistill.manifest import digest, write_atomically
 from retrodistill.progress import say
 
@@ -161,8 +160,7 @@ def table_of(
         rows += len(batch)
     for name in names or ():
         if name not in seen:
-            near = get_close_matches(name, seen, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, seen)
             raise DataError(f"no text has a field {name!r}.{hint} Known: {_listed(seen)}.")
     faults = [f"{name!r}: {column.fault}" for name, column in columns.items() if column.fault]
     if faults and names is not None:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from retrodistill.arithmetic.correlation import (
     spearman,
 )
 from retrodistill.arithmetic.lists import Floats, Lists, Numbers, numbered, scores_of
-from retrodistill.errors import ConfigError, DataError
+from retrodistill.errors import ConfigError, DataError, did_you_mean
 from retrodistill.store.runs import Run
 
 MEASURES = ("tau", "spearman", "margin", "rbo", "overlap", "same_best", "kl")
@@ -283,8 +282,7 @@ def _check(
     """Raise ConfigError for what is no measure, or no possible setting."""
     for name in measures:
         if name not in MEASURES:
-            near = get_close_matches(name, MEASURES, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, MEASURES)
             raise ConfigError(f"unknown measure {name!r}.{hint} Known: {', '.join(MEASURES)}.")
     if k < 1:
         raise ConfigError(f"k must be at least 1, but it is {k}.")

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import combinations
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, did_you_mean
 
 Test = Literal["t", "fisher", "none"]
 Correction = Literal["holm", "tukey", "none"]
@@ -133,8 +132,7 @@ def compare(
 def check_baseline(name: str, systems: Sequence[str]) -> None:
     """Raise ConfigError, with the nearest name, if no system is called so."""
     if name not in systems:
-        near = get_close_matches(name, systems, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, systems)
         raise ConfigError(f"there is no system {name!r} to compare with.{hint} "
                           f"There are: {', '.join(systems)}.")  # fmt: skip
 

@@ -12,6 +12,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError
+from retrodistill.indexes.door import (
+    check_attributes,
+    check_dimension,
+    checked_deletions,
+    checked_documents,
+    checked_queries,
+    matrix_of,
+    no_attributes,
+)
 from retrodistill.indexes.planning import Plan, Where, grouped
 from retrodistill.manifest import write_atomically
 
@@ -21,6 +30,9 @@ if TYPE_CHECKING:
 DETAILS = "index.json"
 IDS = "ids.arrow"
 ATTRIBUTES = "attributes.arrow"
+
+MASKS = 64
+"""Conditions whose rows are remembered from one search to the next."""
 
 Mask = NDArray[np.bool_]
 Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -39,8 +51,7 @@ class VectorIndex(ABC):
     vectors_file: ClassVar[str]
 
     def __init__(self, dimension: int, argument: str = "") -> None:
-        if dimension < 1:
-            raise ConfigError(f"an index needs a dimension of at least 1, but got {dimension}.")
+        check_dimension(dimension)
         if argument:
             raise ConfigError(f"an index of kind {self.kind!r} takes no argument: {argument!r}.")
         self.dimension = dimension
@@ -79,7 +90,7 @@ class VectorIndex(ABC):
 
     def train(self, vectors: NDArray[np.float32], total: int) -> None:
         """Learn from a sample of the `total` vectors that will be added, if this kind learns."""
-        self._checked(vectors, "the sample")
+        matrix_of(vectors, self.dimension, "the sample")
 
     def _settings(self) -> dict[str, Any]:
         """Return the keyword arguments that make this index again."""
@@ -99,16 +110,7 @@ class VectorIndex(ABC):
 
         """
         ids = list(ids)
-        checked = self._checked(vectors, f"{len(ids)} ids")
-        if len(checked) != len(ids):
-            raise DataError(f"{len(ids)} ids came with {len(checked)} vectors: give one each.")
-        bad = _first_bad_row(checked)
-        if bad is not None:
-            raise DataError(
-                f"the vector of id {ids[bad]!r} holds NaN or infinity. "
-                "Check the model that made it; nothing was added."
-            )
-        self._refuse_ids(ids)
+        checked = checked_documents(ids, vectors, self.dimension, self._rows)
         joined = self._joined(attributes, len(ids))
         self._add(checked)
         self._attributes = joined
@@ -124,13 +126,7 @@ class VectorIndex(ABC):
             DataError: an id is unknown; nothing is deleted then.
 
         """
-        ids = list(dict.fromkeys(ids))
-        unknown = [name for name in ids if name not in self._rows]
-        if unknown:
-            raise DataError(
-                f"{len(unknown)} ids are not in the index, such as {unknown[0]!r}: "
-                "nothing was deleted."
-            )
+        ids = checked_deletions(list(dict.fromkeys(ids)), self._rows)
         self._deleted[[self._rows.pop(name) for name in ids]] = True
         self._masks.clear()
 
@@ -148,12 +144,7 @@ class VectorIndex(ABC):
             ConfigError: `k` is below 1, or a condition cannot be read or names no attribute.
 
         """
-        if k < 1:
-            raise ConfigError(f"k must be at least 1, but it is {k}.")
-        queries = self._checked(vectors, "the queries")
-        bad = _first_bad_row(queries)
-        if bad is not None:
-            raise DataError(f"query vector {bad} holds NaN or infinity. Check the model.")
+        queries = checked_queries(vectors, k, self.dimension)
         ids: list[list[str]] = [[] for _ in queries]
         scores = [np.empty(0, np.float32) for _ in queries]
         for condition, places in grouped(where, len(queries)):
@@ -175,7 +166,9 @@ class VectorIndex(ABC):
         """
         ((condition, _),) = grouped(where, 1)
         allowed = self._allowed(condition)
-        matches = len(self) if allowed is None else int(allowed.sum())
+        if allowed is None and len(self):
+            return Plan("search", len(self), len(self))  # as `search` does
+        matches = 0 if allowed is None else int(allowed.sum())
         return self._plan(matches, k, queries) if matches else Plan("nothing", 0, len(self))
 
     def _plan(self, matches: int, k: int, queries: int) -> Plan:
@@ -248,52 +241,26 @@ class VectorIndex(ABC):
             allowed = None if not self._deleted.any() else ~self._deleted
             if condition is not None:
                 if self._attributes is None:
-                    raise ConfigError(
-                        f"the index has no attributes, so that nothing is known of {condition}. "
-                        "Embed with --attributes."
-                    )
+                    raise no_attributes(condition)
                 fits = self._attributes.matching(condition)
                 allowed = fits if allowed is None else fits & allowed
+            if len(self._masks) >= MASKS:
+                self._masks.clear()
             self._masks[condition] = allowed
         return self._masks[condition]
 
     def _joined(self, attributes: "pa.Table | None", rows: int) -> "Attributes | None":
         """Return all attributes with the new rows behind the old ones."""
-        if attributes is not None and len(attributes) != rows:
-            raise DataError(f"{rows} ids came with {len(attributes)} rows of attributes.")
+        others = (self._attributes is not None) if self._ids else None
+        check_attributes(None if attributes is None else len(attributes), rows, others=others)
         if not rows:
             return self._attributes
-        if self._ids and (attributes is None) != (self._attributes is None):
-            raise DataError(
-                "either every document comes with attributes or none does; nothing was added."
-            )
         if attributes is None:
             return None
         from retrodistill.filters import Attributes
 
         new = Attributes.from_table(attributes)
         return new if self._attributes is None else self._attributes.append(new)
-
-    def _checked(self, vectors: NDArray[np.float32], whose: str) -> NDArray[np.float32]:
-        """Return the vectors as a contiguous float32 matrix of the right width."""
-        matrix = np.asarray(vectors)
-        if matrix.ndim != 2 or matrix.shape[1] != self.dimension:
-            raise DataError(
-                f"vectors of shape (n, {self.dimension}) were wanted for {whose}, but they have "
-                f"shape {matrix.shape}. Use the model that the index was made with."
-            )
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(matrix, dtype=np.float32)
-
-    def _refuse_ids(self, ids: list[str]) -> None:
-        """Raise DataError at the first id that is no string, empty, or there already."""
-        new: set[str] = set()
-        for row, name in enumerate(ids):
-            if not isinstance(name, str) or not name:
-                raise DataError(f"id {name!r} in row {row} must be a string that is not empty.")
-            if name in new or name in self._rows:
-                raise DataError(f"id {name!r} in row {row} is a duplicate; nothing was added.")
-            new.add(name)
 
     def _named(
         self, scores: NDArray[np.float32], rows: NDArray[np.int64]
@@ -305,12 +272,6 @@ class VectorIndex(ABC):
             order = sorted(range(len(ids)), key=lambda at: (scores[at], ids[at]), reverse=True)
             ids, scores = [ids[at] for at in order], scores[order]
         return ids, scores
-
-
-def _first_bad_row(matrix: NDArray[np.float32]) -> int | None:
-    """Return the first row with NaN or infinity, or None."""
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    return int(bad[0]) if len(bad) else None
 
 
 def _sha256(path: Path) -> str:

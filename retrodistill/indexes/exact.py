@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
 from retrodistill.indexes.base import Mask, Rows, VectorIndex
+from retrodistill.indexes.door import matrix_of
 
 QUERIES, DOCS = 256, 65_536
 """Rows of one block of inner products: 64 MiB of float32."""
@@ -82,7 +83,7 @@ class ExactIndex(VectorIndex):
             vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
             raise DataError(f"{path} cannot be read ({error}). Embed again.") from error
-        self._add(self._checked(vectors, str(path)) if len(vectors) else vectors)
+        self._add(matrix_of(vectors, self.dimension, str(path)) if len(vectors) else vectors)
 
 
 def _writable(array: NDArray[np.float32]) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError, MissingExtra
 from retrodistill.indexes.base import Mask, Rows, VectorIndex
+from retrodistill.indexes.door import matrix_of
 from retrodistill.indexes.layout import pieces
 from retrodistill.indexes.planning import Plan, choose
 
@@ -65,7 +66,6 @@ class FaissIndex(VectorIndex):
             )
         super().__init__(dimension, argument if self.line else "")
         _faiss()
-        self._argument = argument
         self._wanted = self.line or argument
         self._factory = factory
         self._engine: Any = None
@@ -85,7 +85,7 @@ class FaissIndex(VectorIndex):
         """
         if self._ids:
             raise ConfigError("an index that holds vectors cannot learn anew: make another one.")
-        self._learn(self._checked(vectors, "the sample"), total)
+        self._learn(matrix_of(vectors, self.dimension, "the sample"), total)
 
     def _learn(self, sample: NDArray[np.float32], total: int) -> None:
         """Make the engine; one that would have to learn from too few is a flat one for now."""
@@ -209,7 +209,11 @@ class FaissIndex(VectorIndex):
         self._engine = engine if engine.ntotal else None
 
     def _settings(self) -> dict[str, Any]:
-        return {"argument": self._argument, "factory": self._factory, "effort": self.effort}
+        return {
+            "argument": "" if self.line else self._wanted,
+            "factory": self._factory,
+            "effort": self.effort,
+        }
 
 
 class FlatIndex(FaissIndex):

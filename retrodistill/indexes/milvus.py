@@ -20,6 +20,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError
+from retrodistill.indexes.door import (
+    check_attributes,
+    check_dimension,
+    checked_deletions,
+    checked_documents,
+    checked_queries,
+    matrix_of,
+    no_attributes,
+)
 from retrodistill.indexes.milvus_client import address, connect, quiet, reason
 from retrodistill.indexes.milvus_fields import (
     ID,
@@ -64,8 +73,7 @@ class MilvusIndex:
     kind: ClassVar[str] = "milvus"
 
     def __init__(self, dimension: int, argument: str = "") -> None:
-        if dimension < 1:
-            raise ConfigError(f"an index needs a dimension of at least 1, but got {dimension}.")
+        check_dimension(dimension)
         uri, _, name = argument.partition("#")
         if name and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,254}", name):
             raise ConfigError(
@@ -96,7 +104,7 @@ class MilvusIndex:
 
     def train(self, vectors: NDArray[np.float32], total: int) -> None:
         """Check the sample; the server learns by itself."""
-        self._checked(vectors, "the sample")
+        matrix_of(vectors, self.dimension, "the sample")
 
     def add(
         self,
@@ -114,18 +122,10 @@ class MilvusIndex:
 
         """
         ids = list(ids)
-        checked = self._checked(vectors, f"{len(ids)} ids")
-        if len(checked) != len(ids):
-            raise DataError(f"{len(ids)} ids came with {len(checked)} vectors: give one each.")
-        bad = np.flatnonzero(~np.isfinite(checked).all(axis=1))
-        if len(bad):
-            raise DataError(
-                f"the vector of id {ids[bad[0]]!r} holds NaN or infinity. "
-                "Check the model that made it; nothing was added."
-            )
-        if attributes is not None and len(attributes) != len(ids):
-            raise DataError(f"{len(ids)} ids came with {len(attributes)} rows of attributes.")
-        self._refuse_ids(ids)
+        checked = checked_documents(ids, vectors, self.dimension, self._ids or ())
+        others = (self._types is not None) if self._ready else None
+        check_attributes(None if attributes is None else len(attributes), len(ids), others=others)
+        self._refuse_present(ids)
         if not ids:
             return
         typed = self._typed(attributes)
@@ -148,13 +148,7 @@ class MilvusIndex:
 
         """
         ids = list(dict.fromkeys(ids))
-        known = self._present(ids) if self._ids is None else self._ids
-        unknown = [name for name in ids if name not in known]
-        if unknown:
-            raise DataError(
-                f"{len(unknown)} ids are not in the index, such as {unknown[0]!r}: "
-                "nothing was deleted."
-            )
+        checked_deletions(ids, self._present(ids) if self._ids is None else self._ids)
         with self._telling():
             for some in _slices(ids, BATCH_ROWS):
                 self._client.delete(self.collection, filter=_among(some))
@@ -175,12 +169,7 @@ class MilvusIndex:
             ConfigError: `k` is below 1, or a condition cannot be read or names no attribute.
 
         """
-        if k < 1:
-            raise ConfigError(f"k must be at least 1, but it is {k}.")
-        queries = self._checked(vectors, "the queries")
-        bad = np.flatnonzero(~np.isfinite(queries).all(axis=1))
-        if len(bad):
-            raise DataError(f"query vector {bad[0]} holds NaN or infinity. Check the model.")
+        queries = checked_queries(vectors, k, self.dimension)
         ids: list[list[str]] = [[] for _ in queries]
         scores = [np.empty(0, np.float32) for _ in queries]
         count = len(self)
@@ -188,10 +177,7 @@ class MilvusIndex:
             if expression is None:
                 text = ""
             elif self._types is None:
-                raise ConfigError(
-                    f"the index has no attributes, so that nothing is known of {expression}. "
-                    "Embed with --attributes."
-                )
+                raise no_attributes(expression)
             else:
                 text = condition(expression, self._types)
             for some in _slices(places.tolist() if count else [], QUERIES):
@@ -316,10 +302,6 @@ class MilvusIndex:
         """Return the attributes in the types of those before, none as a table of no columns."""
         from retrodistill.filters import Attributes
 
-        if self._ready and (attributes is None) != (self._types is None):
-            raise DataError(
-                "either every document comes with attributes or none does; nothing was added."
-            )
         if attributes is None:
             return pa.table({})
         new = Attributes.from_table(attributes)
@@ -424,26 +406,8 @@ class MilvusIndex:
             )
         return [[(hit[ID], float(hit["distance"])) for hit in hits] for hits in found]
 
-    def _checked(self, vectors: NDArray[np.float32], whose: str) -> NDArray[np.float32]:
-        """Return the vectors as a contiguous float32 matrix of the right width."""
-        matrix = np.asarray(vectors)
-        if matrix.ndim != 2 or matrix.shape[1] != self.dimension:
-            raise DataError(
-                f"vectors of shape (n, {self.dimension}) were wanted for {whose}, but they have "
-                f"shape {matrix.shape}. Use the model that the index was made with."
-            )
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(matrix, dtype=np.float32)
-
-    def _refuse_ids(self, ids: list[str]) -> None:
-        """Raise DataError at the first id that is no string, empty, or there already."""
-        new: set[str] = set()
-        for row, name in enumerate(ids):
-            if not isinstance(name, str) or not name:
-                raise DataError(f"id {name!r} in row {row} must be a string that is not empty.")
-            if name in new or (self._ids is not None and name in self._ids):
-                raise DataError(f"id {name!r} in row {row} is a duplicate; nothing was added.")
-            new.add(name)
+    def _refuse_present(self, ids: Sequence[str]) -> None:
+        """Raise DataError if an opened collection holds one of these documents already."""
         there = self._present(ids) if self._ids is None else set()
         if there:
             name = next(name for name in ids if name in there)

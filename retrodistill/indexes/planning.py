@@ -46,7 +46,7 @@ class Plan:
         share = f"{self.matches:,} of {self.total:,} documents fit ({self.selectivity:.2%})"
         ways = {
             "scan": "each of them is compared",
-            "search": "the index is searched, as much more widely",
+            "search": "the index is searched",
             "nothing": "there is nothing to search",
         }
         return f"{share}: {ways[self.how]}"

@@ -6,11 +6,10 @@ A file holds `about` (a line), `source`, `notes` (what is left open, or differs 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, did_you_mean
 
 FOLDER = Path(__file__).parent
 
@@ -42,8 +41,7 @@ def load_recipe(name: str) -> Recipe:
 
     known = recipe_names()
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, known)
         raise ConfigError(f"unknown recipe {name!r}.{hint} Known: {', '.join(known)}.")
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     return Recipe(name=name, **yaml.safe_load(text))

@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, did_you_mean
 from retrodistill.reporting.tables import print_table
 
 TESTS = {"t": "paired t test", "fisher": "Fisher's randomisation test"}
@@ -31,8 +30,7 @@ def system_names(paths: Sequence[Path]) -> dict[str, Path]:
 def known_system(name: str, systems: Collection[str]) -> str:
     """Return a system's name, or raise ConfigError with the nearest."""
     if name not in systems:
-        near = get_close_matches(name, systems, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, systems)
         raise ConfigError(f"no system is called {name!r}.{hint} There are: {', '.join(systems)}.")
     return name
 

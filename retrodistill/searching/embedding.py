@@ -17,7 +17,7 @@ from retrodistill.errors import ConfigError, DataError
 from retrodistill.indexes import new_index
 from retrodistill.manifest import Manifest, digest_files, new_folder
 from retrodistill.progress import duration, say
-from retrodistill.searching.filling import QUERIES, check_memory, fill, reference
+from retrodistill.searching.filling import QUERIES, Vectors, check_memory, fill, reference
 from retrodistill.searching.truncated import Truncated
 from retrodistill.store.vectors import cached, fill_vectors
 
@@ -82,9 +82,10 @@ def embed_collection(
         _estimate(collection, encoder)
         start = time.perf_counter()
         fill_vectors(encoder, docs, executor=executor, workers=workers)
-        fill(filled, encoder, docs, attributes, order)
+        vectors = Vectors.of(encoder, docs, dimension)
+        fill(filled, vectors, docs, attributes, order)
         seconds = time.perf_counter() - start
-        tuning = None if recall is None else _tuned(filled, collection, encoder, reader, recall)
+        tuning = None if recall is None else _tuned(filled, collection, vectors, reader, recall)
         for part in (INDEX, MODEL):
             (folder / part).mkdir()
         filled.save(folder / INDEX)
@@ -129,7 +130,7 @@ def _order(attributes: "pa.Table | None", workload: Sequence[str]) -> NDArray[np
 def _tuned(
     index: "Index",
     collection: "Collection",
-    encoder: "DenseEncoder",
+    vectors: Vectors,
     reader: Truncated,
     target: float,
 ) -> dict[str, Any] | None:
@@ -142,10 +143,10 @@ def _tuned(
         return None
     texts = collection.queries if len(collection.queries) else collection.docs
     rows = np.unique(np.linspace(0, len(texts) - 1, QUERIES).astype(np.int64))
-    vectors = reader.encode_queries(texts.full_texts(rows))
+    asked = reader.encode_queries(texts.full_texts(rows))
     source = "queries" if len(collection.queries) else "documents"
-    exact = reference(encoder, collection.docs, reader.dimension)
-    tuning = tune(index, exact, vectors, target=target, source=source)
+    exact = reference(vectors, collection.docs)
+    tuning = tune(index, exact, asked, target=target, source=source)
     say(
         f"recall@{tuning.k} {tuning.chosen.recall:.3f} at {tuning.chosen.ms:.2f} ms a query "
         f"({tuning.queries} {source}): {tuning.chosen.effort or 'nothing to set'}."

@@ -1,6 +1,7 @@
 """From cached vectors to a filled index: a sample to learn from, then part after part."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,20 +30,45 @@ PER_ID = 160
 BASE = 700 << 20
 """Bytes that the process takes without any vector: the libraries and the model."""
 
-Parts = Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Vectors:
+    """The vectors of all documents, in the files of the cache: the first dimensions of them."""
 
-def parts_of(encoder: "DenseEncoder", docs: "Texts", dimension: int) -> Parts:
-    """Yield rows of documents and their vectors of so many dimensions, from the cache."""
-    for rows, vectors in vector_parts(encoder, docs):
-        if dimension < encoder.dimension:
-            vectors = shortened(vectors, dimension, normalised=encoder.normalised)
-        yield rows, vectors
+    parts: Sequence[NDArray[np.float32]]
+    """Mapped files of equally many documents each, but the last, in corpus order."""
+    dimension: int
+    normalised: bool
+
+    @classmethod
+    def of(cls, encoder: "DenseEncoder", docs: "Texts", dimension: int) -> "Vectors":
+        """Return them, after encoding what is not in the cache."""
+        parts = [vectors for _, vectors in vector_parts(encoder, docs)]
+        return cls(parts, dimension, encoder.normalised)
+
+    def cut(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the dimensions that are wanted; all of them are left in their file."""
+        if vectors.shape[1] == self.dimension:
+            return vectors
+        return shortened(vectors, self.dimension, normalised=self.normalised)
+
+    def in_order(
+        self, order: NDArray[np.int64] | None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield rows of documents and their vectors, part by part: in an order, or as they lie."""
+        size = len(self.parts[0])
+        if order is None:
+            for number, part in enumerate(self.parts):
+                yield number * size + np.arange(len(part)), self.cut(part)
+            return
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            yield rows, self.cut(np.stack([self.parts[row // size][row % size] for row in rows]))
 
 
 def fill(
     index: "Index",
-    encoder: "DenseEncoder",
+    vectors: Vectors,
     docs: "Texts",
     attributes: "pa.Table | None" = None,
     order: NDArray[np.int64] | None = None,
@@ -52,27 +78,19 @@ def fill(
     `order` has the rows of all documents in the order in which their vectors shall lie.
     """
     step = max(1, len(docs) // LEARNED)
-    parts = parts_of(encoder, docs, index.dimension)
-    index.train(np.concatenate([vectors[::step] for _, vectors in parts]), len(docs))
-    if order is None:
-        for rows, vectors in parts_of(encoder, docs, index.dimension):
-            own = None if attributes is None else attributes.slice(int(rows[0]), len(rows))
-            index.add(docs.ids(rows), vectors, own)
-        return
-    whole = [vectors for _, vectors in parts_of(encoder, docs, index.dimension)]
-    for start in range(0, len(order), PART):
-        rows = order[start : start + PART]
-        vectors = np.stack([whole[row // PART][row % PART] for row in rows])
-        index.add(docs.ids(rows), vectors, None if attributes is None else attributes.take(rows))
+    sample = np.concatenate([part[::step] for part in vectors.parts])
+    index.train(vectors.cut(sample), len(docs))
+    for rows, own in vectors.in_order(order):
+        index.add(docs.ids(rows), own, None if attributes is None else attributes.take(rows))
 
 
-def reference(encoder: "DenseEncoder", docs: "Texts", dimension: int) -> "ExactIndex":
+def reference(vectors: Vectors, docs: "Texts") -> "ExactIndex":
     """Return the exact index of all documents; vectors of full length stay in their files."""
     from retrodistill.indexes.exact import ExactIndex
 
-    exact = ExactIndex(dimension)
-    for rows, vectors in parts_of(encoder, docs, dimension):
-        exact.add(docs.ids(rows), vectors)
+    exact = ExactIndex(vectors.dimension)
+    for rows, own in vectors.in_order(None):
+        exact.add(docs.ids(rows), own)
     return exact
 
 

@@ -2,10 +2,9 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, did_you_mean
 from retrodistill.registry import TEACHERS
 
 if TYPE_CHECKING:
@@ -47,8 +46,7 @@ def _read_options(spec: str, options: Sequence[str], defaults: Mapping[str, Any]
     for option in options:
         name, equals, text = option.partition("=")
         if not equals or name not in defaults:
-            near = get_close_matches(name, defaults, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, defaults)
             known = ", ".join(defaults) or "none"
             raise ConfigError(
                 f"--option {option!r}: teacher {spec!r} takes name=value, of the names: "

@@ -8,14 +8,13 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, did_you_mean
 from retrodistill.registry import Registry
 
 Rows = NDArray[np.int64]
@@ -279,8 +278,7 @@ def parse_draw(text: str) -> Draw:
     for part in filter(None, (match["settings"] or "").split(",")):
         name, _, value = (piece.strip() for piece in part.partition("="))
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known)
             raise ConfigError(
                 f"draw {match['name']!r} has no setting {name!r}.{hint} "
                 f"It has: {', '.join(known) or 'none'}."

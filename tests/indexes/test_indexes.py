@@ -411,7 +411,7 @@ def test_the_tuner_keeps_its_promise(name: str) -> None:
         choose_effort(replace(tuning, tried=[replace(tuning.chosen, recall=0.2)]), 0.9)
 
 
-def test_a_promise_that_cannot_be_kept(tmp_path: Path) -> None:
+def test_a_promise_that_cannot_be_kept() -> None:
     """A target that is silently missed is worse than none."""
     vectors = unit_vectors(3000, 64)
     index, exact = filled("ivf-pq", vectors), filled("exact", vectors)
