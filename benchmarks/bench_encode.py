@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_scoring import flops, matrix_peak, ratio, seconds
+from bench_scoring import flops, matrix_peak, ratio, seconds, take_turns
 
 import retrodistill as rd
 from retrodistill.inference import body_dtype, pick_device
@@ -50,12 +50,7 @@ def measure(data: Path, encoder: rd.DenseEncoder, documents: int) -> dict[str, A
         "best": lambda: plain(size, dtype),
         "ours": lambda: encoder.encode_docs(texts),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    vectors = {}
-    for _ in range(ROUNDS):
-        for name, call in ways.items():
-            taken, vectors[name] = seconds(call)
-            times[name].append(taken)
+    times, vectors = take_turns(ways, ROUNDS)
     middle = {name: statistics.median(own) for name, own in times.items()}
     lengths = encoder.count_tokens(texts)
     gflops = flops(model, lengths) / middle["ours"] / 1e9

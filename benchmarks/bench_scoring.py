@@ -47,6 +47,19 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, found
 
 
+def take_turns(
+    ways: dict[str, Callable[[], Any]], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Return the seconds of each way in every round, and what it gave in the last."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    found = {}
+    for _ in range(rounds):
+        for name, call in ways.items():
+            taken, found[name] = seconds(call)
+            times[name].append(taken)
+    return times, found
+
+
 def matrix_peak(dtype: torch.dtype) -> float:
     """Return the best GFLOP/s of products of two square matrices."""
     best = 0.0
@@ -118,12 +131,7 @@ def measure(
         "ours": lambda: teacher.score(pairs),
         "forward": forward_only(model, pairs, dtype),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    scores = {}
-    for _ in range(options.rounds):
-        for name, call in ways.items():
-            taken, scores[name] = seconds(call)
-            times[name].append(taken)
+    times, scores = take_turns(ways, options.rounds)
     middle = {name: statistics.median(own) for name, own in times.items()}
     lengths = ways["forward"]()
     gflops = flops(model, lengths) / middle["ours"] / 1e9

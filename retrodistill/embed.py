@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from retrodistill.command import run
 from retrodistill.config import EmbedConfig, as_dict
-from retrodistill.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +30,7 @@ def embed(config: EmbedConfig) -> None:
     """Embed, and print the index folder."""
     from retrodistill.config.search import parse_bytes
     from retrodistill.datasets import load_collection
+    from retrodistill.filters import read_conditions
     from retrodistill.manifest import refuse_existing
     from retrodistill.searching import embed_collection
     from retrodistill.students.dense import DenseEncoder
@@ -69,30 +69,6 @@ def attributes_of(collection: "Collection", wanted: str) -> "pa.Table":
     if Path(wanted).is_file():
         return read_attributes(Path(wanted), docs.ids())
     return docs.attributes([name.strip() for name in wanted.split(",")])
-
-
-def read_conditions(path: Path) -> list[str]:
-    """Return the conditions in a file, a line each; empty lines and those behind # are left out.
-
-    Raises:
-        DataError: there is no such file, or a line is no condition.
-
-    """
-    from retrodistill.filters import parse_where
-
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    kept = []
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        if line and not line.startswith("#"):
-            try:
-                parse_where(line)
-            except ConfigError as error:
-                raise DataError(f"{path}, line {number}: {error}") from error
-            kept.append(line)
-    return kept
 
 
 if __name__ == "__main__":

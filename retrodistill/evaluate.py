@@ -47,11 +47,7 @@ def evaluate(config: EvaluateConfig) -> None:
         else load_collection(config.data or "").qrels(config.split)
     )
     runs = {name: Run.read(path) for name, path in system_names(config.run).items()}
-    report = evaluate_runs(
-        qrels, runs, metrics=config.metrics, test=config.test, correction=config.correction,
-        baseline=config.baseline, tie=config.tie, judged_only=config.judged_only,
-        ignore_identical_ids=config.ignore_identical_ids, seed=config.seed,
-    )  # fmt: skip
+    report = evaluate_runs(qrels, runs, **config.measuring())
     print_results(report.to_dict(), queries=report.settings["queries"])
     for name, count in report.identical_ids.items():
         if count:

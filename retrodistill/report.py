@@ -49,11 +49,7 @@ def report(config: ReportConfig) -> None:
     teacher = next((name for name, path in paths.items() if path == config.teacher), None)
     system = known_system(config.system or systems[-1], runs)
     milliseconds = {known_system(name, runs): ms for name, ms in config.milliseconds().items()}
-    evaluation = evaluate_runs(
-        qrels, runs, metrics=config.metrics, test=config.test, correction=config.correction,
-        baseline=config.baseline, tie=config.tie, judged_only=config.judged_only,
-        ignore_identical_ids=config.ignore_identical_ids, seed=config.seed,
-    )  # fmt: skip
+    evaluation = evaluate_runs(qrels, runs, **config.measuring())
     print_results(evaluation.to_dict(), queries=evaluation.settings["queries"])
     inputs = [
         source("teacher" if name == teacher else "run", name, path,

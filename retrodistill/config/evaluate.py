@@ -1,22 +1,19 @@
-"""Settings of `evaluate`."""
+"""Settings of `evaluate`, and what `report` shares with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from retrodistill.config.base import at_least
 from retrodistill.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig:
-    """Settings of `python -m retrodistill.evaluate`."""
-
-    run: tuple[Path, ...] = ()
-    """Run folder, score store, or TREC, JSONL or Parquet run; once for each system."""
+class MeasureSettings:
+    """How systems are measured and compared."""
 
     data: str | None = None
-    """Collection with the judgements (or give --qrels)."""
+    """Collection with the judgements (or give --qrels); `report` shows its texts too."""
 
     split: str = "test"
     """Split of --data."""
@@ -24,12 +21,9 @@ class EvaluateConfig:
     qrels: Path | None = None
     """TREC or BEIR judgement file, instead of --data."""
 
-    teacher: Path | None = None
-    """Score store or run of a teacher: tell how closely each --run follows it as well."""
-
     metrics: str = "ndcg@10,mrr@10,map,recall@100"
-    """Comma-separated: name@cutoff(key=value,...), as in ndcg@10 or map(rel=2); `help` lists them.
-    """
+    """Comma-separated: name@cutoff(key=value,...), as in ndcg@10 or map(rel=2); `evaluate --metrics
+    help` lists them. A report's plots and lists of queries follow the first."""
 
     ignore_identical_ids: bool = False
     """Leave out documents that have the id of their query, as BEIR does."""
@@ -45,13 +39,38 @@ class EvaluateConfig:
     """
 
     baseline: str | None = None
-    """Compare all systems with this one only: its name in the table."""
+    """Compare all systems with this one only: its name in the table (default: all pairs in the
+    tests, and the first --run in a report's plots)."""
 
     tie: float = 1e-9
     """Values of a query that differ by at most this are neither win nor loss."""
 
     seed: int = 0
-    """Of the bootstrap intervals and of the randomised tests."""
+    """Of the bootstrap intervals, of the randomised tests, and of the pairs that a report draws."""
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.qrels is None):
+            raise ConfigError("give either --data (with --split) or --qrels.")
+        at_least(self, 0, "tie", "seed")
+
+    def measuring(self) -> dict[str, Any]:
+        """Return the settings of `evaluate_runs`."""
+        names = (
+            "metrics", "ignore_identical_ids", "judged_only", "test", "correction", "baseline",
+            "tie", "seed",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig(MeasureSettings):
+    """Settings of `python -m retrodistill.evaluate`."""
+
+    run: tuple[Path, ...] = ()
+    """Run folder, score store, or TREC, JSONL or Parquet run; once for each system."""
+
+    teacher: Path | None = None
+    """Score store or run of a teacher: tell how closely each --run follows it as well."""
 
     per_query: bool = False
     """Put each query's values into the JSON."""
@@ -64,6 +83,4 @@ class EvaluateConfig:
             return
         if not self.run:
             raise ConfigError("needs --run. See --help.")
-        if (self.data is None) == (self.qrels is None):
-            raise ConfigError("give either --data (with --split) or --qrels.")
-        at_least(self, 0, "tie", "seed")
+        MeasureSettings.__post_init__(self)

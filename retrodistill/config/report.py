@@ -3,56 +3,21 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from retrodistill.config.base import at_least
+from retrodistill.config.evaluate import MeasureSettings
 from retrodistill.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReportConfig:
+class ReportConfig(MeasureSettings):
     """Settings of `python -m retrodistill.report`."""
 
     run: tuple[Path, ...]
     """Run folder, score store, or TREC, JSONL or Parquet run; once for each system."""
 
-    data: str | None = None
-    """Collection with the judgements and the texts to show (or give --qrels)."""
-
-    split: str = "test"
-    """Split of --data."""
-
-    qrels: Path | None = None
-    """TREC or BEIR judgement file, instead of --data; the page then shows ids without texts."""
-
     out: Path = Path("report")
     """Folder to write: report.html, report.md, report.tex and report.json."""
-
-    metrics: str = "ndcg@10,mrr@10,map,recall@100"
-    """Comma-separated: name@cutoff(key=value,...). Plots and lists of queries follow the first."""
-
-    ignore_identical_ids: bool = False
-    """Leave out documents that have the id of their query, as BEIR does."""
-
-    judged_only: bool = False
-    """Leave out documents without a judgement, and measure the condensed lists."""
-
-    test: Literal["t", "fisher", "none"] = "t"
-    """Paired test between systems: Student's t, Fisher's randomisation, or none."""
-
-    correction: Literal["holm", "tukey", "none"] = "holm"
-    """Of p for the number of comparisons: Holm's, Tukey's randomised HSD over all systems, or none.
-    """
-
-    baseline: str | None = None
-    """Compare all systems with this one only: its name in the table (default: all pairs in the
-    tests, the first --run in the plots)."""
-
-    tie: float = 1e-9
-    """Values of a query that differ by at most this are equal."""
-
-    seed: int = 0
-    """Of the bootstrap intervals, of the randomised tests, and of the pairs that are drawn."""
 
     system: str | None = None
     """System whose single queries are shown (default: last --run)."""
@@ -79,9 +44,8 @@ class ReportConfig:
     """Replace what is at --out."""
 
     def __post_init__(self) -> None:
-        if (self.data is None) == (self.qrels is None):
-            raise ConfigError("give either --data (with --split) or --qrels.")
-        at_least(self, 0, "queries", "tie", "seed")
+        MeasureSettings.__post_init__(self)
+        at_least(self, 0, "queries")
         at_least(self, 1, "depth")
         self.milliseconds()
 

@@ -20,7 +20,7 @@ from retrodistill.filters.expressions import (
     any_of,
 )
 from retrodistill.filters.milvus import milvus_filter
-from retrodistill.filters.where import parse_where
+from retrodistill.filters.where import parse_where, read_conditions
 
 __all__ = [
     "Among",
@@ -35,4 +35,5 @@ __all__ = [
     "any_of",
     "milvus_filter",
     "parse_where",
+    "read_conditions",
 ]

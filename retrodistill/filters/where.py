@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import NoReturn
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken, v_args
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, DataError
 from retrodistill.filters.expressions import (
     KEYWORDS,
     PLAIN_NAME,
@@ -121,6 +122,28 @@ def parse_where(text: str) -> Expression:
             _refuse(text, error.pos_in_stream, None, before.accepts())  # type: ignore[no-untyped-call]
     except UnexpectedToken as error:
         _refuse(text, error.token.start_pos, error.token, error.accepts or error.expected)
+
+
+def read_conditions(path: Path) -> list[str]:
+    """Return the conditions in a file, a line each; empty lines and those behind # are left out.
+
+    Raises:
+        DataError: there is no such file, or a line is no condition.
+
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    kept = []
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line and not line.startswith("#"):
+            try:
+                parse_where(line)
+            except ConfigError as error:
+                raise DataError(f"{path}, line {number}: {error}") from error
+            kept.append(line)
+    return kept
 
 
 @v_args(inline=True)

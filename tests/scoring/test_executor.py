@@ -1,15 +1,13 @@
 """Workers that fill one store at once, and those that die at it."""
 
 import os
-import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from ray_cluster import lose_a_node
 from small import save_small_collection
 
 from retrodistill import executor
@@ -209,40 +207,19 @@ def test_devices_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyP
     assert visible_devices() == ["3", "MIG-7"]
 
 
-RAY_SCRIPT = """
-import sys, threading, time
+SCORING = """
 from functools import partial
-from pathlib import Path
-import psutil, ray
-from ray.cluster_utils import Cluster
 from retrodistill.config import ScoreConfig
 from retrodistill.executor import execute
 from retrodistill.score import score
 
-data, candidates, teacher, out, log = sys.argv[1:]
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-second = cluster.add_node(num_cpus=2)
-ray.init(address=cluster.address)
-
-def kill():
-    while not Path(log).exists() or Path(log).read_text().count("\\n") < 40:
-        time.sleep(0.01)
-    raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
-    for process in [raylet, *raylet.children(recursive=True)]:  # as if its plug were pulled
-        process.kill()
-    print("killed after", Path(log).read_text().count("\\n"))
-
-killer = threading.Thread(target=kill, daemon=True)
-killer.start()
+data, candidates, teacher, out = words
 config = ScoreConfig(
     data=data, candidates=Path(candidates), teacher=teacher, out=Path(out), shard_pairs=5
 )
 shards = Path(out, "shards")
 done = lambda: len(list(shards.glob("*.parquet")))
 execute(partial(score, config), executor="ray", workers=2, done=done)
-killer.join()
-ray.shutdown()
-cluster.shutdown()
 """
 
 
@@ -250,22 +227,10 @@ cluster.shutdown()
 def test_a_ray_node_that_dies_is_replaced(job: Job) -> None:
     """Shards of a lost node that nobody scores, or a job that waits for the node for ever."""
     pytest.importorskip("ray")
-    environment = {
-        "PYTHONPATH": str(job.folder),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # everything stays on the loopback device
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    words = [job.data, job.candidates, f"executor_teachers:Slow:{job.log}", job.out, job.log]
-    done = subprocess.run(
-        [sys.executable, "-c", RAY_SCRIPT, *map(str, words)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
+    words = [job.data, job.candidates, f"executor_teachers:Slow:{job.log}", job.out]
+    before, after = lose_a_node(
+        SCORING, words, log=job.log, lines=40, folder=job.folder, timeout=180
     )
-    assert done.returncode == 0, done.stderr
     job.check_table(extra=SHARD)
-    log = [line.split()[0] for line in job.log.read_text().splitlines()]
-    killed = int(re.search(r"killed after (\d+)", done.stdout)[1])
-    assert len(set(log[:killed])) == 2
-    assert len(set(log[killed:])) == 1
+    assert len(before) == 2
+    assert len(after) == 1

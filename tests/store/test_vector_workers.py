@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray_cluster import lose_a_node
 from small import save_small_collection
 from tiny import save_tiny_model
 
@@ -216,36 +215,14 @@ def test_mining_with_processes_finds_the_same(docs: Texts, tmp_path: Path) -> No
     assert shared.to_dict() == alone.to_dict()
 
 
-RAY_SCRIPT = """
-import sys, threading, time
-from pathlib import Path
-import psutil, ray
-from ray.cluster_utils import Cluster
+ENCODING = """
 from log_encoders import Slow
 from retrodistill.datasets import load_collection
 from retrodistill.store import vectors
 
-data, log = sys.argv[1:]
 vectors.PART = 5
-docs = load_collection(data).docs
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-second = cluster.add_node(num_cpus=2)
-ray.init(address=cluster.address)
-
-def kill():
-    while not Path(log).exists() or Path(log).read_text().count("\\n") < 30:
-        time.sleep(0.01)
-    raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
-    for process in [raylet, *raylet.children(recursive=True)]:  # as if its plug were pulled
-        process.kill()
-    print("killed after", Path(log).read_text().count("\\n"))
-
-killer = threading.Thread(target=kill, daemon=True)
-killer.start()
+docs = load_collection(words[0]).docs
 vectors.fill_vectors(Slow(log), docs, executor="ray", workers=2)
-killer.join()
-ray.shutdown()
-cluster.shutdown()
 """
 
 
@@ -253,23 +230,10 @@ cluster.shutdown()
 def test_a_ray_node_that_dies_is_replaced(tmp_path: Path, docs: Texts, encoder: Any) -> None:
     """Parts of a lost node that nobody encodes, or a command that waits for the node for ever."""
     pytest.importorskip("ray")
-    environment = {
-        "PYTHONPATH": str(tmp_path),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # everything stays on the loopback device
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", RAY_SCRIPT, f"beir:{tmp_path / 'data'}", str(tmp_path / "log")],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    log, data = tmp_path / "log", f"beir:{tmp_path / 'data'}"
+    before, after = lose_a_node(ENCODING, [data], log=log, lines=30, folder=tmp_path, timeout=240)
     one = encoder("Slow")
     assert cached(one, docs) == len(docs)
-    check(tmp_path / "log", docs, doc_vectors(one, docs), extra=PART)
-    log = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
-    killed = int(re.search(r"killed after (\d+)", done.stdout)[1])
-    assert len(set(log[:killed])) == 2
-    assert len(set(log[killed:])) == 1
+    check(log, docs, doc_vectors(one, docs), extra=PART)
+    assert len(before) == 2
+    assert len(after) == 1
