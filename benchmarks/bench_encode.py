@@ -6,7 +6,7 @@
 An even sample of a collection's documents, cut at 256 tokens. Three ways take turns, ROUNDS times:
 
     default   SentenceTransformer.encode as it comes: float32, batches of 32
-    best      the same with bfloat16 where the processor has it, and the best of five batch sizes
+    best      the same with bfloat16 where that is faster, and the best of five batch sizes
     ours      DenseEncoder.encode_docs
 
 A line has medians, the medians of the rounds' ratios, the smallest cosine between both libraries'

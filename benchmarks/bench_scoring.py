@@ -7,7 +7,7 @@ Real pairs of mixed lengths: the first BM25 candidates of some test queries, PAI
 256 tokens each. Three ways take turns, ROUNDS times, and medians are told:
 
     default   CrossEncoder.predict as it comes: float32, batches of 32
-    best      the same with bfloat16 where the processor has it, and the best of four batch sizes
+    best      the same with bfloat16 where that is faster, and the best of four batch sizes
     ours      the teacher `cross-encoder`, through the plan's tokens and batches
 
 `--model` is a cross-encoder's folder; without it, a head with random weights is put on

@@ -9,7 +9,7 @@ of at most 160, dropout as the model has it, AdamW. Each measurement is a proces
 first step does not count; the ways take turns, ROUNDS times, and medians are told.
 
     default   SentenceTransformerTrainer with MarginMSELoss as it comes, float32
-    best      the same with bfloat16 where the processor has it
+    best      the same with bfloat16 where that is faster
     ours      retrodistill, precision auto
     cached    the same with --cache-gradients
 """

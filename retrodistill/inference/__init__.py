@@ -2,10 +2,12 @@
 
 from retrodistill.inference.batches import Tokens, padded, run_model, token_batches, tokenize
 from retrodistill.inference.devices import (
+    bfloat16_speedup,
     body_autocast,
     body_dtype,
     has_bfloat16,
     pick_device,
+    prefers_bfloat16,
 )
 from retrodistill.inference.fingerprints import model_digest
 from retrodistill.inference.loading import loading, saved_settings, without_bars
@@ -13,6 +15,7 @@ from retrodistill.inference.pairs import pair_tokens
 
 __all__ = [
     "Tokens",
+    "bfloat16_speedup",
     "body_autocast",
     "body_dtype",
     "has_bfloat16",
@@ -21,6 +24,7 @@ __all__ = [
     "padded",
     "pair_tokens",
     "pick_device",
+    "prefers_bfloat16",
     "run_model",
     "saved_settings",
     "token_batches",

@@ -134,13 +134,22 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _bfloat16() -> Iterator[Finding]:
-    from retrodistill.inference import has_bfloat16, pick_device
+    from retrodistill.inference import (
+        bfloat16_speedup,
+        has_bfloat16,
+        pick_device,
+        prefers_bfloat16,
+    )
 
     device = pick_device()
-    if has_bfloat16(device):
-        yield Finding("bfloat16", "ok", f"in hardware: --precision auto uses it on the {device}")
-    else:
+    if not has_bfloat16(device):
         yield Finding("bfloat16", "note", f"not in this {device}: --precision auto is float32")
+        return
+    speed = f"{bfloat16_speedup(device):.1f} times float32's speed"
+    if prefers_bfloat16(device):
+        yield Finding("bfloat16", "ok", f"{speed}: --precision auto uses it on the {device}")
+    else:
+        yield Finding("bfloat16", "note", f"only {speed} here: --precision auto is float32")
 
 
 def _faiss() -> Iterator[Finding]:

@@ -50,10 +50,14 @@ def test_auto_is_float32_without_the_hardware(monkeypatch: pytest.MonkeyPatch) -
         assert body_dtype("bfloat16", CPU) == torch.bfloat16
 
 
-def test_auto_is_bfloat16_with_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The threefold speed that such a machine has would be left unused."""
+@pytest.mark.parametrize(("speedup", "dtype"), [(8.0, torch.bfloat16), (0.5, torch.float32)])
+def test_auto_is_bfloat16_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, speedup: float, dtype: torch.dtype
+) -> None:
+    """A threefold speed left unused, or half of it lost to instructions that are only there."""
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
-    assert body_dtype("auto", CPU) == torch.bfloat16
+    monkeypatch.setattr(devices, "bfloat16_speedup", lambda device: speedup)
+    assert body_dtype("auto", CPU) == dtype
     assert body_dtype("float32", CPU) == torch.float32
     assert body_dtype("bfloat16", CPU) == torch.bfloat16
 
