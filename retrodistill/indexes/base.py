@@ -56,6 +56,7 @@ class VectorIndex(ABC):
             raise ConfigError(f"an index of kind {self.kind!r} takes no argument: {argument!r}.")
         self.dimension = dimension
         self._ids: list[str] = []
+        self._names = np.empty(0, object)  # the same, made when it is first needed
         self._rows: dict[str, int] = {}
         self._deleted = np.zeros(0, np.bool_)
         self._attributes: Attributes | None = None
@@ -146,15 +147,15 @@ class VectorIndex(ABC):
         """
         queries = checked_queries(vectors, k, self.dimension)
         ids: list[list[str]] = [[] for _ in queries]
-        scores = [np.empty(0, np.float32) for _ in queries]
+        scores = [np.empty(0, np.float32)] * len(queries)
         for condition, places in grouped(where, len(queries)):
             allowed = self._allowed(condition)
             count = len(self) if allowed is None else int(allowed.sum())
             if not count or not len(places):
                 continue
-            found = self._search(queries[places], min(k, count), allowed)
-            for place, own_scores, rows in zip(places, *found, strict=True):
-                ids[place], scores[place] = self._named(own_scores, rows)
+            found = self._named(*self._search(queries[places], min(k, count), allowed))
+            for place, own_ids, own_scores in zip(places.tolist(), *found, strict=True):
+                ids[place], scores[place] = own_ids, own_scores
         return ids, scores
 
     def plan(self, where: "str | Expression | None", k: int, queries: int = 1) -> Plan:
@@ -264,14 +265,18 @@ class VectorIndex(ABC):
 
     def _named(
         self, scores: NDArray[np.float32], rows: NDArray[np.int64]
-    ) -> tuple[list[str], NDArray[np.float32]]:
-        """Return one query's ids and scores, without empty places, ties by descending id."""
-        scores = scores[rows >= 0]
-        ids = [self._ids[row] for row in rows[rows >= 0]]
-        if (scores[1:] == scores[:-1]).any():
-            order = sorted(range(len(ids)), key=lambda at: (scores[at], ids[at]), reverse=True)
-            ids, scores = [ids[at] for at in order], scores[order]
-        return ids, scores
+    ) -> tuple[list[list[str]], list[NDArray[np.float32]]]:
+        """Return each query's ids and scores, without empty places, ties by descending id."""
+        if len(self._names) != len(self._ids):
+            self._names = np.array(self._ids, object)
+        ids, values = self._names[rows].tolist(), list(scores)
+        tied = (scores[:, 1:] == scores[:, :-1]).any(axis=1)
+        for query in np.flatnonzero((rows < 0).any(axis=1) | tied):
+            there = np.flatnonzero(rows[query] >= 0)
+            own, names = scores[query], ids[query]
+            order = sorted(there, key=lambda at: (own[at], names[at]), reverse=True)
+            ids[query], values[query] = [names[at] for at in order], own[order]
+        return ids, values
 
 
 def _sha256(path: Path) -> str:

@@ -65,10 +65,12 @@ def grouped(where: Where, queries: int) -> Iterator[tuple["Expression | None", N
         return
     if len(where) != queries:
         raise DataError(f"{queries} queries came with {len(where)} conditions: give one each.")
-    read = {condition: _parsed(condition) for condition in dict.fromkeys(where)}
-    places: dict[Expression | None, list[int]] = {}
+    asked: dict[Condition, list[int]] = {}
     for place, condition in enumerate(where):
-        places.setdefault(read[condition], []).append(place)
+        asked.setdefault(condition, []).append(place)
+    places: dict[Expression | None, list[int]] = {}
+    for condition, own in asked.items():  # two texts may say the same
+        places.setdefault(_parsed(condition), []).extend(own)
     for expression, own in places.items():
         yield expression, np.array(own, np.int64)
 
