@@ -79,22 +79,26 @@ class _Lists:
         import pyarrow.compute as pc
 
         rows = [qrels[query] for query in query_ids]
-        docs = pa.array(list(chain.from_iterable(rows)), pa.string())
+        docs = pa.array(list(chain.from_iterable(rows)), pa.string()).dictionary_encode()
         grades = np.fromiter(chain.from_iterable(own.values() for own in rows), np.float64)
         owners = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
         order = np.lexsort((-grades, owners))
         order = order[grades[order] >= 0]
-        judged = docs.take(pa.array(order))
         judged_sizes = np.bincount(owners[order], minlength=len(rows))
-        listed = run.table["doc_id"].combine_chunks()
+        judged = docs.indices.to_numpy()[order]
+        known = pc.index_in(run.table["doc_id"], value_set=docs.dictionary)
+        listed = known.fill_null(len(docs.dictionary)).to_numpy()
         places = dict(zip(run.query_ids, _spans(run.list_sizes), strict=True))
         spans = [places.get(query, (0, 0)) for query in query_ids]
-        numbers = [
-            pc.index_in(listed.slice(*span), value_set=judged.slice(*own))
-            for span, own in zip(spans, _spans(judged_sizes), strict=True)
-        ]
-        ranked = pa.chunked_array(numbers).fill_null(-1).to_numpy().astype(np.float64)
-        return cls(grades[order], judged_sizes, ranked, np.array([size for _, size in spans]))
+        numbers = np.full(len(docs.dictionary) + 1, -1.0)  # the last: judged for no query
+        ranked = [np.empty(0)]
+        for (start, size), (first, count) in zip(spans, _spans(judged_sizes), strict=True):
+            own = judged[first : first + count]
+            numbers[own] = np.arange(count)
+            ranked.append(numbers[listed[start : start + size]])
+            numbers[own] = -1.0
+        sizes = np.array([size for _, size in spans])
+        return cls(grades[order], judged_sizes, np.concatenate(ranked), sizes)
 
     def condensed(self) -> "_Lists":
         """Return the same without the listed documents that are not judged."""
