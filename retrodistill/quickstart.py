@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from retrodistill.types import Teacher
 
 KEPT = (0, 2, 5)
-TOKENS = 96
+TOKENS = 64
 LABELLED = 160
 STEPS = 30
 SCORED = 8
@@ -83,14 +83,14 @@ def quickstart(config: QuickstartConfig) -> None:
     scores = mean_of_teachers(collection, candidates, teachers, out / "scores" / "train")
 
     say("\n4. Two students of three layers: one from the labels, one from the scores as well")
-    models = {"untrained cut": cut(model, out / "students" / "untrained")}
+    models = {}
     for name, objective, lists in (
         ("contrastive", "contrastive", scores.select(labelled.query_ids)),
         ("distilled", DISTILLED, scores),
     ):
         models[name] = rd.train_student(
-            collection, models["untrained cut"], out / "students" / name, scores=lists,
-            objective=objective, settings=budget, overwrite=True,
+            collection, model, out / "students" / name, scores=lists, objective=objective,
+            settings=replace(budget, keep_layers=KEPT), overwrite=True,
         )  # fmt: skip
     models["six layers"] = Path(model)
 
@@ -165,19 +165,6 @@ def mean_of_teachers(
         for spec, teacher in teachers.items()
     )
     return rd.average_scores([store.run() for store in stores])
-
-
-def cut(model: str, out: Path) -> Path:
-    """Write the three-layer cut of a model, and return its folder."""
-    from retrodistill.inference import pick_device, without_bars
-    from retrodistill.manifest import new_folder
-    from retrodistill.students.dense import load_bi_encoder
-    from retrodistill.students.make import keep_layers
-
-    small = keep_layers(load_bi_encoder(model, pick_device()), KEPT)
-    with new_folder(out, overwrite=True) as folder, without_bars():
-        small.save(str(folder), safe_serialization=True)
-    return out
 
 
 Cost = tuple[str, str, str]

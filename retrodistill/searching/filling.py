@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from retrodistill.errors import ConfigError
 from retrodistill.indexes import index_kind
 from retrodistill.registry import INDEXES
 from retrodistill.searching.truncated import shortened
-from retrodistill.store.vectors import PART, vector_parts
+from retrodistill.store.vectors import PART, mapped, vector_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,18 +34,20 @@ BASE = 700 << 20
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Vectors:
-    """The vectors of all documents, in the files of the cache: the first dimensions of them."""
+    """The vectors of all documents, in the files of the cache: the first dimensions of them.
 
-    parts: Sequence[NDArray[np.float32]]
-    """Mapped files of equally many documents each, but the last, in corpus order."""
+    A file is open while its part is used, so that it takes no memory afterwards.
+    """
+
+    files: Sequence[Path]
+    """Equally many documents each, but the last, in corpus order."""
     dimension: int
     normalised: bool
 
     @classmethod
     def of(cls, encoder: "DenseEncoder", docs: "Texts", dimension: int) -> "Vectors":
         """Return them, after encoding what is not in the cache."""
-        parts = [vectors for _, vectors in vector_parts(encoder, docs)]
-        return cls(parts, dimension, encoder.normalised)
+        return cls(list(vector_files(encoder, docs)), dimension, encoder.normalised)
 
     def cut(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the dimensions that are wanted; all of them are left in their file."""
@@ -52,18 +55,28 @@ class Vectors:
             return vectors
         return shortened(vectors, self.dimension, normalised=self.normalised)
 
+    def every(self, step: int) -> NDArray[np.float32]:
+        """Return an even sample."""
+        return self.cut(np.concatenate([np.array(mapped(file)[::step]) for file in self.files]))
+
     def in_order(
         self, order: NDArray[np.int64] | None
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield rows of documents and their vectors, part by part: in an order, or as they lie."""
-        size = len(self.parts[0])
+        size = len(mapped(self.files[0]))
         if order is None:
-            for number, part in enumerate(self.parts):
-                yield number * size + np.arange(len(part)), self.cut(part)
+            for number, file in enumerate(self.files):
+                part = self.cut(mapped(file))
+                yield number * size + np.arange(len(part)), part
             return
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            yield rows, self.cut(np.stack([self.parts[row // size][row % size] for row in rows]))
+            numbers, places = np.divmod(rows, size)
+            own = np.empty((len(rows), self.dimension), np.float32)
+            for number in np.unique(numbers):
+                here = numbers == number
+                own[here] = self.cut(mapped(self.files[number])[places[here]])
+            yield rows, own
 
 
 def fill(
@@ -78,8 +91,7 @@ def fill(
     `order` has the rows of all documents in the order in which their vectors shall lie.
     """
     step = max(1, len(docs) // LEARNED)
-    sample = np.concatenate([part[::step] for part in vectors.parts])
-    index.train(vectors.cut(sample), len(docs))
+    index.train(vectors.every(step), len(docs))
     for rows, own in vectors.in_order(order):
         index.add(docs.ids(rows), own, None if attributes is None else attributes.take(rows))
 

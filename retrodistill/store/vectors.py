@@ -36,10 +36,8 @@ Part = tuple[range, Path]
 """Rows of documents, and the file of their vectors."""
 
 
-def vector_parts(
-    encoder: "Encoder", docs: "Texts"
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield rows of documents and their vectors, in corpus order, encoding what is not cached."""
+def vector_files(encoder: "Encoder", docs: "Texts") -> Iterator[Path]:
+    """Yield the file of each part, in corpus order, encoding what is not cached."""
     with bar("encoding documents", len(docs)) as advance:
         for start in range(0, len(docs), PART):
             rows = np.arange(start, min(start + PART, len(docs)))
@@ -47,13 +45,19 @@ def vector_parts(
             path = _part(encoder, texts)
             if not path.exists():
                 _encode(encoder, docs, rows, texts, path)
-            yield rows, np.load(path, mmap_mode="r", allow_pickle=False)
+            yield path
             advance(len(rows))
+
+
+def mapped(file: Path) -> NDArray[np.float32]:
+    """Return the vectors of a part, which are read from its file as they are used."""
+    vectors: NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return vectors
 
 
 def doc_vectors(encoder: "Encoder", docs: "Texts") -> NDArray[np.float32]:
     """Return the vectors of all documents, shape (documents, dimension), in corpus order."""
-    parts = [vectors for _, vectors in vector_parts(encoder, docs)]
+    parts = [mapped(file) for file in vector_files(encoder, docs)]
     return np.concatenate(parts) if parts else np.zeros((0, encoder.dimension), np.float32)
 
 

