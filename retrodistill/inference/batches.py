@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.inference.devices import body_autocast
+from retrodistill.inference.fused import fused_layers
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,8 @@ def run_model(
     `known`, such as the task, goes to the modules that ask for it.
     """
     body, *rest = modules
-    with body_autocast(dtype, features["input_ids"].device):
+    token_ids = features["input_ids"]
+    with body_autocast(dtype, token_ids.device), fused_layers(body, token_ids, dtype):
         features = body(dict(features))
     features = {
         name: value.float() if getattr(value, "dtype", None) == dtype else value

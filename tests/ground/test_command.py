@@ -17,6 +17,7 @@ from retrodistill import config as configs
 from retrodistill.command import parse, run
 from retrodistill.config import (
     AuditConfig,
+    BenchmarkConfig,
     DoctorConfig,
     EmbedConfig,
     EvaluateConfig,
@@ -41,6 +42,7 @@ WORDS: dict[type, str] = {
     EvaluateConfig: "--run a --run b --qrels q --test fisher --no-per-query",
     FuseConfig: "--run a --run b --out run --weights 0.4,0.6 --norm min-max",
     ReportConfig: "--run a --run b --qrels q --latency a=3.5 --queries 5",
+    BenchmarkConfig: "--plan p.yaml --k 10 --timed 5 --price-per-hour 0.4 --metrics map",
     QuickstartConfig: "--out here",
     DoctorConfig: "--json",
 }
@@ -240,6 +242,14 @@ def test_damaged_yaml(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "settings.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
+        read(MineConfig, "--config", path)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """YAML takes the last one without a word, which may not be the one that was just edited."""
+    path = tmp_path / "settings.yaml"
+    path.write_text("data: d\nout: o\ndepth: 5\ndata: e\n")
+    with pytest.raises(ConfigError, match=r"settings\.yaml, line 4: 'data' stands there already"):
         read(MineConfig, "--config", path)
 
 
