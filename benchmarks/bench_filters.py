@@ -7,7 +7,8 @@ Vectors as in bench_index.py, with an attribute `part` from 0 to 9999, at random
 share CONDITIONS different conditions of one selectivity (`part >= a and part < b`). `plain` gives
 FAISS each query alone with an IDSelectorBitmap made once a condition: flat, HNSW and IVF, the two
 at the smallest effort that reaches recall RECALL on a sample; its throughput is that of the
-sample. Ours are one call of `search`. All use all threads. Rounds alternate; a line is a
+sample. Ours are one call of `search`; `laid out` is the flat one whose vectors lie as the batch's
+conditions suggest (`embed --workload`). All use all threads. Rounds alternate; a line is a
 selectivity and a system: recall@10 on the sample, queries a second (median), and the ratio to the
 fastest of plain FAISS that reaches RECALL.
 """
@@ -24,8 +25,11 @@ import pyarrow as pa
 from bench_index import add_vectors, encoded
 from numpy.typing import NDArray
 
+from retrodistill.filters import Attributes, parse_where
 from retrodistill.indexes import new_index
+from retrodistill.indexes.layout import arranged
 from retrodistill.manifest import library_versions
+from retrodistill.types import Index
 
 K, BATCH, CONDITIONS, SAMPLE, ROUNDS, RECALL = 10, 10_000, 20, 200, 3, 0.99
 SELECTIVITIES = (0.5, 0.2, 0.1, 0.05, 0.01, 0.001)
@@ -57,6 +61,14 @@ class Plain:
         return rows
 
 
+def ours(name: str, ids: list[str], vectors: Vectors, part: NDArray[np.int64]) -> Index:
+    """Return a filled index of this package."""
+    index = new_index(name, vectors.shape[1])
+    index.train(vectors[:: max(1, len(vectors) // 50_000)], len(vectors))
+    index.add(ids, vectors, pa.table({"part": part}))
+    return index
+
+
 def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
     pairs = zip(found.tolist(), truth.tolist(), strict=True)
     shares = [len(set(a) & set(b) - {-1}) / max(1, len(set(b) - {-1})) for a, b in pairs]
@@ -74,11 +86,7 @@ def main() -> None:
     queries = queries + generator.normal(0, 0.005, queries.shape).astype(np.float32)
     part = generator.integers(0, PARTS, len(vectors))
     ids = [str(row) for row in range(len(vectors))]
-    ours = {}
-    for name in ("flat", "hnsw"):
-        ours[name] = new_index(name, vectors.shape[1])
-        ours[name].train(vectors[:: max(1, len(vectors) // 50_000)], len(vectors))
-        ours[name].add(ids, vectors, pa.table({"part": part}))
+    indexes = {name: ours(name, ids, vectors, part) for name in ("flat", "hnsw")}
     lists = int(4 * len(vectors) ** 0.5)
     plain = [
         Plain("faiss flat", "Flat", vectors, ""),
@@ -91,6 +99,9 @@ def main() -> None:
         starts = generator.integers(0, PARTS - width + 1, CONDITIONS)
         own = generator.integers(0, CONDITIONS, BATCH)
         conditions = [f"part >= {a} and part < {a + width}" for a in starts]
+        workload = [parse_where(condition) for condition in conditions]
+        order = arranged(Attributes.from_columns({"part": part}), workload)
+        laid_out = ours("flat", [ids[row] for row in order], vectors[order], part[order])
         masks = [(part >= a) & (part < a + width) for a in starts]
         bits = [np.packbits(mask, bitorder="little") for mask in masks]
         selectors = [faiss.IDSelectorBitmap(packed) for packed in bits]
@@ -113,7 +124,7 @@ def main() -> None:
                     took = time.perf_counter() - began
                     rates.setdefault(peer.name, []).append(SAMPLE / took)
                     recalls[peer.name] = recall(found, truth)
-            for name, index in ours.items():
+            for name, index in (indexes | {"laid out": laid_out}).items():
                 began = time.perf_counter()
                 found_ids, _ = index.search(queries, K, where=[conditions[place] for place in own])
                 took = time.perf_counter() - began

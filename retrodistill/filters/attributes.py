@@ -73,12 +73,21 @@ class Attributes:
     `year > 2020 or year is missing` asks for both. An empty list is no missing value: it contains
     nothing.
 
-    Raises:
-        DataError: a column of another type, or two of one name.
-
+    Make one with `from_table` or `from_columns`, which check the columns.
     """
 
     def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        """The columns, of the types above."""
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "Attributes":
+        """Return the attributes in an Arrow table, each column in one of the types above.
+
+        Raises:
+            DataError: a column of another type, or two of one name.
+
+        """
         names = table.column_names
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice or "" in names:
@@ -87,13 +96,7 @@ class Attributes:
                 "is not. Rename a column."
             )
         columns = [_typed(name, table[name]) for name in names]
-        self.table = pa.table(dict(zip(names, columns, strict=True))) if names else table
-        """The columns, as an Arrow table."""
-
-    @classmethod
-    def from_table(cls, table: pa.Table) -> "Attributes":
-        """Return the attributes in an Arrow table."""
-        return cls(table)
+        return cls(pa.table(dict(zip(names, columns, strict=True))) if names else table)
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> "Attributes":
@@ -115,7 +118,7 @@ class Attributes:
         lengths = {name: len(values) for name, values in arrays.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"columns must be equally long, but their lengths are {lengths}.")
-        return cls(pa.table(arrays))
+        return cls.from_table(pa.table(arrays))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -217,7 +220,7 @@ class Attributes:
             raise DataError(
                 f"{path} cannot be read as attributes ({error}). Write them again."
             ) from error
-        return cls(table)
+        return cls.from_table(table)
 
     def _evaluated(self, expression: Expression) -> pa.ChunkedArray:
         """Return true, false or null for each row."""
