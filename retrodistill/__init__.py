@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retrodistill.arithmetic import combine as combine
     from retrodistill.arithmetic import fuse_runs as fuse_runs
     from retrodistill.arithmetic import tune_fusion as tune_fusion
+    from retrodistill.benchmarking import run_benchmark as run_benchmark
     from retrodistill.config import TrainSettings as TrainSettings
     from retrodistill.datasets import Collection as Collection
     from retrodistill.datasets import load_collection as load_collection
@@ -79,6 +80,7 @@ _HOMES = {
     "evaluate_runs": "retrodistill.evaluation",
     "fidelity": "retrodistill.evaluation.fidelity",
     "find_leakage": "retrodistill.evaluation.leakage",
+    "run_benchmark": "retrodistill.benchmarking",
     "RetrodistillError": "retrodistill.errors",
     "ConfigError": "retrodistill.errors",
     "DataError": "retrodistill.errors",

@@ -15,11 +15,19 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from retrodistill.config import as_dict
-from retrodistill.errors import ConfigError, RetrodistillError, did_you_mean
+from retrodistill.config.reading import (
+    as_declared,
+    by_field,
+    key,
+    plain,
+    read_yaml,
+    required,
+    unknown_setting,
+)
+from retrodistill.errors import ConfigError, RetrodistillError
 from retrodistill.recipes import load_recipe
 
 Config = TypeVar("Config")
@@ -86,17 +94,17 @@ def parse(config_class: type[Config], words: Sequence[str], verb: str, about: st
         return None
     known, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
-        raise ConfigError(_unknown(unknown[0].split("=")[0], fields, flag=True))
-    settings = {**_read_yaml(known.config, config_class, fields)} if known.config else {}
+        raise ConfigError(unknown_setting(unknown[0].split("=")[0], map(_flag, fields)))
+    where = f"--config {known.config}"
+    settings = by_field(read_yaml(known.config, where), config_class, where) if known.config else {}
     settings |= {name: getattr(known, name) for name in fields if hasattr(known, name)}
     if "recipe" in fields and settings.get("recipe"):
         settings = {**load_recipe(str(settings["recipe"])).settings, **settings}
-    absent = [name for name in fields if name not in settings and _required(fields[name])]
+    absent = [name for name in fields if name not in settings and required(fields[name])]
     if absent:
         flags = ", ".join(_flag(name) for name in absent)
         raise ConfigError(f"needs {flags}. See --help.")
-    hints = get_type_hints(config_class)
-    config = config_class(**{n: _as_declared(v, hints[n], n) for n, v in settings.items()})
+    config = config_class(**as_declared(settings, config_class))
     if known.print_config:
         import yaml
 
@@ -117,13 +125,13 @@ def _parser(
         add_help=False,
     )
     hints, texts = get_type_hints(config_class), _help_texts(config_class)
-    for name, item in sorted(fields.items(), key=lambda pair: not _required(pair[1])):
-        default = "" if _required(item) or item.default in (None, ()) else f" [{item.default}]"
+    for name, item in sorted(fields.items(), key=lambda pair: not required(pair[1])):
+        default = "" if required(item) or item.default in (None, ()) else f" [{item.default}]"
         text = (texts.get(name, "") + default).replace("%", "%%")
         if item.metadata.get("positional"):
             parser.add_argument(name, nargs="*", help=text)
             continue
-        hint, many = _plain(hints[name])
+        hint, many = plain(hints[name])
         options: dict[str, Any] = {"help": text}
         if hint is bool:
             options["action"] = argparse.BooleanOptionalAction
@@ -144,82 +152,8 @@ def _parser(
     return parser
 
 
-def _key(name: str) -> str:
-    """Return a field as a YAML key: `import_` is a word of Python's, `import` is ours."""
-    return name.rstrip("_")
-
-
 def _flag(name: str) -> str:
-    return "--" + _key(name).replace("_", "-")
-
-
-def _required(item: dataclasses.Field[Any]) -> bool:
-    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-
-
-def _plain(hint: Any) -> tuple[Any, bool]:
-    """Return a field's type without None and tuple, and whether it may be given many times."""
-    if get_origin(hint) in (Union, UnionType):
-        hint = next(part for part in get_args(hint) if part is not type(None))
-    if get_origin(hint) is tuple:
-        return get_args(hint)[0], True
-    return hint, False
-
-
-def _as_declared(value: Any, hint: Any, name: str) -> Any:
-    """Return a value from the command line or YAML in its field's type."""
-    plain, many = _plain(hint)
-    if value is None and type(None) in get_args(hint):
-        return None
-    if many:
-        parts = value if isinstance(value, list) else [value]
-        if plain is int:  # 0,2,5 as well as one by one
-            parts = [number for part in parts for number in str(part).split(",")]
-        return tuple(_as_declared(part, plain, name) for part in parts)
-    if get_origin(plain) is Literal:
-        if value not in get_args(plain):
-            raise ConfigError(f"{name} must be one of {get_args(plain)}, but it is {value!r}.")
-        return value
-    wrong = isinstance(value, bool) != (plain is bool) or isinstance(value, (list, dict))
-    if wrong or value is None:
-        raise ConfigError(f"{name} must be of type {plain.__name__}, but it is {value!r}.")
-    if plain is int and isinstance(value, float) and not value.is_integer():
-        raise ConfigError(f"{name} must be a whole number, but it is {value!r}.")
-    try:
-        return plain(str(value) if plain is Path else value)
-    except (TypeError, ValueError):
-        raise ConfigError(
-            f"{name} must be of type {plain.__name__}, but it is {value!r}."
-        ) from None
-
-
-def _read_yaml(
-    path: Path, config_class: type, fields: Mapping[str, dataclasses.Field[Any]]
-) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--config {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path} is not YAML: {error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"--config {path} must hold `setting: value` lines.")
-    names = {_key(name): name for name in fields}
-    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
-    for key in settings:
-        if key not in names:
-            raise ConfigError(f"--config {path}: " + _unknown(key, fields, flag=False))
-    return {names[key]: value for key, value in settings.items()}
-
-
-def _unknown(name: str, fields: Mapping[str, Any], *, flag: bool) -> str:
-    known = [_flag(field) if flag else _key(field) for field in fields]
-    hint = did_you_mean(name, known)
-    return f"unknown setting {name!r}.{hint} Known: {', '.join(known)}."
+    return "--" + key(name).replace("_", "-")
 
 
 def _help_texts(config_class: type) -> dict[str, str]:

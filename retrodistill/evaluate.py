@@ -2,9 +2,10 @@
 
     python -m retrodistill.evaluate --data beir:scifact --split test \\
         --run runs/bm25 --run runs/kl --metrics ndcg@10,mrr@10,recall@100 --json report.json
-    python -m retrodistill.evaluate --qrels qrels.txt --run system.trec \\
-        --metrics "map@100(rel=2),ndcg@10" --per-query --json report.json
+    python -m retrodistill.evaluate --qrels q.txt --run s.trec --metrics "map@100(rel=2),ndcg@10"
     python -m retrodistill.evaluate --data beir:scifact --run runs/kl --teacher scores/test
+    python -m retrodistill.evaluate --data beir:scifact --run runs/kl --card kl.yaml
+    python -m retrodistill.evaluate --reproduce kl.yaml --out again
     python -m retrodistill.evaluate --metrics help
 
 Every judged query counts; one that a run lacks counts 0. judged@K is the share of the documents up
@@ -15,6 +16,7 @@ to rank K that have a judgement: where it is low, a system may be better than it
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from retrodistill.command import run
 from retrodistill.config import EvaluateConfig
@@ -33,6 +35,8 @@ def evaluate(config: EvaluateConfig) -> None:
     from retrodistill.evaluation import evaluate_runs
     from retrodistill.evaluation.fidelity import fidelity, fidelity_table
     from retrodistill.manifest import write_atomically
+    from retrodistill.reporting.cards.content import make_card
+    from retrodistill.reporting.cards.files import write_card
     from retrodistill.reporting.results import print_results, system_names
     from retrodistill.reporting.tables import print_table
     from retrodistill.store.qrels import read_qrels
@@ -41,12 +45,13 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.metrics == "help":
         print(measures_help())
         return
-    qrels = (
-        read_qrels(config.qrels)
-        if config.qrels is not None
-        else load_collection(config.data or "").qrels(config.split)
-    )
-    runs = {name: Run.read(path) for name, path in system_names(config.run).items()}
+    if config.reproduce is not None:
+        reproduce(config, config.reproduce)
+        return
+    collection = load_collection(config.data) if config.data is not None else None
+    qrels = collection.qrels(config.split) if collection else read_qrels(config.qrels or Path())
+    paths = system_names(config.run)
+    runs = {name: Run.read(path) for name, path in paths.items()}
     report = evaluate_runs(qrels, runs, **config.measuring())
     print_results(report.to_dict(), queries=report.settings["queries"])
     for name, count in report.identical_ids.items():
@@ -65,6 +70,28 @@ def evaluate(config: EvaluateConfig) -> None:
         }
     if config.json is not None:
         write_atomically(config.json, (json.dumps(content, indent=2) + "\n").encode())
+    if config.card is not None:
+        card = make_card(
+            content, runs=runs, paths=paths, qrels=qrels, settings=config.measuring(),
+            collection=collection, source=str(config.data or config.qrels), split=config.split,
+        )  # fmt: skip
+        write_card(card, config.card)
+
+
+def reproduce(config: EvaluateConfig, path: Path) -> None:
+    """Get a card's numbers again, print them beside the card's, and raise where they differ."""
+    from retrodistill.evaluation import evaluate_runs
+    from retrodistill.reporting.cards.files import read_card
+    from retrodistill.reporting.cards.reproducing import again
+
+    card = read_card(path)
+    found = again(
+        card, config.data, config.qrels,
+        out=config.out, anew=config.anew, own_code=config.own_code,
+    )  # fmt: skip
+    systems = evaluate_runs(found.qrels, found.runs, **card.settings).systems
+    found.print(systems)
+    found.check(systems, config.tolerance)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,14 @@ class Lexicon:
         if self._index is not None:
             self._index.index(tokens, show_progress=False)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights and of the words that they belong to."""
+        if self._index is None:
+            return 0
+        arrays = sum(self._index.scores[name].nbytes for name in ("data", "indices", "indptr"))
+        return int(arrays) + sum(len(word.encode()) for word in self._index.vocab_dict)
+
     def top(self, query: str, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return rows and scores of the best texts that share a word with the query."""
         scores = self.scores(query)

@@ -43,7 +43,7 @@ class Manifest:
     """The contents of a `manifest.json`."""
 
     kind: str
-    """`run`, `scores`, `student`, `index`, `collection` or `evaluation`."""
+    """`run`, `scores`, `student`, `index`, `collection`, `evaluation` or `cell`."""
 
     fingerprint: str
     """Hash of the content: equal fingerprints mean equal artifacts."""
@@ -99,7 +99,7 @@ class Manifest:
                 "Make the folder again, or use the version that wrote it."
             )
         if kind is not None and manifest.kind != kind:
-            raise DataError(f"{folder} holds a {manifest.kind}, but a {kind} was wanted.")
+            raise DataError(f"{folder} is of kind {manifest.kind!r}, but {kind!r} was wanted.")
         return manifest
 
 

@@ -4,10 +4,24 @@ Nothing is imported until a name is asked for, so listing the parts costs nothin
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
 from retrodistill.errors import ConfigError, did_you_mean
+
+_paths_allowed = ContextVar("paths_allowed", default=True)
+
+
+@contextmanager
+def registered_only() -> Iterator[None]:
+    """Refuse names that are paths to code: a stranger's file may not choose what is imported."""
+    token = _paths_allowed.set(False)
+    try:
+        yield
+    finally:
+        _paths_allowed.reset(token)
 
 
 class Registry(Mapping[str, Any]):
@@ -31,6 +45,11 @@ class Registry(Mapping[str, Any]):
             hint = did_you_mean(name, self._table)
             known = ", ".join(self._table)
             raise ConfigError(f"unknown {self.kind} {name!r}.{hint} Known: {known}.")
+        if name not in self._table and not _paths_allowed.get():
+            raise ConfigError(
+                f"{self.kind} {name!r} is code that is not part of retrodistill. Read it, and give "
+                "--own-code if it may run."
+            )
         module, _, attribute = path.partition(":")
         try:
             if not module or module.startswith("."):
@@ -176,3 +195,10 @@ INDEXES = Registry(
         "milvus": "retrodistill.indexes.milvus:MilvusIndex",
     },
 )
+
+STAGES = Registry(
+    "verb",
+    {verb: f"retrodistill.{verb}:{verb}"
+     for verb in ("mine", "score", "train", "embed", "search", "fuse")},
+)  # fmt: skip
+"""What a verb does with its settings, for whoever does it again."""

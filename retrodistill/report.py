@@ -29,6 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def report(config: ReportConfig) -> None:
     """Measure, print the table and the tests, write the files, and print their folder."""
+    from retrodistill.benchmarking import latencies
     from retrodistill.datasets import load_collection
     from retrodistill.evaluation import evaluate_runs
     from retrodistill.manifest import refuse_existing
@@ -49,6 +50,9 @@ def report(config: ReportConfig) -> None:
     teacher = next((name for name, path in paths.items() if path == config.teacher), None)
     system = known_system(config.system or systems[-1], runs)
     milliseconds = {known_system(name, runs): ms for name, ms in config.milliseconds().items()}
+    if config.benchmark is not None:
+        timed = latencies(config.benchmark, [*runs], data=config.data, split=config.split)
+        milliseconds = timed | milliseconds
     evaluation = evaluate_runs(qrels, runs, **config.measuring())
     print_results(evaluation.to_dict(), queries=evaluation.settings["queries"])
     inputs = [

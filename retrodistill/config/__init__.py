@@ -5,6 +5,7 @@ type `tuple[str, ...]` may be given several times. `retrodistill.command` reads 
 """
 
 from retrodistill.config.base import Executor, Precision, as_dict, at_least
+from retrodistill.config.benchmark import BenchmarkConfig
 from retrodistill.config.evaluate import EvaluateConfig
 from retrodistill.config.fuse import FuseConfig
 from retrodistill.config.mine import MineConfig
@@ -16,6 +17,7 @@ from retrodistill.config.train import TrainConfig, TrainSettings
 
 __all__ = [
     "AuditConfig",
+    "BenchmarkConfig",
     "DoctorConfig",
     "EmbedConfig",
     "EvaluateConfig",

@@ -34,6 +34,10 @@ class ReportConfig(MeasureSettings):
     latency: tuple[str, ...] = ()
     """Milliseconds a query of a system: name=ms; once for each."""
 
+    benchmark: Path | None = None
+    """What `benchmark` wrote (its folder, or benchmark.json): the median times of the systems of
+    these names on --data; --latency wins."""
+
     queries: int = 25
     """Queries to show that lost most."""
 

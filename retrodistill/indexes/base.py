@@ -238,17 +238,20 @@ class VectorIndex(ABC):
 
     def _allowed(self, condition: "Expression | None") -> Mask | None:
         """Return which rows may be found, or None if all may."""
-        if condition not in self._masks:
-            allowed = None if not self._deleted.any() else ~self._deleted
-            if condition is not None:
-                if self._attributes is None:
-                    raise no_attributes(condition)
-                fits = self._attributes.matching(condition)
-                allowed = fits if allowed is None else fits & allowed
-            if len(self._masks) >= MASKS:
-                self._masks.clear()
-            self._masks[condition] = allowed
-        return self._masks[condition]
+        try:
+            return self._masks[condition]
+        except KeyError:
+            pass
+        allowed = None if not self._deleted.any() else ~self._deleted
+        if condition is not None:
+            if self._attributes is None:
+                raise no_attributes(condition)
+            fits = self._attributes.matching(condition)
+            allowed = fits if allowed is None else fits & allowed
+        if len(self._masks) >= MASKS:
+            self._masks.clear()
+        self._masks[condition] = allowed
+        return allowed
 
     def _joined(self, attributes: "pa.Table | None", rows: int) -> "Attributes | None":
         """Return all attributes with the new rows behind the old ones."""

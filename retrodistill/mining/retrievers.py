@@ -14,7 +14,7 @@ from retrodistill.store.runs import Run
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-    from retrodistill.datasets import Collection
+    from retrodistill.datasets import Collection, Texts
     from retrodistill.students.sparse import SparseTextEncoder
 
 DOCS_AT_ONCE = 2048
@@ -121,29 +121,52 @@ def sparse(
     queries = encoder.encode_queries(
         collection.queries.full_texts(collection.queries.rows(query_ids))
     )
-    postings = _postings(encoder, collection)
+    postings = Postings(encoder, collection.docs)
     columns: tuple[list[str], list[str], list[float]] = ([], [], [])
     with bar(f"sparse:{argument}", len(query_ids)) as advance:
         for row, query_id in enumerate(query_ids):
-            products = (queries[[row]].astype(np.float64) @ postings).tocoo()
-            scores = products.data.astype(np.float32)
-            least = np.partition(scores, -k)[-k] if len(scores) > k else 0.0
-            kept = np.flatnonzero((scores > 0) & (scores >= least))  # ties: Run.top decides
-            columns[0].extend([query_id] * len(kept))
-            columns[1].extend(collection.docs.ids(products.coords[1][kept].astype(np.int64)))
-            columns[2].extend(scores[kept].tolist())
+            rows, scores = postings.best(queries[[row]], k)
+            columns[0].extend([query_id] * len(rows))
+            columns[1].extend(collection.docs.ids(rows))
+            columns[2].extend(scores.tolist())
             advance(1)
     return Run.from_columns(*columns, source=f"sparse:{argument}").top(k)
 
 
-def _postings(encoder: "SparseTextEncoder", collection: "Collection") -> "csr_array":
-    """Return an inverted index: for each word of the vocabulary the documents' weights of it."""
-    from scipy.sparse import vstack
+class Postings:
+    """An inverted index: for each word of a sparse encoder's vocabulary the documents' weights."""
 
-    docs, parts = collection.docs, []
-    with bar("encoding documents", len(docs)) as advance:
-        for start in range(0, len(docs), DOCS_AT_ONCE):
-            rows = np.arange(start, min(start + DOCS_AT_ONCE, len(docs)))
-            parts.append(encoder.encode_docs(docs.full_texts(rows)))
-            advance(len(rows))
-    return vstack(parts).astype(np.float64).T.tocsr()
+    def __init__(self, encoder: "SparseTextEncoder", docs: "Texts") -> None:
+        from scipy.sparse import vstack
+
+        parts = []
+        with bar("encoding documents", len(docs)) as advance:
+            for start in range(0, len(docs), DOCS_AT_ONCE):
+                rows = np.arange(start, min(start + DOCS_AT_ONCE, len(docs)))
+                parts.append(encoder.encode_docs(docs.full_texts(rows)))
+                advance(len(rows))
+        self.encoder = encoder
+        self.matrix: csr_array = vstack(parts).astype(np.float64).T.tocsr()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights and of the rows that they belong to."""
+        return int(sum(part.nbytes for part in (
+            self.matrix.data, self.matrix.indices, self.matrix.indptr)))  # fmt: skip
+
+    def top(self, query: str, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return rows and scores of the documents of a query, as `best` does, best first."""
+        rows, scores = self.best(self.encoder.encode_queries([query]), k)
+        order = np.argsort(-scores, kind="stable")
+        return rows[order], scores[order]
+
+    def best(self, query: "csr_array", k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return rows and scores of the best documents, and of all that equal the last of them.
+
+        Which of equal documents are kept is `Run.top`'s to say.
+        """
+        products = (query.astype(np.float64) @ self.matrix).tocoo()
+        scores = products.data.astype(np.float32)
+        least = np.partition(scores, -k)[-k] if len(scores) > k else 0.0
+        kept = np.flatnonzero((scores > 0) & (scores >= least))
+        return products.coords[1][kept].astype(np.int64), scores[kept]

@@ -7,6 +7,7 @@ from typing import Any
 
 from retrodistill.config import (
     EmbedConfig,
+    FuseConfig,
     MineConfig,
     ScoreConfig,
     SearchConfig,
@@ -20,27 +21,33 @@ VERBS: Mapping[str, type] = {
     "train": TrainConfig,
     "embed": EmbedConfig,
     "search": SearchConfig,
+    "fuse": FuseConfig,
 }
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "run": ("search", "mine"),
+    "run": ("search", "mine", "fuse"),
     "scores": ("score",),
     "student": ("train",),
     "index": ("embed",),
 }
 """Kind of artifact -> the verbs that may have made it."""
 
-UNSAID = frozenset({"overwrite", "resume"})
-"""Settings that do not shape what comes out."""
+UNSAID = frozenset({"overwrite", "resume", "recipe"})
+"""Settings that do not shape what comes out; a recipe's have been read into the others."""
 
 
 def command_of(manifest: Mapping[str, Any]) -> str | None:
     """Return the command that made an artifact; None where its settings are of no command."""
-    config = manifest["config"]
-    for verb in KINDS.get(manifest["kind"], ()):
+    verb = verb_of(manifest["kind"], manifest["config"])
+    return None if verb is None else command_line(verb, VERBS[verb], manifest["config"])
+
+
+def verb_of(kind: str, config: Mapping[str, Any]) -> str | None:
+    """Return the verb that made an artifact of a kind; None where its settings are of no verb."""
+    for verb in KINDS.get(kind, ()):
         fields = {f.name.rstrip("_"): f for f in dataclasses.fields(VERBS[verb])}
         required = {name for name, item in fields.items() if _default(item) is dataclasses.MISSING}
         if config and required <= config.keys() <= fields.keys():
-            return command_line(verb, VERBS[verb], config)
+            return verb
     return None
 
 

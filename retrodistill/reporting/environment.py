@@ -91,14 +91,29 @@ def _needed() -> Iterator[Finding]:
         yield _package(name, f"pip install -c constraints.txt {name}")
 
 
-def _cpu() -> Iterator[Finding]:
+def machine() -> dict[str, str | int]:
+    """Return what a time depends on: the processor, usable cores, torch's threads, and the GPU."""
+    import torch
+
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {"cpu": _model(), "cores": _cores(), "threads": torch.get_num_threads(), **gpu}
+
+
+def _model() -> str:
+    about = _field(_read("/proc/cpuinfo"), "model name")
+    return about or platform.processor() or platform.machine()
+
+
+def _cores() -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    about = _read("/proc/cpuinfo")
-    model = _field(about, "model name") or platform.processor() or platform.machine()
-    flags = _field(about, "flags").split()
+    return usable or 1
+
+
+def _cpu() -> Iterator[Finding]:
+    flags = _field(_read("/proc/cpuinfo"), "flags").split()
     known = {"avx2": "AVX2", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
     has = ", ".join(label for flag, label in known.items() if flag in flags) or "no AVX2"
-    yield Finding("cpu", "ok", f"{model}, {usable} cores, {has if flags else 'flags unknown'}")
+    yield Finding("cpu", "ok", f"{_model()}, {_cores()} cores, {has if flags else 'flags unknown'}")
 
 
 def _memory() -> Iterator[Finding]:

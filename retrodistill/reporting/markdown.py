@@ -35,7 +35,7 @@ def _(block: Text) -> str:
 
 @_block.register
 def _(block: Figure) -> str:
-    return f"*Plot in report.html: {escape(block.caption)}.*"
+    return f"*Plot in the HTML page: {escape(block.caption)}.*"
 
 
 @_block.register

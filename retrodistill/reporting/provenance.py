@@ -17,7 +17,6 @@ FOLDERS = ("student", "index")
 SHORT = 12
 """Characters of a fingerprint in the table; the manifests below have all."""
 
-
 LONGEST = 20_000
 """Characters of a manifest that are shown."""
 

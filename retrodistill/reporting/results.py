@@ -38,19 +38,18 @@ def known_system(name: str, systems: Collection[str]) -> str:
 def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
     """Print an evaluation, as `Evaluation.to_dict` gives it: the systems, then the tests."""
     systems, tests = evaluation["systems"], evaluation["tests"]
-    settings = evaluation.get("settings", {})
-    metrics, judged = list(systems[0]["metrics"]), list(systems[0].get("judged", {}))
+    metrics, judged = list(systems[0]["metrics"]), list(systems[0]["judged"])
+    confidence = f"{evaluation['settings']['confidence']:.0%}"
     rows: list[tuple[str, ...]] = []
     for one in systems:
         means = [*one["metrics"].values(), *(one["judged"][name] for name in judged)]
         rows.append((one["name"], *(f"{mean:.4f}" for mean in means)))
-        if ends := one.get("intervals"):
-            rows.append(("", *(_span(*ends[name]) for name in metrics), *("" for _ in judged)))
-    below = f"; below a mean, its {settings['confidence']:.0%} interval" if settings else ""
+        ends = [span_text(*one["intervals"][name]) for name in metrics]
+        rows.append(("", *ends, *("" for _ in judged)))
     print_table(
         ("system", *metrics, *judged),
         rows,
-        title=f"{queries} judged queries{below}",
+        title=f"{queries} judged queries; below a mean, its {confidence} interval",
         best=metrics if len(systems) > 1 else (),
     )
     if not tests:
@@ -60,17 +59,23 @@ def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
     compared = [
         (
             test["metric"], test["a"], test["b"], f"{test['difference']:+.4f}",
-            _span(*test["interval"], sign="+"),
+            span_text(*test["interval"], sign="+"),
             "/".join(str(test[count]) for count in ("wins", "ties", "losses")),
-            f"{test['p']:.4f}", f"{test['p_corrected']:.4f}",
+            p_text(test["p"]), p_text(test["p_corrected"]),
         )
         for test in tests
     ]  # fmt: skip
     print_table(columns, compared, title=TESTS[tests[0]["test"]])
 
 
-def _span(low: float, high: float, *, sign: str = "-") -> str:
-    return f"{low:{sign}.3f} .. {high:{sign}.3f}"
+def span_text(low: float, high: float, *, sign: str = "-") -> str:
+    """Return an interval's ends; a `sign` of + marks those above 0, too."""
+    return f"{low:{sign}.3f} to {high:{sign}.3f}"
+
+
+def p_text(value: float) -> str:
+    """Return a probability with four decimals; none of them is called 0."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def _stem(path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from retrodistill.reporting import plots
 from retrodistill.reporting.content import Block, Case, Cell, Figure, Section, Table, Text
-from retrodistill.reporting.results import CORRECTIONS, TESTS
+from retrodistill.reporting.results import CORRECTIONS, TESTS, p_text, span_text
 from retrodistill.reporting.tables import shown
 
 LEVEL = 0.05
@@ -47,7 +47,7 @@ def headline(
                     number=means[metric],
                     best=len(systems) > 1 and means[metric] == best,
                     marks=between.join(letters[b] for b in beaten.get((metric, name), ())),
-                    below=_span(*system["intervals"][metric]),
+                    below=span_text(*system["intervals"][metric]),
                 )
             )
         row += [Cell(text=f"{system['judged'][at]:.4f}", number=system["judged"][at])
@@ -99,11 +99,11 @@ def tests_section(tests: Sequence[Mapping[str, Any]]) -> Section:
             [
                 Cell(text=f"{test['a']} - {test['b']}"),
                 Cell(text=f"{test['difference']:+.4f}", number=test["difference"]),
-                Cell(text=_span(*test["interval"], sign="+"), number=test["interval"][0]),
+                Cell(text=span_text(*test["interval"], sign="+"), number=test["interval"][0]),
                 *(Cell(text=f"{test[n]:,}", number=test[n]) for n in ("wins", "ties", "losses")),
-                Cell(text=_p(test["p"]), number=test["p"]),
+                Cell(text=p_text(test["p"]), number=test["p"]),
                 Cell(
-                    text=_p(test["p_corrected"]),
+                    text=p_text(test["p_corrected"]),
                     number=test["p_corrected"],
                     best=test["p_corrected"] < LEVEL,
                 ),
@@ -121,7 +121,7 @@ def tests_section(tests: Sequence[Mapping[str, Any]]) -> Section:
         )  # fmt: skip
     if len(tests) > MOST_TESTS:
         left = len(tests) - MOST_TESTS
-        blocks.append(Text(text=f"{left:,} further tests are in report.json."))
+        blocks.append(Text(text=f"{left:,} further tests are in the JSON."))
     return Section(key="tests", title="Tests", blocks=blocks)
 
 
@@ -210,9 +210,7 @@ def fidelity_section(
     """
     cells = [
         [
-            Cell(text=shown(cell), number=cell if isinstance(cell, float) else _number(cell))
-            if place
-            else Cell(text=str(cell))
+            Cell(text=shown(cell), number=_number(cell)) if place else Cell(text=str(cell))
             for place, cell in enumerate(row)
         ]
         for row in rows
@@ -360,14 +358,6 @@ def _effort(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={own}" for name, own in value.items()) or "its only one"
     return str(value)
-
-
-def _span(low: float, high: float, *, sign: str = "-") -> str:
-    return f"{low:{sign}.3f} to {high:{sign}.3f}"
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def _number(cell: str | float | None) -> float | None:

@@ -53,8 +53,13 @@ def score_candidates(
             scores of another teacher.
 
     """
-    details = {"scale": teacher.scale, "unit": teacher.unit}
-    store = ScoreStore(out, teacher=teacher.fingerprint, config=config, details=details)
+    store = ScoreStore(
+        out,
+        teacher=teacher.fingerprint,
+        inputs={"candidates": candidates.fingerprint},
+        config=config,
+        details={"scale": teacher.scale, "unit": teacher.unit},
+    )
     _fill(
         store,
         collection,
@@ -104,7 +109,12 @@ def compare_candidates(
             f"{type(comparer).__name__} scores single documents: preferences need a pairwise "
             "teacher (pairwise:MODEL, llm-pairwise:MODEL)."
         )
-    store = PreferenceStore(out, teacher=comparer.fingerprint, config=config)
+    store = PreferenceStore(
+        out,
+        teacher=comparer.fingerprint,
+        inputs={"candidates": candidates.fingerprint},
+        config=config,
+    )
     _fill(
         store,
         collection,

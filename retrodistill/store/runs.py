@@ -121,7 +121,9 @@ class Run:
         if manifest.kind == "scores":
             run = cls._of_table(current_rows(folder, SCORES), source=str(folder))
             return replace(run, scale=str(manifest.details.get("scale", run.scale)))
-        raise DataError(f"{folder} holds a {manifest.kind}, but a run or a score store was wanted.")
+        raise DataError(
+            f"{folder} is of kind {manifest.kind!r}, but a run or a score store was wanted."
+        )
 
     @classmethod
     def _of_table(cls, table: pa.Table, *, source: str) -> "Run":

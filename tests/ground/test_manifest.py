@@ -79,7 +79,7 @@ def test_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_wrong_kind(tmp_path: Path) -> None:
     """Scores given as a run would be read as something that they are not."""
     Manifest(kind="scores", fingerprint="f").write(tmp_path)
-    with pytest.raises(DataError, match="holds a scores, but a run was wanted"):
+    with pytest.raises(DataError, match="is of kind 'scores', but 'run' was wanted"):
         Manifest.read(tmp_path, kind="run")
 
 

@@ -9,6 +9,7 @@ import pytest
 from retrodistill.command import parse
 from retrodistill.config import (
     EmbedConfig,
+    FuseConfig,
     MineConfig,
     ReportConfig,
     ScoreConfig,
@@ -25,6 +26,7 @@ SETTINGS = [
     ("embed", "index", EmbedConfig(data="d", model="it's", out=Path("i"), max_tokens=64)),
     ("train", "student", TrainConfig(data="d", student="m", out=Path("s"), scores=Path("t"),
                                      keep_layers=(0, 2, 5), cache_gradients=True)),
+    ("fuse", "run", FuseConfig(run=(Path("a"), Path("b")), out=Path("r"), weights="0.4,0.6")),
 ]  # fmt: skip
 
 
@@ -52,3 +54,11 @@ def test_settings_of_no_command_give_none() -> None:
     assert command_of({"kind": "run", "config": {}}) is None
     assert command_of({"kind": "run", "config": {"steps": 3}}) is None
     assert command_of({"kind": "collection", "config": {"data": "x", "out": "y"}}) is None
+
+
+def test_a_recipe_does_not_come_back_over_what_overrode_it() -> None:
+    """A flag that set the default again, left out, so that the recipe's value returns."""
+    config = TrainConfig(data="d", student="m", out=Path("s"), recipe="simlm-kd")
+    line = command_of({"kind": "student", "config": as_dict(config)})
+    assert line is not None
+    assert "recipe" not in line

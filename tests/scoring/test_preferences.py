@@ -91,8 +91,8 @@ def test_scores_and_preferences_do_not_share_a_folder(
 ) -> None:
     """A log probability of an edge that is read as the score of a pair."""
     store = compare_candidates(collection, candidates, ByLength(), tmp_path / "p", opponents=2)
-    with pytest.raises(DataError, match="holds a preferences, but a scores was wanted"):
+    with pytest.raises(DataError, match="is of kind 'preferences', but 'scores' was wanted"):
         ScoreStore(store.folder, teacher="by length")
-    with pytest.raises(DataError, match="holds a preferences"):
+    with pytest.raises(DataError, match="is of kind 'preferences'"):
         Run.read(store.folder)
     assert pc.max(PreferenceStore.open(store.folder).edges()["log_p"]).as_py() <= 0

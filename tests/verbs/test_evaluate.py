@@ -98,9 +98,9 @@ def test_the_tables_show_intervals_counts_and_the_baseline(
     shown, _ = run(capsys, f"{words} --correction tukey --test fisher")
     cells = [line.strip("│ ").split() for line in shown.replace("│", " ").splitlines()]
     assert ["one", "0.5000", "1.0000"] in cells
-    assert ["0.000", "..", "1.000"] in cells
+    assert ["0.000", "to", "1.000"] in cells
     (row,) = (line for line in cells if line[:3] == ["mrr@2", "two", "one"])
-    assert row[3:] == ["+0.0000", "-1.000", "..", "+1.000", "1/0/1", "1.0000", "1.0000"]
+    assert row[3:] == ["+0.0000", "-1.000", "to", "+1.000", "1/0/1", "1.0000", "1.0000"]
     assert "judged@2" in shown
     assert "95% interval" in shown
     assert "Fisher" in shown

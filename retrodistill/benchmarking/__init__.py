@@ -1,0 +1,95 @@
+"""Benchmarking: systems by datasets, each cell measured once and traceable to its artifacts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retrodistill.arithmetic.metrics import parse_metrics
+from retrodistill.benchmarking.cells import measured
+from retrodistill.benchmarking.plan import Plan, Reranked, read_plan
+from retrodistill.benchmarking.results import Benchmark, latencies
+from retrodistill.benchmarking.work import Place
+from retrodistill.errors import DataError, RetrodistillError
+from retrodistill.evaluation import METRICS, evaluate_runs
+from retrodistill.evaluation.significance import check_baseline
+from retrodistill.manifest import Manifest
+from retrodistill.progress import say
+from retrodistill.store.runs import Run
+
+__all__ = ["Benchmark", "Plan", "latencies", "read_plan", "run_benchmark"]
+
+
+def run_benchmark(
+    plan: Path | str | Mapping[str, Any],
+    out: Path | str,
+    *,
+    k: int = 100,
+    timed: int = 100,
+    price_per_hour: float | None = None,
+    overwrite: bool = False,
+    **measuring: Any,
+) -> Benchmark:
+    """Measure each system of a plan on each dataset, write the tables to `out`, and return them.
+
+    `plan` is a YAML file, or what such a file holds. Cells that are finished are not measured
+    again, unless `overwrite` is set; quality is measured from their runs each time, by
+    `evaluate_runs` with the settings `measuring`. Each system finds `k` documents for every query;
+    `timed` queries are timed, one after the other. A cell that fails is told, and named in
+    `failures`; the others are measured.
+
+    Raises:
+        ConfigError: the plan or a setting is not in order.
+
+    """
+    found = read_plan(plan)
+    parse_metrics(measuring.get("metrics", METRICS))
+    baseline = measuring.get("baseline")
+    if baseline is not None:
+        check_baseline(baseline, [*found.systems])
+    cells: dict[tuple[str, str], Manifest] = {}
+    failures: dict[tuple[str, str], str] = {}
+    evaluations = {}
+    for dataset in found.datasets:
+        try:
+            place = _place(found, dataset, Path(out), k)
+        except RetrodistillError as error:
+            failures |= {(dataset, system): str(error) for system in found.systems}
+            say(f"dataset {dataset}: {error}")
+            continue
+        for name, system in found.systems.items():
+            try:
+                if isinstance(system, Reranked) and (dataset, system.of) in failures:
+                    raise DataError(f"its first stage {system.of!r} has failed.")
+                cells[dataset, name] = measured(name, place, timed=timed, overwrite=overwrite)
+            except RetrodistillError as error:
+                failures[dataset, name] = str(error)
+                say(f"cell {name} on {dataset}: {error}")
+        runs = {name: Run.read(place.folder("runs", name)) for name in found.systems
+                if (dataset, name) in cells}  # fmt: skip
+        if runs:
+            kept = measuring | {"baseline": baseline if baseline in runs else None}
+            qrels = place.collection.qrels(place.dataset.split)
+            evaluations[dataset] = evaluate_runs(qrels, runs, **kept)
+    benchmark = Benchmark(
+        plan=found,
+        settings={"k": k, "timed": timed, "price_per_hour": price_per_hour},
+        cells=cells,
+        evaluations=evaluations,
+        failures=failures,
+    )
+    benchmark.write(Path(out))
+    return benchmark
+
+
+def _place(plan: Plan, name: str, out: Path, k: int) -> Place:
+    """Return a dataset with its collection, after a look that there are queries to ask."""
+    from retrodistill.datasets import load_collection
+
+    dataset = plan.datasets[name]
+    collection = load_collection(dataset.data)
+    place = Place(out, name, dataset, collection, plan.systems, k)
+    if not place.queries or not len(collection.docs):
+        raise DataError(
+            f"{collection.name} has no queries in split {dataset.split!r}, or no documents."
+        )
+    return place

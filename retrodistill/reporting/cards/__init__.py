@@ -1,0 +1,1 @@
+"""Result cards: what it takes to get numbers again, written, read and acted upon."""
