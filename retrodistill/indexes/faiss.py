@@ -16,7 +16,8 @@ from retrodistill.errors import ConfigError, DataError, MissingExtra
 from retrodistill.indexes.base import Mask, Rows, VectorIndex
 from retrodistill.indexes.door import matrix_of
 from retrodistill.indexes.layout import pieces
-from retrodistill.indexes.planning import Plan, choose
+from retrodistill.indexes.planning import MANY, Plan, choose
+from retrodistill.indexes.products import largest, merged
 
 Effort = dict[str, int]
 
@@ -24,7 +25,7 @@ SMALL = 1000
 """Fewer vectors than this are not worth learning from: they are kept whole."""
 PER_LIST = 39
 """Vectors that a list holds on average at least, as k-means of faiss wants for learning."""
-BLOCK = 65_536
+BLOCK = 8_192
 """Vectors that a scan looks at together."""
 DEFAULTS: Effort = {"nprobe": 16, "ef_search": 64, "k_factor": 8}
 GRID: dict[str, tuple[int, ...]] = {
@@ -92,15 +93,27 @@ class FaissIndex(VectorIndex):
         sizes = range(max(1, self.dimension // 4), 0, -1)
         quarter = next(size for size in sizes if self.dimension % size == 0)
         lists = max(1, min(int(4 * total**0.5), len(sample) // PER_LIST))
-        self._factory = self._wanted.format(lists=lists, quarter=quarter)
+        try:
+            self._factory = self._wanted.format(lists=lists, quarter=quarter)
+        except (LookupError, ValueError) as error:
+            raise ConfigError(
+                f"the line {self._wanted!r} for faiss may hold {{lists}} and {{quarter}}, and no "
+                "other braces."
+            ) from error
         self._engine = _engine(self._factory, self.dimension)
         if self._engine.is_trained:
             return
         if total < SMALL or len(sample) < SMALL:
             self._factory = "Flat"
             self._engine = _engine(self._factory, self.dimension)
-        else:
+            return
+        try:
             self._engine.train(sample)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"faiss cannot learn {self._factory!r} from {len(sample):,} vectors: "
+                f"{_reason(error)}. Ask for fewer lists or codes, or take another --index."
+            ) from error
 
     @property
     def efforts(self) -> list[Effort]:
@@ -119,16 +132,16 @@ class FaissIndex(VectorIndex):
         self._engine.add(vectors)
 
     def _search(self, queries: NDArray[np.float32], k: int, allowed: Mask | None) -> Rows:
-        if allowed is None:
-            scores, found = self._engine.search(queries, k, params=self._parameters(k, None, 1.0))
-            return scores, found
-        rows = np.flatnonzero(allowed)
-        if self._plan(len(rows), k, len(queries)).how == "scan":
+        if allowed is None and len(queries) >= MANY and _matrix(self._engine) is not None:
+            return self._scan(queries, k, np.arange(len(self._ids)))
+        rows = None if allowed is None else np.flatnonzero(allowed)
+        if rows is not None and self._plan(len(rows), k, len(queries)).how == "scan":
             return self._scan(queries, k, rows)
-        share = len(rows) / len(allowed)
+        share = 1.0 if rows is None else len(rows) / len(self._ids)
         scores, found = self._engine.search(queries, k, params=self._parameters(k, allowed, share))
         short = np.flatnonzero((found < 0).any(axis=1))
-        if len(short):
+        if len(short):  # as where the lists that are looked into hold fewer than k
+            rows = np.arange(len(self._ids)) if rows is None else rows
             scores[short], found[short] = self._scan(queries[short], k, rows)
         return scores, found
 
@@ -144,27 +157,16 @@ class FaissIndex(VectorIndex):
 
     def _scan(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Rows:
         """Return the best of these rows, each compared with each query."""
-        faiss = _faiss()
-        scores = np.empty((len(queries), 0), np.float32)
-        found = np.empty((len(queries), 0), np.int64)
-        for own in pieces(rows, BLOCK):
-            near, places = faiss.knn(
-                queries, self._vectors(own), min(k, len(own)), metric=faiss.METRIC_INNER_PRODUCT
-            )
-            scores = np.concatenate([scores, near], axis=1)
-            found = np.concatenate([found, own[places]], axis=1)
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            scores = np.take_along_axis(scores, order, axis=1)
-            found = np.take_along_axis(found, order, axis=1)
-        return scores, found
+        best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        for own in pieces(rows, max(BLOCK, 32 * k)):
+            scores, places = largest(queries, self._vectors(own), min(k, len(own)))
+            best = merged(best, (scores, own[places]), k)
+        return best
 
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of some ascending rows, as exact as the engine knows them."""
-        faiss = _faiss()
-        whole = faiss.downcast_index(getattr(self._engine, "storage", None) or self._engine)
-        if isinstance(whole, faiss.IndexFlat):
-            all_vectors = faiss.rev_swig_ptr(whole.get_xb(), whole.ntotal * self.dimension)
-            matrix: NDArray[np.float32] = all_vectors.reshape(-1, self.dimension)
+        matrix = _matrix(getattr(self._engine, "storage", None) or self._engine)
+        if matrix is not None:
             first, last = int(rows[0]), int(rows[-1]) + 1
             return matrix[first:last] if last - first == len(rows) else matrix[rows]
         if hasattr(core := _core(self._engine), "make_direct_map"):
@@ -277,6 +279,16 @@ class ProductIndex(FaissIndex):
     link_bytes: ClassVar[int] = 8
 
 
+def _matrix(engine: Any) -> NDArray[np.float32] | None:
+    """Return the vectors of an engine that holds them whole, row by row, in place; or None."""
+    faiss = _faiss()
+    engine = faiss.downcast_index(engine)
+    if not isinstance(engine, faiss.IndexFlat):
+        return None
+    vectors: NDArray[np.float32] = faiss.rev_swig_ptr(engine.get_xb(), engine.ntotal * engine.d)
+    return vectors.reshape(-1, engine.d)
+
+
 def _core(engine: Any) -> Any:
     """Return the engine inside rotations and refinements: the one that walks or holds lists."""
     faiss = _faiss()
@@ -313,14 +325,18 @@ def _engine(line: str, dimension: int) -> Any:
     try:
         engine = faiss.index_factory(dimension, line, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        reason = str(error).rpartition("Error: ")[2].strip()
         raise ConfigError(
-            f"faiss cannot make {line!r} of {dimension} dimensions: {reason}"
+            f"faiss cannot make {line!r} of {dimension} dimensions: {_reason(error)}"
         ) from error
     core = _core(engine)
     if hasattr(core, "hnsw"):
         core.hnsw.efConstruction = 200
     return engine
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return what faiss says, without the place in its source."""
+    return str(error).rpartition("Error: ")[2].strip()
 
 
 def _faiss() -> Any:
