@@ -7,6 +7,7 @@ is an `effort`: `nprobe` (lists that are looked into), `ef_search` (breadth of a
 
 from itertools import product
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +36,8 @@ GRID: dict[str, tuple[int, ...]] = {
 }
 STEPS = 32
 """Inner products that a step of a graph's walk costs."""
+MAPPING = Lock()
+"""Held while faiss makes its map from rows to lists, once for an index: threads may search."""
 
 
 class FaissIndex(VectorIndex):
@@ -132,7 +135,7 @@ class FaissIndex(VectorIndex):
         self._engine.add(vectors)
 
     def _search(self, queries: NDArray[np.float32], k: int, allowed: Mask | None) -> Rows:
-        if allowed is None and len(queries) >= MANY and _matrix(self._engine) is not None:
+        if allowed is None and len(queries) >= MANY and _compares_all(self._engine):
             return self._scan(queries, k, np.arange(len(self._ids)))
         rows = None if allowed is None else np.flatnonzero(allowed)
         if rows is not None and self._plan(len(rows), k, len(queries)).how == "scan":
@@ -165,13 +168,20 @@ class FaissIndex(VectorIndex):
 
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of some ascending rows, as exact as the engine knows them."""
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        run = last - first == len(rows)
         matrix = _matrix(getattr(self._engine, "storage", None) or self._engine)
         if matrix is not None:
-            first, last = int(rows[0]), int(rows[-1]) + 1
-            return matrix[first:last] if last - first == len(rows) else matrix[rows]
+            return matrix[first:last] if run else matrix[rows]
         if hasattr(core := _core(self._engine), "make_direct_map"):
-            core.make_direct_map()
-        return np.asarray(self._engine.reconstruct_batch(rows), np.float32)
+            with MAPPING:
+                core.make_direct_map()
+        found = (
+            self._engine.reconstruct_n(first, len(rows))
+            if run
+            else self._engine.reconstruct_batch(rows)
+        )
+        return np.asarray(found, np.float32)
 
     def _parameters(self, k: int, allowed: Mask | None, share: float) -> Any:
         """Return faiss's search parameters, wider the smaller the share that may be found."""
@@ -287,6 +297,12 @@ def _matrix(engine: Any) -> NDArray[np.float32] | None:
         return None
     vectors: NDArray[np.float32] = faiss.rev_swig_ptr(engine.get_xb(), engine.ntotal * engine.d)
     return vectors.reshape(-1, engine.d)
+
+
+def _compares_all(engine: Any) -> bool:
+    """Return whether a search is the product with every vector, whole or of a byte a dimension."""
+    faiss = _faiss()
+    return isinstance(faiss.downcast_index(engine), faiss.IndexFlat | faiss.IndexScalarQuantizer)
 
 
 def _core(engine: Any) -> Any:
