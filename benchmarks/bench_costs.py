@@ -9,7 +9,7 @@ all-MiniLM-L6-v2 and of three of its layers (0, 2, 5), and pairs a second of a c
 same six layers. The lines of bench_memory.py add bytes a vector, seconds to build and milliseconds
 a query of each kind of index with a million vectors. One JSON line a rate; `--page` writes the
 arithmetic for SIZES passages as Markdown. Time grows with the number of passages for everything in
-it; a graph or lists would be searched in less.
+it, though lists or a graph would be searched in less.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def page(lines: list[Line], memory: list[Line], about: str) -> str:
     )
     pairs = QUERIES * CANDIDATES
     parts.append(
-        f"\nA teacher of six layers reads {CANDIDATES} candidates of {QUERIES:,} queries, "
+        f"\nA teacher of six layers reads {CANDIDATES} candidates of {QUERIES:,} queries,\n"
         f"{pairs / 1e6:,.0f} million pairs at {speed['score, 6 layers']:,.0f} a second, in "
         f"{hours(pairs / speed['score, 6 layers'])}, whatever the collection's size.\n\n"
         f"## Memory and machines\n"
@@ -120,9 +120,10 @@ def page(lines: list[Line], memory: list[Line], about: str) -> str:
         ],
     )  # fmt: skip
     parts.append(
-        f"\nIds take {PER_ID} bytes more of each document in memory. A machine has {GIGABYTES} GB, "
-        f"{SHARE:.0%} of it for the index. `exact` reads its vectors from a file: its bytes are "
-        "the disk's, and memory makes it fast only as far as it goes.\n\n## Building and asking\n"
+        f"\nIds take {PER_ID} bytes more of each document in memory. A machine has {GIGABYTES} "
+        f"GB,\n{SHARE:.0%} of it for the index. `exact` reads its vectors from a file: its bytes "
+        "are the disk's,\nand memory makes it fast only as far as it goes.\n\n"
+        "## Building and asking\n"
     )
     parts += table(
         ("index", "s a million", *(f"h at {name}" for name in SIZES), "ms a query at 1 million",
@@ -146,18 +147,19 @@ def page(lines: list[Line], memory: list[Line], about: str) -> str:
 
 PAGE_HEAD = """# What a large collection costs
 
-Written by `benchmarks/bench_costs.py` from rates that were measured on {about}, with MS MARCO's
-passages ({tokens} tokens on average) and vectors of 384 dimensions. Hours are those of one such
-machine; several machines divide them (`--executor ray`), since parts of {part:,} documents are
-independent.
+Arithmetic on rates that were measured on {about},
+by `bench_costs.py` and `bench_memory.py`, with passages of MS MARCO ({tokens:.0f} tokens on
+average) and vectors of 384 dimensions. Hours are those of one such machine. Several machines divide
+them (`--executor ray`): parts of 2,048 documents are independent. Numbers for a billion are
+arithmetic alone; what was measured is a million.
 
 ## Encoding and scoring
-""".replace("{part:,}", "2,048")
+"""
 PAGE_FOOT = """
-Queries come in batches of 100 to a machine that holds everything; a shard of a hundredth answers
-in a hundredth of the time. For `ivf-pq` this is too much: with lists that grow as the square root
-of the documents, so does its search. Numbers for the billion are arithmetic, not measurements: what
-was measured is a million vectors.
+Time a query is that of batches of 100 on one machine, and grows with the number of documents as if
+all were compared. That is so for `exact`, `sq8` and `binary`; lists (`ivf-pq`) grow as the square
+root of the documents, and so does their search. A shard answers in its share of the time: a
+hundred machines answer from a billion documents as one does from ten million.
 """
 
 

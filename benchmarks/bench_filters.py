@@ -34,6 +34,7 @@ from retrodistill.types import Index
 K, BATCH, CONDITIONS, SAMPLE, ROUNDS, RECALL = 10, 10_000, 20, 200, 3, 0.99
 SELECTIVITIES = (0.5, 0.2, 0.1, 0.05, 0.01, 0.001)
 PARTS = 10_000
+DOUBLED = [8 * 2**step for step in range(12)]
 Vectors = NDArray[np.float32]
 
 
@@ -109,7 +110,7 @@ def main() -> None:
         truth = plain[0].ask(sample, theirs, 0)
         efforts: dict[str, int] = {}
         for peer in plain:
-            grid = {"efSearch": (64, 256, 1024, 4096, 16384), "nprobe": (8, 32, 128, 512, 2048)}
+            grid = {"efSearch": DOUBLED[3:], "nprobe": DOUBLED[:9]}
             for effort in grid.get(peer.knob, (0,)):
                 if recall(peer.ask(sample, theirs, effort), truth) >= RECALL:
                     efforts[peer.name] = effort

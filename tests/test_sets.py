@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from retrodistill.arithmetic.sets import (
+    MAX_OPERATORS,
     Operation,
     Query,
     Text,
@@ -97,6 +98,7 @@ def test_a_phrase_alone_loses_its_quotes_and_keeps_its_words() -> None:
         ('a AND ""', '""'),
         ("a (b) AND c", r"\(b\) AND c"),
         ("(" * 21 + "a" + ")" * 21 + " AND b", "20 brackets"),
+        (" OR ".join(["a"] * 1500), "200 operators.*1,499"),
     ],
 )
 def test_mistakes_name_their_place(text: str, place: str) -> None:
@@ -143,6 +145,13 @@ def test_each_text_is_searched_once_and_deeper_than_the_result() -> None:
     tree = parse_sets("a AND (b NOT a)")
     assert isinstance(tree, Operation)
     assert texts_of(tree) == ["a", "b"]
+
+
+def test_as_many_operators_as_are_allowed() -> None:
+    """A limit that Python's recursion reaches first."""
+    assert evaluate_sets(" OR ".join(["a"] * (MAX_OPERATORS + 1)), find, 1) == [("d1", 1.0)]
+    with pytest.raises(ConfigError, match="k must be at least 1"):
+        evaluate_sets("a OR b", find, -1)
 
 
 @pytest.mark.realdata

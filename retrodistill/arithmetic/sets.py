@@ -34,6 +34,7 @@ WORD: /[^\s()"]+/
 """
 MAX_CHARACTERS = 10_000
 MAX_BRACKETS = 20
+MAX_OPERATORS = 200
 KEYWORD = re.compile(r'"[^"]*"|(?<![^\s()"])(AND|OR|NOT)(?![^\s()"])')
 
 
@@ -68,13 +69,16 @@ def parse_sets(text: str) -> Query:
         ConfigError: operators, brackets or quotes do not fit; the place is named.
 
     """
-    if not any(found[1] for found in KEYWORD.finditer(text)):
+    operators = sum(found[1] is not None for found in KEYWORD.finditer(text))
+    if not operators:
         whole = re.fullmatch(r'\s*"([^"]+)"\s*', text)
         return Text(whole[1] if whole else text)
-    if len(text) > MAX_CHARACTERS or text.count("(") > MAX_BRACKETS:
+    sizes = len(text), text.count("("), operators
+    limits = MAX_CHARACTERS, MAX_BRACKETS, MAX_OPERATORS
+    if any(size > limit for size, limit in zip(sizes, limits, strict=True)):
         raise ConfigError(
-            f"a query with operators may have {MAX_CHARACTERS:,} characters and {MAX_BRACKETS} "
-            f"brackets, but this one has {len(text):,} and {text.count('('):,}."
+            "a query with operators may have {:,} characters, {} brackets and {} operators, but "
+            "this one has {:,}, {:,} and {:,}. Ask several shorter ones.".format(*limits, *sizes)
         )
     try:
         return _parser().parse(text)  # type: ignore[return-value]
@@ -181,9 +185,11 @@ def evaluate_sets(
     are those of fuzzy and probabilistic Boolean retrieval.
 
     Raises:
-        ConfigError: operators, brackets or quotes do not fit.
+        ConfigError: operators, brackets or quotes do not fit, or `k` is below 1.
 
     """
+    if k < 1:
+        raise ConfigError(f"k must be at least 1, but it is {k}.")
     query = parse_sets(text)
     texts = texts_of(query)
     if isinstance(query, Text):

@@ -9,7 +9,7 @@ from retrodistill.benchmarking.cells import measured
 from retrodistill.benchmarking.plan import Plan, Reranked, read_plan
 from retrodistill.benchmarking.results import Benchmark, latencies
 from retrodistill.benchmarking.work import Place
-from retrodistill.errors import DataError, RetrodistillError
+from retrodistill.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.evaluation import METRICS, evaluate_runs
 from retrodistill.evaluation.significance import check_baseline
 from retrodistill.manifest import Manifest
@@ -41,6 +41,10 @@ def run_benchmark(
         ConfigError: the plan or a setting is not in order.
 
     """
+    least = {"k": (k, 1), "timed": (timed, 1), "price_per_hour": (price_per_hour or 0, 0)}
+    for name, (value, low) in least.items():
+        if not value >= low:
+            raise ConfigError(f"{name} must be at least {low}, but it is {value}.")
     found = read_plan(plan)
     parse_metrics(measuring.get("metrics", METRICS))
     baseline = measuring.get("baseline")

@@ -154,6 +154,8 @@ def _named(
         place = f"{where}: {key.removesuffix('s')} {name!r}"
         if not NAME.fullmatch(name):
             raise ConfigError(f"{place}: a name has letters, digits and . + = @ _ - and spaces.")
+        if name in found:  # 1 and "1" are two keys of YAML, but one folder
+            raise ConfigError(f"{place} stands there already. Take another name.")
         found[name] = read(part, place)
     return found
 

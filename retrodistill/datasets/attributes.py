@@ -93,7 +93,8 @@ def read_attributes(path: Path, ids: Sequence[str]) -> pa.Table:
     that the file lacks has null in each column; how many there are is said.
 
     Raises:
-        DataError: the file is not in order, has an id twice, or one that is none of `ids`.
+        DataError: the file is not in order, has no column beside the id, or has an id twice or one
+            that is none of `ids`.
 
     """
     path = Path(path)
@@ -122,6 +123,8 @@ def read_attributes(path: Path, ids: Sequence[str]) -> pa.Table:
             f"{place(row)}: id {found[row].as_py()!r} is taken already, by "
             f"{place(first[row].as_py())}. Keep one of the two."
         )
+    if not table.column_names:
+        raise DataError(f"{path} has no column beside the ids. Give it some, or leave it out.")
     rows = pc.index_in(own, value_set=found.combine_chunks())
     if rows.null_count:
         say(f"{path}: {rows.null_count:,} of {len(own):,} documents have no attributes there")
@@ -262,7 +265,12 @@ def _parquet(path: Path) -> Found:
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}).") from error
     name = _id_column(path, table.column_names)
-    ids = table[name].cast(pa.string())
+    try:
+        ids = table[name].cast(pa.string())
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path}: column {name} holds no ids, which are strings ({error})."
+        ) from error
     return ids, table.drop_columns([name]), lambda row: f"{path}, row {row + 1}"
 
 

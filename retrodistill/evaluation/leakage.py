@@ -9,8 +9,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import chain
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
@@ -108,7 +108,8 @@ class Leakage:
             for pair in overlap.examples:
                 yield f"{overlap.what}, similarity {pair.similarity:.2f}"
                 for id, text in ((pair.id, pair.text), (pair.double_id, pair.double_text)):
-                    yield f"  {id}: {shorten(text, width, placeholder=' ...')}"
+                    line = " ".join(text.split())
+                    yield f"  {id}: {line if len(line) <= width else line[: width - 4] + ' ...'}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, with the shares."""
@@ -285,4 +286,11 @@ def _example(sides: Sequence[tuple[list[str], list[str]]], row: int, double: Dou
 
 def _words(text: str) -> list[str]:
     """Return the words that count, as they are compared."""
-    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+    return _word().findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    """Return the pattern of a word, with the marks on its letters, such as the vowels of Hindi."""
+    marks = (c for c in map(chr, range(0x20000)) if unicodedata.category(c).startswith("M"))
+    return re.compile(rf"\w[\w{''.join(marks)}]*")

@@ -132,7 +132,7 @@ def read_conditions(path: Path) -> list[str]:
 
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     kept = []

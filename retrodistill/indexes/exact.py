@@ -44,8 +44,9 @@ class ExactIndex(VectorIndex):
         ids = self._ids
         if len(self._rank) != len(ids):
             descending = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
-            self._rank = np.empty(len(ids), np.int64)
-            self._rank[descending] = np.arange(len(ids))
+            rank = np.empty(len(ids), np.int64)
+            rank[descending] = np.arange(len(ids))
+            self._rank = rank  # whole, for threads may search
         parts = [
             self._search_block(queries[start : start + QUERIES], k, allowed)
             for start in range(0, len(queries), QUERIES)

@@ -27,11 +27,15 @@ def arranged(attributes: "Attributes", workload: "Sequence[Expression]") -> NDAr
     Source: ours; the aim, a layout by the workload's conditions, is that of HQI, Mohoney et al.
     2023, arXiv:2304.01926, which splits the space of attributes by a tree instead.
     """
-    asked = Counter(workload)
-    masks = {condition: attributes.matching(condition) for condition in asked}
-    dearest = sorted(asked, key=lambda one: asked[one] * int(masks[one].sum()))
-    keys = [masks[condition] for condition in dearest]  # lexsort's last key counts most
-    return np.lexsort(keys) if keys else np.arange(len(attributes))
+    costs = {
+        condition: times * int(attributes.matching(condition).sum())
+        for condition, times in Counter(workload).items()
+    }
+    order = np.arange(len(attributes))
+    for condition in sorted(costs, key=costs.__getitem__):  # the last sort counts most
+        fits = attributes.matching(condition)[order]  # evaluated anew: a workload may be long
+        order = np.concatenate([order[~fits], order[fits]])
+    return order
 
 
 def pieces(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

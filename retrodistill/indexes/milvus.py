@@ -231,7 +231,7 @@ class MilvusIndex:
 
         """
         from retrodistill.filters import Attributes
-        from retrodistill.filters.attributes import KINDS
+        from retrodistill.filters.columns import KINDS
 
         path = Path(folder) / DETAILS
         try:

@@ -42,7 +42,7 @@ def schema_of(client: Any, dimension: int, types: pa.Schema) -> Any:
     from pymilvus import DataType
 
     from retrodistill.filters import Missing, milvus_filter
-    from retrodistill.filters.attributes import STRINGS, TIME
+    from retrodistill.filters.columns import STRINGS, TIME
 
     fields = {
         pa.bool_(): DataType.BOOL,
@@ -74,7 +74,7 @@ def schema_of(client: Any, dimension: int, types: pa.Schema) -> Any:
 
 def refuse_long(ids: Sequence[str], table: pa.Table) -> None:
     """Raise DataError at an id, a string or a list that is longer than a field can hold."""
-    from retrodistill.filters.attributes import STRINGS
+    from retrodistill.filters.columns import STRINGS
 
     columns = {ID: pa.chunked_array([pa.array(ids, pa.string())])}
     for name in table.column_names:
@@ -105,7 +105,7 @@ def _refuse(ids: Sequence[str], name: str, lengths: Any, limit: int, unit: str) 
 
 def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Return the attributes of each document as values of their fields."""
-    from retrodistill.filters.attributes import TIME
+    from retrodistill.filters.columns import TIME
 
     columns = {
         name: table[name].cast(pa.int64()) if table[name].type == TIME else table[name]
@@ -123,7 +123,7 @@ def condition(expression: "Expression", types: "Attributes") -> str:
 
     """
     from retrodistill.filters import milvus_filter
-    from retrodistill.filters.attributes import STRINGS
+    from retrodistill.filters.columns import STRINGS
 
     types.matching(expression)  # refuses what does not fit the columns
     schema = types.table.schema
@@ -158,7 +158,7 @@ def _on_fields(expression: "Expression", schema: pa.Schema) -> "Expression":
 
 def _of_type(values: Sequence[Any], kind: pa.DataType) -> tuple[Any, ...]:
     """Return those values that a field of a type can have."""
-    from retrodistill.filters.attributes import TIME
+    from retrodistill.filters.columns import TIME
 
     if kind == TIME:
         return tuple(_microseconds(value) for value in values)
@@ -170,7 +170,7 @@ def _of_type(values: Sequence[Any], kind: pa.DataType) -> tuple[Any, ...]:
 def _bound(leaf: "Compare", kind: pa.DataType) -> "Expression":
     """Return a comparison with a bound that a field of a type can have."""
     from retrodistill.filters import Compare, Missing
-    from retrodistill.filters.attributes import TIME
+    from retrodistill.filters.columns import TIME
     from retrodistill.filters.expressions import INTEGERS
 
     known, value = ~Missing(leaf.name), leaf.value

@@ -139,7 +139,7 @@ def _tuned(
     from retrodistill.indexes.tuning import tune
 
     if not isinstance(index, FaissIndex):
-        say("--recall: this index compares every vector, so that nothing is to be tuned.")
+        say("--recall changes nothing: an index of this kind has no effort that could be set.")
         return None
     texts = collection.queries if len(collection.queries) else collection.docs
     rows = np.unique(np.linspace(0, len(texts) - 1, QUERIES).astype(np.int64))

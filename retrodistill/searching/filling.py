@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retrodistill.types import Index
 
 LEARNED = 50_000
-"""Vectors that an index learns its lists and codes from."""
+"""Vectors that an index learns its lists and codes from, if there are so many; at most twice."""
 QUERIES = 200
 """Queries that a tuning is measured with."""
 PER_ID = 160
@@ -57,7 +57,7 @@ class Vectors:
 
     def every(self, step: int) -> NDArray[np.float32]:
         """Return an even sample."""
-        return self.cut(np.concatenate([np.array(mapped(file)[::step]) for file in self.files]))
+        return np.concatenate([np.array(self.cut(mapped(file)[::step])) for file in self.files])
 
     def in_order(
         self, order: NDArray[np.int64] | None
@@ -90,8 +90,7 @@ def fill(
 
     `order` has the rows of all documents in the order in which their vectors shall lie.
     """
-    step = max(1, len(docs) // LEARNED)
-    index.train(vectors.every(step), len(docs))
+    index.train(vectors.every(_step(len(docs))), len(docs))
     for rows, own in vectors.in_order(order):
         index.add(docs.ids(rows), own, None if attributes is None else attributes.take(rows))
 
@@ -109,8 +108,13 @@ def reference(vectors: Vectors, docs: "Texts") -> "ExactIndex":
 def needed_bytes(spec: str, documents: int, dimension: int) -> int:
     """Return about how much memory making such an index takes."""
     kept = index_kind(spec).bytes_per_vector(dimension) + PER_ID
-    held = (min(documents, LEARNED) + PART) * dimension * 4
+    held = (documents // _step(documents) + PART) * dimension * 4
     return BASE + documents * kept + held
+
+
+def _step(documents: int) -> int:
+    """Return the distance of the documents that an index learns from."""
+    return max(1, documents // LEARNED)
 
 
 def check_memory(spec: str, documents: int, dimension: int, limit: int) -> None:

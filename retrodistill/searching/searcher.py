@@ -113,8 +113,8 @@ class Searcher:
         tuning = self.tuning
         if tuning is None or not isinstance(self.index, FaissIndex):
             raise ConfigError(
-                "--recall chooses from what was measured, but this index was embedded without "
-                "--recall. Embed again with it."
+                "--recall chooses from what was measured, but this index was never tuned. Embed "
+                "again with --recall, and an --index that has an effort, such as hnsw or ivf."
             )
         self.index.effort = self.index.effort | choose_effort(tuning, target).effort
 
@@ -154,9 +154,12 @@ class Searcher:
 
         Raises:
             ConfigError: operators, brackets or quotes do not fit.
+            DataError: the query is empty.
 
         """
         from retrodistill.arithmetic.sets import evaluate_sets
+
+        _refuse_empty([query])
 
         def scored(texts: list[str], depth: int) -> list[dict[str, float]]:
             found = zip(*self.find(texts, depth, where=where), strict=True)
@@ -177,9 +180,7 @@ class Searcher:
             DataError: a query is empty.
 
         """
-        for place, query in enumerate(queries):
-            if not query.strip():
-                raise DataError(f"query {place + 1} is empty: write what to search for.")
+        _refuse_empty(queries)
         found = zip(*self.find(queries, k, where=where), strict=True)
         return [
             [self._hit(doc, float(score)) for doc, score in zip(ids, scores, strict=True)]
@@ -228,6 +229,13 @@ def search_run(
         [doc for row in ids for doc in row],
         np.concatenate([np.empty(0, np.float32), *scores]),
     )
+
+
+def _refuse_empty(queries: Sequence[str]) -> None:
+    """Raise DataError at a query without a word."""
+    for place, query in enumerate(queries):
+        if not query.strip():
+            raise DataError(f"query {place + 1} is empty: write what to search for.")
 
 
 def _texts_of(manifest: Manifest) -> "Texts | None":

@@ -211,6 +211,17 @@ def test_a_damaged_artifact_is_made_again(content: dict[str, Any], tmp_path: Pat
     assert len(cells(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("setting", ["k", "timed", "price_per_hour"])
+def test_settings_are_checked_before_the_work(
+    setting: str, content: dict[str, Any], tmp_path: Path
+) -> None:
+    """A traceback after an hour of embedding, or negative prices."""
+    settings: dict[str, Any] = {setting: -1}
+    with pytest.raises(ConfigError, match=f"{setting} must be at least"):
+        rd.run_benchmark(content, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failing_system_is_named_and_the_others_are_measured(
     content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_mistake_names_the_file_and_the_place(text: str, message: str, tmp_pat
         ("y: {rerank: bm25, of: x}, x: {retriever: bm25}", "no system above it"),
         ("first: {retriever: bm25}, y: {rerank: bm25, of: fist}", "Did you mean 'first'"),
         ("x: {retriever: bm25}, x: {model: m}", "'x' stands there already"),
+        ("1: {retriever: bm25}, '1': {model: m}", "system '1' stands there already"),
     ],
 )
 def test_a_mistaken_system_is_named(systems: str, message: str, tmp_path: Path) -> None:

@@ -235,6 +235,8 @@ def test_files_of_all_kinds_are_aligned_to_the_ids(
         ("a.jsonl", '{"_id": "d9", "x": 1}\n', "a.jsonl:1: id 'd9'"),
         ("a.jsonl", '{"_id": "d1", "x": 1}\n{"_id": "d2", "x": "1"}\n', "a.jsonl:2 holds a string"),
         ("a.jsonl", '{"x": 1}\n', "a.jsonl:1: expected an object with an _id"),
+        ("a.jsonl", '{"_id": "d1"}\n', "a.jsonl has no column beside the ids"),
+        ("a.csv", "id\nd1\n", "a.csv has no column beside the ids"),
         ("a.parquet", "no", "a.parquet cannot be read as Parquet"),
         ("a.xlsx", "no", "attributes are read from .jsonl"),
     ],
@@ -248,6 +250,14 @@ def test_mistakes_in_a_file_are_named_by_line(
         read_attributes(tmp_path / name, ["d1", "d2"])
     with pytest.raises(DataError, match="no file of attributes"):
         read_attributes(tmp_path / "none.csv", [])
+
+
+def test_ids_of_a_table_must_be_strings(tmp_path: Path) -> None:
+    """Arrow's own error, which names neither the file nor the column."""
+    for ids in ([["d1"]], [b"\xff"]):
+        pq.write_table(pa.table({"_id": ids, "x": [1]}), tmp_path / "a.parquet")
+        with pytest.raises(DataError, match=r"a.parquet: column _id holds no ids"):
+            read_attributes(tmp_path / "a.parquet", ["d1"])
 
 
 def test_cells_of_a_table_keep_what_they_say(tmp_path: Path) -> None:

@@ -10,7 +10,16 @@ import pytest
 from retrodistill.audit import main
 from retrodistill.datasets import Collection, load_collection
 from retrodistill.errors import ConfigError
-from retrodistill.evaluation.leakage import bands, find_leakage, jaccard, nearest, shingles
+from retrodistill.evaluation.leakage import (
+    Example,
+    Leakage,
+    Overlap,
+    bands,
+    find_leakage,
+    jaccard,
+    nearest,
+    shingles,
+)
 
 DOCS = {
     "d1": ("Heat", "water boils at one hundred degrees"),
@@ -131,6 +140,21 @@ def test_the_better_of_two_doubles_is_named() -> None:
     others = ["j i h g f e d c b a", "a b c d e f g h i", texts[0]]
     found = nearest(texts, others, shingle=1)
     assert found[0] == (True, 1.0, 2)
+
+
+def test_vowels_that_are_marks_tell_words_apart() -> None:
+    """Two words of Hindi that are one without their vowels, and so a double that is none."""
+    assert nearest(["\u0915\u0940"], ["\u0915\u093e"]) == {}
+    assert nearest(["heart \u2764\ufe0f"], ["Heart!"])[0].exact
+
+
+def test_examples_of_scripts_without_spaces_are_shown() -> None:
+    """A text of one long word of which nothing is left but the dots."""
+    pair = Example(True, 1.0, "a", "\u5b57" * 200, "b", "one  two")
+    found = Leakage("train", "test", 0.8, [Overlap("queries", 1, 0, 1, 0, [pair])])
+    _, own, other = found.quotations(20)
+    assert own == "  a: " + "\u5b57" * 16 + " ..."
+    assert other == "  b: one two"
 
 
 def test_settings_are_checked(spec: str) -> None:

@@ -137,8 +137,10 @@ def test_columns_of_other_arrow_types_are_read() -> None:
         ("open = 'yes'", "true or false"),
         ("open < 3", "true or false"),
         ("tags < 'a'", "no order"),
-        ("tags = 1", "lists of strings.*quotes"),
+        ("tags = 1", r"lists of strings \(such as \['a', 'b'\], \[\]\).*quotes"),
         ("day > 'May'", r"such as 2020-01-01.*\"May\" is none"),
+        ("day < '9999-12-31T23:00-05:00'", "is none"),
+        ("lang = true", r"quotes: \"true\""),
         ("year = 2020 or nope is missing", "no such column"),
     ],
 )
@@ -148,6 +150,22 @@ def test_conditions_that_cannot_fit_are_refused(
     """A misspelt column or a number in quotes that finds nothing, without a word."""
     with pytest.raises(ConfigError, match=message):
         books.matching(parse_where(where))
+
+
+@pytest.mark.parametrize("bound", [2**53 + 1, 2**53 + 3])
+def test_whole_numbers_between_two_floats_are_compared_exactly(bound: int) -> None:
+    """A bound that Arrow refuses with a traceback, or that is rounded to a row beyond it."""
+    attributes = Attributes.from_columns({"big": [2.0**53, 2.0**53 + 4, None]})
+    for condition, fits in {
+        f"big > {bound}": [False, True, False],
+        f"big >= {bound}": [False, True, False],
+        f"big < {bound}": [True, False, False],
+        f"big <= {bound}": [True, False, False],
+        f"big = {bound}": [False, False, False],
+        f"big != {bound}": [True, True, False],
+        f"big in ({bound}, {2**53 + 4})": [False, True, False],
+    }.items():
+        assert attributes.matching(parse_where(condition)).tolist() == fits, condition
 
 
 def test_new_rows_may_lack_a_column_but_not_bring_one(books: Attributes) -> None:
@@ -164,6 +182,8 @@ def test_new_rows_may_lack_a_column_but_not_bring_one(books: Attributes) -> None
         books.append(Attributes.from_columns({"year": ["2023"]}))
     with pytest.raises(DataError, match="numbers"):
         books.append(Attributes.from_columns({"year": [2023.5]}))
+    rounded = books.append(Attributes.from_columns({"stars": [2**60 + 1]}))
+    assert rounded.table["stars"].to_pylist()[-1] == 2.0**60
     empty = Attributes.from_columns({"year": [None]})
     joined = empty.append(Attributes.from_columns({"year": ["x"]}))
     assert joined.matching(parse_where("year = 'x'")).tolist() == [False, True]

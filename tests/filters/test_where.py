@@ -1,11 +1,13 @@
 """Conditions from text: what they mean, their one form, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 from conditions import any_leaves, conditions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, DataError
 from retrodistill.filters import (
     Among,
     Attributes,
@@ -15,6 +17,7 @@ from retrodistill.filters import (
     all_of,
     any_of,
     parse_where,
+    read_conditions,
 )
 from retrodistill.filters.where import MAX_CHARACTERS, MAX_DEPTH
 
@@ -168,3 +171,13 @@ def test_deep_but_allowed_text_is_read() -> None:
     text = "(" * MAX_DEPTH + "not " * 5000 + "a = 1" + ")" * MAX_DEPTH
     assert parse_where(text) == A
     assert Attributes.from_columns({"a": [1, 2]}).matching(parse_where(text)).tolist() == [1, 0]
+
+
+def test_a_file_of_conditions_ends_its_lines_as_editors_do(tmp_path: Path) -> None:
+    """A string that is cut at a character which only Unicode calls the end of a line, or a BOM."""
+    text = '\ufeffa = 1\r\n\n# none\nb = "x\u2028y\x85z"\n'
+    (tmp_path / "asked.txt").write_bytes(text.encode())
+    assert read_conditions(tmp_path / "asked.txt") == ["a = 1", 'b = "x\u2028y\x85z"']
+    (tmp_path / "asked.txt").write_text('b = "\u2028"\na =\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"asked.txt, line 2: the filter ends"):
+        read_conditions(tmp_path / "asked.txt")

@@ -4,8 +4,10 @@ import builtins
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pyarrow as pa
@@ -380,8 +382,54 @@ def test_learned_kinds_grow() -> None:
     assert index.search(vectors[[0, 999, 2599]], 1)[0] == [["d0"], ["d999"], ["d2599"]]
 
 
+@pytest.mark.parametrize("name", ["ivf", "ivf-pq", "hnsw"])
+def test_more_documents_than_the_lists_that_are_looked_into(name: str) -> None:
+    """A list that ends early, as if no other document were there, where nothing was asked of it."""
+    vectors = near_vectors(2600, 16)
+    index = filled(name, vectors)
+    assert isinstance(index, FaissIndex)
+    index.effort = index.effort | {"nprobe": 1}
+    queries = near_vectors(3, 16, seed=1)
+    ids, scores = index.search(queries, 2600)
+    assert [len(set(row)) for row in ids] == [2600] * 3
+    assert all((np.diff(row) <= 0).all() for row in scores)
+    wanted = filled("exact", vectors).search(queries, 10)[0]
+    if name == "ivf":
+        assert [row[:10] for row in ids] == wanted
+
+
+def test_threads_may_scan_a_fresh_index_at_once() -> None:
+    """FAISS's map from rows to lists, read by one thread while another still makes it."""
+    import faiss
+
+    vectors = np.random.default_rng(0).standard_normal((2_000_000, 2), np.float32)
+    index = new_index("ivf", 2)
+    assert isinstance(index, FaissIndex)
+    index.train(vectors[:1000], len(vectors))
+    index._add(vectors)
+    rows = np.arange(0, len(vectors), 9973)
+    ready = Barrier(8)
+
+    def vectors_of(_: int) -> NDArray[np.float32]:
+        ready.wait()
+        return index._vectors(rows)
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            index._engine.set_direct_map_type(faiss.DirectMap.NoMap)
+            for found in pool.map(vectors_of, range(8)):
+                np.testing.assert_array_equal(found, vectors[rows])
+
+
 def test_a_factory_line_that_faiss_refuses() -> None:
     """FAISS's own message names a C++ file."""
+    with pytest.raises(
+        ConfigError, match=r"cannot learn 'IVF2000,Flat' from 1,100 vectors: .*1100"
+    ):
+        filled("faiss:IVF2000,Flat", unit_vectors(1100, 8))
+    for line in ("IVF{list},Flat", "IVF{},Flat", "{"):
+        with pytest.raises(ConfigError, match="no other braces"):
+            filled(f"faiss:{line}", unit_vectors(2, 8))
     index = new_index("faiss:IVFF", 8)
     with pytest.raises(ConfigError, match="faiss cannot make 'IVFF' of 8 dimensions"):
         index.add(["a"], unit_vectors(1, 8))

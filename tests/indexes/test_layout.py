@@ -28,6 +28,16 @@ def test_conditions_of_the_workload_meet_few_runs() -> None:
         assert runs(sorted_ones.matching(condition)) <= most
 
 
+def test_the_dearest_condition_is_the_first_key() -> None:
+    """Sorts in another order, or ones that are not stable, which part the rows of a condition."""
+    generator = np.random.default_rng(1)
+    attributes = Attributes.from_table(pa.table({"part": generator.integers(0, 9, 500)}))
+    dear, cheap = parse_where("part < 6"), parse_where("part in (2, 7, 8)")
+    keys = [attributes.matching(cheap), attributes.matching(dear)]  # lexsort's last key counts most
+    for workload in ([dear, cheap, cheap, dear], [cheap, dear]):
+        assert arranged(attributes, workload).tolist() == np.lexsort(keys).tolist()
+
+
 def test_without_a_workload_nothing_moves() -> None:
     attributes = Attributes.from_table(pa.table({"a": [3, 1, 2]}))
     assert arranged(attributes, []).tolist() == [0, 1, 2]

@@ -42,7 +42,7 @@ def test_a_recall_is_measured_and_kept(
     assert "hnsw, 60 vectors of 32 dimensions" in said
     assert f"recall@10 {tuning.chosen.recall:.3f} at" in said
     searcher.set_recall(0.5)
-    with pytest.raises(ConfigError, match="without --recall"):
+    with pytest.raises(ConfigError, match="never tuned"):
         flat = embed_collection(collection, encoder, out=tmp_path / "flat")
         Searcher.open(flat).set_recall(0.9)
 
@@ -91,6 +91,8 @@ def test_memory_is_refused_before_the_work(
         )
     with pytest.raises(ConfigError, match=r"These fit: exact, sq8, binary, ivf-pq"):
         check_memory("flat", 1_000_000, 384, parse_bytes("2GB"))
+    beyond = needed_bytes("exact", 99_999, 384) - needed_bytes("exact", 0, 384)
+    assert beyond > 99_999 * 384 * 4  # all of them are a sample still
     assert needed_bytes("sq8", 1_000_000, 384) < 2e9 < needed_bytes("flat", 1_000_000, 384)
 
 

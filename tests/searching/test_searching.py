@@ -127,6 +127,8 @@ def test_hits_without_the_collection(index_folder: Path, tmp_path: Path) -> None
 def test_empty_query_is_refused(index_folder: Path) -> None:
     with pytest.raises(DataError, match="query 2 is empty"):
         Searcher.open(index_folder).search_many(["lung", " "])
+    with pytest.raises(DataError, match="is empty"):
+        Searcher.open(index_folder).search_sets(" ")
 
 
 def test_other_documents_warn(index_folder: Path, tmp_path: Path) -> None:
