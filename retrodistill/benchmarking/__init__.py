@@ -6,6 +6,7 @@ from typing import Any
 
 from retrodistill.arithmetic.metrics import parse_metrics
 from retrodistill.benchmarking.cells import measured
+from retrodistill.benchmarking.page import write_pages
 from retrodistill.benchmarking.plan import Plan, Reranked, read_plan
 from retrodistill.benchmarking.results import Benchmark, latencies
 from retrodistill.benchmarking.work import Place
@@ -81,7 +82,7 @@ def run_benchmark(
         evaluations=evaluations,
         failures=failures,
     )
-    benchmark.write(Path(out))
+    write_pages(benchmark, Path(out))
     return benchmark
 
 

@@ -1,19 +1,33 @@
 """The page of a benchmark: quality by dataset, then each dataset with its costs and tests."""
 
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
 
+from retrodistill.benchmarking.results import FILE, Benchmark
 from retrodistill.config import as_dict
+from retrodistill.manifest import write_atomically
 from retrodistill.reporting import sections
 from retrodistill.reporting.content import Block, Cell, Code, Report, Section, Table, Text
-
-if TYPE_CHECKING:
-    from retrodistill.benchmarking.results import Benchmark
+from retrodistill.reporting.html import as_html
+from retrodistill.reporting.markdown import as_markdown
 
 SHORT = 12
 """Characters of a fingerprint."""
 
 
-def page(benchmark: "Benchmark") -> Report:
+def write_pages(benchmark: Benchmark, out: Path) -> None:
+    """Write benchmark.json, benchmark.md and benchmark.html."""
+    report = page(benchmark)
+    texts = {
+        FILE: json.dumps(benchmark.to_dict(), indent=2) + "\n",
+        "benchmark.md": as_markdown(report),
+        "benchmark.html": as_html(report),
+    }
+    for name, text in texts.items():
+        write_atomically(out / name, text.encode(errors="replace"))
+
+
+def page(benchmark: Benchmark) -> Report:
     """Return what was found, for the renderers of reports."""
     plan = benchmark.plan
     parts = [_overview(benchmark)] if len(plan.datasets) > 1 and benchmark.evaluations else []
@@ -34,7 +48,7 @@ def page(benchmark: "Benchmark") -> Report:
     )
 
 
-def _overview(benchmark: "Benchmark") -> Section:
+def _overview(benchmark: Benchmark) -> Section:
     """Return each metric by dataset, and its mean over datasets."""
     means, found = benchmark.means, benchmark.evaluations
     first = next(iter(next(iter(found.values())).systems.values()))
@@ -68,7 +82,7 @@ def _overview(benchmark: "Benchmark") -> Section:
     return Section(key="overview", title="All datasets", blocks=blocks)
 
 
-def _dataset(benchmark: "Benchmark", place: int, name: str) -> Section:
+def _dataset(benchmark: Benchmark, place: int, name: str) -> Section:
     """Return a dataset's quality with intervals, costs, the one against the other, and tests."""
     found = benchmark.evaluations[name].to_dict()
     metrics = list(found["systems"][0]["metrics"])
@@ -102,7 +116,7 @@ def _dataset(benchmark: "Benchmark", place: int, name: str) -> Section:
     return Section(key=f"dataset-{place}", title=name, blocks=blocks)
 
 
-def _provenance(benchmark: "Benchmark") -> Section:
+def _provenance(benchmark: Benchmark) -> Section:
     """Return what each cell was made from, and the plan."""
     import yaml
 

@@ -1,4 +1,4 @@
-"""What a benchmark found: as a table, as JSON, and as a page."""
+"""What a benchmark found: as a table, and as JSON."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -10,7 +10,7 @@ from retrodistill.benchmarking.plan import Plan
 from retrodistill.config import as_dict
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.evaluation import Evaluation
-from retrodistill.manifest import Manifest, write_atomically
+from retrodistill.manifest import Manifest
 
 FILE = "benchmark.json"
 MILLION = 1e6
@@ -117,21 +117,6 @@ class Benchmark:
                 for (dataset, name), error in self.failures.items()
             ],
         }
-
-    def write(self, out: Path) -> None:
-        """Write benchmark.json, benchmark.md and benchmark.html."""
-        from retrodistill.benchmarking.page import page
-        from retrodistill.reporting.html import as_html
-        from retrodistill.reporting.markdown import as_markdown
-
-        report = page(self)
-        texts = {
-            FILE: json.dumps(self.to_dict(), indent=2) + "\n",
-            "benchmark.md": as_markdown(report),
-            "benchmark.html": as_html(report),
-        }
-        for name, text in texts.items():
-            write_atomically(out / name, text.encode(errors="replace"))
 
 
 def latencies(
