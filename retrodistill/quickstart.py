@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from retrodistill.types import Teacher
 
 KEPT = (0, 2, 5)
-TOKENS = 64
+TOKENS = 96
 LABELLED = 160
 STEPS = 30
 SCORED = 8
