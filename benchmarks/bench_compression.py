@@ -17,19 +17,16 @@ import argparse
 import dataclasses
 import json
 import statistics
-import tempfile
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import faiss
-import numpy as np
+from bench_index import filled, saved_bytes
 from bench_scifact import BUDGET, CONTRASTIVE
-from numpy.typing import NDArray
 from scipy.stats import ttest_rel
 
 import retrodistill as rd
-from retrodistill.indexes import new_index
+from retrodistill.evaluation.efficiency import median_ms
 from retrodistill.manifest import library_versions
 from retrodistill.searching.truncated import shortened
 from retrodistill.store.vectors import doc_vectors
@@ -38,16 +35,6 @@ DIMENSIONS = (384, 192, 96, 48, 24)
 KINDS = ("flat", "sq8", "binary")
 DEPTH, ROUNDS, TOKENS = 100, 3, 256
 METRICS = "ndcg@10,recall@100"
-
-
-def median_ms(index: Any, queries: NDArray[np.float32]) -> float:
-    """Return the median time of the ten best for one query, in milliseconds."""
-    seconds = []
-    for query in queries[:, None]:
-        began = time.perf_counter()
-        index.search(query, 10)
-        seconds.append(time.perf_counter() - began)
-    return 1e3 * statistics.median(seconds)
 
 
 def main() -> None:
@@ -78,12 +65,7 @@ def main() -> None:
             queries = shortened(asked, dimension, normalised=True)
             vectors = shortened(docs, dimension, normalised=True)
             for kind in KINDS:
-                index = new_index(kind, dimension)
-                index.train(vectors, len(vectors))
-                index.add(ids, vectors)
-                with tempfile.TemporaryDirectory() as folder:
-                    index.save(Path(folder))
-                    size = (Path(folder) / index.vectors_file).stat().st_size
+                index = filled(kind, ids, vectors)
                 lists = zip(qrels, *index.search(queries, DEPTH), strict=True)
                 found = {
                     query: dict(zip(own, scores.tolist(), strict=True))
@@ -96,15 +78,15 @@ def main() -> None:
                 whole = whole or gain
                 ours, theirs = [], []
                 for _ in range(ROUNDS):
-                    ours.append(median_ms(index, queries))
-                    theirs.append(median_ms(plain, asked))
+                    ours.append(median_ms(partial(index.search, k=10), queries[:, None]))
+                    theirs.append(median_ms(partial(plain.search, k=10), asked[:, None]))
                 line = {
                     "model": name,
                     "dimension": dimension,
                     "kind": kind,
                     **{metric: round(value, 4) for metric, value in table.systems["it"].items()},
                     "p": None if gain == whole else float(ttest_rel(gain, whole).pvalue),
-                    "bytes_per_vector": round(size / len(vectors), 1),
+                    "bytes_per_vector": round(saved_bytes(index) / len(vectors), 1),
                     "ms": round(statistics.median(ours), 4),
                     "speedup": round(
                         statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 2

@@ -17,16 +17,17 @@ import json
 import math
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import retrodistill as rd
+from retrodistill.datasets.texts import spread_rows
+from retrodistill.evaluation.efficiency import per_second
 from retrodistill.inference import pick_device
 from retrodistill.manifest import library_versions
+from retrodistill.reporting.tables import markdown_table
+from retrodistill.searching.filling import PER_ID
 from retrodistill.students.cross_encoder import load_cross_encoder
 from retrodistill.students.dense import load_bi_encoder
 from retrodistill.students.make import keep_layers
@@ -38,25 +39,18 @@ QUERIES, CANDIDATES = 500_000, 50
 """Whose pairs the teacher reads."""
 GIGABYTES, SHARE, DAY = 64, 0.75, 24.0
 """Memory of a machine, the share of it for the index, and hours in which all shall be done."""
-PER_ID = 160
-"""Bytes that an id takes in memory beside its vector (retrodistill.searching.filling.PER_ID)."""
 Line = dict[str, Any]
 
 
-def rate(call: Callable[[], object], items: int) -> float:
+def rate(work: Callable[[Sequence[Any]], object], items: Sequence[Any]) -> float:
     """Return the median of items a second."""
-    times = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return items / statistics.median(times)
+    return round(statistics.median(per_second(work, items) for _ in range(ROUNDS)), 1)
 
 
 def rates(data: Path, model: str) -> Iterator[Line]:
     """Yield a line for each model."""
     collection = rd.load_collection(f"beir:{data}")
-    rows = np.unique(np.linspace(0, len(collection.docs) - 1, SAMPLE).astype(np.int64))
+    rows = spread_rows(len(collection.docs), SAMPLE)
     texts = collection.docs.full_texts(rows)
     with tempfile.TemporaryDirectory() as name:
         small, teacher = Path(name) / "three", Path(name) / "teacher"
@@ -64,20 +58,16 @@ def rates(data: Path, model: str) -> Iterator[Line]:
         load_cross_encoder(model, pick_device()).save(str(teacher))
         for layers, path in ((6, model), (3, small)):
             encoder = rd.DenseEncoder(path, max_tokens=TOKENS)
-            encoder.encode_docs(texts[:64])
             yield {
                 "work": f"encode, {layers} layers",
-                "per_second": round(
-                    rate(lambda own=encoder: own.encode_docs(texts), len(texts)), 1
-                ),
+                "per_second": rate(encoder.encode_docs, texts),
                 "tokens": round(float(encoder.count_tokens(texts).mean()), 1),
             }
         ranker = rd.load_teacher(f"cross-encoder:{teacher}", collection, max_tokens=TOKENS)
-        query = collection.queries[0]
-        pairs = Pairs.of([query] * len(rows), [collection.docs[int(row)] for row in rows])
+        query, docs = collection.queries[0], [collection.docs[int(row)] for row in rows]
         yield {
             "work": "score, 6 layers",
-            "per_second": round(rate(lambda: ranker.score(pairs), len(rows)), 1),
+            "per_second": rate(lambda own: ranker.score(Pairs.of([query] * len(own), own)), docs),
         }
 
 
@@ -86,7 +76,7 @@ def page(lines: list[Line], memory: list[Line], about: str) -> str:
     speed = {line["work"]: line["per_second"] for line in lines}
     kinds = [line for line in memory if "build_seconds" in line]
     parts = [PAGE_HEAD.format(about=about, tokens=lines[0]["tokens"])]
-    parts += table(
+    parts.append(markdown_table(
         ("work", "a second, measured", *SIZES, f"machines for {DAY:.0f} h at 1 billion"),
         [
             (
@@ -97,7 +87,7 @@ def page(lines: list[Line], memory: list[Line], about: str) -> str:
             )
             for work in ("encode, 6 layers", "encode, 3 layers")
         ],
-    )
+    ))  # fmt: skip
     pairs = QUERIES * CANDIDATES
     parts.append(
         f"\nA teacher of six layers reads {CANDIDATES} candidates of {QUERIES:,} queries,\n"
@@ -106,7 +96,7 @@ def page(lines: list[Line], memory: list[Line], about: str) -> str:
         f"## Memory and machines\n"
     )
     room = GIGABYTES * 1e9 * SHARE
-    parts += table(
+    parts.append(markdown_table(
         ("index", "bytes a vector", *(f"GB at {name}" for name in SIZES),
          *(f"machines at {name}" for name in SIZES)),
         [
@@ -118,14 +108,14 @@ def page(lines: list[Line], memory: list[Line], about: str) -> str:
             )
             for line in kinds
         ],
-    )  # fmt: skip
+    ))  # fmt: skip
     parts.append(
         f"\nIds take {PER_ID} bytes more of each document in memory. A machine has {GIGABYTES} "
         f"GB,\n{SHARE:.0%} of it for the index. `exact` reads its vectors from a file: its bytes "
         "are the disk's,\nand memory makes it fast only as far as it goes.\n\n"
         "## Building and asking\n"
     )
-    parts += table(
+    parts.append(markdown_table(
         ("index", "s a million", *(f"h at {name}" for name in SIZES), "ms a query at 1 million",
          *(f"s at {name}" for name in SIZES)),
         [
@@ -140,7 +130,7 @@ def page(lines: list[Line], memory: list[Line], about: str) -> str:
             )
             for line in kinds
         ],
-    )  # fmt: skip
+    ))  # fmt: skip
     parts.append(PAGE_FOOT)
     return "\n".join(parts)
 
@@ -170,11 +160,6 @@ def held(line: Line) -> float:
 
 def hours(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h"
-
-
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    lines = [head, ("---", *["--:"] * (len(head) - 1)), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ import torch
 from bench_scoring import flops, matrix_peak, ratio, seconds, take_turns
 
 import retrodistill as rd
+from retrodistill.datasets.texts import spread_rows
 from retrodistill.inference import body_dtype, pick_device
 from retrodistill.manifest import library_versions
 
@@ -35,7 +36,7 @@ MAX_TOKENS, ROUNDS = 256, 5
 def measure(data: Path, encoder: rd.DenseEncoder, documents: int) -> dict[str, Any]:
     """Return the row of one collection."""
     docs = rd.load_collection(f"beir:{data}").docs
-    texts = docs.full_texts(np.unique(np.linspace(0, len(docs) - 1, documents).astype(np.int64)))
+    texts = docs.full_texts(spread_rows(len(docs), documents))
     model, dtype = encoder.model, body_dtype("auto", pick_device())
     model.max_seq_length = MAX_TOKENS
 

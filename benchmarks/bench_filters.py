@@ -22,14 +22,12 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
-from bench_index import add_vectors, encoded
+from bench_index import add_vectors, encoded, filled
 from numpy.typing import NDArray
 
 from retrodistill.filters import Attributes, parse_where
-from retrodistill.indexes import new_index
 from retrodistill.indexes.layout import arranged
 from retrodistill.manifest import library_versions
-from retrodistill.types import Index
 
 K, BATCH, CONDITIONS, SAMPLE, ROUNDS, RECALL = 10, 10_000, 20, 200, 3, 0.99
 SELECTIVITIES = (0.5, 0.2, 0.1, 0.05, 0.01, 0.001)
@@ -62,14 +60,6 @@ class Plain:
         return rows
 
 
-def ours(name: str, ids: list[str], vectors: Vectors, part: NDArray[np.int64]) -> Index:
-    """Return a filled index of this package."""
-    index = new_index(name, vectors.shape[1])
-    index.train(vectors[:: max(1, len(vectors) // 50_000)], len(vectors))
-    index.add(ids, vectors, pa.table({"part": part}))
-    return index
-
-
 def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
     pairs = zip(found.tolist(), truth.tolist(), strict=True)
     shares = [len(set(a) & set(b) - {-1}) / max(1, len(set(b) - {-1})) for a, b in pairs]
@@ -87,7 +77,8 @@ def main() -> None:
     queries = queries + generator.normal(0, 0.005, queries.shape).astype(np.float32)
     part = generator.integers(0, PARTS, len(vectors))
     ids = [str(row) for row in range(len(vectors))]
-    indexes = {name: ours(name, ids, vectors, part) for name in ("flat", "hnsw")}
+    table = pa.table({"part": part})
+    indexes = {kind: filled(kind, ids, vectors, table) for kind in ("flat", "hnsw")}
     lists = int(4 * len(vectors) ** 0.5)
     plain = [
         Plain("faiss flat", "Flat", vectors, ""),
@@ -102,7 +93,7 @@ def main() -> None:
         conditions = [f"part >= {a} and part < {a + width}" for a in starts]
         workload = [parse_where(condition) for condition in conditions]
         order = arranged(Attributes.from_columns({"part": part}), workload)
-        laid_out = ours("flat", [ids[row] for row in order], vectors[order], part[order])
+        laid_out = filled("flat", [ids[row] for row in order], vectors[order], table.take(order))
         masks = [(part >= a) & (part < a + width) for a in starts]
         bits = [np.packbits(mask, bitorder="little") for mask in masks]
         selectors = [faiss.IDSelectorBitmap(packed) for packed in bits]

@@ -22,9 +22,11 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 import retrodistill as rd
+from retrodistill.datasets.texts import spread_rows
 from retrodistill.indexes import new_index
 from retrodistill.indexes.faiss import FaissIndex
 from retrodistill.manifest import library_versions
@@ -83,21 +85,33 @@ def encoded(options: argparse.Namespace, queries: int) -> tuple[Vectors, Vectors
     collection = rd.load_collection(options.data)
     encoder = rd.DenseEncoder(str(model), max_tokens=options.tokens)
     vectors = enlarged(doc_vectors(encoder, collection.docs), options.size)
-    rows = np.unique(np.linspace(0, len(collection.queries) - 1, queries).astype(np.int64))
+    rows = spread_rows(len(collection.queries), queries)
     return vectors, encoder.encode_queries(collection.queries.full_texts(rows))
+
+
+def filled(
+    kind: str, ids: list[str], vectors: Vectors, attributes: pa.Table | None = None
+) -> FaissIndex:
+    """Return an index of this package that has learnt from a sample and holds all vectors."""
+    index = new_index(kind, vectors.shape[1])
+    assert isinstance(index, FaissIndex)
+    index.train(vectors[:: max(1, len(vectors) // 50_000)], len(vectors))
+    index.add(ids, vectors, attributes)
+    return index
+
+
+def saved_bytes(index: FaissIndex) -> int:
+    """Return the size of the file that an index writes its vectors into."""
+    with tempfile.TemporaryDirectory() as folder:
+        index.save(Path(folder))
+        return (Path(folder) / index.vectors_file).stat().st_size
 
 
 def ours(name: str, vectors: Vectors) -> System:
     began = time.perf_counter()
-    index = new_index(name, vectors.shape[1])
-    assert isinstance(index, FaissIndex)
-    sample = vectors[:: max(1, len(vectors) // 50_000)]
-    index.train(sample, len(vectors))
-    index.add([str(row) for row in range(len(vectors))], vectors)
+    index = filled(name, [str(row) for row in range(len(vectors))], vectors)
     seconds = time.perf_counter() - began
-    with tempfile.TemporaryDirectory() as folder:
-        index.save(Path(folder))
-        size = (Path(folder) / index.vectors_file).stat().st_size
+    size = saved_bytes(index)
 
     def ask(query: Vectors, effort: dict[str, int]) -> NDArray[np.int64]:
         index.effort = index.effort | effort

@@ -133,13 +133,17 @@ def hash64(texts: Sequence[str]) -> NDArray[np.uint64]:
     return np.frombuffer(raw, dtype="<u8").astype(np.uint64, copy=False)
 
 
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def digest_files(folder: Path, pattern: str = "*") -> str:
     """Return one hash over the names and contents of a folder's files, subfolders included."""
     hasher = hashlib.sha256()
     for path in sorted(p for p in folder.rglob(pattern) if p.is_file() and p.name != FILE):
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        hasher.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+        hasher.update(f"{path.relative_to(folder).as_posix()}\0{digest_file(path)}\n".encode())
     return hasher.hexdigest()
 
 

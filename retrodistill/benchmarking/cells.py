@@ -8,13 +8,12 @@ says what was measured and has the fingerprints of all the others.
 import json
 from typing import Any
 
-import numpy as np
-
 from retrodistill.benchmarking.first_stages import DenseAtWork, WordsAtWork
 from retrodistill.benchmarking.plan import Dense, Words
 from retrodistill.benchmarking.second_stage import RerankedAtWork
 from retrodistill.benchmarking.work import AtWork, Place
 from retrodistill.config import as_dict
+from retrodistill.datasets.texts import spread_rows
 from retrodistill.errors import DataError
 from retrodistill.evaluation.efficiency import percentiles, times_ms
 from retrodistill.manifest import Manifest, digest, new_folder
@@ -58,8 +57,8 @@ def measured(name: str, place: Place, *, timed: int, overwrite: bool = False) ->
         details={"split": place.dataset.split},
         overwrite=True,
     )
-    asked = np.unique(np.linspace(0, len(place.queries) - 1, timed).astype(np.int64))
-    times = times_ms(system.answer(), [place.queries[row] for row in asked], warm=WARM)
+    asked = [place.queries[row] for row in spread_rows(len(place.queries), timed)]
+    times = times_ms(system.answer(), asked, warm=WARM)
     details = {
         "docs_per_second": made.docs_per_second,
         "index_bytes": made.index_bytes,

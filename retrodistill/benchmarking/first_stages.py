@@ -6,11 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from retrodistill.benchmarking.plan import Dense, Words
 from retrodistill.benchmarking.work import Answer, AtWork, Made
 from retrodistill.config import MineConfig, SearchConfig, as_dict
+from retrodistill.datasets.texts import spread_rows
 from retrodistill.evaluation.efficiency import files_bytes, per_second
 from retrodistill.manifest import Manifest
 from retrodistill.store.runs import Run
@@ -122,7 +121,7 @@ class DenseAtWork(AtWork[Dense]):
             recall=system.recall, dimensions=system.dimensions,
             config=as_dict(system.embedding(place.dataset, self._folder)), overwrite=True,
         )  # fmt: skip
-        spread = np.unique(np.linspace(0, len(docs) - 1, TIMED_DOCS).astype(np.int64))
+        sample = docs.full_texts(spread_rows(len(docs), TIMED_DOCS))
         run = search_run(self._searcher, place.collection, place.dataset.split, place.k)
         config = SearchConfig(
             index=self._folder, data=place.dataset.data, split=place.dataset.split, k=place.k,
@@ -132,7 +131,7 @@ class DenseAtWork(AtWork[Dense]):
             run=run,
             inputs={"index": Manifest.read(self._folder).fingerprint},
             config=as_dict(config),
-            docs_per_second=per_second(self._encoder.encode_docs, docs.full_texts(spread)),
+            docs_per_second=per_second(self._encoder.encode_docs, sample),
             index_bytes=files_bytes(self._folder / INDEX),
         )
 

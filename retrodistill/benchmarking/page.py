@@ -10,9 +10,8 @@ from retrodistill.reporting import sections
 from retrodistill.reporting.content import Block, Cell, Code, Report, Section, Table, Text
 from retrodistill.reporting.html import as_html
 from retrodistill.reporting.markdown import as_markdown
-
-SHORT = 12
-"""Characters of a fingerprint."""
+from retrodistill.reporting.provenance import SHORT
+from retrodistill.reporting.tables import number_in
 
 
 def write_pages(benchmark: Benchmark, out: Path) -> None:
@@ -89,7 +88,7 @@ def _dataset(benchmark: Benchmark, place: int, name: str) -> Section:
     columns = benchmark.columns(name)
     costs = [
         [
-            Cell(text=str(cell), number=float(str(cell).replace(",", "")) if column else None)
+            Cell(text=str(cell), number=number_in(cell) if column else None)
             for column, cell in enumerate((row[0], *row[1 + len(metrics) :]))
         ]
         for row in benchmark.rows(name)

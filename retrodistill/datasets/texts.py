@@ -225,6 +225,14 @@ class Texts:
             position[pending] += 1
 
 
+def spread_rows(total: int, count: int) -> NDArray[np.int64]:
+    """Return `count` rows, spread evenly over so many, the first and the last among them.
+
+    All of them where there are fewer.
+    """
+    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+
+
 def arrow_file(stem: Path) -> Path:
     """Return the file that holds the rows."""
     return stem.with_name(stem.name + ".arrow")

@@ -14,7 +14,7 @@ SHARES = (50, 95, 99)
 """Percentiles of the time of a query."""
 
 
-def per_second(work: Callable[[Sequence[str]], object], items: Sequence[str]) -> float:
+def per_second(work: Callable[[Sequence[Item]], object], items: Sequence[Item]) -> float:
     """Return items done a second by `work`, in one call after a small first one."""
     work(items[:4])
     started = time.perf_counter()
@@ -22,7 +22,7 @@ def per_second(work: Callable[[Sequence[str]], object], items: Sequence[str]) ->
     return len(items) / (time.perf_counter() - started)
 
 
-def median_ms(work: Callable[[str], object], items: Sequence[str]) -> float:
+def median_ms(work: Callable[[Item], object], items: Sequence[Item]) -> float:
     """Return the median time of `work` on one item, in milliseconds, after a first call."""
     return statistics.median(times_ms(work, items))
 

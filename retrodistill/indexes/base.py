@@ -1,6 +1,5 @@
 """What every index of vectors shares: string ids, checks at the door, filters, ties, and files."""
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -22,7 +21,7 @@ from retrodistill.indexes.door import (
     no_attributes,
 )
 from retrodistill.indexes.planning import Plan, Where, grouped
-from retrodistill.manifest import write_atomically
+from retrodistill.manifest import digest_file, write_atomically
 
 if TYPE_CHECKING:
     from retrodistill.filters import Attributes, Expression
@@ -194,7 +193,7 @@ class VectorIndex(ABC):
             "dimension": self.dimension,
             "vectors": len(self),
             "settings": self._settings(),
-            "sha256": {name: _sha256(folder / name) for name in files},
+            "sha256": {name: digest_file(folder / name) for name in files},
         }
         write_atomically(folder / DETAILS, (json.dumps(details, indent=2) + "\n").encode())
 
@@ -219,7 +218,7 @@ class VectorIndex(ABC):
             raise DataError(f"{folder} holds a {kind!r} index, but {cls.kind!r} was wanted.")
         for name in {cls.vectors_file, IDS, *checksums}:
             path = folder / name
-            if not path.is_file() or _sha256(path) != checksums.get(name):
+            if not path.is_file() or digest_file(path) != checksums.get(name):
                 raise DataError(f"{path} is missing or damaged (wrong checksum). Embed again.")
         index = cls(dimension, **settings)
         index._read(folder / cls.vectors_file)
@@ -280,8 +279,3 @@ class VectorIndex(ABC):
             order = sorted(there, key=lambda at: (own[at], names[at]), reverse=True)
             ids[query], values[query] = [names[at] for at in order], own[order]
         return ids, values
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -37,13 +37,13 @@ def has_bfloat16(device: "torch.device") -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def speedup(fast: "Callable[[Any], Any]", slow: "Callable[[Any], Any]", argument: Any) -> float:
+def speedup(fast: "Callable[[], Any]", slow: "Callable[[], Any]") -> float:
     """Measure how many times as fast the first call is: in turns, the shortest time of each."""
     times: dict[Any, float] = {fast: float("inf"), slow: float("inf")}
     for _ in range(6):
         for call in times:
             began = time.perf_counter()
-            call(argument)
+            call()
             times[call] = min(times[call], time.perf_counter() - began)
     return times[slow] / times[fast]
 
@@ -65,7 +65,7 @@ def bfloat16_speedup(device: "torch.device") -> float:
         left, right = matrices
         return float((left @ right)[0, 0])
 
-    return speedup(lambda _: product(half), lambda _: product(plain), None)
+    return speedup(lambda: product(half), lambda: product(plain))
 
 
 def prefers_bfloat16(device: "torch.device") -> bool:

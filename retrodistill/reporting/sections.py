@@ -7,7 +7,7 @@ from typing import Any
 from retrodistill.reporting import plots
 from retrodistill.reporting.content import Block, Case, Cell, Figure, Section, Table, Text
 from retrodistill.reporting.results import CORRECTIONS, TESTS, p_text, span_text
-from retrodistill.reporting.tables import shown
+from retrodistill.reporting.tables import number_in, shown
 
 LEVEL = 0.05
 """Corrected p below which a difference is marked."""
@@ -210,7 +210,7 @@ def fidelity_section(
     """
     cells = [
         [
-            Cell(text=shown(cell), number=_number(cell)) if place else Cell(text=str(cell))
+            Cell(text=shown(cell), number=number_in(cell)) if place else Cell(text=str(cell))
             for place, cell in enumerate(row)
         ]
         for row in rows
@@ -358,11 +358,3 @@ def _effort(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={own}" for name, own in value.items()) or "its only one"
     return str(value)
-
-
-def _number(cell: str | float | None) -> float | None:
-    """Return the number that a cell's text begins with, for sorting."""
-    try:
-        return float(str(cell).replace(",", "").removesuffix("%"))
-    except ValueError:
-        return None

@@ -23,14 +23,16 @@ def print_table(
     for column in columns:
         justify = "left" if column == columns[0] else "right"
         table.add_column(escape(column), justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    numbers = [[_number(cell) for cell in row] for row in rows]
+    numbers = [[number_in(cell) for cell in row] for row in rows]
     highest = {
-        place: max((row[place] for row in numbers if not math.isnan(row[place])), default=0.0)
+        place: max((own for row in numbers if (own := row[place]) is not None), default=0.0)
         for place, column in enumerate(columns)
         if column in best
     }
     for row, values in zip(rows, numbers, strict=True):
-        wins = [value == highest.get(place) for place, value in enumerate(values)]
+        wins = [
+            value is not None and value == highest.get(place) for place, value in enumerate(values)
+        ]
         table.add_row(
             *(Text(shown(cell), "bold" if win else "") for cell, win in zip(row, wins, strict=True))
         )
@@ -54,9 +56,10 @@ def shown(cell: Cell) -> str:
     return "-" if cell is None else str(cell)
 
 
-def _number(cell: Cell) -> float:
-    """Return the number in a cell; where there is none, NaN, which equals nothing."""
+def number_in(cell: Cell) -> float | None:
+    """Return the number that a cell says, for sorting and comparing; a % behind it is dropped."""
     try:
-        return float(str(cell).replace(",", ""))
+        number = float(str(cell).replace(",", "").removesuffix("%"))
     except ValueError:
-        return math.nan
+        return None
+    return None if math.isnan(number) else number

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.config import Executor
+from retrodistill.datasets.texts import spread_rows
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.indexes import new_index
 from retrodistill.manifest import Manifest, digest_files, new_folder
@@ -142,7 +143,7 @@ def _tuned(
         say("--recall changes nothing: an index of this kind has no effort that could be set.")
         return None
     texts = collection.queries if len(collection.queries) else collection.docs
-    rows = np.unique(np.linspace(0, len(texts) - 1, QUERIES).astype(np.int64))
+    rows = spread_rows(len(texts), QUERIES)
     asked = reader.encode_queries(texts.full_texts(rows))
     source = "queries" if len(collection.queries) else "documents"
     exact = reference(vectors, collection.docs)
@@ -160,11 +161,11 @@ def _estimate(collection: "Collection", encoder: "DenseEncoder") -> None:
     if not total:
         say(f"the vectors of all {len(collection.docs):,} documents are in the cache.")
         return
-    sample = np.unique(np.linspace(0, len(collection.docs) - 1, SAMPLE_DOCS).astype(np.int64))
+    sample = spread_rows(len(collection.docs), SAMPLE_DOCS)
     texts = collection.docs.full_texts(sample)
     counts = encoder.count_tokens(texts)
     tokens = float(counts.mean()) * total
-    timed = np.linspace(0, len(texts) - 1, min(TIMED_DOCS, len(texts))).astype(np.int64)
+    timed = spread_rows(len(texts), TIMED_DOCS)
     encoder.encode_docs(texts[:1])
     start = time.perf_counter()
     encoder.encode_docs([texts[place] for place in timed])

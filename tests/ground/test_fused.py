@@ -88,3 +88,8 @@ def test_a_forward_of_somebody_else_stays(body: nn.Module) -> None:
     with torch.inference_mode(), fused_layers(body, IDS, torch.float32):
         assert layer.__dict__["forward"] is own
     assert replaced(body) == ["encoder.layer.0.output.dense"]
+    other = body.get_submodule("encoder.layer.1.output.dense")
+    other.__dict__["forward"] = own  # after the first batch, too
+    with torch.inference_mode(), fused_layers(body, IDS, torch.float32):
+        assert other.__dict__["forward"] is own
+    assert len(replaced(body)) == 2

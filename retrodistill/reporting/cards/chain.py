@@ -1,6 +1,5 @@
 """The chain of artifacts behind a run: each one's verb, settings, and what it was made from."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrodistill.manifest import FILE, Manifest, digest_files
+from retrodistill.manifest import FILE, Manifest, digest_file, digest_files
 from retrodistill.registry import RETRIEVERS, TEACHERS
 from retrodistill.reporting.commands import KINDS, VERBS, command_line, verb_of
 from retrodistill.store.runs import Run
@@ -142,10 +141,7 @@ def content_fingerprint(folder: Path) -> str:
 
 def input_fingerprint(path: Path) -> str:
     """Return the hash of a file's content, or of the weights in a model's folder."""
-    if path.is_dir():
-        return digest_files(path, "*.safetensors")
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return digest_files(path, "*.safetensors") if path.is_dir() else digest_file(path)
 
 
 def _input(
