@@ -43,7 +43,7 @@ KL = "student_temperature=0.05,teacher_temperature={temperature}"
 PERPLEXITY, FIRST = 3.0, 16
 CONTRASTIVE = "contrastive(temperature=0.05)"
 DISTILLED = {
-    "kl + contrastive": f"listwise-kl({KL},squared=false) + {CONTRASTIVE}",
+    "kl + contrastive": f"listwise-kl({KL}) + {CONTRASTIVE}",
     "kl in batch": f"listwise-kl-in-batch({KL})",
     "listwise-kl": f"listwise-kl({KL})",
     "margin-mse": "margin-mse(student_temperature=0.1)",

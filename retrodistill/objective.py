@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -111,7 +112,8 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
     """Return the terms of a weighted sum such as `listwise-kl + 0.1*contrastive(temperature=0.02)`.
 
     Raises:
-        ConfigError: a loss or a setting is unknown, or the text is no such sum.
+        ConfigError: a loss or a setting is unknown, a weight is not a number above 0, or the text
+            is no such sum.
 
     """
     terms = []
@@ -122,11 +124,7 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
                 f"objective {text!r} is not understood at {part.strip()!r}. "
                 "Write a sum such as `listwise-kl(teacher_temperature=0.5) + 0.1*contrastive`."
             )
-        try:
-            weight = float(match["weight"] or 1.0)
-        except ValueError:
-            raise ConfigError(f"objective {text!r}: {match['weight']!r} is no weight.") from None
-        term = LossTerm(name=match["name"], weight=weight)
+        term = LossTerm(name=match["name"], weight=_weight(match["weight"] or "1", text))
         settings = _checked(term, _settings(match["settings"] or ""))
         terms.append(replace(term, settings=settings))
     return tuple(terms)
@@ -177,10 +175,25 @@ def bind(terms: Sequence[LossTerm]) -> Callable[[Signals], dict[str, Tensor]]:
     return objective
 
 
+def _weight(text: str, objective: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise ConfigError(
+            f"objective {objective!r}: invalid weight {text!r}. A term's weight must be a number "
+            "above 0; to leave a term out, drop it."
+        )
+    return weight
+
+
 def _settings(text: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
+        if name in settings:
+            raise ConfigError(f"loss setting {name!r} is given twice in ({text}).")
         try:
             settings[name] = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
         except (ValueError, SyntaxError):
@@ -196,6 +209,9 @@ def _checked(term: LossTerm, settings: Mapping[str, Any]) -> dict[str, Any]:
     known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     checked = {}
     for name, value in settings.items():
+        if name == "squared" and name not in known and "student_temperature" in known:
+            _check_squared(term.name, value)
+            continue
         if name not in known:
             hint = did_you_mean(name, known)
             raise ConfigError(
@@ -203,10 +219,24 @@ def _checked(term: LossTerm, settings: Mapping[str, Any]) -> dict[str, Any]:
             )
         if _kind(value) is not _kind(known[name]):
             raise ConfigError(f"{term.name}: {name} must be like {known[name]!r}, not {value!r}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{term.name}: {name} must be finite, but it is {value!r}.")
+        if type(known[name]) is int and value != int(value):
+            raise ConfigError(f"{term.name}: {name} must be a whole number, but it is {value!r}.")
         if name.endswith("temperature") and not value > 0:
             raise ConfigError(f"{term.name}: {name} must be above 0, but it is {value!r}.")
         checked[name] = type(known[name])(value)
     return checked
+
+
+def _check_squared(name: str, value: Any) -> None:
+    """Accept `squared=false`, which objectives of older versions say; refuse anything else."""
+    if value is not False:
+        raise ConfigError(
+            f"{name}: a loss has no factor of the temperature squared (at 0.05 it would be 1/400, "
+            "and the objective its other terms alone). Drop squared, and weigh the term instead: "
+            f"0.1*{name}(...)."
+        )
 
 
 def _kind(value: Any) -> type:

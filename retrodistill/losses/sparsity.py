@@ -3,7 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from retrodistill.losses.inputs import loss
 
+
+@loss
 def flops(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],
