@@ -210,6 +210,10 @@ def _training(manifest: Manifest) -> str:
         parts.append(
             _table(head, [(name, f"{first[name]:.4f}", f"{last[name]:.4f}") for name in names])
         )
+    shares = details.get("gradient_shares") or {}
+    if len(shares) > 1:
+        rows = [(name, f"{share:.1%}") for name, share in shares.items()]
+        parts.append(_table(("loss", "share of the gradient before the first step"), rows))
     dev = details.get("development")
     if dev:
         parts.append(

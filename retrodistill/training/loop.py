@@ -3,9 +3,9 @@
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,9 @@ class Fitted:
 
     measured: list[tuple[int, float]]
     """Step and value of each measurement."""
+
+    without_signal: Mapping[str, int] = field(default_factory=dict)
+    """Steps whose batches had no signal for a loss term, by its name."""
 
 
 def checkpoint_folder(out: Path) -> Path:
@@ -142,7 +145,12 @@ def fit(
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     task.model.eval()
     losses_logged = curve(trainer.state.log_history, terms)
-    return Fitted(losses_logged, best.best if best else None, best.values if best else [])
+    return Fitted(
+        losses_logged,
+        best.best if best else None,
+        best.values if best else [],
+        losses.without_signal,
+    )
 
 
 class _Bar(TrainerCallback):

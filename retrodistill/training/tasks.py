@@ -5,6 +5,7 @@ scores and losses are float32.
 """
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from retrodistill.inference import run_model
 from retrodistill.objective import Signals
 from retrodistill.students.routes import Side, side_modules
+from retrodistill.training.balance import Probe
 from retrodistill.training.processes import gathered
 
 if TYPE_CHECKING:
@@ -22,11 +24,26 @@ if TYPE_CHECKING:
 
 Objective = Callable[[Signals], dict[str, Tensor]]
 Chunks = Sequence[dict[str, Any]]
+Forward = Callable[..., dict[str, Tensor]]
 
 LISTS = frozenset({"student_scores", "mask", "labels", "sure", "log_weights"})
 BATCH = frozenset({"batch_scores", "batch_own", "batch_labels", "batch_mask"})
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
+
+
+def without_autocast(forward: Forward) -> Forward:
+    """Decorate a forward pass: scores are float32, whatever autocast a launcher puts around it.
+
+    The number type of the body is the task's own.
+    """
+
+    @wraps(forward)
+    def wide(self: "Task", **batch: Any) -> dict[str, Tensor]:
+        with torch.autocast(self.model.device.type, enabled=False):
+            return forward(self, **batch)
+
+    return wide
 
 
 class Task(nn.Module):
@@ -55,9 +72,13 @@ class Task(nn.Module):
         self._cache = cache_gradients
         self.losses: dict[str, float] = {}
         """Value of each weighted loss term in the last forward pass, for the log."""
+        self.probe: Probe | None = None
+        """Set while gradients are measured: it receives outputs of the body, and terms."""
 
     def each(self, chunks: Chunks, read: Callable[[dict[str, Any]], Tensor]) -> list[Tensor]:
         """Return what `read` makes of the features of each chunk."""
+        if self.probe is not None:
+            return [self.probe.cut(read(chunk["features"])) for chunk in chunks]
         if self._cache and torch.is_grad_enabled():
             return [checkpoint(read, chunk["features"], use_reentrant=False) for chunk in chunks]
         return [read(chunk["features"]) for chunk in chunks]
@@ -65,12 +86,15 @@ class Task(nn.Module):
     def loss(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the sum of the weighted terms as the Trainer wants it."""
         self.losses = {name: float(value.detach()) for name, value in values.items()}
+        if self.probe is not None:
+            self.probe.measure(values)
         return {"loss": torch.stack(list(values.values())).sum()}
 
 
 class RetrieverTask(Task):
     """Students that read queries and documents apart; each document of a batch once."""
 
+    @without_autocast
     def forward(
         self,
         queries: Chunks,
@@ -242,6 +266,7 @@ class CrossEncoderTask(Task):
     model: "CrossEncoder"
     gives = LISTS | BATCH
 
+    @without_autocast
     def forward(self, pairs: Chunks, signals: dict[str, Tensor]) -> dict[str, Tensor]:
         """Read every pair, and lay the scores out as lists."""
 

@@ -14,7 +14,7 @@ from retrodistill.manifest import Manifest, digest_files, new_folder, refuse_exi
 from retrodistill.progress import duration, say
 from retrodistill.training.building import build_batches, build_task, save_student, start_student
 from retrodistill.training.card import write_card
-from retrodistill.training.checks import check_teacher
+from retrodistill.training.checks import check_student, check_teacher
 from retrodistill.training.examples import Schedule, gather
 from retrodistill.training.processes import is_main, world_size
 
@@ -61,6 +61,7 @@ def train_student(
 
     from retrodistill.inference import body_dtype, pick_device
     from retrodistill.objective import parse_objective
+    from retrodistill.training.balance import check_balance
     from retrodistill.training.batches import TeacherVectors
     from retrodistill.training.loop import checkpoint_folder, fit
     from retrodistill.training.preferences import Preferences
@@ -99,6 +100,7 @@ def train_student(
     set_seed(settings.seed)
     device = pick_device()
     model = start_student(str(student), settings, collection, device)
+    check_student(terms, model, settings)
     schedule = Schedule(
         candidates,
         steps * batch_size,
@@ -136,6 +138,7 @@ def train_student(
         f"{len(candidates):,} queries, {steps:,} steps of {batch_size} queries with "
         f"up to {settings.candidates_per_query} documents."
     )
+    shares = check_balance(task, terms, schedule, collate, settings.batch_size)
     started = time.perf_counter()
     names = [term.name for term in terms]
     fitted = fit(
@@ -159,6 +162,8 @@ def train_student(
         "dtype": str(task.dtype).removeprefix("torch."),
         "teacher_perplexity": perplexities,
         "losses": fitted.losses,
+        "gradient_shares": shares,
+        "steps_without_signal": dict(fitted.without_signal),
     }
     if fitted.best is not None:
         step, value = fitted.best
