@@ -8,9 +8,10 @@ import numpy as np
 
 from retrodistill.errors import DataError
 from retrodistill.progress import duration
-from retrodistill.scoring.filling import pairs_of, text_keys
+from retrodistill.scoring.filling import pairs_of
 from retrodistill.store.scores import ScoreStore
 from retrodistill.store.shards import SCORES, current_rows, shard_seconds
+from retrodistill.store.text_keys import text_keys
 from retrodistill.types import Teacher
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +10,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError
-from retrodistill.manifest import hash64
 from retrodistill.progress import bar, duration, say
-from retrodistill.store.keyed import KeyedStore, Shard, TextKeys
+from retrodistill.store.keyed import KeyedStore, Shard
 from retrodistill.store.runs import Run
 from retrodistill.store.scores import PreferenceStore, ScoreStore
-from retrodistill.store.shards import PREFERENCES, SCORES, mixed
+from retrodistill.store.shards import PREFERENCES
+from retrodistill.store.text_keys import text_keys
 from retrodistill.store.triples import candidates_from_triples, is_triples
 from retrodistill.teachers.duels import ring
 from retrodistill.teachers.runs import RunTeacher
 from retrodistill.types import Comparer, Duels, Pairs, Teacher, Unit
 
 if TYPE_CHECKING:
-    from retrodistill.datasets import Collection, Texts
+    from retrodistill.datasets import Collection
 
 SAMPLE = 64
-HASHED_AT_ONCE = 1 << 16
-"""Texts in memory while their keys are computed."""
 
 
 def read_candidates(path: Path) -> Run:
@@ -197,43 +194,6 @@ def duels_between(collection: "Collection", table: pa.Table) -> Duels:
     both = pa.chunked_array(table["doc_id"].chunks + table["other_id"].chunks, pa.string())
     docs, rows = collection.docs.distinct(both)
     return Duels(queries, docs, query_rows, rows[: len(table)], rows[len(table) :])
-
-
-def text_keys(
-    collection: "Collection", names: Sequence[str] = SCORES.ids, *, strict: bool = True
-) -> TextKeys:
-    """Return a function from columns of ids (a query's, then documents') to the key of their texts.
-
-    Unknown ids are a DataError; if not `strict`, their rows have the key 0.
-    """
-    hashers = [_hasher(collection.queries, strict), _hasher(collection.docs, strict)]
-
-    def keys(rows: pa.Table) -> NDArray[np.uint64]:
-        sides, known = [], np.ones(len(rows), np.bool_)
-        for place, name in enumerate(names):
-            column = rows[name].combine_chunks().dictionary_encode()
-            values, found = hashers[min(place, 1)](column.dictionary.to_pylist())
-            codes = column.indices.to_numpy()
-            sides.append(values[codes])
-            known &= found[codes]
-        return np.where(known, reduce(mixed, sides), np.uint64(0))
-
-    return keys
-
-
-def _hasher(texts: "Texts", strict: bool) -> Any:
-    """Return a function from ids to the hashes of their texts, and whether they are known."""
-
-    def hashes(ids: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        rows = texts.rows(ids) if strict else texts.find(ids)
-        values = np.zeros(len(rows), np.uint64)
-        known = np.flatnonzero(rows >= 0)
-        for start in range(0, len(known), HASHED_AT_ONCE):
-            places = known[start : start + HASHED_AT_ONCE]
-            values[places] = hash64(texts.full_texts(rows[places]))
-        return values, rows >= 0
-
-    return hashes
 
 
 def _estimate(collection: "Collection", shards: Sequence[Shard], total: int) -> None:
