@@ -122,7 +122,8 @@ class Run:
                 )
             return run
         if manifest.kind == "scores":
-            run = cls._of_table(current_rows(folder, SCORES), source=str(folder))
+            lists = manifest.details.get("unit") == "list"
+            run = cls._of_table(current_rows(folder, SCORES, lists=lists), source=str(folder))
             return replace(run, scale=str(manifest.details.get("scale", run.scale)))
         raise DataError(
             f"{folder} is of kind {manifest.kind!r}, but a run or a score store was wanted."

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from retrodistill.manifest import Manifest
 from retrodistill.progress import say
 from retrodistill.store.shards import PREFERENCES, SCORES, Form, current_rows
 from retrodistill.store.text_keys import text_keys
+from retrodistill.types import Reads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,8 @@ class Sources:
         origin = self.scores.origin
         manifest = Manifest.read(origin) if origin.is_dir() else None
         if manifest is not None and manifest.kind == SCORES.kind:
-            self._compare(origin, SCORES, self.scores.table)
+            lists = manifest.details.get("unit") == "list"
+            self._compare(origin, SCORES, self.scores.table, lists=lists)
         elif manifest is None or "collection" not in manifest.inputs:
             say(
                 f"{origin} does not say which texts its ids name: that they are those of "
@@ -81,12 +83,18 @@ class Sources:
                 f"an earlier state of it, so its ids may name other texts. {REMEDY}"
             )
 
-    def _compare(self, folder: "Path", form: Form, used: pa.Table) -> None:
+    def _compare(self, folder: "Path", form: Form, used: pa.Table, *, lists: bool = False) -> None:
         """Raise DataError if a row of a store has another key than the collection's texts."""
-        table = current_rows(folder, form)
-        table = table.filter(pc.is_in(table["query_id"], value_set=pc.unique(used["query_id"])))
-        keys = text_keys(self.collection, form.ids)(table)
-        other = np.flatnonzero(keys != table["key"].to_numpy())
+        table = current_rows(folder, form, lists=lists)
+        queries = pc.unique(used["query_id"]).cast(table["query_id"].type)
+        table = table.filter(pc.is_in(table["query_id"], value_set=queries))
+        stored = table["key"].to_numpy()
+        # What of a text a teacher reads is not in the manifest: one of the ways has to fit.
+        changed = [
+            np.flatnonzero(text_keys(self.collection, form.ids, reads=reads)(table) != stored)
+            for reads in get_args(Reads)
+        ]
+        other = min(changed, key=len)
         if len(other):
             query, doc = (table[name][int(other[0])].as_py() for name in form.ids[:2])
             raise DataError(

@@ -83,7 +83,8 @@ def test_unlabelled_queries_learn_from_the_teacher_alone(
     """Queries without judgements that are thrown away, though they were scored."""
     unlabelled = mine_candidates(collection, "test", depth=10)
     (chosen,) = {
-        c.query: c for c in gather(
+        c.query: c
+        for c in gather(
             collection,
             "train",
             unlabelled.select(["q24"]),
