@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 LEARNED = 50_000
 """Vectors that an index learns its lists and codes from, if there are so many; at most twice."""
-QUERIES = 200
-"""Queries that a tuning is measured with."""
+QUERIES = 400
+"""Queries that a tuning takes: half of them to choose an effort, half to check it."""
 PER_ID = 160
 """Bytes that the id of a document takes, with its entry in the table of ids."""
 BASE = 700 << 20
