@@ -73,7 +73,7 @@ class FaissIndex(VectorIndex):
         self._wanted = self.line or argument
         self._factory = factory
         self._engine: Any = None
-        self.effort: Effort = DEFAULTS | (effort or {})
+        self.effort: Effort = DEFAULTS | _checked(effort or {})
 
     @classmethod
     def bytes_per_vector(cls, dimension: int) -> int:
@@ -131,9 +131,7 @@ class FaissIndex(VectorIndex):
         grown = factory == "Flat" != self._wanted and held + len(vectors) >= SMALL
         if engine is None or grown:
             before = self._vectors(np.arange(held)).copy() if held else vectors[:0]
-            factory, engine = self._learned(
-                np.concatenate([before, vectors]), held + len(vectors)
-            )
+            factory, engine = self._learned(np.concatenate([before, vectors]), held + len(vectors))
             engine.add(before)
         engine.add(vectors)
         self._factory, self._engine = factory, engine  # only now: what failed changes nothing
@@ -222,6 +220,10 @@ class FaissIndex(VectorIndex):
             engine = _faiss().read_index(str(path))
         except RuntimeError as error:
             raise DataError(f"{path} cannot be read by faiss ({error}). Embed again.") from error
+        if engine.ntotal and engine.d != self.dimension:
+            raise DataError(
+                f"{path} holds vectors of {engine.d} dimensions, not {self.dimension}. Embed again."
+            )
         self._engine = engine if engine.ntotal else None
 
     def _settings(self) -> dict[str, Any]:
@@ -291,6 +293,21 @@ class ProductIndex(FaissIndex):
     line: ClassVar[str] = "IVF{lists},PQ{quarter}x4fs,Refine(SQ8)"
     code_bytes: ClassVar[float] = 1.125
     link_bytes: ClassVar[int] = 8
+
+
+def _checked(effort: Effort) -> Effort:
+    """Return an effort whose settings exist and are whole numbers above 0.
+
+    Raises:
+        ConfigError: one is not.
+
+    """
+    for name, value in dict(effort).items():
+        if name not in DEFAULTS or type(value) is not int or value < 1:
+            raise ConfigError(
+                f"invalid effort {name}={value!r}: {', '.join(DEFAULTS)} are whole numbers above 0."
+            )
+    return effort
 
 
 def _matrix(engine: Any) -> NDArray[np.float32] | None:

@@ -1,8 +1,8 @@
 """A recall as a promise: the cheapest effort that keeps it, measured against the exact index.
 
-The effort is chosen with one half of the queries, by a lower confidence bound of its recall, and its
-recall is then measured on the other half: an estimate from the queries that an effort was chosen
-with is too high, since the choice takes the luckiest of many.
+The effort is chosen with one half of the queries, by a lower confidence bound of its recall, which
+is then measured on the other half: an estimate from the queries that an effort was chosen with is
+too high, since the choice takes the luckiest of many.
 """
 
 import time

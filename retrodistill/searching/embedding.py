@@ -61,8 +61,8 @@ def embed_collection(
     Matryoshka training allows. `attributes` has a row for each document, in their order, for
     searches with a condition; `workload` has conditions as often as they will be asked, for
     vectors that lie accordingly. With `recall`, the index's effort is the fastest that finds this
-    share of the exact ten best, chosen and checked with QUERIES queries of the collection. A search can show
-    the documents' texts where the collection's `spec` still leads to them.
+    share of the exact ten best, chosen and checked with QUERIES queries of the collection. A search
+    can show the documents' texts where the collection's `spec` still leads to them.
 
     Raises:
         ConfigError: the index is unknown, needs more memory than it may have or cannot keep the

@@ -459,6 +459,27 @@ def test_the_tuner_keeps_its_promise(name: str) -> None:
         choose_effort(replace(tuning, tried=[replace(tuning.chosen, at_least=0.2)]), 0.9)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("settings", {"effort": True}),
+        ("settings", {"effort": {"nprobe": "8"}}),
+        ("settings", {"effort": {"nprobe": True}}),
+        ("settings", {"effort": {"speed": 3}}),
+        ("settings", {"colour": 3}),
+        ("dimension", 4),
+        ("dimension", -8),
+    ],
+)
+def test_settings_that_no_index_has(tmp_path: Path, name: str, value: object) -> None:
+    """A Python error at the load, or a crash in faiss at the first search."""
+    filled("hnsw", unit_vectors(20, 8)).save(tmp_path)
+    details = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps(details | {name: value}))
+    with pytest.raises(DataError, match="Embed again"):
+        index_kind("hnsw").load(tmp_path)
+
+
 class Lucky(FaissIndex):
     """An index that loses the best document of some queries: those that `misses` names."""
 
