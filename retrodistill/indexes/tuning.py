@@ -8,6 +8,7 @@ too high, since the choice takes the luckiest of many.
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,7 @@ def _lower_bound(recalls: NDArray[np.float64]) -> float:
     count = len(recalls)
     if count < 2 or not (deviation := float(recalls.std(ddof=1))):
         return float(recalls.mean())
-    return float(recalls.mean()) - float(t.ppf(CONFIDENCE, count - 1)) * deviation / count**0.5
+    return float(recalls.mean()) - float(t.ppf(CONFIDENCE, count - 1)) * deviation / sqrt(count)
 
 
 def _milliseconds(index: FaissIndex, queries: NDArray[np.float32], k: int) -> float:
