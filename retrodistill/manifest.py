@@ -83,13 +83,14 @@ class Manifest:
         path = Path(folder) / FILE
         try:
             manifest = cls(**json.loads(path.read_text(encoding="utf-8")))
+            manifest._check_types()
         except (FileNotFoundError, NotADirectoryError):
             wanted = f"a {kind} folder" if kind else "an artifact folder"
             raise DataError(
                 f"{folder} is not {wanted}: it has no {FILE}. "
                 "Give the folder that a retrodistill command wrote with --out."
             ) from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path} cannot be read as a manifest ({error}). Make the folder again."
             ) from error
@@ -101,6 +102,18 @@ class Manifest:
         if kind is not None and manifest.kind != kind:
             raise DataError(f"{folder} is of kind {manifest.kind!r}, but {kind!r} was wanted.")
         return manifest
+
+    def _check_types(self) -> None:
+        """Raise TypeError if a field is not of its declared type."""
+        for name in ("kind", "fingerprint"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a string")
+        for name in ("inputs", "config", "details", "versions"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} must be an object")
+        for name in ("inputs", "versions"):
+            if not all(isinstance(value, str) for value in getattr(self, name).values()):
+                raise TypeError(f"the values of {name} must be strings")
 
 
 def library_versions() -> dict[str, str]:

@@ -61,7 +61,7 @@ def quickstart(config: QuickstartConfig) -> None:
     both = ("bm25", f"dense:{model}")
     budget = TrainSettings(
         candidates_per_query=4, pool=SCORED - 1, batch_size=16, max_steps=STEPS, dropout=0.0,
-        learning_rate=1e-4, doc_tokens=TOKENS,
+        learning_rate=1e-4, doc_tokens=TOKENS, unlabelled_split=("dev",),
     )  # fmt: skip
 
     say("\n1. Candidates of queries, few of them with labels")

@@ -6,9 +6,15 @@
     python -m retrodistill.train --list
     python -m retrodistill.train --recipe simlm-kd --data ... --scores ... --student ... --out ...
 
-The result is a plain sentence-transformers folder. With --save-steps, a killed training goes
-on where it was with --resume. --list shows the recipes: published methods as settings, which
+The result is a plain sentence-transformers folder. With --save-steps, --resume continues a killed
+training under the same settings. --list shows the recipes: published methods as settings, which
 flags override.
+
+    python -m retrodistill.train --data beir:scifact --recipe leaf --vectors TEACHER \\
+        --student MODEL --out students/leaf
+
+An objective that compares vectors alone needs neither labels nor scores: without --scores it
+learns from every document and query of the collection.
 """
 
 import sys
@@ -29,13 +35,26 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
+    from retrodistill.manifest import refuse_existing
+
+    refuse_existing(config.out, overwrite=config.overwrite)  # before anything heavy is imported
     from retrodistill.datasets import load_collection
+    from retrodistill.objective import parse_objective
     from retrodistill.store.runs import Run
     from retrodistill.store.scores import PreferenceStore
     from retrodistill.students.dense import DenseEncoder
     from retrodistill.training import train_student
     from retrodistill.training.card import teachers_of
+    from retrodistill.training.sources import check_settings
 
+    check_settings(
+        parse_objective(config.objective),
+        config,
+        config.split,
+        scores=config.scores is not None,
+        preferences=config.preferences is not None,
+        vectors=config.vectors is not None,
+    )
     vectors = None
     if config.vectors:
         vectors = DenseEncoder(config.vectors, precision=config.precision)

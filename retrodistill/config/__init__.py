@@ -13,7 +13,7 @@ from retrodistill.config.quickstart import DoctorConfig, QuickstartConfig
 from retrodistill.config.report import ReportConfig
 from retrodistill.config.score import AuditConfig, ScoreConfig
 from retrodistill.config.search import EmbedConfig, SearchConfig
-from retrodistill.config.train import TrainConfig, TrainSettings
+from retrodistill.config.train import Positives, TrainConfig, TrainSettings
 
 __all__ = [
     "AuditConfig",
@@ -24,6 +24,7 @@ __all__ = [
     "Executor",
     "FuseConfig",
     "MineConfig",
+    "Positives",
     "Precision",
     "QuickstartConfig",
     "ReportConfig",

@@ -1,12 +1,15 @@
 """What one worker does: all of a command's scoring that nobody else holds."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.config import ScoreConfig, as_dict
 from retrodistill.datasets import load_collection
+from retrodistill.manifest import FILE, Manifest
 from retrodistill.scoring.checking import Verification, verify_scores
 from retrodistill.scoring.filling import compare_candidates, read_candidates, score_candidates
-from retrodistill.teachers import load_teacher
+from retrodistill.store.scores import ScoreStore
+from retrodistill.teachers import load_teacher, takes
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
@@ -20,8 +23,9 @@ def fill(config: ScoreConfig) -> None:
 
     """
     assert config.candidates is not None
-    collection, teacher = _load(config)
     candidates = read_candidates(config.candidates)
+    config = with_precision(config)
+    collection, teacher = _load(config)
     settings: dict[str, Any] = {"shard_pairs": config.shard_pairs, "config": as_dict(config)}
     if config.preferences:
         settings["opponents"] = config.opponents
@@ -37,9 +41,32 @@ def verify(config: ScoreConfig) -> Verification:
         RetrodistillError: what the settings name is not there, or not in order.
 
     """
+    ScoreStore.open(config.out)
+    config = with_precision(config)
     assert config.verify is not None
     collection, teacher = _load(config)
-    return verify_scores(collection, teacher, config.out, sample=config.verify)
+    return verify_scores(
+        collection, teacher, config.out, sample=config.verify, config=as_dict(config)
+    )
+
+
+def with_precision(config: ScoreConfig) -> ScoreConfig:
+    """Return the settings with a number type in place of `auto`.
+
+    It is the one that the store was begun with, or else the faster one here: measured on each
+    machine, `auto` would be one teacher on this and another on that.
+    """
+    assert config.teacher is not None
+    if config.precision != "auto" or not takes(config.teacher, "precision"):
+        return config
+    if (config.out / FILE).exists():
+        stored = Manifest.read(config.out).config.get("precision")
+        if stored == "float32" or stored == "bfloat16":
+            return replace(config, precision=stored)
+    from retrodistill.inference.devices import body_dtype, pick_device
+
+    is_float32 = str(body_dtype("auto", pick_device())) == "torch.float32"
+    return replace(config, precision="float32" if is_float32 else "bfloat16")
 
 
 def _load(config: ScoreConfig) -> tuple["Collection", Any]:

@@ -55,6 +55,9 @@ class Run:
     scale: str = "unknown"
     """What the scores are, a name of `retrodistill.types.SCALES`; a score store knows it."""
 
+    origin: Path | None = None
+    """Folder or file that the run was read from, or selected from."""
+
     @classmethod
     def from_columns(
         cls, query_ids: Strings, doc_ids: Strings, scores: Scores, *, source: str = ""
@@ -90,7 +93,7 @@ class Run:
         """
         path = Path(path)
         if path.is_dir():
-            return cls._read_folder(path)
+            return replace(cls._read_folder(path), origin=path)
         if not path.exists():
             raise DataError(
                 f"there is no run at {path}. Give a run folder, a score store, "
@@ -98,13 +101,13 @@ class Run:
             )
         suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
         if suffix == ".parquet":
-            return cls._of_table(_read_parquet(path), source=str(path))
+            return replace(cls._of_table(_read_parquet(path), source=str(path)), origin=path)
         rows = _jsonl_rows if suffix == ".jsonl" else _trec_rows
 
         def where(row: int) -> str:
             return f"{path}:{next(islice(rows(path), row, None))[0]}"
 
-        return cls(_ranked(*_gathered(rows(path)), where=where))
+        return cls(_ranked(*_gathered(rows(path)), where=where), origin=path)
 
     @classmethod
     def _read_folder(cls, folder: Path) -> "Run":
@@ -119,7 +122,8 @@ class Run:
                 )
             return run
         if manifest.kind == "scores":
-            run = cls._of_table(current_rows(folder, SCORES), source=str(folder))
+            lists = manifest.details.get("unit") == "list"
+            run = cls._of_table(current_rows(folder, SCORES, lists=lists), source=str(folder))
             return replace(run, scale=str(manifest.details.get("scale", run.scale)))
         raise DataError(
             f"{folder} is of kind {manifest.kind!r}, but a run or a score store was wanted."

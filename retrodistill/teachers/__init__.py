@@ -40,6 +40,16 @@ def load_teacher(
     return part(argument, collection, **passed, **_read_options(spec, options, own))
 
 
+def takes(spec: str, setting: str) -> bool:
+    """Tell whether the teacher that `spec` names has a setting.
+
+    Raises:
+        ConfigError: the name is unknown.
+
+    """
+    return setting in inspect.signature(TEACHERS.split(spec)[0]).parameters
+
+
 def _read_options(spec: str, options: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `name=value` texts, in the types of the defaults."""
     read: dict[str, Any] = {}

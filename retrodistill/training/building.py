@@ -50,6 +50,10 @@ def start_student(
         if kind != "bi-encoder" and getattr(settings, name) not in (None, False):
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} is for bi-encoders, but --student-kind is {kind}.")
+    if kind != "bi-encoder" and settings.dims:
+        raise ConfigError(
+            f"--dims cuts the one vector of a bi-encoder, but --student-kind is {kind}."
+        )
     model = load_student(kind, student, device)
     if settings.keep_layers:
         model = make.keep_layers(model, settings.keep_layers)
@@ -109,11 +113,10 @@ def build_task(
         "late-interaction": tasks.LateInteractionTask,
     }.get(settings.student_kind, tasks.BiEncoderTask)
     absent = (wanted & tasks.BiEncoderTask.gives) - kind.gives
-    if absent or (settings.dims and kind is not tasks.BiEncoderTask):
-        what = ", ".join(sorted(absent)) or "the dimensions of one vector"
+    if absent:
         raise ConfigError(
-            f"--student-kind {settings.student_kind} has no {what}: choose another objective, "
-            "or a bi-encoder."
+            f"--student-kind {settings.student_kind} has no {', '.join(sorted(absent))}: choose "
+            "another objective, or a bi-encoder."
         )
     if kind is tasks.LateInteractionTask:
         common["averaged"] = model.similarity_fn_name == "meanmaxsim"
@@ -121,8 +124,10 @@ def build_task(
         dimension = int(model.get_embedding_dimension())
         if settings.dims and max(settings.dims) > dimension:
             raise ConfigError(f"--dims {max(settings.dims)}: the student has {dimension}.")
-        common |= {"dims": settings.dims, "normalised": is_normalised(model)}
-        if wanted & tasks.MATCHED and teacher_dimension not in (None, dimension):
+        matched = bool(wanted & tasks.MATCHED)
+        normalised = is_normalised(model)
+        common |= {"dims": settings.dims, "normalised": normalised, "matched": matched}
+        if matched and teacher_dimension not in (None, dimension):
             common["projection"] = nn.Linear(dimension, teacher_dimension, bias=False)
             nn.init.orthogonal_(common["projection"].weight)
         if "pair_scores" in wanted:
@@ -138,9 +143,10 @@ def build_batches(
     teacher: bool,
     vectors: "TeacherVectors | None" = None,
     extra: "Extra | None" = None,
+    lists: bool = True,
 ) -> Callable[..., dict[str, Any]]:
-    """Return what turns examples into the inputs of the task."""
-    from retrodistill.training.batches import CrossEncoderBatch, RetrieverBatch
+    """Return what turns examples, or texts without `lists`, into the inputs of the task."""
+    from retrodistill.training.batches import CrossEncoderBatch, RetrieverBatch, TextBatch
 
     limit = model.max_seq_length or 512
     common: dict[str, Any] = {
@@ -152,7 +158,7 @@ def build_batches(
     if settings.student_kind == "cross-encoder":
         pair_tokens = min(limit, settings.doc_tokens)
         return CrossEncoderBatch(queries, docs, model.tokenizer, max_tokens=pair_tokens, **common)
-    return RetrieverBatch(
+    return (RetrieverBatch if lists else TextBatch)(
         queries,
         docs,
         model,

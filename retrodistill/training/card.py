@@ -187,6 +187,8 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
+    if "documents" in manifest.details:
+        rows.append(("documents", f"{manifest.details['documents']:,}"))
     rows += [("teacher", shown(name)) for name in teachers]
     rows += [(f"fingerprint of the {role}", value) for role, value in manifest.inputs.items()]
     return _table(("", ""), rows)
@@ -194,7 +196,10 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
 
 def _training(manifest: Manifest) -> str:
     config, details = manifest.config, manifest.details
-    done = [("steps", f"{details['steps']:,}")] if "steps" in details else []
+    done = []
+    if "steps" in details:
+        steps, planned = details["steps"], details.get("planned_steps", details["steps"])
+        done = [("steps", f"{steps:,}" + (f" of {planned:,}" if planned != steps else ""))]
     done += [(name, str(details[name])) for name in ("seconds", "dtype") if name in details]
     for name in ("batch_size", "candidates_per_query", "learning_rate", "seed"):
         if name in config:
@@ -223,6 +228,8 @@ def _training(manifest: Manifest) -> str:
             + (" Only a part of the documents was searched, so the value is optimistic."
                if dev.get("docs") == "scored" else "")
         )  # fmt: skip
+    if "teacher_cosine" in details:
+        parts.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")
     versions = ", ".join(f"{name} {own}" for name, own in manifest.versions.items())
     return "\n\n".join([*parts, f"Versions: {versions}. More is in {_code(FILE)}."])
 

@@ -16,11 +16,12 @@ from retrodistill.config import TrainSettings
 from retrodistill.inference import pick_device
 from retrodistill.progress import bar, say
 from retrodistill.training.averaging import WeightAverage
+from retrodistill.training.processes import of_main
 from retrodistill.training.stopping import BestWeights
 from retrodistill.training.tracking import LossTerms, StudentTrainer, curve, trackers
 
 if TYPE_CHECKING:
-    from retrodistill.training.examples import Example
+    from retrodistill.training.examples import Example, Text
     from retrodistill.training.tasks import Task
 
 ROWS = 20
@@ -32,7 +33,10 @@ MEASUREMENTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a training logged."""
+    """What a training did and logged."""
+
+    steps: int
+    """Steps that were taken, fewer than planned if patience ended it."""
 
     losses: list[dict[str, float]]
     """Each weighted loss term, averaged between two rows; `step` is where the row ends."""
@@ -68,7 +72,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 def fit(
     task: "Task",
     collate: Callable[..., dict[str, Any]],
-    examples: "Sequence[Example]",
+    examples: "Sequence[Example] | Sequence[Text]",
     steps: int,
     settings: TrainSettings,
     out: Path,
@@ -86,7 +90,7 @@ def fit(
     if resume and last is None:
         say(f"no checkpoint under {checkpoints}: training starts at the beginning.")
     if last is not None:
-        say(f"training goes on from {last}.")
+        say(f"training resumes from {last}.")
     losses = LossTerms(lambda: task.losses)
     callbacks: list[TrainerCallback] = [_Bar(steps), losses]
     reports = [losses.means]
@@ -102,7 +106,7 @@ def fit(
         callbacks.append(average)
     if measure is not None:
         best = BestWeights(
-            partial(measure, task.model),
+            partial(of_main, partial(measure, task.model)),
             name=settings.dev_metric,
             every=settings.eval_steps or max(1, steps // MEASUREMENTS),
             patience=settings.patience,
@@ -133,6 +137,7 @@ def fit(
             disable_tqdm=True,
             report_to="none",
         )
+        _use_one_device(arguments)
         trainer = StudentTrainer(
             model=task,
             args=arguments,
@@ -146,11 +151,23 @@ def fit(
     task.model.eval()
     losses_logged = curve(trainer.state.log_history, terms)
     return Fitted(
+        trainer.state.global_step,
         losses_logged,
         best.best if best else None,
         best.values if best else [],
         losses.without_signal,
     )
+
+
+def _use_one_device(arguments: TrainingArguments) -> None:
+    """Keep the Trainer from cutting a batch over several GPUs: its parts belong together."""
+    visible = arguments.n_gpu
+    if visible > 1:
+        say(
+            f"{visible} GPUs are visible, and one of them is used. To use all: "
+            f"torchrun --nproc-per-node {visible} -m retrodistill.train ..."
+        )
+        arguments._n_gpu = 1
 
 
 class _Bar(TrainerCallback):

@@ -245,9 +245,9 @@ def test_a_damaged_plan_is_explained(
 ) -> None:
     """A truncated plan that is read as an empty one, so that nothing is scored."""
     score_candidates(collection, candidates, Counting(), tmp_path / "s")
-    plan = next((tmp_path / "s" / "plans").glob("*.arrow"))
+    plan = next((tmp_path / "s" / "plans").glob("*.plan"))
     plan.write_bytes(plan.read_bytes()[:40])
     for shard in ScoreStore.open(tmp_path / "s").shards:
         shard.unlink()
-    with pytest.raises(DataError, match="is damaged .* Delete this file"):
+    with pytest.raises(DataError, match="is damaged. Delete this file"):
         score_candidates(collection, candidates, Counting(), tmp_path / "s")

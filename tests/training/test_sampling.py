@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.store.runs import Run
-from retrodistill.training.examples import CandidateLists, Schedule, gather
+from retrodistill.training.candidates import CandidateLists, gather
+from retrodistill.training.examples import Schedule
 from retrodistill.training.sampling import (
     DRAWS,
     ORDERS,
@@ -274,7 +275,7 @@ def test_weak_queries_are_dropped_aloud(
     found = by_id(collection, gather(collection, "train", scores, pool=8, drop_weak_queries=0.25))
     weakest = sorted(best, key=best.__getitem__)[:6]
     assert found.keys() == best.keys() - set(weakest)
-    assert "6 queries are left out: their best teacher score is below" in capsys.readouterr().err
+    assert "6 queries are skipped: their best teacher score is below" in capsys.readouterr().err
     alike = Run.from_dict({query: {"d1": 1.0, "d2": 0.0, f"d{query[1:]}": 1.0} for query in best})
     kept = gather(collection, "train", alike, pool=8, drop_weak_queries=0.5)
     assert len(kept) == len(gather(collection, "train", alike, pool=8))

@@ -22,7 +22,8 @@ from retrodistill.students.dense import DenseEncoder
 from retrodistill.students.pair_head import PairHead, load_pair_head
 from retrodistill.training import train_student
 from retrodistill.training.building import build_batches, build_task, load_student
-from retrodistill.training.examples import Example, Schedule, gather
+from retrodistill.training.candidates import gather
+from retrodistill.training.examples import Example, Schedule
 from retrodistill.training.processes import gathered
 from retrodistill.training.tasks import maxsim
 

@@ -22,7 +22,8 @@ from retrodistill.store.runs import Run
 from retrodistill.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.training import TrainSettings, train_student
 from retrodistill.training.batches import RetrieverBatch
-from retrodistill.training.examples import Schedule, gather
+from retrodistill.training.candidates import gather
+from retrodistill.training.examples import Schedule
 from retrodistill.training.loop import last_checkpoint
 from retrodistill.training.tasks import BiEncoderTask
 
@@ -82,7 +83,14 @@ def test_unlabelled_queries_learn_from_the_teacher_alone(
     """Queries without judgements that are thrown away, though they were scored."""
     unlabelled = mine_candidates(collection, "test", depth=10)
     (chosen,) = {
-        c.query: c for c in gather(collection, "train", unlabelled.select(["q24"]), pool=4)
+        c.query: c
+        for c in gather(
+            collection,
+            "train",
+            unlabelled.select(["q24"]),
+            pool=4,
+            unlabelled_splits=["test"],
+        )
     }.values()
     assert not chosen.relevant
     best = next(iter(unlabelled.to_dict()["q24"]))
@@ -97,7 +105,7 @@ def test_queries_whose_positive_was_not_scored_are_left_out_aloud(
     del lists["q3"]["d3"]
     found = gather(collection, "train", Run.from_dict(lists), pool=16)
     assert "q3" not in {collection.queries[chosen.query].id for chosen in found}
-    assert "1 queries are left out" in capsys.readouterr().err
+    assert "1 queries are skipped" in capsys.readouterr().err
     only = Run.from_dict({"q3": lists["q3"]})
     with pytest.raises(DataError, match="can be learned from"):
         gather(collection, "train", only, pool=16)
@@ -261,7 +269,7 @@ def test_a_killed_training_resumes_bit_for_bit(
                       resume=name == "torn")  # fmt: skip
     torn, whole = Manifest.read(tmp_path / "torn"), Manifest.read(tmp_path / "whole")
     assert torn.fingerprint == whole.fingerprint
-    assert "goes on from" in capsys.readouterr().err
+    assert "resumes from" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_was_torn_is_passed_over(tmp_path: Path) -> None:

@@ -191,6 +191,6 @@ def _hindrance(path: Path, manifest: Manifest, verb: str | None, inputs: Sequenc
             return f"{one.name} (--{one.setting.replace('_', '-')}) {said}"
     if str(manifest.config.get("index")).startswith("milvus:"):
         return "its vectors lie in Milvus, where it would write over them"
-    if len([*path.glob("plans/*.arrow")]) > 1:
-        return "more than one command has filled it, and its manifest tells the first"
+    if len([*path.glob("plans/*")]) > 1:
+        return "more than one command has filled it, and its manifest tells the last"
     return ""
