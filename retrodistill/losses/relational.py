@@ -35,7 +35,7 @@ def rkd_distance(
     """
     student = pdist(cat([query_vectors, doc_vectors]))
     teacher = pdist(cat([teacher_query_vectors, teacher_doc_vectors]))
-    return smooth_l1_loss(_relative(student), _relative(teacher))
+    return average(smooth_l1_loss(_relative(student), _relative(teacher), reduction="none"))
 
 
 @loss
@@ -81,7 +81,7 @@ def rkd_angle(
 
 
 def _relative(distances: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    return distances / distances.mean().clamp_min(NEAREST)
+    return distances / average(distances).clamp_min(NEAREST)
 
 
 def _cosines(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n n n"]:

@@ -73,6 +73,9 @@ def sinkhorn(
         raise ConfigError(f"sinkhorn: iterations must be at least 1, but it is {iterations}.")
     student, teacher = unit(matched_doc_vectors), unit(teacher_doc_vectors)
 
+    if not len(student):  # a batch of queries alone
+        return student.sum()
+
     def cost(x: Tensor, y: Tensor) -> Tensor:
         return _transport_cost(1.0 - x @ y.T, epsilon, iterations)
 

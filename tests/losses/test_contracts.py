@@ -171,6 +171,24 @@ def test_a_batch_without_signal_costs_nothing_and_training_continues(
         assert not any(leaf.grad.any() for leaf in leaves if leaf.grad is not None)
 
 
+@pytest.mark.parametrize("side", ["query", "doc"])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in LOSSES if all(s.endswith("vectors") for s in LossTerm(name=name).signals)],
+)
+def test_a_batch_of_queries_or_of_documents_alone_is_learned_from(name: str, side: str) -> None:
+    """The mean of no text, NaN, where a batch is made of a collection's texts."""
+    signals = batch()
+    for signal in signals:
+        if signal.endswith(f"{side}_vectors"):
+            signals[signal] = signals[signal][:0]
+    leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]
+    loss = value(name, signals)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+
+
 @pytest.mark.parametrize("filling", [float("-inf"), float("nan")])
 @pytest.mark.parametrize("name", MASKED)
 def test_padding_may_hold_anything(name: str, filling: float) -> None:
