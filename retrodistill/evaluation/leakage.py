@@ -5,17 +5,15 @@ as words: in lower case, NFKC, without punctuation. A script that puts no spaces
 one word to this, so that only equal texts are found in it.
 """
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 from retrodistill.errors import ConfigError
 from retrodistill.progress import bar
+from retrodistill.store.words import words_of
 from retrodistill.types import Doc
 
 if TYPE_CHECKING:
@@ -198,7 +196,7 @@ def nearest(
         drawn.update_batch([part.encode(errors="surrogatepass") for part in parts])
         return drawn
 
-    own = [_words(text) for text in texts]
+    own = [words_of(text) for text in texts]
     kept = [shingles(words, shingle) for words in own]
     index = MinHashLSH(num_perm=PERMUTATIONS, params=bands(threshold))
     for row, parts in enumerate(kept):
@@ -207,7 +205,7 @@ def nearest(
     found: dict[int, Double] = {}
     with bar("comparing texts", len(others)) as advance:
         for place, text in enumerate(others):
-            words = _words(text)
+            words = words_of(text)
             parts = shingles(words, shingle)
             for row in index.query(sketch(parts)) if parts else ():
                 double = Double(words == own[row], jaccard(parts, kept[row]), place)
@@ -248,12 +246,12 @@ def _copies(
     queries = _by_id(collection.queries, relevant)
     docs = _by_id(collection.docs, chain(*relevant.values()))
     for query_id, positives in relevant.items():
-        words = _words(queries[query_id].full_text)
+        words = words_of(queries[query_id].full_text)
         own = shingles(words, width)
         likest = Example(False, 0.0, query_id, queries[query_id].full_text, "", "")
         for doc in (docs[id] for id in positives):
             for text in dict.fromkeys((doc.title, doc.text, doc.full_text)):
-                others = _words(text)
+                others = words_of(text)
                 found = (words == others, jaccard(own, shingles(others, width)))
                 if found > (likest.exact, likest.similarity):
                     likest = Example(*found, query_id, likest.text, doc.id, text)
@@ -282,15 +280,3 @@ def _example(sides: Sequence[tuple[list[str], list[str]]], row: int, double: Dou
     (ids, texts), (double_ids, doubles) = sides
     other = double.row
     return Example(*double[:2], ids[row], texts[row], double_ids[other], doubles[other])
-
-
-def _words(text: str) -> list[str]:
-    """Return the words that count, as they are compared."""
-    return _word().findall(unicodedata.normalize("NFKC", text).casefold())
-
-
-@cache
-def _word() -> re.Pattern[str]:
-    """Return the pattern of a word, with the marks on its letters, such as the vowels of Hindi."""
-    marks = (c for c in map(chr, range(0x20000)) if unicodedata.category(c).startswith("M"))
-    return re.compile(rf"\w[\w{''.join(marks)}]*")

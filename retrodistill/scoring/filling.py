@@ -14,6 +14,7 @@ from retrodistill.errors import ConfigError
 from retrodistill.manifest import hash64
 from retrodistill.progress import bar, duration, say
 from retrodistill.store.keyed import KeyedStore, Shard, TextKeys
+from retrodistill.store.lineage import own_lineage
 from retrodistill.store.runs import Run
 from retrodistill.store.scores import PreferenceStore, ScoreStore
 from retrodistill.store.shards import PREFERENCES, SCORES, mixed
@@ -60,6 +61,7 @@ def score_candidates(
         config=config,
         details={"scale": teacher.scale, "unit": teacher.unit},
     )
+    store.join_lineage(own_lineage(teacher) | candidates.lineage)
     _fill(
         store,
         collection,
@@ -115,6 +117,7 @@ def compare_candidates(
         inputs={"candidates": candidates.fingerprint},
         config=config,
     )
+    store.join_lineage(own_lineage(comparer) | candidates.lineage)
     _fill(
         store,
         collection,

@@ -17,7 +17,7 @@ command may run several times at once: each takes the stretches that nobody hold
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
 from retrodistill.manifest import FILE, Manifest, digest, write_once
+from retrodistill.store.lineage import KEY, Lineage, lineage_in
 from retrodistill.store.shards import (
     Form,
     claimed,
@@ -108,6 +109,20 @@ class KeyedStore:
         """
         manifest = Manifest.read(Path(folder), kind=cls.form.kind)
         return cls(folder, teacher=manifest.inputs.get("teacher", ""))
+
+    @property
+    def lineage(self) -> Lineage:
+        """What the teacher, and the systems that found the candidates, were trained on."""
+        return lineage_in(self.folder, self.manifest)
+
+    def join_lineage(self, lineage: Lineage) -> None:
+        """Note what a teacher and candidates were trained on, beside what is noted already."""
+        fresh = KEY not in self.manifest.details and not self.shards
+        known = Lineage() if fresh else self.lineage
+        if fresh or known | lineage != known:
+            noted = (known | lineage).write(self.folder)
+            self.manifest = replace(self.manifest, details={**self.manifest.details, **noted})
+            self.manifest.write(self.folder)
 
     @property
     def shards(self) -> list[Path]:

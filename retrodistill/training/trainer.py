@@ -16,6 +16,7 @@ from retrodistill.training.building import build_batches, build_task, save_stude
 from retrodistill.training.card import write_card
 from retrodistill.training.checks import check_teacher
 from retrodistill.training.examples import Schedule, gather
+from retrodistill.training.lineage import student_lineage
 from retrodistill.training.processes import is_main, world_size
 
 if TYPE_CHECKING:
@@ -170,8 +171,13 @@ def train_student(
             "docs": settings.dev_docs,
             "values": fitted.measured,
         }
+    lineage = student_lineage(
+        collection, candidates, split=split, name=out.name, start=student, settings=settings,
+        scores=scores, preferences=preferences, vectors=vectors,
+    )  # fmt: skip
     with new_folder(out, overwrite=overwrite) as folder:
         save_student(task, settings, folder)
+        details |= lineage.write(folder)
         manifest = Manifest(
             kind="student",
             fingerprint=digest_files(folder, "*.safetensors"),
