@@ -1,6 +1,6 @@
 """Benchmarking: systems by datasets, each cell measured once and traceable to its artifacts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from retrodistill.benchmarking.results import Benchmark, latencies
 from retrodistill.benchmarking.work import Place
 from retrodistill.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.evaluation import METRICS, evaluate_runs
+from retrodistill.evaluation.seen import THRESHOLD, seen_in_training
 from retrodistill.evaluation.significance import check_baseline
 from retrodistill.manifest import Manifest
 from retrodistill.progress import say
@@ -28,6 +29,8 @@ def run_benchmark(
     timed: int = 100,
     price_per_hour: float | None = None,
     overwrite: bool = False,
+    trained_on: Sequence[str] = (),
+    near_double: float = THRESHOLD,
     **measuring: Any,
 ) -> Benchmark:
     """Measure each system of a plan on each dataset, write the tables to `out`, and return them.
@@ -36,7 +39,8 @@ def run_benchmark(
     again, unless `overwrite` is set; quality is measured from their runs each time, by
     `evaluate_runs` with the settings `measuring`. Each system finds `k` documents for every query;
     `timed` queries are timed, one after the other. A cell that fails is told, and named in
-    `failures`; the others are measured.
+    `failures`; the others are measured. `trained_on` and `near_double` are those of
+    `seen_in_training`; a split counts for the datasets that have it.
 
     Raises:
         ConfigError: the plan or a setting is not in order.
@@ -74,7 +78,12 @@ def run_benchmark(
         if runs:
             kept = measuring | {"baseline": baseline if baseline in runs else None}
             qrels = place.collection.qrels(place.dataset.split)
-            evaluations[dataset] = evaluate_runs(qrels, runs, **kept)
+            splits = [name for name in trained_on
+                      if name in place.collection.splits or Path(name).is_dir()]  # fmt: skip
+            seen = seen_in_training(
+                place.collection, qrels, runs, trained_on=splits, threshold=near_double
+            )
+            evaluations[dataset] = evaluate_runs(qrels, runs, seen=seen, **kept)
     benchmark = Benchmark(
         plan=found,
         settings={"k": k, "timed": timed, "price_per_hour": price_per_hour},

@@ -59,22 +59,30 @@ def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
         best=metrics if len(systems) > 1 else (),
     )
     _print_tests(tests)
+    print_unseen(evaluation)
+
+
+def print_unseen(evaluation: Mapping[str, Any], *, tests: bool = True) -> None:
+    """Print the systems on queries that training has not seen, and what is to be said of it."""
     subsets = evaluation.get("subsets", [])
     if subsets:
         columns, lines = subset_rows(evaluation)
         print_table(columns, lines, title=SUBSETS)
-        for subset in subsets:
-            _print_tests(subset["tests"], title=f"{subset['name']}, ")
+    for subset in subsets if tests else ():
+        _print_tests(subset["tests"], title=f"{subset['name']}, ")
     for sentence in evaluation.get("training", {}).get("notes", ()):
         say(sentence)
     for sentence in evaluation.get("warnings", ()):
         say(f"warning: {sentence}")
 
 
-def subset_rows(evaluation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def subset_rows(
+    evaluation: Mapping[str, Any], *, repeated: bool = False
+) -> tuple[list[str], list[list[str]]]:
     """Return the columns and rows of all systems on all queries and on those unseen in training.
 
-    A subset without a query has a row that says so.
+    A subset without a query has a row that says so. Its name stands in its first row, or is
+    `repeated` in each.
     """
     metrics = list(evaluation["systems"][0]["metrics"])
     whole = {"name": "all", "settings": evaluation["settings"], "systems": evaluation["systems"]}
@@ -84,7 +92,7 @@ def subset_rows(evaluation: Mapping[str, Any]) -> tuple[list[str], list[list[str
         if not part["systems"]:
             rows.append([name, count, "no query is left", *("-" for _ in metrics)])
         for place, one in enumerate(part["systems"]):
-            head = ["", ""] if place else [name, count]
+            head = ["", ""] if place and not repeated else [name, count]
             rows.append([*head, one["name"], *(f"{one['metrics'][m]:.4f}" for m in metrics)])
     return ["queries", "number", "system", *metrics], rows
 
