@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zlib import crc32
 
 from retrodistill.errors import ConfigError
+from retrodistill.evaluation.doubles import Sets, most_alike
+from retrodistill.manifest import hash64
 from retrodistill.progress import bar
 from retrodistill.store.words import words_of
 from retrodistill.types import Doc
@@ -19,15 +20,12 @@ from retrodistill.types import Doc
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection, Texts
 
-PERMUTATIONS = 128
-"""Hashes of a MinHash."""
-
-RECALL = 0.99
-"""Least probability that a pair at the threshold becomes a candidate."""
+PART = 4096
+"""Texts whose shingles are in memory at a time, of those that pass by."""
 
 
 class Double(NamedTuple):
-    """The text that is most like another; doubles compare by likeness."""
+    """The text that is most like another."""
 
     exact: bool
     """Whether the words are the same, in the same order."""
@@ -37,9 +35,6 @@ class Double(NamedTuple):
 
     row: int
     """Where it stands."""
-
-
-NONE = Double(exact=False, similarity=0.0, row=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,64 +168,50 @@ def nearest(
 ) -> dict[int, Double]:
     """Return the likeliest double of each text that has one among the others.
 
-    MinHashes in bands (locality-sensitive hashing) give candidates, of which a pair at the
-    threshold is one with a probability of at least RECALL; the true Jaccard similarity decides.
-    The texts are held in memory as shingles, the others pass by one by one.
-
-    Source: Broder 1997, "On the resemblance and containment of documents".
+    An equal text is likelier than one of the same shingles. The texts are held in memory as
+    hashes of their shingles, the others pass by part by part; no pair is missed.
 
     Raises:
         ConfigError: the threshold does not lie between 0.1 and 1, or a shingle has no word.
 
     """
-    from datasketch import MinHash, MinHashLSH
-
     if not 0.1 <= threshold <= 1:
         raise ConfigError(f"threshold must lie between 0.1 and 1, but it is {threshold}.")
     if shingle < 1:
         raise ConfigError(f"a shingle must have at least 1 word, but it has {shingle}.")
-    empty = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=crc32)
-
-    def sketch(parts: Iterable[str]) -> MinHash:
-        drawn = empty.copy()
-        drawn.update_batch([part.encode(errors="surrogatepass") for part in parts])
-        return drawn
-
-    own = [words_of(text) for text in texts]
-    kept = [shingles(words, shingle) for words in own]
-    index = MinHashLSH(num_perm=PERMUTATIONS, params=bands(threshold))
-    for row, parts in enumerate(kept):
-        if parts:
-            index.insert(row, sketch(parts))
-    found: dict[int, Double] = {}
+    words = [words_of(text) for text in texts]
+    equal = {" ".join(own): -1 for own in words if own}
     with bar("comparing texts", len(others)) as advance:
-        for place, text in enumerate(others):
-            words = words_of(text)
-            parts = shingles(words, shingle)
-            for row in index.query(sketch(parts)) if parts else ():
-                double = Double(words == own[row], jaccard(parts, kept[row]), place)
-                if double.similarity >= threshold and double[:2] > found.get(row, NONE)[:2]:
-                    found[row] = double
-            advance(1)
-    return dict(sorted(found.items()))
 
+        def parts() -> Iterator[Sets]:
+            for start in range(0, len(others), PART):
+                found = [words_of(text) for text in others[start : start + PART]]
+                for place, own in enumerate(found, start):
+                    if equal.get(" ".join(own)) == -1:
+                        equal[" ".join(own)] = place
+                yield _hashed(found, shingle)
+                advance(len(found))
 
-def bands(threshold: float) -> tuple[int, int]:
-    """Return bands, and rows of a band: the strictest that find RECALL of pairs at the threshold.
-
-    With b bands of r rows, a pair of similarity s is found with probability 1 - (1 - s^r)^b.
-    """
-    for rows in range(PERMUTATIONS // 2, 1, -1):
-        count = PERMUTATIONS // rows
-        if 1 - (1 - threshold**rows) ** count >= RECALL:
-            return count, rows
-    return PERMUTATIONS, 1
+        similarity, places = most_alike(_hashed(words, shingle), parts())
+    doubles = {}
+    for row, own in enumerate(words):
+        place = equal.get(" ".join(own), -1)
+        if place >= 0:
+            doubles[row] = Double(exact=True, similarity=1.0, row=place)
+        elif similarity[row] >= threshold:
+            doubles[row] = Double(False, float(similarity[row]), int(places[row]))
+    return doubles
 
 
 def shingles(words: Sequence[str], width: int) -> set[str]:
     """Return the runs of `width` words; fewer words than that are one run."""
     runs = range(max(1, len(words) - width + 1))
     return {" ".join(words[start : start + width]) for start in runs} if words else set()
+
+
+def _hashed(texts: Sequence[Sequence[str]], width: int) -> Sets:
+    """Return hashes of the shingles of texts that are words."""
+    return Sets.of([hash64(sorted(shingles(words, width))) for words in texts])
 
 
 def jaccard(a: set[str], b: set[str]) -> float:

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError
+from retrodistill.evaluation.doubles import Sets, most_alike
 from retrodistill.store.lineage import Lineage, Record, joined, lineage_of
 from retrodistill.store.words import text_key, word_hashes
 from retrodistill.types import Qrels
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from retrodistill.datasets import Collection
     from retrodistill.evaluation import Evaluation
     from retrodistill.store.runs import Run
@@ -37,9 +36,6 @@ SHIFT = 0.02
 
 TURN = 0.005
 """The same where the gain changes its sign."""
-
-PAIRS = 1 << 22
-"""Pairs of queries that are compared at a time, at most, but for one query's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,35 +175,17 @@ def nearest_similarity(
 ) -> NDArray[np.float64]:
     """Return each query's highest Jaccard similarity with a query of the records, exactly.
 
-    Queries are given as the sorted hashes of their distinct words.
+    Queries are given as the hashes of their distinct words.
     """
-    from scipy.sparse import csr_array
-
-    best = np.zeros(len(words))
-    columns: list[pa.ListArray] = [
-        record.table["words"].combine_chunks() for record in records if len(record.table)
+    columns = [record.table["words"].combine_chunks() for record in records]
+    known = [
+        Sets(
+            column.flatten().to_numpy(zero_copy_only=False),
+            column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64),
+        )
+        for column in columns
     ]
-    if not columns or not len(words):
-        return best
-    sizes = np.array([len(own) for own in words])
-    others = np.concatenate([column.value_lengths().to_numpy() for column in columns])
-    flat = [np.concatenate(words), *(column.flatten().to_numpy() for column in columns)]
-    _, codes = np.unique(np.concatenate(flat), return_inverse=True)
-    width = int(codes.max(initial=0)) + 1
-
-    def matrix(own: NDArray[np.int64], lengths: NDArray[np.int64]) -> "csr_array":
-        bounds = np.concatenate([[0], np.cumsum(lengths)])
-        return csr_array((np.ones(len(own), np.int32), own, bounds), shape=(len(lengths), width))
-
-    left = matrix(codes[: len(flat[0])], sizes)
-    right = matrix(codes[len(flat[0]) :], others).T.tocsr()
-    step = max(1, PAIRS // len(others))
-    for start in range(0, len(words), step):
-        shared = (left[start : start + step] @ right).tocoo()
-        rows = shared.coords[0] + start
-        union = sizes[rows] + others[shared.coords[1]] - shared.data
-        np.maximum.at(best, rows, shared.data / union)
-    return best
+    return most_alike(Sets.of(words), known)[0]
 
 
 def warnings_of(evaluation: "Evaluation") -> list[str]:

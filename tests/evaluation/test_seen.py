@@ -131,8 +131,8 @@ def test_training_data_are_named_by_split_or_folder(data: rd.Collection, tmp_pat
     folder = seen_in_training(data, qrels, lost, trained_on=[str(tmp_path / "student")])
     assert folder.subsets == named.subsets
     run_of().write(tmp_path / "bare")
-    for name, message in (("tests", "neither a folder nor a split"), ("bare", "has no record")):
-        path = name if name == "tests" else str(tmp_path / name)
+    for name, message in (("no-such", "neither a folder nor a split"), ("bare", "has no record")):
+        path = name if name == "no-such" else str(tmp_path / name)
         with pytest.raises(rd.ConfigError, match=message):
             seen_in_training(data, qrels, lost, trained_on=[path])
 
