@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retrodistill.arithmetic.metrics import parse_metrics
 from retrodistill.benchmarking.cells import measured
@@ -12,11 +12,14 @@ from retrodistill.benchmarking.results import Benchmark, latencies
 from retrodistill.benchmarking.work import Place
 from retrodistill.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.evaluation import METRICS, evaluate_runs
-from retrodistill.evaluation.seen import THRESHOLD, seen_in_training
+from retrodistill.evaluation.seen import THRESHOLD, named_training, seen_in_training
 from retrodistill.evaluation.significance import check_baseline
 from retrodistill.manifest import Manifest
 from retrodistill.progress import say
 from retrodistill.store.runs import Run
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection
 
 __all__ = ["Benchmark", "Plan", "latencies", "read_plan", "run_benchmark"]
 
@@ -58,13 +61,15 @@ def run_benchmark(
     cells: dict[tuple[str, str], Manifest] = {}
     failures: dict[tuple[str, str], str] = {}
     evaluations = {}
+    places: dict[str, Place] = {}
     for dataset in found.datasets:
         try:
-            place = _place(found, dataset, Path(out), k)
+            places[dataset] = _place(found, dataset, Path(out), k)
         except RetrodistillError as error:
             failures |= {(dataset, system): str(error) for system in found.systems}
             say(f"dataset {dataset}: {error}")
-            continue
+    _check_trained_on(trained_on, [place.collection for place in places.values()])
+    for dataset, place in places.items():
         for name, system in found.systems.items():
             try:
                 if isinstance(system, Reranked) and (dataset, system.of) in failures:
@@ -78,21 +83,28 @@ def run_benchmark(
         if runs:
             kept = measuring | {"baseline": baseline if baseline in runs else None}
             qrels = place.collection.qrels(place.dataset.split)
-            splits = [name for name in trained_on
-                      if name in place.collection.splits or Path(name).is_dir()]  # fmt: skip
+            known = [n for n in trained_on if n in place.collection.splits or Path(n).is_dir()]
             seen = seen_in_training(
-                place.collection, qrels, runs, trained_on=splits, threshold=near_double
+                place.collection, qrels, runs, trained_on=known, threshold=near_double
             )
             evaluations[dataset] = evaluate_runs(qrels, runs, seen=seen, **kept)
+    order = [(dataset, system) for dataset in found.datasets for system in found.systems]
     benchmark = Benchmark(
         plan=found,
         settings={"k": k, "timed": timed, "price_per_hour": price_per_hour},
         cells=cells,
         evaluations=evaluations,
-        failures=failures,
+        failures={cell: failures[cell] for cell in order if cell in failures},
     )
     write_pages(benchmark, Path(out))
     return benchmark
+
+
+def _check_trained_on(names: Sequence[str], collections: "Sequence[Collection]") -> None:
+    """Raise ConfigError unless each name is a folder with a record, or a split of a dataset."""
+    for name in names:
+        owners: list[Collection | None] = [own for own in collections if name in own.splits]
+        named_training([name], next(iter([*owners, *collections, None])))
 
 
 def _place(plan: Plan, name: str, out: Path, k: int) -> Place:

@@ -110,7 +110,7 @@ class Lineage:
         return {KEY: {"records": records, "unrecorded": list(self.unrecorded)}}
 
 
-UNKNOWN = Lineage(unrecorded=("scores without a record",))
+UNKNOWN = Lineage(unrecorded=("given scores",))
 """Of a run that was made in Python, or read from a file that is no artifact."""
 
 
