@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retrodistill.evaluation import evaluate_runs as evaluate_runs
     from retrodistill.evaluation.fidelity import fidelity as fidelity
     from retrodistill.evaluation.leakage import find_leakage as find_leakage
+    from retrodistill.evaluation.seen import seen_in_training as seen_in_training
     from retrodistill.mining import mine_candidates as mine_candidates
     from retrodistill.recipes import load_recipe as load_recipe
     from retrodistill.scoring import compare_candidates as compare_candidates
@@ -80,6 +81,7 @@ _HOMES = {
     "evaluate_runs": "retrodistill.evaluation",
     "fidelity": "retrodistill.evaluation.fidelity",
     "find_leakage": "retrodistill.evaluation.leakage",
+    "seen_in_training": "retrodistill.evaluation.seen",
     "run_benchmark": "retrodistill.benchmarking",
     "RetrodistillError": "retrodistill.errors",
     "ConfigError": "retrodistill.errors",

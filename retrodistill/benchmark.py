@@ -31,16 +31,19 @@ def benchmark(config: BenchmarkConfig) -> None:
     """Measure what is not measured yet, print a table for each dataset, and write the files."""
     from retrodistill.benchmarking import run_benchmark
     from retrodistill.errors import DataError
+    from retrodistill.reporting.results import print_unseen
     from retrodistill.reporting.tables import print_table
 
     found = run_benchmark(
         config.plan, config.out, k=config.k, timed=config.timed,
-        price_per_hour=config.price_per_hour, overwrite=config.overwrite, **config.measuring(),
+        price_per_hour=config.price_per_hour, overwrite=config.overwrite,
+        trained_on=config.trained_on, near_double=config.near_double, **config.measuring(),
     )  # fmt: skip
     for name, evaluation in found.evaluations.items():
         metrics = next(iter(evaluation.systems.values()))
         title = f"{name}: {evaluation.settings['queries']:,} judged queries"
         print_table(found.columns(name), found.rows(name), title=title, best=[*metrics])
+        print_unseen(evaluation.to_dict(), tests=False)
     if len(found.evaluations) > 1 and found.means:
         metrics = next(iter(found.means.values()))
         rows = [

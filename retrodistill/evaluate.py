@@ -4,6 +4,7 @@
         --run runs/bm25 --run runs/kl --metrics ndcg@10,mrr@10,recall@100 --json report.json
     python -m retrodistill.evaluate --qrels q.txt --run s.trec --metrics "map@100(rel=2),ndcg@10"
     python -m retrodistill.evaluate --data beir:scifact --run runs/kl --teacher scores/test
+    python -m retrodistill.evaluate --data beir:scifact --run theirs.trec --trained-on train
     python -m retrodistill.evaluate --data beir:scifact --run runs/kl --card kl.yaml
     python -m retrodistill.evaluate --reproduce kl.yaml --out again
     python -m retrodistill.evaluate --metrics help
@@ -11,6 +12,10 @@
 Every judged query counts; one that a run lacks counts 0. judged@K is the share of the documents up
 to rank K that have a judgement: where it is low, a system may be better than its numbers.
 --teacher adds how closely each run follows a teacher: on train queries first, if you wish.
+
+Where the runs' training is recorded, or --trained-on names it, all is measured again on the queries
+with no near double in training, and on those whose relevant documents training has not seen: what
+a system gains on all queries only, it remembers.
 """
 
 import json
@@ -34,6 +39,7 @@ def evaluate(config: EvaluateConfig) -> None:
     from retrodistill.datasets import load_collection
     from retrodistill.evaluation import evaluate_runs
     from retrodistill.evaluation.fidelity import fidelity, fidelity_table
+    from retrodistill.evaluation.seen import seen_in_training
     from retrodistill.manifest import write_atomically
     from retrodistill.reporting.cards.content import make_card
     from retrodistill.reporting.cards.files import write_card
@@ -52,7 +58,10 @@ def evaluate(config: EvaluateConfig) -> None:
     qrels = collection.qrels(config.split) if collection else read_qrels(config.qrels or Path())
     paths = system_names(config.run)
     runs = {name: Run.read(path) for name, path in paths.items()}
-    report = evaluate_runs(qrels, runs, **config.measuring())
+    seen = seen_in_training(
+        collection, qrels, runs, trained_on=config.trained_on, threshold=config.near_double
+    )
+    report = evaluate_runs(qrels, runs, seen=seen, **config.measuring())
     print_results(report.to_dict(), queries=report.settings["queries"])
     for name, count in report.identical_ids.items():
         if count:

@@ -67,7 +67,8 @@ def quickstart(config: QuickstartConfig) -> None:
     say("\n1. Candidates of queries, few of them with labels")
     mine = partial(rd.mine_candidates, collection, retrievers=both, max_tokens=TOKENS)
     labelled = short_lists(mine("train", depth=50, add_positives=True), collection)
-    candidates = rd.Run.from_dict(labelled.to_dict() | mine("dev", depth=SCORED).to_dict())
+    lists = labelled.to_dict() | mine("dev", depth=SCORED).to_dict()
+    candidates = rd.Run.from_dict(lists, lineage=labelled.lineage)
     candidates.write(out / "runs" / "candidates", overwrite=True)
 
     say("\n2. A cross-encoder teacher, from the labels")
@@ -150,7 +151,7 @@ def short_lists(mined: "Run", collection: "Collection") -> "Run":
         known = dict(zip(docs, scores.tolist(), strict=True))
         kept = docs[:SCORED] + [doc for doc in docs[SCORED:] if doc in relevant[query]]
         lists[query] = {doc: known[doc] for doc in kept}
-    return Run.from_dict(lists)
+    return Run.from_dict(lists, lineage=mined.lineage)
 
 
 def mean_of_teachers(

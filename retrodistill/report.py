@@ -32,6 +32,7 @@ def report(config: ReportConfig) -> None:
     from retrodistill.benchmarking import latencies
     from retrodistill.datasets import load_collection
     from retrodistill.evaluation import evaluate_runs
+    from retrodistill.evaluation.seen import seen_in_training
     from retrodistill.manifest import refuse_existing
     from retrodistill.reporting.commands import command_of_settings
     from retrodistill.reporting.provenance import folders, source
@@ -53,7 +54,10 @@ def report(config: ReportConfig) -> None:
     if config.benchmark is not None:
         timed = latencies(config.benchmark, [*runs], data=config.data, split=config.split)
         milliseconds = timed | milliseconds
-    evaluation = evaluate_runs(qrels, runs, **config.measuring())
+    seen = seen_in_training(
+        collection, qrels, runs, trained_on=config.trained_on, threshold=config.near_double
+    )
+    evaluation = evaluate_runs(qrels, runs, seen=seen, **config.measuring())
     print_results(evaluation.to_dict(), queries=evaluation.settings["queries"])
     inputs = [
         source("teacher" if name == teacher else "run", name, path,

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrodistill.arithmetic.lists import Floats, Numbers, numbered, per_run
+from retrodistill.store.lineage import Lineage, joined
 from retrodistill.store.runs import Run
 
 
@@ -32,6 +33,9 @@ class Aligned:
     owners: Sequence[Numbers]
     """For each run: number of each row's query."""
 
+    lineage: Lineage
+    """What the systems behind the runs were trained on."""
+
     def __len__(self) -> int:
         return len(self.queries)
 
@@ -42,7 +46,7 @@ class Aligned:
     def run(self, scores: Floats, *, source: str) -> Run:
         """Return the run of these pairs with a score for each."""
         query_ids, doc_ids = self.query_ids.take(self.queries), self.doc_ids.take(self.docs)
-        return Run.from_columns(query_ids, doc_ids, scores, source=source)
+        return Run.from_columns(query_ids, doc_ids, scores, source=source, lineage=self.lineage)
 
 
 def align(runs: Sequence[Run]) -> Aligned:
@@ -52,4 +56,5 @@ def align(runs: Sequence[Run]) -> Aligned:
     keys = np.concatenate(queries) * len(doc_ids) + np.concatenate(docs)
     pairs, places = np.unique(keys, return_inverse=True)
     owners, numbers = np.divmod(pairs, max(len(doc_ids), 1))
-    return Aligned(query_ids, doc_ids, owners, numbers, per_run(places, runs), queries)
+    lineage = joined(run.lineage for run in runs)
+    return Aligned(query_ids, doc_ids, owners, numbers, per_run(places, runs), queries, lineage)

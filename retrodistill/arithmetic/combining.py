@@ -63,9 +63,10 @@ def combine(
             values = Lists.of(owners).standardised(values)
         total += relative[member, owners] * values
     scores = total if how == "rrf" else total / len(runs)
-    source = f"combination by {how}"
     query_ids, doc_ids = pairs.query_ids.take(owners), pairs.doc_ids.take(numbers)
-    return Run.from_columns(query_ids, doc_ids, scores, source=source)
+    return Run.from_columns(
+        query_ids, doc_ids, scores, source=f"combination by {how}", lineage=pairs.lineage
+    )
 
 
 def average_scores(runs: Sequence[Run], *, weights: Sequence[float] | None = None) -> Run:

@@ -17,7 +17,7 @@ def reranked(first: Run, scores: Run) -> Run:
     for query, docs, _ in first.lists():
         front = known.get(query, {})
         lists[query] = front | below(front, [doc for doc in docs if doc not in front])
-    return Run.from_dict(lists)
+    return Run.from_dict(lists, lineage=first.lineage | scores.lineage)
 
 
 def below(scores: Mapping[str, float], docs: Sequence[str]) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Benchmarking: systems by datasets, each cell measured once and traceable to its artifacts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retrodistill.arithmetic.metrics import parse_metrics
 from retrodistill.benchmarking.cells import measured
@@ -12,10 +12,14 @@ from retrodistill.benchmarking.results import Benchmark, latencies
 from retrodistill.benchmarking.work import Place
 from retrodistill.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.evaluation import METRICS, evaluate_runs
+from retrodistill.evaluation.seen import THRESHOLD, named_training, seen_in_training
 from retrodistill.evaluation.significance import check_baseline
 from retrodistill.manifest import Manifest
 from retrodistill.progress import say
 from retrodistill.store.runs import Run
+
+if TYPE_CHECKING:
+    from retrodistill.datasets import Collection
 
 __all__ = ["Benchmark", "Plan", "latencies", "read_plan", "run_benchmark"]
 
@@ -28,6 +32,8 @@ def run_benchmark(
     timed: int = 100,
     price_per_hour: float | None = None,
     overwrite: bool = False,
+    trained_on: Sequence[str] = (),
+    near_double: float = THRESHOLD,
     **measuring: Any,
 ) -> Benchmark:
     """Measure each system of a plan on each dataset, write the tables to `out`, and return them.
@@ -36,7 +42,8 @@ def run_benchmark(
     again, unless `overwrite` is set; quality is measured from their runs each time, by
     `evaluate_runs` with the settings `measuring`. Each system finds `k` documents for every query;
     `timed` queries are timed, one after the other. A cell that fails is told, and named in
-    `failures`; the others are measured.
+    `failures`; the others are measured. `trained_on` and `near_double` are those of
+    `seen_in_training`; a split counts for the datasets that have it.
 
     Raises:
         ConfigError: the plan or a setting is not in order.
@@ -54,13 +61,15 @@ def run_benchmark(
     cells: dict[tuple[str, str], Manifest] = {}
     failures: dict[tuple[str, str], str] = {}
     evaluations = {}
+    places: dict[str, Place] = {}
     for dataset in found.datasets:
         try:
-            place = _place(found, dataset, Path(out), k)
+            places[dataset] = _place(found, dataset, Path(out), k)
         except RetrodistillError as error:
             failures |= {(dataset, system): str(error) for system in found.systems}
             say(f"dataset {dataset}: {error}")
-            continue
+    _check_trained_on(trained_on, [place.collection for place in places.values()])
+    for dataset, place in places.items():
         for name, system in found.systems.items():
             try:
                 if isinstance(system, Reranked) and (dataset, system.of) in failures:
@@ -74,16 +83,28 @@ def run_benchmark(
         if runs:
             kept = measuring | {"baseline": baseline if baseline in runs else None}
             qrels = place.collection.qrels(place.dataset.split)
-            evaluations[dataset] = evaluate_runs(qrels, runs, **kept)
+            known = [n for n in trained_on if n in place.collection.splits or Path(n).is_dir()]
+            seen = seen_in_training(
+                place.collection, qrels, runs, trained_on=known, threshold=near_double
+            )
+            evaluations[dataset] = evaluate_runs(qrels, runs, seen=seen, **kept)
+    order = [(dataset, system) for dataset in found.datasets for system in found.systems]
     benchmark = Benchmark(
         plan=found,
         settings={"k": k, "timed": timed, "price_per_hour": price_per_hour},
         cells=cells,
         evaluations=evaluations,
-        failures=failures,
+        failures={cell: failures[cell] for cell in order if cell in failures},
     )
     write_pages(benchmark, Path(out))
     return benchmark
+
+
+def _check_trained_on(names: Sequence[str], collections: "Sequence[Collection]") -> None:
+    """Raise ConfigError unless each name is a folder with a record, or a split of a dataset."""
+    for name in names:
+        owners: list[Collection | None] = [own for own in collections if name in own.splits]
+        named_training([name], next(iter([*owners, *collections, None])))
 
 
 def _place(plan: Plan, name: str, out: Path, k: int) -> Place:

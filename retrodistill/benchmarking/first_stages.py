@@ -12,6 +12,7 @@ from retrodistill.config import MineConfig, SearchConfig, as_dict
 from retrodistill.datasets.texts import spread_rows
 from retrodistill.evaluation.efficiency import files_bytes, per_second
 from retrodistill.manifest import Manifest
+from retrodistill.store.lineage import spec_lineage
 from retrodistill.store.runs import Run
 from retrodistill.types import Doc
 
@@ -59,7 +60,8 @@ class WordsAtWork(AtWork[Words]):
         index = self._index
         seconds = time.perf_counter() - started
         answer, place = self.answer(), self.place
-        run = Run.from_dict({query.id: answer(query) for query in place.queries}).top(place.k)
+        answers = {query.id: answer(query) for query in place.queries}
+        run = Run.from_dict(answers, lineage=spec_lineage(self.system.retriever)).top(place.k)
         config = MineConfig(
             data=place.dataset.data, split=place.dataset.split, depth=place.k,
             out=place.folder("runs", self.name), retriever=(self.system.retriever,),

@@ -12,6 +12,7 @@ from retrodistill.reporting.html import as_html
 from retrodistill.reporting.markdown import as_markdown
 from retrodistill.reporting.provenance import SHORT
 from retrodistill.reporting.tables import number_in
+from retrodistill.reporting.unseen import unseen
 
 
 def write_pages(benchmark: Benchmark, out: Path) -> None:
@@ -105,12 +106,14 @@ def _dataset(benchmark: Benchmark, place: int, name: str) -> Section:
            if settings["price_per_hour"] else ""),
     )  # fmt: skip
     first = {one["name"]: one["metrics"][metrics[0]] for one in found["systems"]}
+    aside = unseen(found)
     times = {one: benchmark.cells[name, one].details["latency_ms"]["p50"] for one in first}
     blocks = [
         *sections.headline(found, queries=found["settings"]["queries"]).blocks,
         table,
         *(sections.cost(first, metrics[0], times).blocks if len(first) > 1 else ()),
-        *(sections.tests_section(found["tests"]).blocks if found["tests"] else ()),
+        *sections.tests_tables(found["tests"]),
+        *(aside.blocks if aside is not None else ()),
     ]
     return Section(key=f"dataset-{place}", title=name, blocks=blocks)
 

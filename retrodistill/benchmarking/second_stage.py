@@ -63,7 +63,7 @@ class RerankedAtWork(AtWork[Reranked]):
         }
         costs = self._first_cell.details
         return Made(
-            run=reranked(first, Run.from_dict(scores)),
+            run=reranked(first, Run.from_dict(scores, lineage=store.lineage)),
             inputs={"first run": first.fingerprint},
             config=as_dict(self.system),
             docs_per_second=costs["docs_per_second"],

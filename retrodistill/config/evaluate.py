@@ -39,8 +39,20 @@ class Comparing:
     seed: int = 0
     """Of the bootstrap intervals, of the randomised tests, and of the pairs that a report draws."""
 
+    trained_on: tuple[str, ...] = ()
+    """Split of --data, or student folder, that systems were trained on, beside what their records
+    say; once for each. Systems are measured also on the queries that training has not seen."""
+
+    near_double: float = 0.6
+    """A query whose words have this Jaccard similarity with those of a training query, or a higher
+    one, is its near double."""
+
     def __post_init__(self) -> None:
         at_least(self, 0, "tie", "seed")
+        if not 0 < self.near_double <= 1:
+            raise ConfigError(
+                f"--near-double must lie above 0 and up to 1, but it is {self.near_double}."
+            )
 
     def measuring(self) -> dict[str, Any]:
         """Return the settings of `evaluate_runs`."""

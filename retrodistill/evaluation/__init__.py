@@ -14,6 +14,7 @@ from retrodistill.arithmetic.metrics import (
     parse_metrics,
 )
 from retrodistill.errors import DataError
+from retrodistill.evaluation.seen import Seen, warnings_of
 from retrodistill.evaluation.significance import (
     LEVEL,
     TIE,
@@ -59,6 +60,17 @@ class Evaluation:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How it was measured and tested."""
 
+    subsets: Mapping[str, "Evaluation"] = field(default_factory=dict)
+    """Name -> the same on the queries that training has not seen; nothing is measured of none."""
+
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of the training behind the systems, as `Seen.to_dict` has it."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return a sentence for each gain that is much another one on a subset."""
+        return warnings_of(self)
+
     @property
     def systems(self) -> dict[str, dict[str, float]]:
         """System -> metric -> mean over all judged queries."""
@@ -80,7 +92,18 @@ class Evaluation:
             if per_query:
                 systems[-1]["per_query"] = self.per_query[name]
         tests = [asdict(row) | {"interval": list(row.interval)} for row in self.tests]
-        return {"systems": systems, "tests": tests, "settings": dict(self.settings)}
+        whole = {"systems": systems, "tests": tests, "settings": dict(self.settings)}
+        if not self.training:
+            return whole
+        subsets = [
+            {"name": name, **subset.to_dict(per_query=per_query)}
+            for name, subset in self.subsets.items()
+        ]
+        return whole | {
+            "subsets": subsets,
+            "training": dict(self.training),
+            "warnings": self.warnings,
+        }
 
     def write(self, path: Path, *, per_query: bool = False) -> None:
         """Write `to_dict` as a JSON file, whole or not at all."""
@@ -100,6 +123,7 @@ def evaluate_runs(
     ignore_identical_ids: bool = False,
     judged_only: bool = False,
     seed: int = 0,
+    seen: Seen | None = None,
 ) -> Evaluation:
     """Measure each run on every judged query, and test each pair of runs.
 
@@ -115,6 +139,7 @@ def evaluate_runs(
             queries are documents of the corpus.
         judged_only: drop documents without a judgement before measuring.
         seed: of the bootstrap and of the randomised tests.
+        seen: what training has not seen, for the same on these queries: `seen_in_training`.
 
     Raises:
         ConfigError: a metric, a test or the baseline is unknown.
@@ -142,23 +167,6 @@ def evaluate_runs(
         values = evaluate(qrels, run, [*asked.values()], judged_only=judged_only)
         per_query[name] = {str(metric): values[str(metric)] for metric in wanted}
         shown[name] = _shares(values, shares, run.query_ids)
-    means = resampled_means(
-        {(name, metric): row for name, own in per_query.items() for metric, row in own.items()},
-        seed=seed,
-    )
-    intervals = {
-        name: {metric: interval(means[name, metric]) for metric in own}
-        for name, own in per_query.items()
-    }
-    tests = [
-        row
-        for metric in map(str, wanted)
-        for row in compare(
-            metric, {name: own[metric] for name, own in per_query.items()},
-            test=test, correction=correction, baseline=baseline, tie=tie,
-            means={name: means[name, metric] for name in runs}, seed=seed,
-        )
-    ]  # fmt: skip
     settings = {
         "queries": len(judged),
         "ignore_identical_ids": ignore_identical_ids,
@@ -170,7 +178,50 @@ def evaluate_runs(
         "confidence": LEVEL,
         "seed": seed,
     }
-    return Evaluation(per_query, tests, intervals, shown, identical, settings)
+    whole = _tested(per_query, settings)
+    subsets = {} if seen is None else {
+        name: _restricted(whole, queries) for name, queries in seen.subsets.items()
+    }  # fmt: skip
+    return replace(
+        whole, judged=shown, identical_ids=identical, subsets=subsets,
+        training={} if seen is None else seen.to_dict(),
+    )  # fmt: skip
+
+
+def _tested(per_query: Mapping[str, PerQuery], settings: Mapping[str, Any]) -> Evaluation:
+    """Return values with their intervals and tests."""
+    means = resampled_means(
+        {(name, metric): row for name, own in per_query.items() for metric, row in own.items()},
+        seed=settings["seed"],
+    )
+    intervals = {
+        name: {metric: interval(means[name, metric]) for metric in own}
+        for name, own in per_query.items()
+    }
+    asked = {key: settings[key] for key in ("test", "correction", "baseline", "tie", "seed")}
+    tests = [
+        row
+        for metric in next(iter(per_query.values()))
+        for row in compare(
+            metric,
+            {name: own[metric] for name, own in per_query.items()},
+            means={name: means[name, metric] for name in per_query},
+            **asked,
+        )
+    ]
+    return Evaluation(per_query, tests, intervals, settings=settings)
+
+
+def _restricted(whole: Evaluation, queries: Sequence[str]) -> Evaluation:
+    """Return the evaluation of some of the queries; of none, nothing is measured."""
+    settings = {**whole.settings, "queries": len(queries)}
+    if not queries:
+        return Evaluation({}, [], settings=settings)
+    per_query = {
+        name: {metric: {query: row[query] for query in queries} for metric, row in own.items()}
+        for name, own in whole.per_query.items()
+    }
+    return _tested(per_query, settings)
 
 
 def _judged_at(metrics: Sequence[Metric]) -> list[Metric]:

@@ -5,31 +5,27 @@ as words: in lower case, NFKC, without punctuation. A script that puts no spaces
 one word to this, so that only equal texts are found in it.
 """
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zlib import crc32
 
 from retrodistill.errors import ConfigError
+from retrodistill.evaluation.doubles import Sets, most_alike
+from retrodistill.manifest import hash64
 from retrodistill.progress import bar
+from retrodistill.store.words import words_of
 from retrodistill.types import Doc
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection, Texts
 
-PERMUTATIONS = 128
-"""Hashes of a MinHash."""
-
-RECALL = 0.99
-"""Least probability that a pair at the threshold becomes a candidate."""
+PART = 4096
+"""Texts whose shingles are in memory at a time, of those that pass by."""
 
 
 class Double(NamedTuple):
-    """The text that is most like another; doubles compare by likeness."""
+    """The text that is most like another."""
 
     exact: bool
     """Whether the words are the same, in the same order."""
@@ -39,9 +35,6 @@ class Double(NamedTuple):
 
     row: int
     """Where it stands."""
-
-
-NONE = Double(exact=False, similarity=0.0, row=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,64 +168,50 @@ def nearest(
 ) -> dict[int, Double]:
     """Return the likeliest double of each text that has one among the others.
 
-    MinHashes in bands (locality-sensitive hashing) give candidates, of which a pair at the
-    threshold is one with a probability of at least RECALL; the true Jaccard similarity decides.
-    The texts are held in memory as shingles, the others pass by one by one.
-
-    Source: Broder 1997, "On the resemblance and containment of documents".
+    An equal text is likelier than one of the same shingles. The texts are held in memory as
+    hashes of their shingles, the others pass by part by part; no pair is missed.
 
     Raises:
         ConfigError: the threshold does not lie between 0.1 and 1, or a shingle has no word.
 
     """
-    from datasketch import MinHash, MinHashLSH
-
     if not 0.1 <= threshold <= 1:
         raise ConfigError(f"threshold must lie between 0.1 and 1, but it is {threshold}.")
     if shingle < 1:
         raise ConfigError(f"a shingle must have at least 1 word, but it has {shingle}.")
-    empty = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=crc32)
-
-    def sketch(parts: Iterable[str]) -> MinHash:
-        drawn = empty.copy()
-        drawn.update_batch([part.encode(errors="surrogatepass") for part in parts])
-        return drawn
-
-    own = [_words(text) for text in texts]
-    kept = [shingles(words, shingle) for words in own]
-    index = MinHashLSH(num_perm=PERMUTATIONS, params=bands(threshold))
-    for row, parts in enumerate(kept):
-        if parts:
-            index.insert(row, sketch(parts))
-    found: dict[int, Double] = {}
+    words = [words_of(text) for text in texts]
+    equal = {" ".join(own): -1 for own in words if own}
     with bar("comparing texts", len(others)) as advance:
-        for place, text in enumerate(others):
-            words = _words(text)
-            parts = shingles(words, shingle)
-            for row in index.query(sketch(parts)) if parts else ():
-                double = Double(words == own[row], jaccard(parts, kept[row]), place)
-                if double.similarity >= threshold and double[:2] > found.get(row, NONE)[:2]:
-                    found[row] = double
-            advance(1)
-    return dict(sorted(found.items()))
 
+        def parts() -> Iterator[Sets]:
+            for start in range(0, len(others), PART):
+                found = [words_of(text) for text in others[start : start + PART]]
+                for place, own in enumerate(found, start):
+                    if equal.get(" ".join(own)) == -1:
+                        equal[" ".join(own)] = place
+                yield _hashed(found, shingle)
+                advance(len(found))
 
-def bands(threshold: float) -> tuple[int, int]:
-    """Return bands, and rows of a band: the strictest that find RECALL of pairs at the threshold.
-
-    With b bands of r rows, a pair of similarity s is found with probability 1 - (1 - s^r)^b.
-    """
-    for rows in range(PERMUTATIONS // 2, 1, -1):
-        count = PERMUTATIONS // rows
-        if 1 - (1 - threshold**rows) ** count >= RECALL:
-            return count, rows
-    return PERMUTATIONS, 1
+        similarity, places = most_alike(_hashed(words, shingle), parts())
+    doubles = {}
+    for row, own in enumerate(words):
+        place = equal.get(" ".join(own), -1)
+        if place >= 0:
+            doubles[row] = Double(exact=True, similarity=1.0, row=place)
+        elif similarity[row] >= threshold:
+            doubles[row] = Double(False, float(similarity[row]), int(places[row]))
+    return doubles
 
 
 def shingles(words: Sequence[str], width: int) -> set[str]:
     """Return the runs of `width` words; fewer words than that are one run."""
     runs = range(max(1, len(words) - width + 1))
     return {" ".join(words[start : start + width]) for start in runs} if words else set()
+
+
+def _hashed(texts: Sequence[Sequence[str]], width: int) -> Sets:
+    """Return hashes of the shingles of texts that are words."""
+    return Sets.of([hash64(sorted(shingles(words, width))) for words in texts])
 
 
 def jaccard(a: set[str], b: set[str]) -> float:
@@ -248,12 +227,12 @@ def _copies(
     queries = _by_id(collection.queries, relevant)
     docs = _by_id(collection.docs, chain(*relevant.values()))
     for query_id, positives in relevant.items():
-        words = _words(queries[query_id].full_text)
+        words = words_of(queries[query_id].full_text)
         own = shingles(words, width)
         likest = Example(False, 0.0, query_id, queries[query_id].full_text, "", "")
         for doc in (docs[id] for id in positives):
             for text in dict.fromkeys((doc.title, doc.text, doc.full_text)):
-                others = _words(text)
+                others = words_of(text)
                 found = (words == others, jaccard(own, shingles(others, width)))
                 if found > (likest.exact, likest.similarity):
                     likest = Example(*found, query_id, likest.text, doc.id, text)
@@ -282,15 +261,3 @@ def _example(sides: Sequence[tuple[list[str], list[str]]], row: int, double: Dou
     (ids, texts), (double_ids, doubles) = sides
     other = double.row
     return Example(*double[:2], ids[row], texts[row], double_ids[other], doubles[other])
-
-
-def _words(text: str) -> list[str]:
-    """Return the words that count, as they are compared."""
-    return _word().findall(unicodedata.normalize("NFKC", text).casefold())
-
-
-@cache
-def _word() -> re.Pattern[str]:
-    """Return the pattern of a word, with the marks on its letters, such as the vowels of Hindi."""
-    marks = (c for c in map(chr, range(0x20000)) if unicodedata.category(c).startswith("M"))
-    return re.compile(rf"\w[\w{''.join(marks)}]*")

@@ -1,6 +1,7 @@
 """Mining: from a collection to the candidates that a teacher shall score."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.arithmetic import reciprocal_ranks
@@ -9,6 +10,7 @@ from retrodistill.errors import ConfigError, DataError
 from retrodistill.mining import fuse
 from retrodistill.progress import say
 from retrodistill.registry import RETRIEVERS
+from retrodistill.store.lineage import joined, spec_lineage
 from retrodistill.store.runs import Run
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def mine_candidates(
     }
     runs = [part(argument, collection, query_ids, **settings) for part, argument in found]
     run = runs[0] if len(runs) == 1 else reciprocal_ranks(runs, k=rrf_k).top(depth)
+    run = replace(run, lineage=joined(map(spec_lineage, retrievers)))
     if false_negative_ratio is not None:
         step = fuse.drop_false_negatives(run, relevant, ratio=false_negative_ratio)
         run = step.run

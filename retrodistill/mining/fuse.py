@@ -26,7 +26,7 @@ def drop_positives(run: Run, relevant: Mapping[str, frozenset[str]]) -> Treated:
         }
         for query, docs, scores in run.lists()
     }
-    treated = Run.from_dict(kept)
+    treated = Run.from_dict(kept, lineage=run.lineage)
     return Treated(treated, len(run) - len(treated))
 
 
@@ -39,7 +39,7 @@ def add_positives(run: Run, relevant: Mapping[str, frozenset[str]]) -> Treated:
         missing = sorted(docs - scores.keys(), reverse=True)
         scores.update(below(scores, missing))
         added += len(missing)
-    return Treated(Run.from_dict(lists), added)
+    return Treated(Run.from_dict(lists, lineage=run.lineage), added)
 
 
 def drop_false_negatives(
@@ -70,5 +70,5 @@ def drop_false_negatives(
             for doc, score in zip(docs, scores, strict=True)
             if best is None or doc in known or score <= ratio * best
         }
-    treated = Run.from_dict(kept)
+    treated = Run.from_dict(kept, lineage=run.lineage)
     return Treated(treated, len(run) - len(treated))

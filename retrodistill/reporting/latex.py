@@ -10,8 +10,8 @@ ABOUT = r"""% Tables for a paper: \input{report}, behind this in its preamble:
 % Letters that are neither Latin nor Greek need a font that has them: compile with LuaLaTeX or
 % XeLaTeX then, without fontenc."""
 
-KEPT = ("systems", "fidelity")
-"""Sections whose tables are written."""
+KEPT = ("systems", "unseen", "fidelity")
+"""Sections whose tables are written, but for folded ones."""
 
 SMALL = (
     "alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi o pi rho "
@@ -55,7 +55,7 @@ def as_latex(report: Report) -> str:
     """Return the tables of systems and of fidelity, to be put into a paper."""
     parts = [ABOUT]
     for section in report.sections:
-        tables = [block for block in section.blocks if isinstance(block, Table)]
+        tables = [one for one in section.blocks if isinstance(one, Table) and not one.folded]
         if section.key in KEPT:
             parts += [_table(table, label=section.key) for table in tables]
     return "\n\n".join(parts) + "\n"

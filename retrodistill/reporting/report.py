@@ -14,6 +14,7 @@ from retrodistill.reporting.html import as_html
 from retrodistill.reporting.latex import as_latex
 from retrodistill.reporting.markdown import as_markdown
 from retrodistill.reporting.provenance import Source, provenance
+from retrodistill.reporting.unseen import unseen
 from retrodistill.types import Qrels
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ def build_report(measured: Measured) -> Report:
     parts = [sections.headline(measured.evaluation, queries=judged, roles=roles)]
     if measured.evaluation["tests"]:
         parts.append(sections.tests_section(measured.evaluation["tests"]))
+    aside = unseen(measured.evaluation)
+    if aside is not None:
+        parts.append(aside)
     if systems > 1:
         parts.append(sections.deltas(measured.per_query, metric, measured.baseline, tie=tie))
     if measured.milliseconds:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.errors import ConfigError, did_you_mean
+from retrodistill.progress import say
 from retrodistill.reporting.tables import print_table
 
 TESTS = {"t": "paired t test", "fisher": "Fisher's randomisation test"}
+SUBSETS = "all queries, and those that no training behind the systems has seen"
 CORRECTIONS = {"holm": "Holm", "tukey": "Tukey", "none": "not corrected"}
 
 
@@ -36,7 +38,11 @@ def known_system(name: str, systems: Collection[str]) -> str:
 
 
 def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
-    """Print an evaluation, as `Evaluation.to_dict` gives it: the systems, then the tests."""
+    """Print an evaluation, as `Evaluation.to_dict` gives it.
+
+    The systems, their tests, then the same on queries that training has not seen, and what is to
+    be said of it.
+    """
     systems, tests = evaluation["systems"], evaluation["tests"]
     metrics, judged = list(systems[0]["metrics"]), list(systems[0]["judged"])
     confidence = f"{evaluation['settings']['confidence']:.0%}"
@@ -52,6 +58,47 @@ def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
         title=f"{queries} judged queries; below a mean, its {confidence} interval",
         best=metrics if len(systems) > 1 else (),
     )
+    _print_tests(tests)
+    print_unseen(evaluation)
+
+
+def print_unseen(evaluation: Mapping[str, Any], *, tests: bool = True) -> None:
+    """Print the systems on queries that training has not seen, and what is to be said of it."""
+    subsets = evaluation.get("subsets", [])
+    if subsets:
+        columns, lines = subset_rows(evaluation)
+        print_table(columns, lines, title=SUBSETS)
+    for subset in subsets if tests else ():
+        _print_tests(subset["tests"], title=f"{subset['name']}, ")
+    for sentence in evaluation.get("training", {}).get("notes", ()):
+        say(sentence)
+    for sentence in evaluation.get("warnings", ()):
+        say(f"warning: {sentence}")
+
+
+def subset_rows(
+    evaluation: Mapping[str, Any], *, repeated: bool = False
+) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of all systems on all queries and on those unseen in training.
+
+    A subset without a query has a row that says so. Its name stands in its first row, or is
+    `repeated` in each.
+    """
+    metrics = list(evaluation["systems"][0]["metrics"])
+    whole = {"name": "all", "settings": evaluation["settings"], "systems": evaluation["systems"]}
+    rows: list[list[str]] = []
+    for part in (whole, *evaluation["subsets"]):
+        name, count = part["name"], f"{part['settings']['queries']:,}"
+        if not part["systems"]:
+            rows.append([name, count, "no query is left", *("-" for _ in metrics)])
+        for place, one in enumerate(part["systems"]):
+            head = ["", ""] if place and not repeated else [name, count]
+            rows.append([*head, one["name"], *(f"{one['metrics'][m]:.4f}" for m in metrics)])
+    return ["queries", "number", "system", *metrics], rows
+
+
+def _print_tests(tests: Sequence[Mapping[str, Any]], *, title: str = "") -> None:
+    """Print the paired tests between systems, if there are any."""
     if not tests:
         return
     correction = CORRECTIONS[tests[0]["correction"]]
@@ -65,7 +112,7 @@ def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
         )
         for test in tests
     ]  # fmt: skip
-    print_table(columns, compared, title=TESTS[tests[0]["test"]])
+    print_table(columns, compared, title=f"{title}{TESTS[tests[0]['test']]}")
 
 
 def span_text(low: float, high: float, *, sign: str = "-") -> str:

@@ -89,7 +89,19 @@ def headline(
 
 def tests_section(tests: Sequence[Mapping[str, Any]]) -> Section:
     """Return the tests between systems, one table a metric."""
+    return Section(key="tests", title="Tests", blocks=tests_tables(tests))
+
+
+def tests_tables(
+    tests: Sequence[Mapping[str, Any]], *, title: str = "", folded: bool = False
+) -> list[Block]:
+    """Return a table of tests for each metric, its caption behind `title`.
+
+    All but the first are folded, and that one too where `folded` is set.
+    """
     blocks: list[Block] = []
+    if not tests:
+        return blocks
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for test in tests[:MOST_TESTS]:
         rows.setdefault(test["metric"], []).append(test)
@@ -112,17 +124,17 @@ def tests_section(tests: Sequence[Mapping[str, Any]]) -> Section:
         ]
         blocks.append(
             Table(
-                caption=f"{metric}: {TESTS[own[0]['test']]}",
+                caption=f"{title}{metric}: {TESTS[own[0]['test']]}",
                 columns=("systems", "difference", "interval", "wins", "ties", "losses", "p",
                          f"p ({correction})"),
                 rows=table,
-                folded=place > 0,
+                folded=folded or place > 0,
             )
         )  # fmt: skip
     if len(tests) > MOST_TESTS:
         left = len(tests) - MOST_TESTS
         blocks.append(Text(text=f"{left:,} further tests are in the JSON."))
-    return Section(key="tests", title="Tests", blocks=blocks)
+    return blocks
 
 
 def deltas(per_query: PerQuery, metric: str, baseline: str, *, tie: float = 1e-9) -> Section:

@@ -1,6 +1,7 @@
 """Scores from other tools' files into a store, and from a store into their files."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from retrodistill.progress import say
 from retrodistill.scoring.filling import store_scores
 from retrodistill.store.formats import guess_format, read_scores, write_scores
 from retrodistill.store.formats.records import Differing
+from retrodistill.store.lineage import Lineage
 from retrodistill.store.runs import Run
 from retrodistill.store.scores import ScoreStore
 from retrodistill.types import SCALES
@@ -46,7 +48,8 @@ def import_scores(
         f"{len(imported.run):,} scores of {len(imported.run.query_ids):,} queries in {path}"
         + (f", which calls {labels:,} of them relevant" if labels else "")
     )
-    return store_scores(collection, imported.run, out, scale=scale, config=config)
+    scores = replace(imported.run, lineage=Lineage(unrecorded=(path.name,)))
+    return store_scores(collection, scores, out, scale=scale, config=config)
 
 
 def export_scores(

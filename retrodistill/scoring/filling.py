@@ -14,6 +14,7 @@ from retrodistill.errors import ConfigError, DataError
 from retrodistill.progress import bar, duration, say
 from retrodistill.store.columns import widened
 from retrodistill.store.keyed import KeyedStore, Shard
+from retrodistill.store.lineage import own_lineage
 from retrodistill.store.runs import Run
 from retrodistill.store.scores import PreferenceStore, ScoreStore
 from retrodistill.store.shards import PREFERENCES
@@ -69,6 +70,7 @@ def score_candidates(
         config=config,
         details={"scale": teacher.scale, "unit": teacher.unit},
     )
+    store.join_lineage(own_lineage(teacher) | candidates.lineage)
     _fill(
         store,
         collection,
@@ -127,6 +129,7 @@ def compare_candidates(
         inputs={"candidates": candidates.fingerprint},
         config=config,
     )
+    store.join_lineage(own_lineage(comparer) | candidates.lineage)
     _fill(
         store,
         collection,

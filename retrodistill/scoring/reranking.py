@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from retrodistill.arithmetic import reranked
 from retrodistill.errors import ConfigError
 from retrodistill.scoring.filling import pairs_of
+from retrodistill.store.lineage import own_lineage
 from retrodistill.store.runs import Run
 from retrodistill.types import Teacher
 
@@ -28,5 +29,6 @@ def rerank(run: Run, collection: "Collection", teacher: Teacher, depth: int = 10
         raise ConfigError(f"depth must be at least 1, but it is {depth}.")
     best = run.top(depth).table
     scores = teacher.score(pairs_of(collection, best))
+    columns = (best["query_id"], best["doc_id"], scores)
     source = f"{type(teacher).__name__}: "
-    return reranked(run, Run.from_columns(best["query_id"], best["doc_id"], scores, source=source))
+    return reranked(run, Run.from_columns(*columns, source=source, lineage=own_lineage(teacher)))

@@ -20,6 +20,7 @@ from retrodistill.manifest import Manifest, digest_files, new_folder
 from retrodistill.progress import duration, say
 from retrodistill.searching.filling import QUERIES, Vectors, check_memory, fill, reference
 from retrodistill.searching.truncated import Truncated
+from retrodistill.store.lineage import own_lineage
 from retrodistill.store.vectors import cached, fill_vectors
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def embed_collection(
                 "dtype": str(encoder.dtype).removeprefix("torch."),
                 "max_tokens": encoder.max_tokens,
                 "seconds": round(seconds, 1),
+                **own_lineage(encoder).write(folder),
             },
         ).write(folder)
     return Path(out)

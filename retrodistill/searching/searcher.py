@@ -15,6 +15,7 @@ from retrodistill.indexes import index_kind
 from retrodistill.manifest import Manifest
 from retrodistill.searching.embedding import INDEX, KIND, MODEL
 from retrodistill.searching.truncated import Truncated
+from retrodistill.store.lineage import UNKNOWN, Lineage, lineage_in
 from retrodistill.types import Doc, Encoder, Index
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Searcher:
         *,
         docs: "Texts | None" = None,
         manifest: Manifest | None = None,
+        lineage: Lineage = UNKNOWN,
     ) -> None:
         if encoder.dimension != index.dimension:
             raise DataError(
@@ -54,6 +56,7 @@ class Searcher:
         self.index = index
         self.docs = docs
         self.manifest = manifest
+        self.lineage = lineage
 
     @classmethod
     def open(
@@ -90,7 +93,8 @@ class Searcher:
         )
         if docs is None and with_texts:
             docs = _texts_of(manifest)
-        return cls(encoder, index, docs=docs, manifest=manifest)
+        lineage = lineage_in(folder, manifest)
+        return cls(encoder, index, docs=docs, manifest=manifest, lineage=lineage)
 
     @property
     def tuning(self) -> "Tuning | None":
@@ -230,6 +234,7 @@ def search_run(
         np.repeat(np.array(query_ids, object), lengths).tolist(),
         [doc for row in ids for doc in row],
         np.concatenate([np.empty(0, np.float32), *scores]),
+        lineage=searcher.lineage,
     )
 
 

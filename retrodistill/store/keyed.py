@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from retrodistill.errors import DataError
 from retrodistill.manifest import FILE, Manifest, digest
 from retrodistill.store.columns import codes, widened
+from retrodistill.store.lineage import KEY, Lineage, lineage_in
 from retrodistill.store.plans import plan_paths, read_plan, stretches, write_plan
 from retrodistill.store.shards import (
     Form,
@@ -105,6 +106,23 @@ class KeyedStore:
         """
         manifest = Manifest.read(Path(folder), kind=cls.form.kind)
         return cls(folder, teacher=manifest.inputs.get("teacher", ""))
+
+    @property
+    def lineage(self) -> Lineage:
+        """What the teacher, and the systems that found the candidates, were trained on."""
+        return lineage_in(self.folder, self.manifest)
+
+    def join_lineage(self, lineage: Lineage) -> None:
+        """Note what a teacher and candidates were trained on, beside what is noted already."""
+        with self._lock():
+            manifest = Manifest.read(self.folder, kind=self.form.kind)
+            fresh = KEY not in manifest.details and not self.shards
+            known = Lineage() if fresh else lineage_in(self.folder, manifest)
+            if fresh or known | lineage != known:
+                noted = (known | lineage).write(self.folder)
+                manifest = replace(manifest, details={**manifest.details, **noted})
+                manifest.write(self.folder)
+            self.manifest = manifest
 
     @property
     def shards(self) -> list[Path]:

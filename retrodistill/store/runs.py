@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
 from retrodistill.manifest import Manifest, new_folder
+from retrodistill.store.lineage import UNKNOWN, Lineage, lineage_in
 from retrodistill.store.lines import decoded, new_file, numbered_lines, write_lines
 from retrodistill.store.shards import SCORES, current_rows
 
@@ -57,10 +58,18 @@ class Run:
 
     origin: Path | None = None
     """Folder or file that the run was read from, or selected from."""
+    lineage: Lineage = UNKNOWN
+    """What the systems behind it were trained on."""
 
     @classmethod
     def from_columns(
-        cls, query_ids: Strings, doc_ids: Strings, scores: Scores, *, source: str = ""
+        cls,
+        query_ids: Strings,
+        doc_ids: Strings,
+        scores: Scores,
+        *,
+        source: str = "",
+        lineage: Lineage = UNKNOWN,
     ) -> "Run":
         """Return the run of these rows, in any order; `source` is named in errors.
 
@@ -70,15 +79,22 @@ class Run:
         """
         place = f"{source}: row " if source else "row "
         columns = (query_ids, doc_ids, scores)
-        return cls(_ranked(*columns, where=lambda row: f"{place}{row + 1}"))
+        table = _ranked(*columns, where=lambda row: f"{place}{row + 1}")
+        return cls(table, lineage=lineage)
 
     @classmethod
-    def from_dict(cls, scores: Mapping[str, Mapping[str, float]], *, source: str = "") -> "Run":
+    def from_dict(
+        cls,
+        scores: Mapping[str, Mapping[str, float]],
+        *,
+        source: str = "",
+        lineage: Lineage = UNKNOWN,
+    ) -> "Run":
         """Return the run of query id -> document id -> score; queries without any are absent."""
         query_ids = [query for query, docs in scores.items() for _ in docs]
         doc_ids = [doc for docs in scores.values() for doc in docs]
         values = [score for docs in scores.values() for score in docs.values()]
-        return cls.from_columns(query_ids, doc_ids, values, source=source)
+        return cls.from_columns(query_ids, doc_ids, values, source=source, lineage=lineage)
 
     @classmethod
     def read(cls, path: Path) -> "Run":
@@ -99,21 +115,25 @@ class Run:
                 f"there is no run at {path}. Give a run folder, a score store, "
                 "or a TREC, JSONL or Parquet file."
             )
+        foreign = Lineage(unrecorded=(path.name,))
         suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
         if suffix == ".parquet":
-            return replace(cls._of_table(_read_parquet(path), source=str(path)), origin=path)
+            run = cls._of_table(_read_parquet(path), source=str(path), lineage=foreign)
+            return replace(run, origin=path)
         rows = _jsonl_rows if suffix == ".jsonl" else _trec_rows
 
         def where(row: int) -> str:
             return f"{path}:{next(islice(rows(path), row, None))[0]}"
 
-        return cls(_ranked(*_gathered(rows(path)), where=where), origin=path)
+        return cls(_ranked(*_gathered(rows(path)), where=where), origin=path, lineage=foreign)
 
     @classmethod
     def _read_folder(cls, folder: Path) -> "Run":
         manifest = Manifest.read(folder)
+        lineage = lineage_in(folder, manifest)
         if manifest.kind == "run":
-            run = cls._of_table(_read_parquet(folder / FILE), source=str(folder / FILE))
+            file = folder / FILE
+            run = cls._of_table(_read_parquet(file), source=str(file), lineage=lineage)
             if run.fingerprint != manifest.fingerprint:
                 raise DataError(
                     f"{folder / FILE} is not what its manifest.json was written for "
@@ -123,15 +143,17 @@ class Run:
             return run
         if manifest.kind == "scores":
             lists = manifest.details.get("unit") == "list"
-            run = cls._of_table(current_rows(folder, SCORES, lists=lists), source=str(folder))
+            rows = current_rows(folder, SCORES, lists=lists)
+            run = cls._of_table(rows, source=str(folder), lineage=lineage)
             return replace(run, scale=str(manifest.details.get("scale", run.scale)))
         raise DataError(
             f"{folder} is of kind {manifest.kind!r}, but a run or a score store was wanted."
         )
 
     @classmethod
-    def _of_table(cls, table: pa.Table, *, source: str) -> "Run":
-        return cls.from_columns(*(table[name] for name in COLUMNS), source=source)
+    def _of_table(cls, table: pa.Table, *, source: str, lineage: Lineage) -> "Run":
+        columns = (table[name] for name in COLUMNS)
+        return cls.from_columns(*columns, source=source, lineage=lineage)
 
     def write(
         self,
@@ -142,22 +164,22 @@ class Run:
         details: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Write a run folder, whole or not at all, with its manifest.
+        """Write a run folder, whole or not at all, with its manifest and its lineage.
 
         Raises:
             ConfigError: `out` exists already and `overwrite` is not set.
 
         """
-        manifest = Manifest(
-            kind="run",
-            fingerprint=self.fingerprint,
-            inputs=inputs or {},
-            config=config or {},
-            details={"queries": len(self.query_ids), "rows": len(self), **(details or {})},
-        )
+        counts = {"queries": len(self.query_ids), "rows": len(self)}
         with new_folder(out, overwrite=overwrite) as folder:
             pq.write_table(self.table, folder / FILE)
-            manifest.write(folder)
+            Manifest(
+                kind="run",
+                fingerprint=self.fingerprint,
+                inputs=inputs or {},
+                config=config or {},
+                details={**counts, **(details or {}), **self.lineage.write(folder)},
+            ).write(folder)
 
     def to_trec(self, path: Path, tag: str = "retrodistill") -> None:
         """Write a TREC file; nine digits keep each float32 score exactly.

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from retrodistill.errors import DataError
 from retrodistill.manifest import Manifest, digest_files, new_folder
+from retrodistill.store.lineage import Lineage
 from retrodistill.store.lines import decoded, first_line, numbered_lines
 from retrodistill.store.runs import SCHEMA, Run
 
@@ -60,7 +61,8 @@ def candidates_from_triples(path: Path) -> Run:
     docs: dict[str, dict[str, float]] = {}
     for query, positive, negative in read_id_triples(path):
         docs.setdefault(query, {}).update({positive: 0.0, negative: 0.0})
-    return Run.from_dict(docs, source=str(path))
+    lineage = Lineage(unrecorded=(path.name,))
+    return Run.from_dict(docs, source=str(path), lineage=lineage)
 
 
 def text_triples(path: Path) -> Iterator[tuple[str, str, str]]:

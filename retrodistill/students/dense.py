@@ -26,6 +26,7 @@ from retrodistill.inference import (
 )
 from retrodistill.manifest import digest
 from retrodistill.progress import bar
+from retrodistill.store.lineage import Lineage, model_lineage
 from retrodistill.students.kinds import check_bi_encoder
 from retrodistill.students.routes import (
     SIDES,
@@ -141,6 +142,11 @@ class DenseEncoder:
             "precision": str(self.dtype).removeprefix("torch."),
         }
         return partial(DenseEncoder, path, **settings), ()
+
+    @property
+    def lineage(self) -> Lineage:
+        """What the model was trained on."""
+        return model_lineage(self.name)
 
     @property
     def normalised(self) -> bool:

@@ -2,10 +2,12 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.errors import ConfigError, did_you_mean
 from retrodistill.registry import TEACHERS
+from retrodistill.store.lineage import spec_lineage
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
@@ -37,7 +39,10 @@ def load_teacher(
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     passed = {name: value for name, value in settings.items() if any_name or name in defaults}
     own = {name: value for name, value in defaults.items() if name not in COMMON}
-    return part(argument, collection, **passed, **_read_options(spec, options, own))
+    teacher = part(argument, collection, **passed, **_read_options(spec, options, own))
+    with suppress(AttributeError):  # slots: it stays unrecorded
+        teacher.lineage = spec_lineage(spec)
+    return teacher
 
 
 def takes(spec: str, setting: str) -> bool:

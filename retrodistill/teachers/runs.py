@@ -32,6 +32,7 @@ class RunTeacher:
             raise ConfigError("teacher run needs a run folder or file: run:PATH.")
         self.run = Run.read(Path(run)) if isinstance(run, str) else run
         self.scale = scale
+        self.lineage = self.run.lineage
         self.fingerprint = self.run.fingerprint
         ids = row_ids(self.run.table)
         self._order = np.argsort(ids)

@@ -99,6 +99,43 @@ def test_numbers_are_those_of_the_verbs(
     assert found(out)["means"]["bm25"]["map"] == pytest.approx((other + systems["bm25"]["map"]) / 2)
 
 
+def test_rows_of_unseen_queries_come_from_lineages_and_names(
+    content: dict[str, Any], folder: Path, tiny_model: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A trained student and a reranker whose training is lost on the way to the table."""
+    collection = rd.load_collection(content["datasets"]["test"])
+    settings = rd.TrainSettings(objective="contrastive", max_steps=1, batch_size=2)
+    rd.train_student(collection, tiny_model, tmp_path / "student", settings=settings)
+    plan = {
+        "datasets": {"test": f"beir:{folder}", "again": f"beir:{folder}"},
+        "systems": {
+            "bm25": {"retriever": "bm25"},
+            "student": {"model": str(tmp_path / "student"), "max_tokens": 64},
+            "reranked": {
+                "rerank": f"bi-encoder:{tmp_path / 'student'}", "of": "bm25", "depth": 3,
+            },
+        },
+    }  # fmt: skip
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    words = ["--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--k", "5", "--timed", "2", "--trained-on", "tets"]) == 2
+    assert "neither a folder nor a split" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--k", "5", "--timed", "2"]) == 0
+    assert "no near double in training" in capsys.readouterr().out
+    evaluation = found(tmp_path / "out")["datasets"]["test"]["evaluation"]
+    assert evaluation["training"]["untrained"] == ["bm25"]
+    assert [one["queries"] for one in evaluation["training"]["records"]] == [24]
+    assert {*evaluation["training"]["unrecorded"]} == {"student", "reranked"}  # their start
+    for system in ("student", "reranked"):
+        assert rd.Run.read(tmp_path / "out" / "runs" / "test" / system).lineage.records
+    page = (tmp_path / "out" / "benchmark.md").read_text()
+    assert "documents unseen in training" in page
+    named = rd.run_benchmark(plan, tmp_path / "out", k=5, timed=2, trained_on=["test"])
+    assert not named.evaluations["test"].subsets["documents unseen in training"].per_query
+
+
 def test_a_single_answer_is_that_of_the_run(out: Path, content: dict[str, Any]) -> None:
     """Times of other work than that which the quality was measured of."""
     from retrodistill.benchmarking.cells import at_work

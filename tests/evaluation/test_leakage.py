@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from retrodistill.evaluation.leakage import (
     Example,
     Leakage,
     Overlap,
-    bands,
     find_leakage,
     jaccard,
     nearest,
@@ -91,8 +91,8 @@ def test_the_threshold_and_the_shingle_decide(spec: str) -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.8])
-def test_hashing_finds_what_all_pairs_find(threshold: float) -> None:
-    """Candidates that hashing misses, or candidates that are believed unverified."""
+def test_the_index_finds_what_all_pairs_find(threshold: float) -> None:
+    """Pairs that an index misses, or similarities of other sets."""
     rng = random.Random(0)
     words = [f"w{number}" for number in range(400)]
     others = [" ".join(rng.choices(words, k=12)) for _ in range(150)]
@@ -110,19 +110,22 @@ def test_hashing_finds_what_all_pairs_find(threshold: float) -> None:
         if best >= threshold:
             wanted[row] = best
     assert 5 < len(wanted) < 60
-    assert len(found) >= 0.99 * len(wanted)
-    assert found.keys() <= wanted.keys()
+    assert found.keys() == wanted.keys()
     for row, double in found.items():
         assert double.similarity == wanted[row]
         assert double.exact == (texts[row] == others[double.row])
 
 
-@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.8, 0.95, 1.0])
-def test_bands_keep_what_they_promise(threshold: float) -> None:
-    """The library's own choice of bands misses half of the pairs at the threshold."""
-    count, rows = bands(threshold)
-    assert 2 <= count * rows <= 128
-    assert 1 - (1 - threshold**rows) ** count >= 0.99
+def test_questions_of_one_template_are_compared_in_seconds() -> None:
+    """Work that grows with the square of what a template fills: minutes for 4,000 questions."""
+    start = "what are the symptoms and the best known treatments of"
+    texts, others = ([f"{start} {side}{n}" for n in range(2000)] for side in ("a", "b"))
+    began = time.process_time()
+    found = nearest(texts, [*others, texts[7]], threshold=0.8, shingle=1)
+    assert time.process_time() - began < 20  # 0.6 s alone on a core; pair by pair, 30 s and more
+    assert len(found) == 2000
+    assert (found[7].exact, found[7].row) == (True, 2000)
+    assert found[8] == (False, 9 / 11, 0)
 
 
 def test_shingles_by_hand() -> None:

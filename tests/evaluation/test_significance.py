@@ -85,10 +85,16 @@ def test_equal_systems_do_not_differ(test: str) -> None:
     assert compare("map", values, test="none") == []
 
 
-def test_constant_gaps_and_single_queries_give_numbers() -> None:
-    """A warning about precision loss where all queries improve by the same amount."""
-    assert paired_t(np.array([0.2, 0.4]), np.array([0.1, 0.3])) < 0.05
+def test_equal_gaps_of_few_queries_are_no_certainty() -> None:
+    """p = 0 for two queries that gain the same; a sign test of five says 1 in 16 at least."""
+    for gaps in ([0.5] * 5, [0.5, 0.5, 0.5, 0.5, 0.5001]):
+        assert paired_t(np.array(gaps), np.zeros(5)) == 2.0**-4
+    assert paired_t(np.array([0.2, 0.4]), np.array([0.1, 0.3])) == 0.5
     assert paired_t(np.array([0.2]), np.array([0.1])) == 1.0
+    values = {"a": dict.fromkeys("pqrst", 0.7), "b": dict.fromkeys("pqrst", 0.2)}
+    (row,) = compare("map", values)
+    assert row.p == row.p_corrected == 2.0**-4
+    assert paired_t(np.full(2000, 0.5), np.zeros(2000)) < 1e-300
 
 
 def test_tukey_by_hand() -> None:

@@ -10,7 +10,9 @@ import report_files as inputs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrodistill.datasets import load_collection
 from retrodistill.evaluation import Evaluation, evaluate_runs
+from retrodistill.evaluation.seen import NO_DOUBLE, UNSEEN, seen_in_training
 from retrodistill.evaluation.significance import compare
 from retrodistill.report import main
 from retrodistill.reporting import latex, markdown
@@ -70,11 +72,11 @@ def test_all_parts_and_files_are_there(out: Path, page: Outline) -> None:
     assert sorted(path.name for path in out.iterdir()) == [
         "report.html", "report.json", "report.md", "report.tex",
     ]  # fmt: skip
-    parts = ["systems", "tests", "deltas", "cost", "fidelity", "training", "tuning", "queries",
-             "provenance"]  # fmt: skip
+    parts = ["systems", "tests", "unseen", "deltas", "cost", "fidelity", "training", "tuning",
+             "queries", "provenance"]  # fmt: skip
     assert [own["id"] for name, own in page.elements if name == "section"] == parts
     sections = json.loads((out / "report.json").read_text())["sections"]
-    assert set(sections) == set(parts) - {"systems", "tests"}
+    assert set(sections) == set(parts) - {"systems", "tests", "unseen"}
 
 
 def test_nothing_of_the_data_becomes_markup(page: Outline) -> None:
@@ -109,7 +111,9 @@ def test_the_json_is_that_of_evaluate(out: Path, folder: Path) -> None:
     qrels: dict[str, dict[str, int]] = {}
     for query, doc, grade in (line.split("\t") for line in lines):
         qrels.setdefault(query, {})[doc] = int(grade)
-    wanted = evaluate_runs(qrels, runs).to_dict()
+    collection = load_collection(f"beir:{folder / 'data'}")
+    seen = seen_in_training(collection, qrels, runs)
+    wanted = evaluate_runs(qrels, runs, seen=seen).to_dict()
     sections = found.pop("sections")
     assert found == json.loads(json.dumps(wanted))
     assert sections["deltas"]["systems"]["weak_<b>&"]["worse"] == 3
@@ -150,7 +154,7 @@ def test_only_judgements_and_a_run_are_needed(folder: Path, tmp_path: Path) -> N
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     page = Outline((tmp_path / "out" / "report.html").read_text())
     names = [own["id"] for name, own in page.elements if name == "section"]
-    assert names == ["systems", "provenance"]
+    assert names == ["systems", "unseen", "provenance"]  # whose training is unknown
 
 
 @pytest.mark.parametrize(
@@ -279,3 +283,31 @@ def test_large_inputs_stay_small() -> None:
     assert (len(cases), worse) == (25, 400)
     assert {len(side) for case in cases for side in case.lists} == {10}
     assert all([hit.rank for hit in case.missed] == [49] for case in cases)
+
+
+def test_the_rows_of_unseen_queries_are_in_every_form(folder: Path, tmp_path: Path) -> None:
+    """A page that shows gains of memory, where only the JSON says what is left without them."""
+    data = folder / "data"
+    (data / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq3\td4\t1\n")
+    words = ["--data", f"beir:{data}", "--run", str(folder / "strong"), "--trained-on", "train"]
+    words += ["--run", str(folder / "weak_<b>&.jsonl"), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    rows = {part["name"]: part for part in found["subsets"]}
+    # q3 was trained on; d4 was relevant there, and is so to q4 in test.
+    assert {name: part["settings"]["queries"] for name, part in rows.items()} == {
+        NO_DOUBLE: 3, UNSEEN: 3,
+    }  # fmt: skip
+    strong, weak = ({s["name"]: s["metrics"] for s in rows[NO_DOUBLE]["systems"]}[name]["ndcg@10"]
+                    for name in ("strong", "weak_<b>&"))  # fmt: skip
+    assert (strong, weak) == (1.0, pytest.approx((0.5 + 0.63093 + 1) / 3, abs=1e-5))
+    page = Outline((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    texts = [
+        page.text,
+        *((tmp_path / "out" / f"report.{end}").read_text() for end in ("md", "tex")),
+    ]
+    for text in texts:
+        assert text.count(NO_DOUBLE) >= 2
+        assert f"{weak:.4f}" in text
+    assert f"{UNSEEN}, ndcg@10: paired t test" in page.text
+    assert (tmp_path / "out" / "report.tex").read_text().count("\\label{tab:unseen}") == 1

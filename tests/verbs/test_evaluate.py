@@ -43,7 +43,7 @@ def test_the_json_has_the_promised_form(files: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     report = json.loads((files / "r.json").read_text())
-    assert list(report) == ["systems", "tests", "settings"]
+    assert list(report) == ["systems", "tests", "settings", "subsets", "training", "warnings"]
     one, two = report["systems"]
     assert one == {
         "name": "one",

@@ -53,10 +53,19 @@ def test_the_main_job_from_documents_to_a_measured_student(
     assert "d" in command("search --index indexes/kl blood --k 5")
     command(f"search --index indexes/kl {data} --split test --k 20 --out runs/kl")
     command(f"mine {data} --split test --depth 20 --out runs/bm25")
+    command("fuse --run runs/bm25 --run runs/kl --out runs/both")
     table = command(f"evaluate {data} --split test --run runs/bm25 --run runs/kl "
                               "--metrics ndcg@10,mrr@10,recall@100 --json report.json")  # fmt: skip
     report = json.loads((tmp_path / "report.json").read_text())
     assert [system["name"] for system in report["systems"]] == ["bm25", "kl"]
     assert "ndcg@10" in table
+    rows = {part["name"]: part["settings"]["queries"] for part in report["subsets"]}
+    assert rows["documents unseen in training"] == 8  # of 8: no test document is labelled in train
+    learned = {"teacher": 24, "kl": 24}  # the student's own queries, and its teacher's
+    for name in ("scores/mean", "students/kl", "indexes/kl", "runs/kl", "runs/both"):
+        details = json.loads((tmp_path / name / "manifest.json").read_text())["details"]
+        records = {one["student"]: one["queries"] for one in details["lineage"]["records"]}
+        assert records == (learned if name != "scores/mean" else {"teacher": 24}), name
+        assert details["lineage"]["unrecorded"] == [tiny_model.name], name
     manifest = json.loads((tmp_path / "students" / "kl" / "manifest.json").read_text())
     assert set(manifest["inputs"]) == {"collection", "scores", "vectors"}
