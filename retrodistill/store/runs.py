@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
 from retrodistill.manifest import Manifest, new_folder
+from retrodistill.store.columns import coded, joined, widened
 from retrodistill.store.lineage import UNKNOWN, Lineage, lineage_in
 from retrodistill.store.lines import decoded, new_file, numbered_lines, write_lines
 from retrodistill.store.shards import SCORES, current_rows
@@ -239,7 +240,7 @@ class Run:
     @cached_property
     def _queries(self) -> tuple[list[str], NDArray[np.int64]]:
         """Distinct query ids, and where each one's rows start, then the number of rows."""
-        codes = _codes(self.table["query_id"])
+        codes = coded(self.table["query_id"])
         steps = np.diff(codes.indices.to_numpy(), prepend=-1)
         return codes.dictionary.to_pylist(), np.append(np.flatnonzero(steps), len(self))
 
@@ -255,7 +256,7 @@ class Run:
 
     def lists(self) -> Iterator[tuple[str, list[str], NDArray[np.float32]]]:
         """Yield (query id, its document ids, their scores), best first."""
-        doc_ids = self.table["doc_id"].combine_chunks()
+        doc_ids = joined(self.table["doc_id"])
         scores = self.table["score"].to_numpy()
         query_ids, bounds = self._queries
         for query, start, end in zip(query_ids, bounds[:-1], bounds[1:], strict=True):
@@ -270,7 +271,7 @@ class Run:
 
     def select(self, query_ids: Iterable[str]) -> "Run":
         """Return the run of these queries only, in this run's order; absent ones stay absent."""
-        wanted = pa.array(list(query_ids), pa.string())
+        wanted = pa.array(list(query_ids), self.table["query_id"].type)
         table = self.table.filter(pc.is_in(self.table["query_id"], value_set=wanted))
         return replace(self, table=table)
 
@@ -298,13 +299,13 @@ def _ranked(
         )
     queries, docs = _strings(query_ids, "query_id", where), _strings(doc_ids, "doc_id", where)
     values = _floats(scores, where)
-    codes = _codes(queries).indices
+    codes = coded(queries).indices
     _check_pairs_once(codes, queries, docs, where)
     keys = pa.table({"query": codes, "score": values, "doc": docs})
     order = pc.sort_indices(
         keys, sort_keys=[("query", "ascending"), ("score", "descending"), ("doc", "descending")]
     )
-    return pa.table([queries, docs, values], schema=SCHEMA).take(order).combine_chunks()
+    return pa.table([queries, docs, values], names=COLUMNS).take(order).combine_chunks()
 
 
 def _strings(values: Strings, name: str, where: Callable[[int], str]) -> pa.ChunkedArray:
@@ -312,27 +313,33 @@ def _strings(values: Strings, name: str, where: Callable[[int], str]) -> pa.Chun
     try:
         if not isinstance(values, pa.Array | pa.ChunkedArray):
             values = pa.array(values, None if isinstance(values, np.ndarray) else pa.string())
-        if pa.types.is_floating(values.type) or pa.types.is_boolean(values.type):
+        if not isinstance(values, pa.ChunkedArray):
+            values = pa.chunked_array([values])
+        if not _is_id_type(values.type):
             raise pa.ArrowTypeError(f"ids cannot be of type {values.type}")
-        column = values.cast(pa.string())
+        column = widened(values)
     except (pa.ArrowException, UnicodeEncodeError) as error:
         raise DataError(f"{name} must be strings ({where(0)}): {error}.") from error
-    if not isinstance(column, pa.ChunkedArray):
-        column = pa.chunked_array([column])
     bad = pc.index(pc.equal(pc.fill_null(column, ""), ""), True).as_py()
     if bad >= 0:
         raise DataError(f"{where(bad)}: {name} is empty. Give each row an id.")
     return column
 
 
+def _is_id_type(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_id_type(kind.value_type)
+    tests = ("string", "large_string", "string_view", "binary", "large_binary", "integer", "null")
+    return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
+
+
 def _floats(values: Scores, where: Callable[[int], str]) -> pa.Array:
     """Return scores as float32, without NaN and infinity, and with one zero."""
     try:
-        if isinstance(values, pa.Array | pa.ChunkedArray):
-            values = values.to_numpy()
+        numbers = _numbers(values)
         with np.errstate(over="ignore"):
-            scores = np.asarray(values, np.float32) + np.float32(0)  # -0 becomes 0: a tie
-    except (TypeError, ValueError) as error:
+            scores = numbers.astype(np.float32) + np.float32(0)  # -0 becomes 0: a tie
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"scores must be numbers ({where(0)}): {error}.") from error
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
@@ -343,11 +350,17 @@ def _floats(values: Scores, where: Callable[[int], str]) -> pa.Array:
     return pa.array(scores)
 
 
-def _codes(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Return a column as numbers in order of first appearance, with their dictionary."""
-    if column.num_chunks == 0:
-        column = pa.chunked_array([pa.array([], column.type)])
-    return column.combine_chunks().dictionary_encode()
+def _numbers(values: Scores) -> NDArray[Any]:
+    """Return scores as an array of real numbers, or raise TypeError."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        kind = values.type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+            raise TypeError(f"they are of type {kind}")
+        return np.asarray(values.to_numpy(), None if len(values) else np.float32)
+    numbers = np.asarray(values)
+    if numbers.dtype.kind not in "iufO":  # objects: whole numbers beyond 64 bits
+        raise TypeError(f"they are of type {numbers.dtype}")
+    return numbers
 
 
 def _check_pairs_once(
@@ -374,9 +387,10 @@ def _check_pairs_once(
 
 def _characters(column: pa.ChunkedArray) -> Iterator[memoryview]:
     """Yield the bytes of a string column, without what surrounds a slice."""
+    width = np.int64 if pa.types.is_large_string(column.type) else np.int32
     for chunk in column.chunks:
         _, offsets, data = chunk.buffers()
-        bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        bounds = np.frombuffer(offsets, width)[chunk.offset : chunk.offset + len(chunk) + 1]
         if len(chunk):
             yield memoryview(data)[bounds[0] : bounds[-1]]
 
@@ -425,7 +439,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             row = json.loads(line)
             query, doc, score = (row[name] for name in COLUMNS)
             f"{query}{doc}".encode()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path}:{number}: a line must be a JSON object with {', '.join(COLUMNS)}, but "
                 f"{type(error).__name__}: {error} in {line[:80]!r}."
@@ -435,7 +449,15 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
                 raise DataError(f"{path}:{number}: {name} must be a string, not {value!r}.")
         if isinstance(score, bool) or not isinstance(score, int | float):
             raise DataError(f"{path}:{number}: score must be a number, not {score!r}.")
-        yield number, str(query), str(doc), score
+        yield number, str(query), str(doc), _as_float(score)
+
+
+def _as_float(number: float) -> float:
+    """Return a number as a float, which is infinite where it is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return float("inf")
 
 
 def _gathered(
