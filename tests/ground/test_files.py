@@ -171,9 +171,9 @@ def test_a_replacement_that_fails_keeps_both(
 
     monkeypatch.setattr(files, "_exchange_at_once", refused)
     monkeypatch.setattr(os, "rename", fails)
-    with pytest.raises(ConfigError, match=r"The result is in .*out\.") as caught:
-        with new_folder(out, overwrite=True) as folder:
-            (folder / "new").touch()
+    refusal = pytest.raises(ConfigError, match=r"The result is in .*out\.")
+    with refusal as caught, new_folder(out, overwrite=True) as folder:
+        (folder / "new").touch()
     kept = str(caught.value).split("The result is in ")[1].split(":")[0]
     assert names(Path(kept)) == ["new"]
     assert names(out) == ["old"]
@@ -183,11 +183,11 @@ def test_a_replacement_that_fails_keeps_both(
 def test_a_folder_that_appeared_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     """Another command's result replaced without --overwrite, or this one's lost."""
     out = tmp_path / "out"
-    with pytest.raises(ConfigError, match="another process made it") as caught:
-        with new_folder(out) as folder:
-            (folder / "mine").touch()
-            out.mkdir()
-            (out / "theirs").touch()
+    refusal = pytest.raises(ConfigError, match="another process made it")
+    with refusal as caught, new_folder(out) as folder:
+        (folder / "mine").touch()
+        out.mkdir()
+        (out / "theirs").touch()
     kept = str(caught.value).split("The result is in ")[1].split(":")[0]
     assert (names(out), names(Path(kept))) == (["theirs"], ["mine"])
 
