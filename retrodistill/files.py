@@ -86,40 +86,45 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     refuse_existing(out, overwrite=overwrite)
     with _aside(out, Path.mkdir) as aside:
         yield aside
-        for path in aside.rglob("*"):
-            if not path.is_symlink():
-                _sync(path)
-        _sync(aside)
+        _settle(aside)
         _move(aside, out, overwrite=overwrite)
         _sync(out.parent)
 
 
 def refuse_existing(out: Path, *, overwrite: bool, folder: bool = True) -> None:
-    """Raise ConfigError unless a folder, or a file, can be written to `out`.
+    """Raise ConfigError unless a new folder, or a new file, can be written to `out`.
 
     What killed commands left of the same `out` is removed.
     """
     out = Path(out)
     remove_unfinished(out.parent, out.name)
-    if out.exists():
-        if not overwrite:
-            raise ConfigError(
-                f"{out} exists already. Give another --out, delete it, or pass --overwrite."
-            )
-        if folder != out.is_dir():
-            kinds = ("a file", "a folder") if folder else ("a folder", "a file")
-            raise ConfigError(
-                f"{out} is {kinds[0]}, but {kinds[1]} was to be written. Give another path."
-            )
+    if out.exists() and not overwrite:
+        raise ConfigError(
+            f"{out} exists already. Give another --out, delete it, or pass --overwrite."
+        )
+    check_writable(out, folder=folder)
+
+
+def check_writable(path: Path, *, folder: bool = True) -> None:
+    """Raise ConfigError unless something can be made at a path, by making and removing it there.
+
+    A stage calls it before its work; for a folder that it adds to, with a path within.
+    """
+    path = Path(path)
+    if path.exists() and folder != path.is_dir():
+        kinds = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise ConfigError(
+            f"{path} is {kinds[0]}, but {kinds[1]} was to be written. Give another path."
+        )
     try:
-        nearest = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
-        with _aside(nearest / out.name, Path.mkdir):
+        nearest = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        with _aside(nearest / path.name, Path.mkdir):
             pass
     except OSError as error:
         if error.errno in NO_SPACE:
             raise
         raise ConfigError(
-            f"{out} cannot be written ({error.strerror}: {error.filename}). "
+            f"{path} cannot be written ({error.strerror}: {error.filename}). "
             "Give a path below a folder that you may write to."
         ) from error
 
@@ -258,6 +263,22 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Flush all that is in a new folder, with the permissions that the umask leaves.
+
+    Some libraries write for the owner alone, whatever the umask (safetensors does).
+    """
+    allowed = folder.stat().st_mode & 0o777
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            continue
+        mode = path.stat().st_mode
+        wanted = mode | (allowed if path.is_dir() else allowed & 0o666)
+        if wanted != mode:
+            path.chmod(wanted)
+        _sync(path)
 
 
 def _move(new: Path, out: Path, *, overwrite: bool) -> None:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from retrodistill.config import TrainSettings, as_dict
 from retrodistill.errors import ConfigError
-from retrodistill.manifest import Manifest, digest_files, new_folder, refuse_existing
+from retrodistill.manifest import (
+    Manifest,
+    digest_files,
+    model_files,
+    new_folder,
+    refuse_existing,
+)
 from retrodistill.progress import duration, say
 from retrodistill.training.building import build_batches, build_task, save_student, start_student
 from retrodistill.training.card import write_card
@@ -62,13 +68,14 @@ def train_student(
     from retrodistill.inference import body_dtype, pick_device
     from retrodistill.objective import parse_objective
     from retrodistill.training.batches import TeacherVectors
-    from retrodistill.training.loop import checkpoint_folder, fit
+    from retrodistill.training.loop import checkpoint_folder, fit, remove_old_checkpoints
     from retrodistill.training.preferences import Preferences
 
     settings = settings or TrainSettings()
     if objective is not None:
         settings = replace(settings, objective=objective)
     out = Path(out)
+    remove_old_checkpoints(out)
     refuse_existing(out, overwrite=overwrite)
     terms = parse_objective(settings.objective)
     _check_inputs(terms, settings, scores, preferences, vectors)
@@ -178,6 +185,7 @@ def train_student(
             inputs=_fingerprints(collection, scores, preferences, vectors),
             config={"student": str(student), "split": split} | as_dict(settings),
             details=details,
+            files=model_files(folder),
         )
         manifest.write(folder)
         write_card(folder, manifest, name=out.name, teachers=teachers)

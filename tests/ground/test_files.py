@@ -67,9 +67,10 @@ def test_the_umask_of_the_user_is_respected(tmp_path: Path, mask: int) -> None:
             aside.write_bytes(b"1")
         with new_folder(tmp_path / "folder") as folder:
             (folder / "inside").write_text("1")
+            (folder / "private").touch(0o600)  # as some libraries do
     finally:
         os.umask(old)
-    for name in ("deep/atomic", "once", "lines.gz", "folder/inside"):
+    for name in ("deep/atomic", "once", "lines.gz", "folder/inside", "folder/private"):
         assert mode(tmp_path / name) == 0o666 & ~mask, name
     for name in ("deep", "folder"):
         assert mode(tmp_path / name) == 0o777 & ~mask, name
