@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from retrodistill.datasets.lines import place_of_record, read_records
 from retrodistill.datasets.records import fields_from
 from retrodistill.errors import DataError, did_you_mean
-from retrodistill.manifest import digest, write_atomically
+from retrodistill.files import SEAL, is_sealed, sealed, write_atomically
+from retrodistill.manifest import digest
 from retrodistill.progress import say
 
 Fields: TypeAlias = tuple[str, Mapping[str, Any]]
@@ -30,7 +31,7 @@ Fields: TypeAlias = tuple[str, Mapping[str, Any]]
 Place: TypeAlias = Callable[[int], str]
 """Names where a row stands, for messages."""
 
-LAYOUT = "attributes-1"
+LAYOUT = "attributes-2"
 LEFT_OUT = b"left out"
 IDS = ("_id", "id")
 REMEDY = "Give a file of attributes (.jsonl, .parquet, .csv or .tsv, with a column _id)."
@@ -229,8 +230,12 @@ def _listed(names: Iterable[str]) -> str:
 def _kept(path: Path, rows: int) -> pa.Table | None:
     """Return the columns in a file, unless there is none or it is damaged."""
     try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as opened:
-            table = opened.read_all()
+        if not is_sealed(path):
+            say(f"{path} is damaged: the attributes are read again.")
+            return None
+        with pa.memory_map(str(path)) as source:
+            content = source.read_buffer(source.size() - SEAL)
+        table = pa.ipc.open_file(content).read_all()
     except (OSError, pa.ArrowException):
         return None
     return table if table.num_rows == rows else None
@@ -240,7 +245,7 @@ def _keep(table: pa.Table, path: Path) -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    write_atomically(path, sink.getvalue())
+    write_atomically(path, sealed(sink.getvalue().to_pybytes()))
 
 
 Found: TypeAlias = tuple[pa.ChunkedArray, pa.Table, Place]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.errors import ConfigError, RetrodistillError
+from retrodistill.manifest import check_model
 
 
 @contextmanager
@@ -42,10 +43,12 @@ def loading(model: str) -> Iterator[None]:
     Raises:
         ConfigError: it cannot be loaded, or some of its weights are only in a pickle; the reason
             and the remedy are named.
+        DataError: a file of a student's folder is not the one that was saved.
 
     """
     from safetensors import SafetensorError
 
+    check_model(Path(model))
     try:
         with without_bars():
             refuse_pickled_modules(model)

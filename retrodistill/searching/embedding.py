@@ -16,7 +16,7 @@ from retrodistill.config import Executor
 from retrodistill.datasets.texts import spread_rows
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.indexes import new_index
-from retrodistill.manifest import Manifest, digest_files, new_folder
+from retrodistill.manifest import Manifest, digest_files, model_files, new_folder
 from retrodistill.progress import duration, say
 from retrodistill.searching.filling import QUERIES, Vectors, check_memory, fill, reference
 from retrodistill.searching.truncated import Truncated
@@ -101,6 +101,7 @@ def embed_collection(
                 "encoder": encoder.fingerprint,
             },
             config=config or {},
+            files=model_files(folder, MODEL),
             details={
                 "collection": collection.name,
                 "data": collection.spec,

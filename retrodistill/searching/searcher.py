@@ -80,6 +80,7 @@ class Searcher:
 
         folder = Path(folder)
         manifest = Manifest.read(folder, kind=KIND)
+        manifest.check_files(folder)
         try:
             kind, max_tokens = manifest.details["index"], manifest.details["max_tokens"]
             dimension = manifest.details["dimension"]

@@ -15,6 +15,7 @@ from retrodistill.errors import ConfigError, DataError
 from retrodistill.inference import (
     Tokens,
     body_dtype,
+    forget_lengths,
     loading,
     model_digest,
     padded,
@@ -167,7 +168,12 @@ class DenseEncoder:
         return np.array([len(row["input_ids"]) for row in rows], np.int64)
 
     def save(self, folder: Path) -> None:
-        """Write the model into a folder, in sentence-transformers format."""
+        """Write the model into a folder, in sentence-transformers format.
+
+        The files do not depend on what was encoded before.
+        """
+        for part in self.model.modules():
+            forget_lengths(getattr(part, "tokenizer", None))
         with without_bars():
             self.model.save(str(folder), safe_serialization=True)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -14,6 +15,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from retrodistill.config import TrainSettings
 from retrodistill.inference import pick_device
+from retrodistill.manifest import FILE as MANIFEST
 from retrodistill.progress import bar, say
 from retrodistill.training.averaging import WeightAverage
 from retrodistill.training.processes import of_main
@@ -67,6 +69,18 @@ def last_checkpoint(folder: Path) -> Path | None:
 
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
     return next((path for path in found if whole(path)), None)
+
+
+def remove_old_checkpoints(out: Path) -> None:
+    """Remove the checkpoints of a student that was finished after them.
+
+    They are there if its training was killed before it could remove them itself.
+    """
+    states = checkpoint_folder(out).glob("checkpoint-*/trainer_state.json")
+    newest = max((path.stat().st_mtime_ns for path in states), default=None)
+    manifest = out / MANIFEST
+    if newest is not None and manifest.exists() and manifest.stat().st_mtime_ns > newest:
+        shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
 
 
 def fit(

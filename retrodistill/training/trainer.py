@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.config import TrainSettings, as_dict
-from retrodistill.manifest import Manifest, digest_files, new_folder, refuse_existing
+from retrodistill.manifest import (
+    Manifest,
+    digest_files,
+    model_files,
+    new_folder,
+    refuse_existing,
+)
 from retrodistill.progress import duration, say
 from retrodistill.training.building import build_batches, build_task, save_student, start_student
 from retrodistill.training.card import write_card
@@ -65,12 +71,13 @@ def train_student(
     from retrodistill.training.balance import check_balance
     from retrodistill.training.batches import TeacherVectors
     from retrodistill.training.closeness import teacher_cosine
-    from retrodistill.training.loop import checkpoint_folder, fit
+    from retrodistill.training.loop import checkpoint_folder, fit, remove_old_checkpoints
 
     settings = settings or TrainSettings()
     if objective is not None:
         settings = replace(settings, objective=objective)
     out = Path(out)
+    remove_old_checkpoints(out)
     refuse_existing(out, overwrite=overwrite)
     terms = parse_objective(settings.objective)
     sources = Sources(
@@ -150,6 +157,7 @@ def train_student(
             inputs=sources.fingerprints(),
             config={"student": str(student), "split": split} | as_dict(settings),
             details=details,
+            files=model_files(folder),
         )
         manifest.write(folder)
         write_card(folder, manifest, name=out.name, teachers=teachers)

@@ -78,6 +78,12 @@ def test_attributes_are_read_once_and_only_when_asked_for(
     kept.write_bytes(kept.read_bytes()[:-9])
     assert again.attributes().equals(first)
     assert len(readings) == 6
+    content = bytearray(kept.read_bytes())
+    place = len(content) // 2
+    content[place] ^= 1
+    kept.write_bytes(content)
+    assert again.attributes().equals(first), "a flipped byte must not be another value"
+    assert len(readings) == 9
 
 
 def test_a_corpus_that_changes_has_other_attributes(tmp_path: Path, cache: Path) -> None:

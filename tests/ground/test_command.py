@@ -1,6 +1,7 @@
 """Command lines: flags, YAML underneath, messages, exit statuses."""
 
 import dataclasses
+import errno
 import shlex
 import subprocess
 import sys
@@ -276,6 +277,64 @@ def test_run_turns_errors_into_statuses(
     """A script tells a mistake from an interrupt by the status alone."""
     assert run(DoctorConfig, fail_with(error), verb="v", about="About.", words=[]) == status
     assert capsys.readouterr().err.startswith("retrodistill.v: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2, "a/b: Permission denied. "),
+        (FileExistsError(errno.EEXIST, "File exists", "a", None, "b"), 2, "a -> b: File exists"),
+        (OSError(errno.EROFS, "Read-only file system", "a"), 2, "a: Read-only file system"),
+        (FileNotFoundError(errno.ENOENT, "Failed to open local file 'x'"), 2, "local file 'x'"),
+        (OSError(errno.EIO, "Input/output error", "a"), 1, "Check the disk"),
+        (OSError(errno.ENOSPC, "No space left on device", "a"), 1, "no space left to write"),
+    ],
+)
+def test_errors_of_files_are_sentences(
+    error: OSError, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback, and status 1, for a folder that the user may not write to."""
+    assert run(DoctorConfig, fail_with(error), verb="v", about="About.", words=[]) == status
+    assert message in capsys.readouterr().err
+
+
+def test_run_lets_an_error_without_a_path_through() -> None:
+    """A defect of the network code that is printed as a mistake in a path."""
+    with pytest.raises(ConnectionResetError):
+        run(DoctorConfig, fail_with(ConnectionResetError(104, "reset")), verb="v", about="",
+            words=[])  # fmt: skip
+
+
+TERMINATED = """
+import os, signal, sys
+from retrodistill.command import run
+from retrodistill.config import DoctorConfig
+
+def stage(config):
+    try:
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        print("goes on")
+    finally:
+        print("tidied up")
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+sys.exit(run(DoctorConfig, stage, verb="doctor", about="About.", words=[]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "printed"), [("SIGTERM", 143, "tidied up\n"),
+                                    ("SIGHUP", 0, "goes on\ntidied up\n")],
+)  # fmt: skip
+def test_a_request_to_end_tidies_up(name: str, status: int, printed: str) -> None:
+    """Workers, hidden folders and GPU memory that outlive `docker stop` or a scheduler's signal.
+
+    A signal that nohup has switched off stays so.
+    """
+    words = [sys.executable, "-c", TERMINATED, name]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, printed), done.stderr
+    assert ("ended by SIGTERM" in done.stderr) == (status == 143)
 
 
 def test_run_lets_a_crash_through() -> None:

@@ -1,6 +1,7 @@
 """From scores to a student: what is in a batch, and what a killed training leaves."""
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -280,3 +281,24 @@ def test_a_checkpoint_that_was_torn_is_passed_over(tmp_path: Path) -> None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
     assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_checkpoints_of_a_finished_student_are_removed(
+    collection: Collection, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Gigabytes beside a student whose training was killed while it tidied up.
+
+    Checkpoints that are newer than the student are those of a training that is to be resumed.
+    """
+    out, checkpoints = tmp_path / "student", tmp_path / "student.checkpoints"
+    train_student(collection, tiny_model, out, settings=SMALL, objective="contrastive")
+    state = checkpoints / "checkpoint-2" / "trainer_state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    with pytest.raises(ConfigError, match="exists already"):
+        train_student(collection, tiny_model, out, settings=SMALL)
+    assert state.exists()
+    os.utime(state, (1, 1))
+    with pytest.raises(ConfigError, match="exists already"):
+        train_student(collection, tiny_model, out, settings=SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
