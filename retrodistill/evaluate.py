@@ -30,6 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Measure, print the table and the tests, and write the JSON."""
+    from retrodistill import preflight
     from retrodistill.arithmetic.measures import measures_help
     from retrodistill.datasets import load_collection
     from retrodistill.evaluation import evaluate_runs
@@ -48,6 +49,7 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.reproduce is not None:
         reproduce(config, config.reproduce)
         return
+    preflight.evaluate(config)
     collection = load_collection(config.data) if config.data is not None else None
     qrels = collection.qrels(config.split) if collection else read_qrels(config.qrels or Path())
     paths = system_names(config.run)

@@ -26,15 +26,15 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def fuse(config: FuseConfig) -> None:
     """Tune if asked to, fuse, write the run, and print its folder."""
+    from retrodistill import preflight
     from retrodistill.arithmetic import fuse_runs, tune_fusion
     from retrodistill.datasets import load_collection
-    from retrodistill.manifest import refuse_existing
     from retrodistill.progress import say
     from retrodistill.reporting.tables import print_table
     from retrodistill.store.qrels import read_qrels
     from retrodistill.store.runs import Run
 
-    refuse_existing(config.out, overwrite=config.overwrite)
+    preflight.fuse(config)
     runs = [Run.read(path) for path in config.run]
     inputs = {f"run {number}": part.fingerprint for number, part in enumerate(runs, 1)}
     settings: dict[str, Any] = {

@@ -92,9 +92,9 @@ def parse_yaml(text: str, where: str) -> Any:
         return _Loader(text, where).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}," if mark else ""
+        place = f", line {mark.line + 1}," if mark else ""
         raise ConfigError(
-            f"{where}{line} is not YAML: {error.problem or error.context}."
+            f"{where}{place} is not YAML: {error.problem or error.context}."
         ) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

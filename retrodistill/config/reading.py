@@ -11,6 +11,9 @@ from retrodistill.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
 
+FEW = 10
+"""Settings that a message lists; of more, it names the nearest one."""
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 _short.maxlevel = 2
@@ -107,9 +110,10 @@ def plain(hint: Any) -> tuple[Any, bool]:
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> str:
-    """Return the sentence about a name that is none of the known ones."""
+    """Return the sentence about a name that is none of the known ones: the nearest, or a few."""
     known = list(known)
-    return f"unknown setting {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
+    names = f" Known: {', '.join(known)}." if len(known) <= FEW else " See --help."
+    return f"unknown setting {name!r}.{did_you_mean(name, known) or names}"
 
 
 def _as_declared(value: Any, hint: Any, name: str) -> Any:

@@ -40,6 +40,6 @@ def load_recipe(name: str) -> Recipe:
     """
     known = recipe_names()
     if name not in known:
-        hint = did_you_mean(name, known)
-        raise ConfigError(f"unknown recipe {name!r}.{hint} Known: {', '.join(known)}.")
+        hint = did_you_mean(name, known) or f" Known: {', '.join(known)}."
+        raise ConfigError(f"unknown recipe {name!r}.{hint}")
     return Recipe(name=name, **read_yaml(FOLDER / f"{name}.yaml", f"recipe {name}"))

@@ -17,6 +17,7 @@ from retrodistill.inference import (
     body_dtype,
     loading,
     model_digest,
+    model_path,
     padded,
     pick_device,
     run_model,
@@ -58,6 +59,7 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
     import torch
     from sentence_transformers import SentenceTransformer
 
+    model = model_path(model)
     with loading(model):
         loaded = SentenceTransformer(
             model,
