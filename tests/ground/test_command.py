@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodistill import config as configs
+from retrodistill import train
 from retrodistill.command import parse, run
 from retrodistill.config import (
     AuditConfig,
@@ -309,6 +310,14 @@ def test_run_lets_a_crash_through() -> None:
     """A defect that is printed as the user's mistake hides its traceback."""
     with pytest.raises(ZeroDivisionError):
         run(DoctorConfig, fail_with(ZeroDivisionError()), verb="v", about="About.", words=[])
+
+
+def test_a_flag_that_shows_something_is_among_the_flags_of_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`train --list`, which only README knew of."""
+    assert train.main(["--help"]) == 0
+    assert "--list" in capsys.readouterr().out.partition("options:")[2]
 
 
 CRASH = """
