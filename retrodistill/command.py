@@ -78,16 +78,25 @@ def run(
     verb: str,
     about: str,
     words: Sequence[str] | None = None,
+    shows: Mapping[str, tuple[str, Callable[[], None]]] | None = None,
 ) -> int:
     """Read the command line, run a stage, and return the exit status.
+
+    `shows` are further flags that print something instead: their help, and what prints it.
 
     0 is done, 1 a full or broken disk, 2 a mistake of the user (messages without a traceback), 130
     an interrupt, 143 a request to end (SIGTERM); any other exception goes on to Python, which
     prints its traceback and exits with 1.
     """
     try:
+        words = sys.argv[1:] if words is None else words
+        for flag, (_, show) in (shows or {}).items():
+            if flag in words:
+                show()
+                return 0
+        texts = {flag: text for flag, (text, _) in (shows or {}).items()}
         with _ended_by_signals():
-            config = parse(config_class, sys.argv[1:] if words is None else words, verb, about)
+            config = parse(config_class, words, verb, about, texts)
             if config is not None:
                 stage(config)
     except RetrodistillError as error:
@@ -141,8 +150,16 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(one, signal.SIG_DFL)
 
 
-def parse(config_class: type[Config], words: Sequence[str], verb: str, about: str) -> Config | None:
+def parse(
+    config_class: type[Config],
+    words: Sequence[str],
+    verb: str,
+    about: str,
+    shows: Mapping[str, str] | None = None,
+) -> Config | None:
     """Return the settings from `--config FILE.yaml` with the flags on top.
+
+    `shows` are flags beside the settings, with their help; they do nothing here.
 
     Returns None when the words only asked for help or for `--print-config`, which is then done.
 
@@ -152,6 +169,8 @@ def parse(config_class: type[Config], words: Sequence[str], verb: str, about: st
     """
     fields = {item.name: item for item in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     parser = _parser(config_class, fields, verb, about)
+    for flag, text in (shows or {}).items():
+        parser.add_argument(flag, action="store_true", help=text)
     if any(word in ("-h", "--help") for word in words):
         parser.print_help()
         return None

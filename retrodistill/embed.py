@@ -28,14 +28,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def embed(config: EmbedConfig) -> None:
     """Embed, and print the index folder."""
+    from retrodistill import preflight
     from retrodistill.config.search import parse_bytes
     from retrodistill.datasets import load_collection
     from retrodistill.filters import read_conditions
-    from retrodistill.manifest import refuse_existing
     from retrodistill.searching import embed_collection
     from retrodistill.students.dense import DenseEncoder
 
-    refuse_existing(config.out, overwrite=config.overwrite)
+    preflight.embed(config)
     collection = load_collection(config.data)
     encoder = DenseEncoder(
         config.model,

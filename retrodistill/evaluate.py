@@ -35,12 +35,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Measure, print the table and the tests, and write the JSON."""
+    from retrodistill import preflight
     from retrodistill.arithmetic.measures import measures_help
     from retrodistill.datasets import load_collection
     from retrodistill.evaluation import evaluate_runs
     from retrodistill.evaluation.fidelity import fidelity, fidelity_table
     from retrodistill.evaluation.seen import seen_in_training
-    from retrodistill.files import check_writable, write_atomically
+    from retrodistill.files import write_atomically
     from retrodistill.reporting.cards.content import make_card
     from retrodistill.reporting.cards.files import write_card
     from retrodistill.reporting.results import print_results, system_names
@@ -54,8 +55,7 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.reproduce is not None:
         reproduce(config, config.reproduce)
         return
-    for path in filter(None, (config.json, config.card)):
-        check_writable(path, folder=False)
+    preflight.evaluate(config)
     collection = load_collection(config.data) if config.data is not None else None
     qrels = collection.qrels(config.split) if collection else read_qrels(config.qrels or Path())
     paths = system_names(config.run)

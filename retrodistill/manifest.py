@@ -122,7 +122,8 @@ class Manifest:
             manifest = cls(**json.loads(path.read_text(encoding="utf-8")))
             manifest._check_types()
         except (FileNotFoundError, NotADirectoryError):
-            wanted = f"a {kind} folder" if kind else "an artifact folder"
+            article = "an" if (kind or "artifact")[0] in "aeiou" else "a"
+            wanted = f"{article} {kind or 'artifact'} folder"
             raise DataError(
                 f"{folder} is not {wanted}: it has no {FILE}. "
                 "Give the folder that a retrodistill command wrote with --out."

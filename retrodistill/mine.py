@@ -20,11 +20,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def mine(config: MineConfig) -> None:
     """Mine, write the run, and print its folder."""
+    from retrodistill import preflight
     from retrodistill.datasets import load_collection
-    from retrodistill.manifest import refuse_existing
     from retrodistill.mining import mine_candidates
 
-    refuse_existing(config.out, overwrite=config.overwrite)
+    preflight.mine(config)
     collection = load_collection(config.data)
     candidates = mine_candidates(
         collection,

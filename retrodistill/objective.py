@@ -1,17 +1,17 @@
 """Named losses to one number a batch: `listwise-kl(student_temperature=0.05) + 0.1*contrastive`."""
 
 import ast
-import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from retrodistill.errors import ConfigError, DataError, did_you_mean
 from retrodistill.registry import LOSSES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIGNALS = {
     "student_scores": "B N",
@@ -59,7 +59,7 @@ _TERM = re.compile(
 )
 
 
-class Signals(dict[str, Tensor]):
+class Signals(dict[str, "Tensor"]):
     """The named tensors of one batch, with their shapes checked once.
 
     Raises:
@@ -68,7 +68,7 @@ class Signals(dict[str, Tensor]):
 
     """
 
-    def __init__(self, **tensors: Tensor) -> None:
+    def __init__(self, **tensors: "Tensor") -> None:
         super().__init__(tensors)
         sizes: dict[str, tuple[int, str]] = {}
         for name, tensor in tensors.items():
@@ -97,14 +97,14 @@ class LossTerm:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def function(self) -> Callable[..., Tensor]:
+    def function(self) -> "Callable[..., Tensor]":
         """The loss itself."""
         return LOSSES[self.name]  # type: ignore[no-any-return]
 
     @property
     def signals(self) -> tuple[str, ...]:
         """Names of the signals that the loss asks for."""
-        parameters = inspect.signature(self.function).parameters.values()
+        parameters = LOSSES.signature(self.name).parameters.values()
         return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
 
@@ -147,7 +147,7 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(INPUTS[signal] for signal in signals if signal in INPUTS))
 
 
-def bind(terms: Sequence[LossTerm]) -> Callable[[Signals], dict[str, Tensor]]:
+def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
     """Return a function from signals to the weighted value of each term, by name.
 
     A loss asks for a signal by naming a parameter after it, as a pytest test asks for a fixture.
@@ -158,7 +158,7 @@ def bind(terms: Sequence[LossTerm]) -> Callable[[Signals], dict[str, Tensor]]:
     """
     bound = [(term, term.function, term.signals) for term in terms]
 
-    def objective(signals: Signals) -> dict[str, Tensor]:
+    def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
         for term, loss, wanted in bound:
             absent = [name for name in wanted if name not in signals]
@@ -205,7 +205,7 @@ def _settings(text: str) -> dict[str, Any]:
 
 def _checked(term: LossTerm, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings in the types of the loss's defaults."""
-    parameters = inspect.signature(term.function).parameters.values()
+    parameters = LOSSES.signature(term.name).parameters.values()
     known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     checked = {}
     for name, value in settings.items():

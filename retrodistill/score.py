@@ -29,13 +29,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def score(config: ScoreConfig) -> None:
     """Do the one job that the settings name, and print where the result lies or what was found."""
-    from retrodistill import scoring
+    from retrodistill import preflight, scoring
     from retrodistill.datasets import load_collection
     from retrodistill.executor import execute
     from retrodistill.files import check_writable
     from retrodistill.store.runs import Run
     from retrodistill.store.shards import shard_paths
 
+    preflight.score(config)
     if config.status:
         print("\n".join(scoring.status(config.out).lines()))
         return

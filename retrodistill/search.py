@@ -29,12 +29,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def search(config: SearchConfig) -> None:
     """Print what is found for the queries, or write the run of a split."""
+    from retrodistill import preflight
     from retrodistill.datasets import load_collection
-    from retrodistill.manifest import refuse_existing
     from retrodistill.searching import Searcher, search_run
 
-    if config.out is not None:
-        refuse_existing(config.out, overwrite=config.overwrite)
+    preflight.search(config)
     collection = load_collection(config.data) if config.data is not None else None
     if config.query:
         docs = collection.docs if collection is not None else None

@@ -7,8 +7,7 @@
     python -m retrodistill.train --recipe simlm-kd --data ... --scores ... --student ... --out ...
 
 The result is a plain sentence-transformers folder. With --save-steps, --resume continues a killed
-training under the same settings. --list shows the recipes: published methods as settings, which
-flags override.
+training under the same settings. Recipes are published methods as settings, which flags override.
 
     python -m retrodistill.train --data beir:scifact --recipe leaf --vectors TEACHER \\
         --student MODEL --out students/leaf
@@ -26,26 +25,25 @@ from retrodistill.config import TrainConfig
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status (0 done, 2 a mistake of the user)."""
-    words = sys.argv[1:] if words is None else words
-    if "--list" in words:
-        print_recipes()
-        return 0
-    return run(TrainConfig, train, verb="train", about=__doc__, words=words)
+    return run(
+        TrainConfig, train, verb="train", about=__doc__, words=words,
+        shows={"--list": ("List the recipes and stop.", print_recipes)},
+    )  # fmt: skip
 
 
 def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
-    from retrodistill.manifest import refuse_existing
+    from retrodistill import preflight
 
-    refuse_existing(config.out, overwrite=config.overwrite)  # before anything heavy is imported
+    preflight.train(config)
     from retrodistill.datasets import load_collection
     from retrodistill.objective import parse_objective
     from retrodistill.store.runs import Run
     from retrodistill.store.scores import PreferenceStore
     from retrodistill.students.dense import DenseEncoder
-    from retrodistill.training import train_student
     from retrodistill.training.card import teachers_of
     from retrodistill.training.sources import check_settings
+    from retrodistill.training.trainer import train_student
 
     check_settings(
         parse_objective(config.objective),
@@ -75,19 +73,21 @@ def train(config: TrainConfig) -> None:
 
 
 def print_recipes() -> None:
-    """Print every recipe, what it needs, and its source."""
-    from rich.console import Console
-    from rich.table import Table
+    """Print every recipe: what it needs, its source, and how it differs from what was published."""
+    from textwrap import fill
 
     from retrodistill.objective import inputs_of, parse_objective
     from retrodistill.recipes import load_recipe, recipe_names
 
-    table = Table("recipe", "needs", "what it is", "source")
     for name in recipe_names():
         recipe = load_recipe(name)
-        needs = inputs_of(parse_objective(recipe.settings["objective"]))
-        table.add_row(name, ", ".join(needs) or "nothing", recipe.about, recipe.source)
-    Console().print(table)
+        needs = ", ".join(inputs_of(parse_objective(recipe.settings["objective"]))) or "nothing"
+        print(f"{name}: {recipe.about}")
+        for label, text in (("needs", needs), ("source", recipe.source), ("notes", recipe.notes)):
+            if text:
+                indented = " ".join(text.split())
+                print(fill(f"{label}: {indented}", 98, initial_indent="    ",
+                           subsequent_indent="      ", break_on_hyphens=False))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ class QuickstartConfig:
     """Collection with train, dev and test queries."""
 
     model: str | None = None
-    """Model to start from (default: all-MiniLM-L6-v2 from its PyPI package)."""
+    """Model to start from (default: packaged:all-MiniLM-L6-v2)."""
 
     out: Path = Path("quickstart")
     """Folder for all that is made."""

@@ -16,7 +16,7 @@ class EmbedConfig:
     """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
 
     model: str
-    """Student or other sentence-transformers model: a folder or a hub id."""
+    """Student or other sentence-transformers model: a folder, a hub id or packaged:NAME."""
 
     out: Path
     """Index folder to write."""

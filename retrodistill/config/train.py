@@ -239,7 +239,7 @@ class TrainConfig(TrainSettings):
     """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
 
     student: str
-    """Model to start from: a folder or a hub id."""
+    """Model to start from: a folder, a hub id (also ID@REVISION) or packaged:all-MiniLM-L6-v2."""
 
     out: Path
     """Folder of the trained model, in sentence-transformers format."""
@@ -254,7 +254,7 @@ class TrainConfig(TrainSettings):
     """Store of a pairwise teacher's preferences, for preference-kl."""
 
     vectors: str | None = None
-    """Model whose vectors the student shall come near to: a folder or a hub id."""
+    """Model whose vectors the student learns to match: a folder, a hub id or packaged:NAME."""
 
     split: str = "train"
     """Split whose labels say what is relevant."""

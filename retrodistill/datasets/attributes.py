@@ -50,6 +50,7 @@ TYPES = {
 }
 """Which Python types may stand in one column, and what it then is."""
 
+NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
 
@@ -267,6 +268,7 @@ def _parquet(path: Path) -> Found:
 
     try:
         table = pq.read_table(path)
+        table.validate(full=True)  # strings that are not UTF-8
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}).") from error
     name = _id_column(path, table.column_names)
@@ -308,7 +310,24 @@ def _separated(path: Path, *, delimiter: str) -> Found:
     def line(row: int) -> str:
         return f"{path}:{next(islice(_rows(path, delimiter), row + 1, None))[0]}"
 
+    for column_name in table.column_names:
+        if column_name != name and pa.types.is_string(table[column_name].type):
+            _log_almost_numbers(column_name, table[column_name], line)
+
     return table[name], table.drop_columns([name]), line
+
+
+def _log_almost_numbers(name: str, column: pa.ChunkedArray, line: Place) -> None:
+    """Log that a column of numbers has become one of strings, for the few values that are none."""
+    numbers = pc.match_substring_regex(column, NUMBER)
+    count, known = pc.sum(numbers).as_py() or 0, len(column) - column.null_count
+    if known / 2 < count < known:
+        row = pc.index(numbers, False).as_py()
+        verb = "is no number" if known - count == 1 else "are no numbers"
+        say(
+            f"attribute {name} holds strings: {known - count:,} of {known:,} values {verb}, first "
+            f"{column[row].as_py()!r} ({line(row)}). Leave such cells empty to compare numbers."
+        )
 
 
 def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:

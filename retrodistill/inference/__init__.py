@@ -18,6 +18,7 @@ from retrodistill.inference.devices import (
 )
 from retrodistill.inference.fingerprints import model_digest
 from retrodistill.inference.loading import loading, saved_settings, without_bars
+from retrodistill.inference.models import model_path
 from retrodistill.inference.pairs import pair_tokens
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "has_bfloat16",
     "loading",
     "model_digest",
+    "model_path",
     "padded",
     "pair_tokens",
     "pick_device",

@@ -63,8 +63,9 @@ def _load(model: str, device: "torch.device") -> "CrossEncoder":
     from sentence_transformers import CrossEncoder
     from torch.nn import Identity
 
-    from retrodistill.inference import loading
+    from retrodistill.inference import loading, model_path
 
+    model = model_path(model)
     with loading(model):
         loaded: CrossEncoder = CrossEncoder(
             model,

@@ -18,6 +18,7 @@ from retrodistill.inference import (
     forget_lengths,
     loading,
     model_digest,
+    model_path,
     padded,
     pick_device,
     run_model,
@@ -62,6 +63,7 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
     import torch
     from sentence_transformers import SentenceTransformer
 
+    model = model_path(model)
     with loading(model):
         check_bi_encoder(model)
         loaded = SentenceTransformer(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.inference import loading, pick_device, saved_settings
+from retrodistill.inference import loading, model_path, pick_device, saved_settings
 from retrodistill.manifest import digest
 from retrodistill.students.sides import Side, Sides
 
@@ -32,6 +32,7 @@ def load_late_interaction(model: str, device: "torch.device") -> "MultiVectorEnc
     import torch
     from sentence_transformers import MultiVectorEncoder
 
+    model = model_path(model)
     with loading(model):
         loaded: MultiVectorEncoder = MultiVectorEncoder(
             model,

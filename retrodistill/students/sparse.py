@@ -7,7 +7,7 @@ import numpy as np
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.inference import loading, pick_device, saved_settings
+from retrodistill.inference import loading, model_path, pick_device, saved_settings
 from retrodistill.students.sides import Side, Sides
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def load_sparse_encoder(model: str, device: "torch.device") -> "SparseEncoder":
     import torch
     from sentence_transformers import SparseEncoder
 
+    model = model_path(model)
     with loading(model):
         loaded: SparseEncoder = SparseEncoder(
             model,

@@ -15,6 +15,7 @@ from retrodistill.inference import (
     body_dtype,
     loading,
     model_digest,
+    model_path,
     pick_device,
 )
 from retrodistill.manifest import digest
@@ -97,6 +98,7 @@ def load_language_model(
         "seq2seq": AutoModelForSeq2SeqLM,
         "classifier": AutoModelForSequenceClassification,
     }
+    name = model_path(name)
     with loading(name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     kind = kind_of(config)

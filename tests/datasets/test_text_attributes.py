@@ -266,6 +266,29 @@ def test_ids_of_a_table_must_be_strings(tmp_path: Path) -> None:
             read_attributes(tmp_path / "a.parquet", ["d1"])
 
 
+@pytest.mark.parametrize("column", ["_id", "x"])
+def test_strings_of_a_table_must_be_utf_8(tmp_path: Path, column: str) -> None:
+    """A UnicodeDecodeError, of the ids at once or of a filter's column much later."""
+    columns = {"_id": pa.array(["d1"]), "x": pa.array(["y"])}
+    columns[column] = pa.array([b"\xff"]).view(pa.string())
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet cannot be read .*UTF"):
+        read_attributes(tmp_path / "a.parquet", ["d1"])
+
+
+def test_a_column_of_numbers_that_has_become_strings_is_logged(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One `n/a` among the years, found out when `year >= 2020` is refused after the embedding."""
+    (tmp_path / "a.csv").write_text("id,year,code\n1,2019,a\n2,n/a,b\n3,2021,3\n4,,d\n")
+    read_attributes(tmp_path / "a.csv", ["1", "2", "3", "4"])
+    said = " ".join(capfd.readouterr().err.split())
+    assert "attribute year holds strings: 1 of 3 values is no number" in said
+    assert "'n/a'" in said
+    assert "a.csv:3" in said
+    assert "code" not in said
+
+
 def test_cells_of_a_table_keep_what_they_say(tmp_path: Path) -> None:
     """Namibia's NA that is read as missing, and a time of day that no filter can be asked for."""
     (tmp_path / "a.csv").write_text(

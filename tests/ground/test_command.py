@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodistill import config as configs
+from retrodistill import train
 from retrodistill.command import parse, run
 from retrodistill.config import (
     AuditConfig,
@@ -31,6 +32,7 @@ from retrodistill.config import (
     TrainConfig,
     as_dict,
 )
+from retrodistill.config.reading import as_declared, read_yaml
 from retrodistill.errors import ConfigError, DataError
 
 WORDS: dict[type, str] = {
@@ -235,7 +237,7 @@ def test_missing_settings_are_named_together() -> None:
     [
         (b"- a\n- b\n", "must hold `setting: value` lines"),
         (b"a: [", "is not YAML"),
-        (b"\xff\xfe\xff", "is not YAML"),
+        (b"data: d\n\xff\xfe\xff", "line 2 is not UTF-8 text"),
     ],
 )
 def test_damaged_yaml(tmp_path: Path, content: bytes, message: str) -> None:
@@ -250,8 +252,34 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     """YAML takes the last one without a word, which may not be the one that was just edited."""
     path = tmp_path / "settings.yaml"
     path.write_text("data: d\nout: o\ndepth: 5\ndata: e\n")
-    with pytest.raises(ConfigError, match=r"settings\.yaml, line 4: 'data' stands there already"):
+    with pytest.raises(
+        ConfigError, match=r"settings\.yaml, line 4: duplicate key 'data', first on line 1"
+    ):
         read(MineConfig, "--config", path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("split: 1.10", "split must be a text, but it is the number 1.1: quote it"),
+        ("data: *bomb", "data must be of type str, but it is"),
+        ("retriever: *bomb", "retriever must be of type str, but it is"),
+        ("depth: *bomb", "depth must be of type int, but it is"),
+        ("rrf_k: 1" + "0" * 400, "rrf_k must be of type float"),
+        ("out: *bomb", "out must be of type Path, but it is"),
+        ('out: "a\\0b"', "out must not hold a null character"),
+    ],
+)
+def test_a_yaml_value_that_no_setting_can_be(tmp_path: Path, line: str, message: str) -> None:
+    """A split `1.10` read as `1.1`; a traceback; or a message of 9^9 words, never finished."""
+    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    bomb = ["a0: &a0 [x]", *levels, "bomb: &bomb [*a8]"]
+    path = tmp_path / "settings.yaml"
+    path.write_text("\n".join([*bomb, line]))
+    content = read_yaml(path, "f")
+    with pytest.raises(ConfigError, match=message) as raised:
+        as_declared({name: content[name] for name in [line.partition(":")[0]]}, MineConfig)
+    assert len(str(raised.value)) < 1000
 
 
 def test_absent_yaml(tmp_path: Path) -> None:
@@ -341,6 +369,14 @@ def test_run_lets_a_crash_through() -> None:
     """A defect that is printed as the user's mistake hides its traceback."""
     with pytest.raises(ZeroDivisionError):
         run(DoctorConfig, fail_with(ZeroDivisionError()), verb="v", about="About.", words=[])
+
+
+def test_a_flag_that_shows_something_is_among_the_flags_of_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`train --list`, which only README knew of."""
+    assert train.main(["--help"]) == 0
+    assert "--list" in capsys.readouterr().out.partition("options:")[2]
 
 
 CRASH = """

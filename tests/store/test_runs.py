@@ -255,9 +255,18 @@ def test_text_triples_become_a_collection(tmp_path: Path) -> None:
     assert len(read_qrels(tmp_path / "out" / "qrels" / "train.tsv")) == 2
 
 
+def test_whole_grades_may_be_written_with_a_point(tmp_path: Path) -> None:
+    """Judgements that pandas wrote, refused for the form of their numbers."""
+    (tmp_path / "qrels").write_text("q 0 a 1.0\nq 0 b 0\nq 0 c 2e0\n")
+    assert read_qrels(tmp_path / "qrels") == {"q": {"a": 1, "b": 0, "c": 2}}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("q 0 a 0.5\n", "whole number, not '0.5'"),
+        ("q 0 a nan\n", "whole number"),
+        ("q 0 a inf\n", "whole number"),
         ("q 0 a 1\nq 0 b\n", ":2"),
         ("q 0 a 1\nq 0 a 2\n", "grade 2, but 1 before"),
         ("q 0 a high\n", "whole number"),

@@ -277,3 +277,4 @@ def test_the_recipes_are_listed_with_what_they_need(capsys: pytest.CaptureFixtur
     assert all(name.split("-")[0] in text for name in recipe_names())
     assert "--vectors" in text
     assert "--preferences" in text
+    assert "notes: The baseline that every distilled student has to beat." in text
