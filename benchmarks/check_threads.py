@@ -35,7 +35,7 @@ PROMPTS = {"query": "Represent the question for search: ", "document": "A docume
 
 def make_encoder(model: str) -> rd.DenseEncoder:
     """Return two layers of a model, with prompts and short lengths."""
-    student = keep_layers(load_bi_encoder(model, pick_device()), 2)
+    student = keep_layers(load_bi_encoder(model, pick_device()), [0, 5])
     student.prompts = PROMPTS
     student[0].query_length, student[0].document_length = 16, 48
     return rd.DenseEncoder(student)

@@ -79,6 +79,7 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
         _check(loaded)
+        _check_lengths(loaded)
     refuse_new_weights(model, loaded, lacking="complete body", remedy="Use another model.")
     return loaded
 
@@ -285,6 +286,17 @@ def _check(model: "SentenceTransformer") -> None:
             f"queries have {query} dimensions and documents {doc}, but they are compared with each "
             "other. Give a model whose routes end in equally many."
         )
+
+
+def _check_lengths(model: "SentenceTransformer") -> None:
+    """Raise ValueError if a normalisation reads what no module writes: it would do nothing."""
+    from sentence_transformers.base.modules import Normalize
+
+    for part in model.modules():
+        if isinstance(part, Normalize):
+            for name in (part.module_input_name, part.module_output_name):
+                if name not in ("sentence_embedding", "token_embeddings"):
+                    raise ValueError(f"its Normalize is for {name!r}, which no module has")
 
 
 def _way(model: "SentenceTransformer", side: Side) -> "torch.nn.Sequential":

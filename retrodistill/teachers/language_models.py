@@ -100,7 +100,7 @@ def load_language_model(
     }
     with loading(name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    kind = kind_of(config)
+        kind = kind_of(config)
     if kind is None or kind not in kinds:
         wanted = " or ".join(KINDS[one] for one in kinds)
         is_ = KINDS[kind] if kind else f"of another kind ({config.architectures})"
