@@ -36,7 +36,12 @@ class Hit:
 
 
 class Searcher:
-    """An encoder, the index of its vectors, and, if they are at hand, the documents' texts."""
+    """An encoder, the index of its vectors, and, if they are at hand, the documents' texts.
+
+    Threads may search at the same time, and each gets what it would get alone; one model and one
+    index serve all of them. What changes the index or its effort (`index.add`, `index.delete`,
+    `set_recall`) is for a time when nobody searches.
+    """
 
     def __init__(
         self,

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.inference import loading, model_path, pick_device, saved_settings
+from retrodistill.inference import (
+    loading,
+    model_path,
+    pick_device,
+    refuse_new_weights,
+    saved_settings,
+)
 from retrodistill.manifest import digest
 from retrodistill.students.sides import Side, Sides
 
@@ -40,15 +46,16 @@ def load_late_interaction(model: str, device: "torch.device") -> "MultiVectorEnc
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
-    kind = saved_settings(model, "config_sentence_transformers.json").get("model_type")
-    layouts = saved_settings(model, "config.json").get("architectures") or ()
-    modules = [part["type"] for part in saved_settings(model, "modules.json")]
+        kind = saved_settings(model, "config_sentence_transformers.json").get("model_type")
+        layouts = saved_settings(model, "config.json").get("architectures") or ()
+        modules = [part["type"] for part in saved_settings(model, "modules.json")]
     native = kind in ("MultiVectorEncoder", "ColBERT") or "HF_ColBERT" in layouts
     if not native and not any(name.endswith("Dense") for name in modules):
         raise ConfigError(
             f"model {model!r} is no late-interaction model: it was saved without a projection of "
             "token vectors. Give a ColBERT-style model, or use the teacher bi-encoder."
         )
+    refuse_new_weights(model, loaded, lacking="complete body", remedy="Use another model.")
     return loaded
 
 
@@ -88,15 +95,18 @@ class LateInteractionEncoder:
         batch_tokens: int = 4096,
         precision: Precision = "auto",
     ) -> None:
-        self.model = (
-            load_late_interaction(model, pick_device()) if isinstance(model, str) else model
-        )
+        name = model if isinstance(model, str) else ""
+        self.model = load_late_interaction(name, pick_device()) if name else model
         self._sides = Sides(
             self.model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
         )
         self.averaged: bool = self.model.similarity_fn_name == "meanmaxsim"
         """Whether a score is divided by the number of the query's tokens."""
         self.fingerprint = digest(self._sides.fingerprint, str(self.averaged))
+        if name:
+            with loading(name):  # its modules may not fit together
+                for probe in (self.encode_queries(["a"]), self.encode_docs(["a"])):
+                    list(probe)
 
     def encode_queries(self, texts: Sequence[str]) -> Iterator[TokenVectors]:
         """Yield the token vectors of all texts, with expansion tokens where the model has such."""

@@ -7,7 +7,13 @@ import numpy as np
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.inference import loading, model_path, pick_device, saved_settings
+from retrodistill.inference import (
+    loading,
+    model_path,
+    pick_device,
+    refuse_new_weights,
+    saved_settings,
+)
 from retrodistill.students.sides import Side, Sides
 
 if TYPE_CHECKING:
@@ -26,8 +32,8 @@ def load_sparse_encoder(model: str, device: "torch.device") -> "SparseEncoder":
     are read, and no code that comes with a model is run.
 
     Raises:
-        ConfigError: there is no such model, or it is none that makes sparse vectors, so that the
-            library would add a random layer.
+        ConfigError: there is no such model, or it makes no sparse vectors or lacks weights, so
+            that the library would add a random layer.
 
     """
     import torch
@@ -41,13 +47,16 @@ def load_sparse_encoder(model: str, device: "torch.device") -> "SparseEncoder":
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
-    kind = saved_settings(model, "config_sentence_transformers.json").get("model_type")
-    layouts = saved_settings(model, "config.json").get("architectures") or ()
+        kind = saved_settings(model, "config_sentence_transformers.json").get("model_type")
+        layouts = saved_settings(model, "config.json").get("architectures") or ()
     if kind != "SparseEncoder" and not any(name.endswith("ForMaskedLM") for name in layouts):
         raise ConfigError(
             f"model {model!r} makes no sparse vectors: it is neither a SparseEncoder nor a masked "
             "language model. Give a SPLADE-style model, or use the teacher bi-encoder."
         )
+    refuse_new_weights(
+        model, loaded, lacking="complete language model", remedy="Use another model."
+    )
     return loaded
 
 
@@ -75,7 +84,8 @@ class SparseTextEncoder:
         batch_tokens: int = 4096,
         precision: Precision = "auto",
     ) -> None:
-        self.model = load_sparse_encoder(model, pick_device()) if isinstance(model, str) else model
+        name = model if isinstance(model, str) else ""
+        self.model = load_sparse_encoder(name, pick_device()) if name else model
         self._kept = self.model.max_active_dims
         most = NUMBERS_AT_ONCE // len(self.model.tokenizer)
         self._sides = Sides(
@@ -87,6 +97,10 @@ class SparseTextEncoder:
             max_active_dims=self._kept,
         )
         self.fingerprint = self._sides.fingerprint
+        if name:
+            with loading(name):  # its modules may not fit together
+                self.encode_queries(["a"])
+                self.encode_docs(["a"])
 
     def encode_queries(self, texts: Sequence[str]) -> "csr_array":
         """Return float32 vectors of shape (len(texts), vocabulary) of one or more texts."""

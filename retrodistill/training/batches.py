@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrodistill.inference import Tokens, padded, token_batches, tokenize
+from retrodistill.inference import Tokens, padded, token_batches
 from retrodistill.store.vectors import doc_vectors
+from retrodistill.students.cross_encoder import pair_rows
 from retrodistill.students.routes import SIDES, Side
 from retrodistill.students.sides import side_batches
 from retrodistill.training.examples import Example, Text
@@ -183,14 +184,14 @@ class CrossEncoderBatch:
         self,
         queries: "Texts",
         docs: "Texts",
-        tokenizer: Any,
+        model: Any,
         *,
         max_tokens: int,
         batch_tokens: int,
         teacher: bool,
         extra: Extra | None = None,
     ) -> None:
-        self._queries, self._docs, self._tokenizer = queries, docs, tokenizer
+        self._queries, self._docs, self._model = queries, docs, model
         self._max_tokens, self._budget = max_tokens, batch_tokens
         self._teacher, self._extra = teacher, extra
 
@@ -200,7 +201,7 @@ class CrossEncoderBatch:
         queries = self._queries.full_texts(np.array([example.query for example in examples]))
         docs = self._docs.full_texts(np.concatenate([example.docs for example in examples]))
         firsts = [text for text, count in zip(queries, counts, strict=True) for _ in range(count)]
-        rows = tokenize(self._tokenizer, firsts, docs, max_tokens=self._max_tokens)
+        rows, beside = pair_rows(self._model, firsts, docs, max_tokens=self._max_tokens)
         signals = list_signals(examples, teacher=self._teacher)
         if self._extra is not None:
             signals |= self._extra(examples)
@@ -210,13 +211,13 @@ class CrossEncoderBatch:
             "batch_labels": signals["labels"],
             "batch_mask": signals["labels"] | signals["sure"],
         }
-        return {"pairs": self._chunks(rows), "signals": signals}
+        return {"pairs": self._chunks(rows, beside), "signals": signals}
 
-    def _chunks(self, rows: Sequence[Tokens]) -> list[dict[str, Any]]:
-        lengths = [len(row["input_ids"]) for row in rows]
+    def _chunks(self, rows: Sequence[Tokens], beside: dict[str, Any]) -> list[dict[str, Any]]:
+        lengths, tokenizer = [len(row["input_ids"]) for row in rows], self._model.tokenizer
         return [
             {
-                "features": padded(self._tokenizer, [rows[place] for place in places], CPU),
+                "features": padded(tokenizer, [rows[place] for place in places], CPU) | beside,
                 "places": torch.from_numpy(places),
             }
             for places in token_batches(lengths, self._budget)

@@ -1,6 +1,7 @@
 """From settings to the student that is trained, its task and its batches; and back to a folder."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ def load_student(kind: str, model: str, device: "torch.device") -> Any:
         "bi-encoder": load_bi_encoder,
         "sparse": load_sparse_encoder,
         "late-interaction": load_late_interaction,
-        "cross-encoder": load_cross_encoder,
+        "cross-encoder": partial(load_cross_encoder, new_head=True),
     }
     return loaders[kind](model, device)
 
@@ -146,6 +147,7 @@ def build_batches(
     lists: bool = True,
 ) -> Callable[..., dict[str, Any]]:
     """Return what turns examples, or texts without `lists`, into the inputs of the task."""
+    from retrodistill.students.routes import side_length
     from retrodistill.training.batches import CrossEncoderBatch, RetrieverBatch, TextBatch
 
     limit = model.max_seq_length or 512
@@ -157,13 +159,13 @@ def build_batches(
     queries, docs = collection.queries, collection.docs
     if settings.student_kind == "cross-encoder":
         pair_tokens = min(limit, settings.doc_tokens)
-        return CrossEncoderBatch(queries, docs, model.tokenizer, max_tokens=pair_tokens, **common)
+        return CrossEncoderBatch(queries, docs, model, max_tokens=pair_tokens, **common)
     return (RetrieverBatch if lists else TextBatch)(
         queries,
         docs,
         model,
-        query_tokens=min(limit, settings.query_tokens),
-        doc_tokens=min(limit, settings.doc_tokens),
+        query_tokens=min(limit, settings.query_tokens, side_length(model, "query") or limit),
+        doc_tokens=min(limit, settings.doc_tokens, side_length(model, "document") or limit),
         vectors=vectors,
         **common,
     )
