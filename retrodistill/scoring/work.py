@@ -45,7 +45,7 @@ def verify(config: ScoreConfig) -> Verification:
 def _load(config: ScoreConfig) -> tuple["Collection", Any]:
     assert config.data is not None
     assert config.teacher is not None
-    collection = load_collection(config.data)
+    collection = load_collection(config.data, queries=config.queries)
     teacher = load_teacher(
         config.teacher,
         collection,
