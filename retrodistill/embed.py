@@ -36,7 +36,7 @@ def embed(config: EmbedConfig) -> None:
     from retrodistill.students.dense import DenseEncoder
 
     preflight.embed(config)
-    collection = load_collection(config.data)
+    collection = load_collection(config.data, queries=config.queries)
     encoder = DenseEncoder(
         config.model,
         max_tokens=config.max_tokens,

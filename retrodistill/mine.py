@@ -2,8 +2,10 @@
 
     python -m retrodistill.mine --data beir:scifact --split train \\
         --retriever bm25 --retriever dense:MODEL --depth 100 --out runs/train
+    python -m retrodistill.mine --data docs:handbook --queries log.txt --out runs/log
+    python -m retrodistill.mine --data beir:scifact --split train --queries log.tsv --out runs/both
 
-Several retrievers are fused by reciprocal ranks.
+Several retrievers are fused by reciprocal ranks. Queries of a file need no judgements.
 """
 
 import sys
@@ -25,7 +27,7 @@ def mine(config: MineConfig) -> None:
     from retrodistill.mining import mine_candidates
 
     preflight.mine(config)
-    collection = load_collection(config.data)
+    collection = load_collection(config.data, queries=config.queries)
     candidates = mine_candidates(
         collection,
         config.split,

@@ -92,8 +92,12 @@ def search(config: "configs.SearchConfig") -> None:
     """Check the settings of `search`."""
     if config.out is not None:
         refuse_existing(config.out, overwrite=config.overwrite)
-    check_paths("--index", config.index)
-    Manifest.read(config.index, kind="index")
+    if config.index is not None:
+        check_paths("--index", config.index)
+        Manifest.read(config.index, kind="index")
+    for spec in config.retriever:
+        check_part(RETRIEVERS, spec)
+    check_models("--model", config.model)
     if config.where is not None:
         from retrodistill.filters import parse_where
 

@@ -52,7 +52,9 @@ def score(config: ScoreConfig) -> None:
         )  # fmt: skip
         print(config.out)
         return
-    collection = load_collection(config.data) if config.data is not None else None
+    collection = (
+        load_collection(config.data, queries=config.queries) if config.data is not None else None
+    )
     if config.export is not None and config.format is not None:
         scoring.export_scores(
             Run.read(config.out), config.export, format=config.format, collection=collection,

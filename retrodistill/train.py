@@ -57,7 +57,7 @@ def train(config: TrainConfig) -> None:
     if config.vectors:
         vectors = DenseEncoder(config.vectors, precision=config.precision)
     out = train_student(
-        load_collection(config.data),
+        load_collection(config.data, queries=config.queries),
         config.student,
         config.out,
         scores=Run.read(config.scores) if config.scores else None,

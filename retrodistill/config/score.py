@@ -16,7 +16,10 @@ class ScoreConfig:
     """Score store. Finished shards found there are not scored again."""
 
     data: str | None = None
-    """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
+
+    queries: str | None = None
+    """File of queries that --candidates were mined for beside those of --data."""
 
     candidates: Path | None = None
     """What to score: a run folder, a TREC, JSONL or Parquet run, or a file of triples."""
@@ -123,7 +126,7 @@ class AuditConfig:
     """Settings of `python -m retrodistill.audit`."""
 
     data: str
-    """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
 
     candidates: Path | None = None
     """First stage's run of the split: what each teacher reranks."""

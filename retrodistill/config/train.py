@@ -236,10 +236,13 @@ class TrainConfig(TrainSettings):
     """Settings of `python -m retrodistill.train`."""
 
     data: str
-    """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
 
     student: str
     """Model to start from: a folder, a hub id (also ID@REVISION) or packaged:all-MiniLM-L6-v2."""
+
+    queries: str | None = None
+    """File of queries that --scores has beside those of --data."""
 
     out: Path
     """Folder of the trained model, in sentence-transformers format."""

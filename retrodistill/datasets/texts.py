@@ -44,6 +44,11 @@ class TextSource:
     """Gives the id and the further fields of each text in order, each time anew."""
 
 
+def no_texts() -> TextSource:
+    """Return the source of a table without rows."""
+    return TextSource(lambda: (), str)
+
+
 class Texts:
     """The documents or the queries of a collection, as a sequence of `Doc` that is also a map.
 
@@ -139,7 +144,8 @@ class Texts:
             more = f", nor {len(absent) - 1} others asked for" if len(absent) > 1 else ""
             raise DataError(
                 f"{self.name} ({len(self)} in all) hold no id {ids[absent[0]]!r}{more}. "
-                "Was the run, score store or judgement file made from another collection?"
+                "Was the run, score store or judgement file made from another collection, or with "
+                "--queries FILE? Then give the same here."
             )
         return found
 

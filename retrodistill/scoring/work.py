@@ -72,7 +72,7 @@ def with_precision(config: ScoreConfig) -> ScoreConfig:
 def _load(config: ScoreConfig) -> tuple["Collection", Any]:
     assert config.data is not None
     assert config.teacher is not None
-    collection = load_collection(config.data)
+    collection = load_collection(config.data, queries=config.queries)
     teacher = load_teacher(
         config.teacher,
         collection,
