@@ -141,18 +141,6 @@ class Manifest:
             raise DataError(f"{folder} is of kind {manifest.kind!r}, but {kind!r} was wanted.")
         return manifest
 
-    def _check_types(self) -> None:
-        """Raise TypeError if a field is not of its declared type."""
-        for name in ("kind", "fingerprint"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name} must be a string")
-        for name in ("inputs", "config", "details", "versions"):
-            if not isinstance(getattr(self, name), dict):
-                raise TypeError(f"{name} must be an object")
-        for name in ("inputs", "versions"):
-            if not all(isinstance(value, str) for value in getattr(self, name).values()):
-                raise TypeError(f"the values of {name} must be strings")
-
 
 def library_versions() -> dict[str, str]:
     """Return the installed version of each library that shapes results."""

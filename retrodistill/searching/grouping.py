@@ -52,7 +52,7 @@ def documents(run: Run, k: int) -> Run:
         columns[0].extend([query] * len(places))
         columns[1].extend(document_of(docs[place]) for place in places)
         columns[2].extend(scores[places].tolist())
-    return Run.from_columns(*columns)
+    return Run.from_columns(*columns, lineage=run.lineage)
 
 
 def first_passages(ids: Sequence[str], k: int) -> NDArray[np.int64]:
