@@ -330,7 +330,7 @@ def test_verify_makes_no_store(here: str, capsys: pytest.CaptureFixture[str]) ->
 def test_candidates_without_a_pair_are_refused(
     name: str, here: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """ "0 pairs, all of them scored already.", of the wrong file."""
+    """A success without a score, "0 pairs, all of them scored already", of the wrong file."""
     Path(name).touch()
     assert main(f"{here} --candidates {name}".split()) == 2
     assert f"{name} holds no pair to score" in capsys.readouterr().err
