@@ -13,7 +13,7 @@ from retrodistill.manifest import FILE
 from retrodistill.store.formats.nway import COLUMNS as PYLATE
 from retrodistill.store.formats.sbert_labels import LABELS
 from retrodistill.store.formats.sbert_scores import blocks, refuse_pickle
-from retrodistill.store.runs import COLUMNS
+from retrodistill.store.run_table import COLUMNS
 
 NESTED = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{')
 """How a file of `{query: {document: score}}` starts."""
