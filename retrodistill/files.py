@@ -25,7 +25,7 @@ UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<state>new|old)-[0-9a-f]{8}(\.[^.]*
 SEAL = 16
 """Bytes of the checksum at the end of a cached file: 128 bits of XXH3."""
 
-BLOCK = 1 << 22
+BLOCK = 1 << 20
 """Bytes that are read at a time for a checksum."""
 
 AT_CWD, EXCHANGE = -100, 2
@@ -182,11 +182,11 @@ def checksum(path: Path) -> str:
 def _checksum(path: Path, length: int) -> bytes:
     from xxhash import xxh3_128
 
-    hasher = xxh3_128()
+    hasher, block = xxh3_128(), memoryview(bytearray(BLOCK))
     with path.open("rb", buffering=0) as stream:
-        while length > 0 and (block := stream.read(min(BLOCK, length))):
-            hasher.update(block)
-            length -= len(block)
+        while length > 0 and (count := stream.readinto(block[:length])):
+            hasher.update(block[:count])
+            length -= count
     return hasher.digest()
 
 
