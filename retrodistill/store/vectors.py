@@ -8,6 +8,7 @@ asked for (5 GB a second once they are in memory): a damaged part is encoded aga
 """
 
 import io
+import mmap
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -62,6 +63,12 @@ def mapped(file: Path) -> NDArray[np.float32]:
     """
     vectors: NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
     return vectors
+
+
+def release(vectors: NDArray[np.float32]) -> None:
+    """Give back the memory of a mapped part, which is read from its file again when it is used."""
+    if (source := getattr(vectors, "_mmap", None)) is not None and hasattr(mmap, "MADV_DONTNEED"):
+        source.madvise(mmap.MADV_DONTNEED)
 
 
 def doc_vectors(encoder: "Encoder", docs: "Texts") -> NDArray[np.float32]:
