@@ -280,9 +280,9 @@ def main() -> int:
         verbs = commands(data, model, scratch / "run")
         verbs = {verb: verbs[verb] for verb in options.verb or verbs}
         share = -(-options.kills // len(verbs))
-        return 1 - all(
-            [check(verb, *words, scratch, share, options.seed) for verb, words in verbs.items()]
-        )
+        sound = [check(verb, *command, scratch, share, options.seed)
+                 for verb, command in verbs.items()]  # fmt: skip
+        return 0 if all(sound) else 1
 
 
 if __name__ == "__main__":
