@@ -82,8 +82,8 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         ConfigError: `out` exists already and `overwrite` is not set, or it cannot be written.
 
     """
-    out = Path(out)
     refuse_existing(out, overwrite=overwrite)
+    out = Path(out).absolute()  # `.` has no name
     with _aside(out, Path.mkdir) as aside:
         yield aside
         _settle(aside)
@@ -116,15 +116,16 @@ def check_writable(path: Path, *, folder: bool = True) -> None:
         raise ConfigError(
             f"{path} is {kinds[0]}, but {kinds[1]} was to be written. Give another path."
         )
+    place = path.absolute()
+    nearest = next((parent for parent in place.parents if os.path.lexists(parent)), place)
     try:
-        nearest = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-        with _aside(nearest / path.name, Path.mkdir):
+        with _aside(nearest / (place.name or "x"), Path.mkdir):
             pass
     except OSError as error:
         if error.errno in NO_SPACE:
             raise
         raise ConfigError(
-            f"{path} cannot be written ({error.strerror}: {error.filename}). "
+            f"{path} cannot be written ({error.strerror}, in {nearest}). "
             "Give a path below a folder that you may write to."
         ) from error
 

@@ -246,6 +246,19 @@ def test_a_trial_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("out", [".", "/"])
+def test_a_place_without_a_name_is_refused_or_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    """A traceback about an empty name for `--out .`."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="exists already"):
+        refuse_existing(Path(out), overwrite=False)
+    refuse_existing(Path(out), overwrite=True)
+    assert names(tmp_path) == ["here"]
+
+
 def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
     """A list of a user's, gone because --out named it with --overwrite; and the other way."""
     (tmp_path / "file").write_text("1")
