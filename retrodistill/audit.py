@@ -33,10 +33,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def audit(config: AuditConfig) -> None:
     """Audit the split or the teachers, print what was found, and write the JSON."""
     from retrodistill.datasets import load_collection
-    from retrodistill.files import check_writable, write_atomically
+    from retrodistill.manifest import write_atomically
 
-    if config.json is not None:
-        check_writable(config.json, folder=False)
     collection = load_collection(config.data)
     found = (_audit_split if config.leakage else _audit_teachers)(config, collection)
     if config.json is not None:

@@ -31,10 +31,8 @@ def benchmark(config: BenchmarkConfig) -> None:
     """Measure what is not measured yet, print a table for each dataset, and write the files."""
     from retrodistill.benchmarking import run_benchmark
     from retrodistill.errors import DataError
-    from retrodistill.files import check_writable
     from retrodistill.reporting.tables import print_table
 
-    check_writable(config.out / "cells")
     found = run_benchmark(
         config.plan, config.out, k=config.k, timed=config.timed,
         price_per_hour=config.price_per_hour, overwrite=config.overwrite, **config.measuring(),

@@ -34,7 +34,7 @@ def evaluate(config: EvaluateConfig) -> None:
     from retrodistill.datasets import load_collection
     from retrodistill.evaluation import evaluate_runs
     from retrodistill.evaluation.fidelity import fidelity, fidelity_table
-    from retrodistill.files import check_writable, write_atomically
+    from retrodistill.manifest import write_atomically
     from retrodistill.reporting.cards.content import make_card
     from retrodistill.reporting.cards.files import write_card
     from retrodistill.reporting.results import print_results, system_names
@@ -48,8 +48,6 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.reproduce is not None:
         reproduce(config, config.reproduce)
         return
-    for path in filter(None, (config.json, config.card)):
-        check_writable(path, folder=False)
     collection = load_collection(config.data) if config.data is not None else None
     qrels = collection.qrels(config.split) if collection else read_qrels(config.qrels or Path())
     paths = system_names(config.run)

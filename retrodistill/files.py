@@ -1,8 +1,8 @@
 """Files and folders that are written whole or not at all, flushed, and with the user's umask.
 
 What is being written has a hidden name beside its place, `.NAME.new-HEX`, and is locked until it
-is moved there. So a later command knows what a killed one has left (nobody locks it), and removes
-it. Files of a cache end with a checksum of what is before it.
+is moved there. So whoever writes to the same place later knows what a killed command has left (it is
+not locked), and removes it. Files of a cache end with a checksum of what is before it.
 """
 
 import ctypes
@@ -97,7 +97,7 @@ def refuse_existing(out: Path, *, overwrite: bool, folder: bool = True) -> None:
     What killed commands left of the same `out` is removed.
     """
     out = Path(out)
-    remove_unfinished(out.parent, out.name)
+    remove_unfinished(out)
     if out.exists() and not overwrite:
         raise ConfigError(
             f"{out} exists already. Give another --out, delete it, or pass --overwrite."
@@ -135,24 +135,25 @@ def is_unfinished(path: Path) -> bool:
     return UNFINISHED.fullmatch(path.name) is not None
 
 
-def remove_unfinished(folder: Path, name: str | None = None) -> None:
-    """Remove what killed commands left in a folder, of one name or of all.
+def remove_unfinished(final: Path) -> None:
+    """Remove what killed commands left of a file or folder; whoever writes one does it first.
 
     Where one was killed while it replaced something, that is put back.
     """
+    start = f".{final.name}."
     try:
-        paths = [Path(entry) for entry in os.scandir(folder) if entry.name.startswith(".")]
+        with os.scandir(final.parent) as entries:
+            paths = [Path(entry) for entry in entries if entry.name.startswith(start)]
     except OSError:
         return
     for path in paths:
         match = UNFINISHED.fullmatch(path.name)
-        if match is None or name not in (None, match["name"]):
+        if match is None or match["name"] != final.name:
             continue
         lock = _lock(path, wait=False)
         if lock is None:
             continue
         with suppress(OSError):
-            final = path.with_name(match["name"])
             if match["state"] == "old" and not os.path.lexists(final):
                 os.rename(path, final)
                 say(f"{final} is put back: a command was killed while it replaced it.")
@@ -213,6 +214,7 @@ def _written(path: Path, content: bytes) -> Iterator[Path]:
 def _aside(path: Path, make: Callable[[Path], object], suffix: str = "") -> Iterator[Path]:
     """Make and lock something hidden beside `path`, to be moved there; remove it if it was not."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path)
     while True:
         aside = _hidden(path, "new", suffix)
         make(aside)

@@ -198,7 +198,7 @@ def model_files(folder: Path, part: str = "") -> dict[str, str]:
     }
 
 
-def check_model(folder: Path) -> None:
+def check_model_files(folder: Path) -> None:
     """Compare a model's files with the manifest beside them, if it has one.
 
     Raises:

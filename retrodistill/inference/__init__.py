@@ -1,13 +1,6 @@
 """How a transformer is run here: device, number type, and batches of a token budget."""
 
-from retrodistill.inference.batches import (
-    Tokens,
-    forget_lengths,
-    padded,
-    run_model,
-    token_batches,
-    tokenize,
-)
+from retrodistill.inference.batches import Tokens, padded, run_model, token_batches, tokenize
 from retrodistill.inference.devices import (
     bfloat16_speedup,
     body_autocast,
@@ -25,7 +18,6 @@ __all__ = [
     "bfloat16_speedup",
     "body_autocast",
     "body_dtype",
-    "forget_lengths",
     "has_bfloat16",
     "loading",
     "model_digest",

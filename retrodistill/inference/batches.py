@@ -48,14 +48,6 @@ def tokenize(
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def forget_lengths(tokenizer: Any) -> None:
-    """Drop the truncation and padding of its last call, which a tokenizer would save with it."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        backend.no_truncation()
-        backend.no_padding()
-
-
 def padded(tokenizer: Any, rows: Sequence[Tokens], device: "torch.device") -> dict[str, Any]:
     """Return the rows as tensors on a device, padded to the longest."""
     columns = {name: [row[name] for row in rows] for name in rows[0]}

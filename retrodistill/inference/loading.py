@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.errors import ConfigError, RetrodistillError
-from retrodistill.manifest import check_model
+from retrodistill.manifest import check_model_files
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def loading(model: str) -> Iterator[None]:
     """
     from safetensors import SafetensorError
 
-    check_model(Path(model))
+    check_model_files(Path(model))
     try:
         with without_bars():
             refuse_pickled_modules(model)

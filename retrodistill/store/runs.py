@@ -20,9 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
-from retrodistill.files import new_file
 from retrodistill.manifest import Manifest, new_folder
-from retrodistill.store.lines import decoded, numbered_lines, write_lines
+from retrodistill.store.lines import decoded, new_file, numbered_lines, write_lines
 from retrodistill.store.shards import SCORES, current_rows
 
 FILE = "run.parquet"
