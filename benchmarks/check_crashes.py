@@ -88,10 +88,16 @@ def slow_down() -> None:
 def launch(main: Callable[[list[str]], int], words: list[str], folder: Path) -> int:
     """Start a verb in a process group of its own; return the process."""
     sys.stdout.flush()
+    ready, begun = os.pipe()
     process = os.fork()
     if process:
+        os.close(begun)
+        os.read(ready, 1)  # the group is there once this ends
+        os.close(ready)
         return process
     os.setsid()
+    os.close(ready)
+    os.close(begun)
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)

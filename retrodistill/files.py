@@ -1,8 +1,8 @@
 """Files and folders that are written whole or not at all, flushed, and with the user's umask.
 
 What is being written has a hidden name beside its place, `.NAME.new-HEX`, and is locked until it
-is moved there. So whoever writes to the same place later knows what a killed command has left (it is
-not locked), and removes it. Files of a cache end with a checksum of what is before it.
+is moved there. So whoever writes to the same place later knows what a killed command has left, for
+nobody locks it, and removes it. Files of a cache end with a checksum of what is before it.
 """
 
 import ctypes
