@@ -98,7 +98,7 @@ def test_no_manifest(tmp_path: Path) -> None:
         b'{"kind": "run", "fingerprint": 3}',
         b'{"kind": "run", "fingerprint": "f", "details": []}',
         b'{"kind": "run", "fingerprint": "f", "inputs": {"teacher": 3}}',
-        b'{"kind": "run", "fingerprint": "f", "files": {"a": null}}',
+        b'{"kind": "run", "fingerprint": "f", "files": []}',
     ],
     ids=lambda content: repr(content[:40]),
 )  # fmt: skip
