@@ -216,7 +216,7 @@ def _is_foreign(path: Path) -> bool:
     """Tell whether a file is sound JSON of somebody else that has a manifest's name by chance."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return not isinstance(content, dict) or "fingerprint" not in content
 
