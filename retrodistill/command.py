@@ -49,9 +49,7 @@ BROKEN = (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 """System errors of a disk or a server, for which the user can do nothing in the command."""
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that end a command as an interrupt does: its workers with it, and nothing half-written.
-"""
-
+"""Signals that end a command as an interrupt does: with its workers, and nothing half-written."""
 
 KEPT = "what was finished is kept"
 

@@ -146,6 +146,7 @@ def _said(pipe: Connection, process: Any) -> Exception | None:
 def _process(job: bytes, number: int, environment: dict[str, str], pipe: Connection) -> None:
     """Run a job in this process, which ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)  # before the job imports torch
     pipe.send(_error_of(lambda: pickle.loads(job)(), number))

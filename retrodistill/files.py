@@ -1,8 +1,8 @@
 """Files and folders that are written whole or not at all, flushed, and with the user's umask.
 
 What is being written has a hidden name beside its place, `.NAME.new-HEX`, and is locked until it
-is moved there. So a later command knows what a killed one has left (nobody locks it), and removes
-it. Files of a cache end with a checksum of what is before it.
+is moved there. So whoever writes to the same place later knows what a killed command has left, for
+nobody locks it, and removes it. Files of a cache end with a checksum of what is before it.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<state>new|old)-[0-9a-f]{8}(\.[^.]*
 SEAL = 16
 """Bytes of the checksum at the end of a cached file: 128 bits of XXH3."""
 
-BLOCK = 1 << 22
+BLOCK = 1 << 20
 """Bytes that are read at a time for a checksum."""
 
 AT_CWD, EXCHANGE = -100, 2
@@ -82,8 +82,8 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         ConfigError: `out` exists already and `overwrite` is not set, or it cannot be written.
 
     """
-    out = Path(out)
     refuse_existing(out, overwrite=overwrite)
+    out = Path(out).absolute()  # `.` has no name
     with _aside(out, Path.mkdir) as aside:
         yield aside
         _settle(aside)
@@ -97,7 +97,7 @@ def refuse_existing(out: Path, *, overwrite: bool, folder: bool = True) -> None:
     What killed commands left of the same `out` is removed.
     """
     out = Path(out)
-    remove_unfinished(out.parent, out.name)
+    remove_unfinished(out)
     if out.exists() and not overwrite:
         raise ConfigError(
             f"{out} exists already. Give another --out, delete it, or pass --overwrite."
@@ -116,15 +116,16 @@ def check_writable(path: Path, *, folder: bool = True) -> None:
         raise ConfigError(
             f"{path} is {kinds[0]}, but {kinds[1]} was to be written. Give another path."
         )
+    place = path.absolute()
+    nearest = next((parent for parent in place.parents if os.path.lexists(parent)), place)
     try:
-        nearest = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-        with _aside(nearest / path.name, Path.mkdir):
+        with _aside(nearest / (place.name or "x"), Path.mkdir):
             pass
     except OSError as error:
         if error.errno in NO_SPACE:
             raise
         raise ConfigError(
-            f"{path} cannot be written ({error.strerror}: {error.filename}). "
+            f"{path} cannot be written ({error.strerror}, in {nearest}). "
             "Give a path below a folder that you may write to."
         ) from error
 
@@ -134,24 +135,25 @@ def is_unfinished(path: Path) -> bool:
     return UNFINISHED.fullmatch(path.name) is not None
 
 
-def remove_unfinished(folder: Path, name: str | None = None) -> None:
-    """Remove what killed commands left in a folder, of one name or of all.
+def remove_unfinished(final: Path) -> None:
+    """Remove what killed commands left of a file or folder; whoever writes one does it first.
 
     Where one was killed while it replaced something, that is put back.
     """
+    start = f".{final.name}."
     try:
-        paths = [Path(entry) for entry in os.scandir(folder) if entry.name.startswith(".")]
+        with os.scandir(final.parent) as entries:
+            paths = [Path(entry) for entry in entries if entry.name.startswith(start)]
     except OSError:
         return
     for path in paths:
         match = UNFINISHED.fullmatch(path.name)
-        if match is None or name not in (None, match["name"]):
+        if match is None or match["name"] != final.name:
             continue
         lock = _lock(path, wait=False)
         if lock is None:
             continue
         with suppress(OSError):
-            final = path.with_name(match["name"])
             if match["state"] == "old" and not os.path.lexists(final):
                 os.rename(path, final)
                 say(f"{final} is put back: a command was killed while it replaced it.")
@@ -182,11 +184,11 @@ def checksum(path: Path) -> str:
 def _checksum(path: Path, length: int) -> bytes:
     from xxhash import xxh3_128
 
-    hasher = xxh3_128()
+    hasher, block = xxh3_128(), memoryview(bytearray(BLOCK))
     with path.open("rb", buffering=0) as stream:
-        while length > 0 and (block := stream.read(min(BLOCK, length))):
-            hasher.update(block)
-            length -= len(block)
+        while length > 0 and (count := stream.readinto(block[:length])):
+            hasher.update(block[:count])
+            length -= count
     return hasher.digest()
 
 
@@ -212,6 +214,7 @@ def _written(path: Path, content: bytes) -> Iterator[Path]:
 def _aside(path: Path, make: Callable[[Path], object], suffix: str = "") -> Iterator[Path]:
     """Make and lock something hidden beside `path`, to be moved there; remove it if it was not."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path)
     while True:
         aside = _hidden(path, "new", suffix)
         make(aside)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,6 @@ FILE = "manifest.json"
 FORMAT = 1
 MODEL_FILES = (".jinja", ".json", ".model", ".safetensors", ".txt")
 """Endings of the files that a model is loaded from."""
-
-MAPS = ("inputs", "config", "details", "versions", "files")
-"""Fields of a manifest that are objects of JSON."""
 
 LIBRARIES = (
     "retrodistill",
@@ -73,21 +70,30 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file that decides results, by its path in the folder."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.files, Mapping):
+            raise TypeError("files must be an object")
+
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`, whole or not at all."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
         write_atomically(folder / FILE, (text + "\n").encode())
 
     def _check_types(self) -> None:
-        """Raise TypeError if a field has not the form that its readers rely on."""
-        for item in fields(self):
-            value = getattr(self, item.name)
-            wanted = dict if item.name in MAPS else int if item.name == "format" else str
-            if not isinstance(value, wanted):
-                raise TypeError(f"{item.name!r} must be a {wanted.__name__}")
-        for name in ("inputs", "versions", "files"):
+        """Raise TypeError if a field is not of its declared type."""
+        for name in ("kind", "fingerprint"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a string")
+        for name in ("inputs", "config", "details", "versions"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} must be an object")
+        for name in ("inputs", "versions"):
             if not all(isinstance(value, str) for value in getattr(self, name).values()):
-                raise TypeError(f"the values of {name!r} must be strings")
+                raise TypeError(f"the values of {name} must be strings")
+
+    def with_inputs(self, **inputs: str) -> "Manifest":
+        """Return this manifest with other fingerprints of some inputs."""
+        return replace(self, inputs={**self.inputs, **inputs})
 
     def check_files(self, folder: Path) -> None:
         """Compare a folder's files with what they were when this manifest was written.
@@ -104,10 +110,6 @@ class Manifest:
                     f"{folder / FILE}. Make the folder again. If the change is meant, remove this "
                     'file\'s line from "files" there.'
                 )
-
-    def with_inputs(self, **inputs: str) -> "Manifest":
-        """Return this manifest with other fingerprints of some inputs."""
-        return replace(self, inputs={**self.inputs, **inputs})
 
     @classmethod
     def read(cls, folder: Path, *, kind: str | None = None) -> "Manifest":
@@ -199,7 +201,7 @@ def model_files(folder: Path, part: str = "") -> dict[str, str]:
     }
 
 
-def check_model(folder: Path) -> None:
+def check_model_files(folder: Path) -> None:
     """Compare a model's files with the manifest beside them, if it has one.
 
     Raises:
@@ -215,7 +217,7 @@ def _is_foreign(path: Path) -> bool:
     """Tell whether a file is sound JSON of somebody else that has a manifest's name by chance."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return not isinstance(content, dict) or "fingerprint" not in content
 

@@ -54,11 +54,9 @@ def main(words: Sequence[str] | None = None) -> int:
 def quickstart(config: QuickstartConfig) -> None:
     """Do the job, print the table, and leave all that was made in --out."""
     import retrodistill as rd
-    from retrodistill.files import check_writable
     from retrodistill.reporting.tables import print_table
     from retrodistill.training import TrainSettings
 
-    check_writable(config.out / "runs")
     started = time.perf_counter()
     out, model = config.out, model_path(config.model or PACKAGED)
     collection = rd.load_collection(config.data)

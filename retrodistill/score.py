@@ -32,7 +32,6 @@ def score(config: ScoreConfig) -> None:
     from retrodistill import preflight, scoring
     from retrodistill.datasets import load_collection
     from retrodistill.executor import execute
-    from retrodistill.files import check_writable
     from retrodistill.store.runs import Run
     from retrodistill.store.shards import shard_paths
 
@@ -43,8 +42,6 @@ def score(config: ScoreConfig) -> None:
     if config.verify is not None:
         print(scoring.verify(config).line())
         return
-    if config.export is None:
-        check_writable(config.out / "shards")
     if config.teacher is not None:
         execute(
             partial(scoring.fill, config), executor=config.executor, workers=config.workers,

@@ -3,7 +3,7 @@
 Each collection has a folder under `collections/`, named by what it was read from; a changed
 source has another name. A folder is filled aside and renamed, so a reader sees all of it or
 nothing, and processes that build the same one at the same time do no harm. The checksums of its
-files are compared whenever it is opened (10 GB a second once they are in memory), before anything
+files are compared whenever it is opened (5 GB a second once they are in memory), before anything
 is mapped: a damaged folder is built again. Deleting the cache loses nothing.
 """
 

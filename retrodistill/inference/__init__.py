@@ -21,7 +21,6 @@ from retrodistill.inference.models import model_path
 from retrodistill.inference.pairs import pair_tokens, rendered_pairs
 from retrodistill.inference.tokens import (
     Tokens,
-    forget_lengths,
     is_rendered,
     positions,
     prompt_length,
@@ -35,7 +34,6 @@ __all__ = [
     "bfloat16_speedup",
     "body_autocast",
     "body_dtype",
-    "forget_lengths",
     "has_bfloat16",
     "is_rendered",
     "loading",

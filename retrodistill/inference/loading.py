@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.errors import ConfigError, RetrodistillError
-from retrodistill.manifest import check_model
+from retrodistill.manifest import check_model_files
 
 ADAPTERS = ("lora_", ".modules_to_save.", ".original_module.")
 """Weights that adapters bring, or replace."""
@@ -51,7 +51,7 @@ def loading(model: str) -> Iterator[None]:
         DataError: a file of a student's folder is not the one that was saved.
 
     """
-    check_model(Path(model))
+    check_model_files(Path(model))
     try:
         with without_bars():
             refuse_pickled_modules(model)

@@ -44,15 +44,6 @@ def tokenize(
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def forget_lengths(tokenizer: Any) -> None:
-    """Drop the truncation and padding of its last call, which a tokenizer would save with it."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        with reserved(tokenizer):
-            backend.no_truncation()
-            backend.no_padding()
-
-
 def is_rendered(body: Any) -> bool:
     """Tell whether a transformer's texts pass a chat template, or settings beside its tokenizer.
 

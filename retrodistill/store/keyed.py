@@ -28,7 +28,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
-from retrodistill.files import remove_unfinished
 from retrodistill.manifest import FILE, Manifest, digest
 from retrodistill.store.columns import codes, widened
 from retrodistill.store.lineage import KEY, Lineage, lineage_in
@@ -182,8 +181,6 @@ class KeyedStore:
 
         Rows whose texts have a value under other ids are given that value at once.
         """
-        for part in ("", "plans", "shards"):
-            remove_unfinished(self.folder / part)
         rows = rows.select(self.form.keyed.names)
         keys = rows["key"].to_numpy()
         ids = row_ids(rows, self.form.ids)

@@ -4,7 +4,7 @@ Mining, teaching and indexing with the same encoder share them. They lie in part
 documents, each named by a hash of its texts and written whole or not at all: an interrupted
 computation resumes where it was, documents that are added cost only themselves, and one that has
 changed costs its part. A part ends with a checksum, which is compared whenever the vectors are
-asked for (10 GB a second once they are in memory): a damaged part is encoded again.
+asked for (5 GB a second once they are in memory): a damaged part is encoded again.
 """
 
 import io
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from retrodistill.config import Executor
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.executor import execute
-from retrodistill.files import is_sealed, remove_unfinished, sealed, write_atomically
+from retrodistill.files import is_sealed, sealed, write_atomically
 from retrodistill.manifest import cache_folder, digest
 from retrodistill.progress import bar, say
 from retrodistill.store.shards import claimed
@@ -41,7 +41,6 @@ Part = tuple[range, Path]
 
 def vector_files(encoder: "Encoder", docs: "Texts") -> Iterator[Path]:
     """Yield the file of each part, in corpus order, encoding what is not cached or damaged."""
-    remove_unfinished(_folder(encoder))
     with bar("encoding documents", len(docs)) as advance:
         for start in range(0, len(docs), PART):
             rows = np.arange(start, min(start + PART, len(docs)))
@@ -163,8 +162,4 @@ def _missing(encoder: "Encoder", docs: "Texts") -> list[Part]:
 
 def _part(encoder: "Encoder", texts: Sequence[str]) -> Path:
     name = digest(*(text.encode(errors="surrogatepass") for text in texts))
-    return _folder(encoder) / f"{name[:32]}.npy"
-
-
-def _folder(encoder: "Encoder") -> Path:
-    return cache_folder("vectors") / encoder.fingerprint[:32]
+    return cache_folder("vectors") / encoder.fingerprint[:32] / f"{name[:32]}.npy"

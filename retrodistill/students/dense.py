@@ -17,7 +17,6 @@ from retrodistill.errors import ConfigError, DataError
 from retrodistill.inference import (
     Tokens,
     body_dtype,
-    forget_lengths,
     is_rendered,
     loading,
     model_digest,
@@ -28,6 +27,7 @@ from retrodistill.inference import (
     prompt_length,
     refuse_new_weights,
     rendered,
+    reserved,
     run_model,
     token_batches,
     tokenize,
@@ -197,7 +197,7 @@ class DenseEncoder:
         The files do not depend on what was encoded before.
         """
         for part in self.model.modules():
-            forget_lengths(getattr(part, "tokenizer", None))
+            _forget_lengths(getattr(part, "tokenizer", None))
         with without_bars():
             self.model.save(str(folder), safe_serialization=True)
 
@@ -259,6 +259,15 @@ def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
     return digest(
         whole, *(model_digest(repr(part), part.config, part.tokenizer, part) for part in bodies)
     )
+
+
+def _forget_lengths(tokenizer: Any) -> None:
+    """Drop the truncation and padding of its last call, which a tokenizer would save with it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        with reserved(tokenizer):
+            backend.no_truncation()
+            backend.no_padding()
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from retrodistill.files import (
     new_file,
     new_folder,
     refuse_existing,
-    remove_unfinished,
     sealed,
     write_atomically,
     write_once,
@@ -90,8 +89,8 @@ def test_what_a_killed_command_left_is_removed(
     (tmp_path / ".other.new-0123abcd").mkdir()
     refuse_existing(out, overwrite=False)
     assert names(tmp_path) == [".other.new-0123abcd", ".out.mine"]
-    remove_unfinished(tmp_path)
-    assert names(tmp_path) == [".out.mine"]
+    write_atomically(tmp_path / "other", b"1")
+    assert names(tmp_path) == [".out.mine", "other"]
 
 
 def test_an_exchange_that_cannot_be_is_made_in_steps(
@@ -246,6 +245,19 @@ def test_a_trial_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("out", [".", "/"])
+def test_a_place_without_a_name_is_refused_or_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    """A traceback about an empty name for `--out .`."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="exists already"):
+        refuse_existing(Path(out), overwrite=False)
+    refuse_existing(Path(out), overwrite=True)
+    assert names(tmp_path) == ["here"]
+
+
 def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
     """A list of a user's, gone because --out named it with --overwrite; and the other way."""
     (tmp_path / "file").write_text("1")
@@ -283,7 +295,6 @@ def test_several_commands_may_sweep_and_write_at_once(tmp_path: Path) -> None:
         "    with new_folder(out, overwrite=True) as folder:\n"
         "        (folder / 'a').write_text(str(turn))\n"
         "    write_atomically(out.parent / 'file', b'1')\n"
-        "    remove_unfinished(out.parent)\n"
     )
     words = [sys.executable, "-c", script, str(tmp_path / "out")]
     crew = [subprocess.Popen(words) for _ in range(3)]

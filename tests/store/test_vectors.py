@@ -96,6 +96,6 @@ def test_what_a_killed_encoding_left_in_the_cache_is_removed(tmp_path: Path, doc
     """Hidden files that fill the cache, kill after kill."""
     doc_vectors(Counting(), docs)
     path = parts(tmp_path)[0]
-    path.with_name(f".{path.name}.new-01234567").write_bytes(b"half")
+    path.rename(path.with_name(f".{path.name}.new-01234567"))
     doc_vectors(Counting(), docs)
     assert sorted(path.parent.iterdir()) == parts(tmp_path)
