@@ -4,6 +4,7 @@ A check damages what it reads with its place's random numbers, reads it, and ret
 result is in order: False where it is silently another one than it should be.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -337,14 +338,27 @@ def yaml_config(place: Place) -> bool:
     rng = place.rng
     config = rng.choice(COMMANDS)
     names = list(config.__dataclass_fields__)
+    settings = dict.fromkeys(required_settings(config), "x")
     values = ["x", "3", "0.5", "[a, b]", "*b", *(NASTY if rng.random() < 0.6 else ())]
-    lines = [f"{rng.choice(names)}: {rng.choice(values)}" for _ in range(rng.randint(1, 4))]
+    settings |= {rng.choice(names): rng.choice(values) for _ in range(rng.randint(0, 2))}
+    lines = [f"{name.rstrip('_')}: {value}" for name, value in settings.items()]
     bomb = "a0: &b [x]\n" if rng.random() < 0.1 else ""
-    text = (bomb + "\n".join([*lines, "data: beir:x", "out: new"])).encode(errors="replace")
+    text = (bomb + "\n".join(lines)).encode(errors="replace")
     text = mutated(rng, text) if rng.random() < 0.5 else text
     path = place.written("settings.yaml", text)
     parse(config, ["--config", str(path), "--print-config"], "verb", "About.")
     return True
+
+
+def required_settings(config: Any) -> list[str]:
+    """Return settings that a command may not lack."""
+    chosen = {"ScoreConfig": ["data", "teacher", "candidates"], "AuditConfig": ["data", "leakage"],
+              "SearchConfig": ["query"], "EvaluateConfig": ["run", "data"],
+              "ReportConfig": ["data"]}  # fmt: skip
+    fields = dataclasses.fields(config)
+    names = [item.name for item in fields if item.default is dataclasses.MISSING
+             and item.default_factory is dataclasses.MISSING]  # fmt: skip
+    return [*names, *chosen.get(config.__name__, [])]
 
 
 PLAN = b"""datasets: {a: "beir:x", b: {data: "beir:y", split: dev}}
@@ -440,8 +454,8 @@ def flags(place: Place) -> bool:
     rng = place.rng
     config = rng.choice(COMMANDS)
     names = ["--" + name.rstrip("_").replace("_", "-") for name in config.__dataclass_fields__]
-    words = ["--data", "beir:x", "--out", "new"] if rng.random() < 0.7 else []
-    for _ in range(rng.randint(1, 5)):
+    words = [word for name in required_settings(config) for word in (f"--{name}", "x")]
+    for _ in range(rng.randint(1, 2)):
         name = rng.choice(names)
         if rng.random() < 0.2:
             name = mutated(rng, name.encode()).decode(errors="surrogateescape")
