@@ -70,6 +70,7 @@ class Base:
     def __init__(self, folder: Path, needs: set[str]) -> None:
         from small import save_small_collection
 
+        warm()
         self.folder = folder
         self.data = save_small_collection(folder / "data")
         self.collection = load_collection(f"beir:{self.data}")
@@ -127,6 +128,23 @@ class Base:
             rd.embed_collection(self.collection, encoder, out=self.folder / kind, index=kind)
         self.hits = {kind: hits(self.folder / kind) for kind in ("flat", "hnsw")}
         self.encoded = encoder.encode_docs(QUERIES)
+
+
+def warm() -> None:
+    """Import and build once what each forked case would otherwise build for itself."""
+    import conditions  # noqa: F401
+
+    from retrodistill.arithmetic.sets import parse_sets
+    from retrodistill.benchmarking.plan import read_plan
+    from retrodistill.filters import Attributes, parse_where
+    from retrodistill.objective import parse_objective
+    from retrodistill.store.triples import candidates_from_triples  # noqa: F401
+
+    parse_sets("a AND b")
+    Attributes.from_columns({"a": [1]}).matching(parse_where("a = 1"))
+    parse_objective("listwise-kl + contrastive")
+    read_plan({"datasets": {"a": "beir:a"}, "systems": {"b": {"retriever": "bm25"}}})
+    parse(configs.MineConfig, ["--data", "a", "--out", "b"], "verb", "About.")
 
 
 @dataclass(frozen=True, slots=True)
