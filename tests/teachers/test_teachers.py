@@ -173,7 +173,7 @@ def test_the_fingerprint_is_that_of_the_scores(
         ("cross-encoder", "needs a model"),
         ("bi-encoder", "needs a model"),
         ("bm25:x", "takes no argument"),
-        ("cross-encoder:/no/such/folder", "cannot be loaded"),
+        ("cross-encoder:/no/such/folder", "there is no folder /no/such/folder"),
     ],
 )
 def test_teachers_that_are_not_there_are_explained(
