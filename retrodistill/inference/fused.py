@@ -80,9 +80,7 @@ def _layers(body: "Module") -> Iterator["Layer"]:
                 yield module, _for_this_thread(module, dense, "gelu")
 
 
-def _for_this_thread(
-    module: "Module", layer: "Linear", after: str
-) -> "Callable[[Tensor], Tensor]":
+def _for_this_thread(module: "Module", layer: "Linear", after: str) -> "Callable[[Tensor], Tensor]":
     """Return a forward that is one operation in threads within a block, else the module's own."""
 
     def forward(hidden_states: "Tensor") -> "Tensor":

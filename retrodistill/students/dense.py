@@ -306,9 +306,7 @@ def _way(model: "SentenceTransformer", side: Side) -> "torch.nn.Sequential":
     return Sequential(*side_modules(model, side))
 
 
-def text_limits(
-    model: "SentenceTransformer", max_tokens: int | None = None
-) -> dict[Side, int]:
+def text_limits(model: "SentenceTransformer", max_tokens: int | None = None) -> dict[Side, int]:
     """Return the longest query and the longest document, in tokens.
 
     `max_tokens` may raise or lower the length that the model is set to, but not raise a length

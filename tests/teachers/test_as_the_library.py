@@ -52,9 +52,7 @@ def save_classifier(folder: Path, chat: str | None) -> Path:
 
 
 def check_scores(folder: Path, max_tokens: int = 256) -> Any:
-    peer = CrossEncoder(
-        str(folder), activation_fn=Identity(), device="cpu", max_length=max_tokens
-    )
+    peer = CrossEncoder(str(folder), activation_fn=Identity(), device="cpu", max_length=max_tokens)
     teacher = CrossEncoderTeacher(str(folder), max_tokens=max_tokens, precision="float32")
     pairs = [
         (PAIRS.queries[query].full_text, PAIRS.docs[doc].full_text)
@@ -121,9 +119,7 @@ def test_a_bi_encoder_with_a_chat_template(
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     body = Transformer(str(save_tiny_causal(tmp_path / "body", chat=PLAIN_CHAT)))
-    model = SentenceTransformer(
-        modules=[body, Pooling(32, pooling)], prompts=prompts, device="cpu"
-    )
+    model = SentenceTransformer(modules=[body, Pooling(32, pooling)], prompts=prompts, device="cpu")
     model.save(str(tmp_path / "model"))
     peer = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     encoder = DenseEncoder(tmp_path / "model", precision="float32")

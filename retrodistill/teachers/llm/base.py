@@ -86,9 +86,7 @@ class EndpointTeacher(Settings):
             about.setdefault(prompt, what)
         prompts = list(about)
         found = self.client.map(
-            lambda prompt: self.client.ask(
-                prompt, read, about=about[prompt], undecided=undecided
-            ),
+            lambda prompt: self.client.ask(prompt, read, about=about[prompt], undecided=undecided),
             prompts,
         )
         values = dict(zip(prompts, found, strict=True))

@@ -47,10 +47,10 @@ AGAIN = (408, 409, 429)
 ONE_QUESTION = (400, 413, 422)
 """HTTP errors that may be about one question: its content, or its length."""
 
-NOT_SENT = frozenset(
-    "ConnectError ConnectTimeout LocalProtocolError PoolTimeout ProxyError UnsupportedProtocol"
-    .split()
-)
+NOT_SENT = frozenset({
+    "ConnectError", "ConnectTimeout", "LocalProtocolError",
+    "PoolTimeout", "ProxyError", "UnsupportedProtocol",
+})  # fmt: skip
 """Errors of httpx (or httpx2) after which the endpoint cannot have read the question."""
 
 
@@ -230,9 +230,7 @@ class Client:
             wait = asked_wait(error.response.headers)
             broke = "insufficient_quota" in (error.type, error.code)
             message = self._without_key(error.message)
-            raise self._refused(
-                message, error.status_code, about, wait=wait, final=broke
-            ) from None
+            raise self._refused(message, error.status_code, about, wait=wait, final=broke) from None
 
     def _refused(
         self,
