@@ -24,7 +24,7 @@ from retrodistill.teachers.llm.limits import Account, Pace, Stopped, asked_wait
 from retrodistill.teachers.llm.settings import Settings
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, OpenAI
+    from openai import OpenAI
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
