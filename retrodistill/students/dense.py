@@ -33,6 +33,7 @@ from retrodistill.inference import (
 )
 from retrodistill.manifest import digest
 from retrodistill.progress import bar
+from retrodistill.students.kinds import check_bi_encoder
 from retrodistill.students.routes import (
     SIDES,
     Side,
@@ -65,13 +66,14 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
 
     Raises:
         ConfigError: there is no such model, it lacks weights, or it is no text encoder on a
-            transformer.
+            transformer, or it makes sparse or several vectors for a text, or scores of pairs.
 
     """
     import torch
     from sentence_transformers import SentenceTransformer
 
     with loading(model):
+        check_bi_encoder(model)
         loaded = SentenceTransformer(
             model,
             device=str(device),
