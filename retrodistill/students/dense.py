@@ -17,6 +17,7 @@ from retrodistill.errors import ConfigError, DataError
 from retrodistill.inference import (
     Tokens,
     body_dtype,
+    explained,
     is_rendered,
     loading,
     model_digest,
@@ -145,7 +146,7 @@ class DenseEncoder:
             json.dumps([*self._prompts.values(), *self._tokens.values(), str(self.dtype)]),
         )
         if self._loaded:
-            with loading(self.name):  # its modules may not fit together
+            with explained(self.name):  # its modules may not fit together
                 for side in SIDES:
                     self._encode(["a"], side)
 

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.inference import loading, pick_device, refuse_new_weights, saved_settings
+from retrodistill.inference import (
+    explained,
+    loading,
+    pick_device,
+    refuse_new_weights,
+    saved_settings,
+)
 from retrodistill.manifest import digest
 from retrodistill.students.sides import Side, Sides
 
@@ -98,7 +104,7 @@ class LateInteractionEncoder:
         """Whether a score is divided by the number of the query's tokens."""
         self.fingerprint = digest(self._sides.fingerprint, str(self.averaged))
         if isinstance(model, str):
-            with loading(model):  # its modules may not fit together
+            with explained(model):  # its modules may not fit together
                 for probe in (self.encode_queries(["a"]), self.encode_docs(["a"])):
                     list(probe)
 

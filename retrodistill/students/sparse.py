@@ -7,7 +7,13 @@ import numpy as np
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.inference import loading, pick_device, refuse_new_weights, saved_settings
+from retrodistill.inference import (
+    explained,
+    loading,
+    pick_device,
+    refuse_new_weights,
+    saved_settings,
+)
 from retrodistill.students.sides import Side, Sides
 
 if TYPE_CHECKING:
@@ -90,7 +96,7 @@ class SparseTextEncoder:
         )
         self.fingerprint = self._sides.fingerprint
         if isinstance(model, str):
-            with loading(model):  # its modules may not fit together
+            with explained(model):  # its modules may not fit together
                 self.encode_queries(["a"])
                 self.encode_docs(["a"])
 
