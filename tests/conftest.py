@@ -42,8 +42,11 @@ def number_type() -> Iterator[None]:
         raise ValueError(f"RETRODISTILL_TEST_BFLOAT16 must be on or off, got {forced!r}.")
     with pytest.MonkeyPatch.context() as patch:
         if forced:
-            name = "retrodistill.inference.devices.prefers_bfloat16"
-            patch.setattr(name, lambda device: forced == "on")
+            devices = "retrodistill.inference.devices"
+            speedup = float("inf") if forced == "on" else 0.0
+            patch.setattr(f"{devices}.bfloat16_speedup", lambda device: speedup)
+        if forced == "on":
+            patch.setattr(f"{devices}.has_bfloat16", lambda device: True)
         yield
 
 

@@ -11,6 +11,7 @@ from retrodistill.inference.devices import (
 )
 from retrodistill.inference.fingerprints import model_digest
 from retrodistill.inference.loading import (
+    explained,
     loading,
     new_weights,
     refuse_new_weights,
@@ -34,6 +35,7 @@ __all__ = [
     "bfloat16_speedup",
     "body_autocast",
     "body_dtype",
+    "explained",
     "has_bfloat16",
     "is_rendered",
     "loading",

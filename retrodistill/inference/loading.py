@@ -43,19 +43,28 @@ def without_bars() -> Iterator[None]:
 def loading(model: str) -> Iterator[None]:
     """Load a model in the block, without bars.
 
-    Whatever a malformed folder makes the libraries raise becomes one sentence.
-
     Raises:
-        ConfigError: it cannot be loaded, or some of its weights are only in a pickle; the reason
-            and the remedy are named.
+        ConfigError: as `explained`; or some of its weights are only in a pickle.
         DataError: a file of a student's folder is not the one that was saved.
 
     """
     check_model_files(Path(model))
+    with explained(model), without_bars():
+        refuse_pickled_modules(model)
+        yield
+
+
+@contextmanager
+def explained(model: str) -> Iterator[None]:
+    """Make one sentence of whatever a malformed model makes the libraries raise in the block.
+
+    Raises:
+        ConfigError: it cannot be loaded, or its parts do not fit together; the reason and the
+            remedy are named.
+
+    """
     try:
-        with without_bars():
-            refuse_pickled_modules(model)
-            yield
+        yield
     except RetrodistillError:
         raise
     except Exception as error:
@@ -116,12 +125,18 @@ def new_weights(model: Any) -> list[str]:
     return names
 
 
-def refuse_new_weights(name: str, model: Any, *, lacking: str, remedy: str) -> None:
+def refuse_new_weights(
+    name: str, model: Any, *, lacking: str, remedy: str, new_head: bool = False
+) -> None:
     """Raise ConfigError if a part of the model was drawn at random when it was loaded.
 
-    `lacking` says what the model has not, `remedy` what to do.
+    `lacking` says what the model has not, `remedy` what to do. A `new_head` may be random: what
+    is outside of the body, and its pooler.
     """
     names = new_weights(model)
+    if new_head:
+        body = f"{model.transformers_model.base_model_prefix}."
+        names = [own for own in names if own.startswith(body) and ".pooler." not in own]
     if names:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise ConfigError(

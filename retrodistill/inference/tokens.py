@@ -86,7 +86,7 @@ def prompt_length(tokenizer: Any, prompt: str) -> int:
     """Return the tokens of a prompt, with a first special token and without a last one."""
     with reserved(tokenizer):
         ids = tokenizer(prompt)["input_ids"]
-    return len(ids) - (ids[-1] in tokenizer.all_special_ids)
+    return len(ids) - bool(ids and ids[-1] in tokenizer.all_special_ids)
 
 
 def positions(body: Any) -> int | None:

@@ -40,14 +40,16 @@ def load_cross_encoder(
             f"cross-encoder {model!r} gives {loaded.num_labels} numbers for a pair, "
             "but a ranker must give one score."
         )
-    if not new_head:
-        refuse_new_weights(
-            model,
-            loaded,
-            lacking="ranking head",
-            remedy=f"Use it as bi-encoder:{model}, or train a cross-encoder from it "
-            f"(train --student-kind cross-encoder --student {model}).",
-        )
+    refuse_new_weights(
+        model,
+        loaded,
+        lacking="complete body" if new_head else "ranking head",
+        remedy="Use another model."
+        if new_head
+        else f"Use it as bi-encoder:{model}, or train a cross-encoder from it "
+        f"(train --student-kind cross-encoder --student {model}).",
+        new_head=new_head,
+    )
     heads = [name for name, part in loaded.named_modules() if isinstance(part, Linear)]
     heads = [name for name in heads if loaded.get_submodule(name).out_features == 1]
     loaded.set_keep_in_fp32_modules(heads[-1:])

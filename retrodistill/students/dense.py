@@ -17,6 +17,7 @@ from retrodistill.errors import ConfigError, DataError
 from retrodistill.inference import (
     Tokens,
     body_dtype,
+    explained,
     is_rendered,
     loading,
     model_digest,
@@ -68,7 +69,7 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
     bare transformer gets mean pooling.
 
     Raises:
-        ConfigError: there is no such model, it lacks weights, it is no text encoder on a
+        ConfigError: there is no such model, it lacks weights, or it is no text encoder on a
             transformer, or it makes sparse or several vectors for a text, or scores of pairs.
 
     """
@@ -149,7 +150,7 @@ class DenseEncoder:
             json.dumps([*self._prompts.values(), *self._tokens.values(), str(self.dtype)]),
         )
         if self._loaded:
-            with loading(self.name):  # its modules may not fit together
+            with explained(self.name):  # its modules may not fit together
                 for side in SIDES:
                     self._encode(["a"], side)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
 from retrodistill.inference import (
+    explained,
     loading,
     model_path,
     pick_device,
@@ -95,16 +96,17 @@ class LateInteractionEncoder:
         batch_tokens: int = 4096,
         precision: Precision = "auto",
     ) -> None:
-        name = model if isinstance(model, str) else ""
-        self.model = load_late_interaction(name, pick_device()) if name else model
+        self.model = (
+            load_late_interaction(model, pick_device()) if isinstance(model, str) else model
+        )
         self._sides = Sides(
             self.model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
         )
         self.averaged: bool = self.model.similarity_fn_name == "meanmaxsim"
         """Whether a score is divided by the number of the query's tokens."""
         self.fingerprint = digest(self._sides.fingerprint, str(self.averaged))
-        if name:
-            with loading(name):  # its modules may not fit together
+        if isinstance(model, str):
+            with explained(model):  # its modules may not fit together
                 for probe in (self.encode_queries(["a"]), self.encode_docs(["a"])):
                     list(probe)
 

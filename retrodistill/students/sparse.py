@@ -8,6 +8,7 @@ import numpy as np
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
 from retrodistill.inference import (
+    explained,
     loading,
     model_path,
     pick_device,
@@ -84,8 +85,7 @@ class SparseTextEncoder:
         batch_tokens: int = 4096,
         precision: Precision = "auto",
     ) -> None:
-        name = model if isinstance(model, str) else ""
-        self.model = load_sparse_encoder(name, pick_device()) if name else model
+        self.model = load_sparse_encoder(model, pick_device()) if isinstance(model, str) else model
         self._kept = self.model.max_active_dims
         most = NUMBERS_AT_ONCE // len(self.model.tokenizer)
         self._sides = Sides(
@@ -97,8 +97,8 @@ class SparseTextEncoder:
             max_active_dims=self._kept,
         )
         self.fingerprint = self._sides.fingerprint
-        if name:
-            with loading(name):  # its modules may not fit together
+        if isinstance(model, str):
+            with explained(model):  # its modules may not fit together
                 self.encode_queries(["a"])
                 self.encode_docs(["a"])
 

@@ -41,7 +41,7 @@ class CrossEncoderTeacher:
         batch_tokens: int = 4096,
         precision: Precision = "auto",
     ) -> None:
-        from retrodistill.inference import body_dtype, loading, pick_device, positions
+        from retrodistill.inference import body_dtype, explained, pick_device, positions
         from retrodistill.manifest import digest
         from retrodistill.students.cross_encoder import default_prompt, load_cross_encoder
         from retrodistill.students.dense import fingerprint
@@ -62,7 +62,7 @@ class CrossEncoderTeacher:
             fingerprint(self._model), self._prompt, str(self._max_tokens), str(self._dtype)
         )
         if name:
-            with loading(name):  # its chat template may have no place for a pair
+            with explained(name):  # its chat template may have no place for a pair
                 self._logits(["a"], ["a"], (np.zeros(1, np.int64), np.zeros(1, np.int64)))
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:

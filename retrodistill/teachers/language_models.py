@@ -109,6 +109,7 @@ def load_language_model(
         raise ConfigError(f"teacher {teacher} needs {wanted}, but {name!r} is {is_}.")
     with loading(name):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer("a")  # its settings may be of wrong types
         model, report = classes[kind].from_pretrained(
             name,
             trust_remote_code=False,
@@ -159,7 +160,7 @@ def decoder_start(model: LanguageModel) -> list[int]:
     """
     from retrodistill.teachers.templates import special_tokens
 
-    first = model.model.config.decoder_start_token_id
+    first = getattr(model.model.config, "decoder_start_token_id", None)
     if first is None:
         raise ConfigError(
             "this encoder-decoder does not say what its decoder starts with: "

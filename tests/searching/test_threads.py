@@ -136,11 +136,14 @@ def test_fused_layers_are_for_the_thread_that_asked(
         loss.backward()
         return body.encoder.layer[0].output.dense.weight.grad is not None
 
-    with ThreadPoolExecutor(1) as other, torch.inference_mode():
-        with fused_layers(body, ids, torch.float32):
-            assert other.submit(train).result()
-            assert other.submit(nested, body, ids).result()
-            assert any("forward" in part.__dict__ for part in body.modules())
+    with (
+        ThreadPoolExecutor(1) as other,
+        torch.inference_mode(),
+        fused_layers(body, ids, torch.float32),
+    ):
+        assert other.submit(train).result()
+        assert other.submit(nested, body, ids).result()
+        assert any("forward" in part.__dict__ for part in body.modules())
     assert not any("forward" in part.__dict__ for part in body.modules())
 
 

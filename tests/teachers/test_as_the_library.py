@@ -8,7 +8,7 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from tiny import save_tiny_cross_encoder, save_tiny_model
-from tiny_language_models import CHAT, byte_tokenizer, pairs_of, save_tiny_causal, texts
+from tiny_language_models import CHAT, pairs_of, save_tiny_causal, texts
 from torch.nn import Identity
 
 from retrodistill.errors import ConfigError
@@ -23,38 +23,8 @@ PAIRS = pairs_of(4, 10)
 TEXTS = [*texts(20), "", "cell " * 300]
 
 
-def save_classifier(folder: Path, chat: str | None) -> Path:
-    """Write a decoder as a sequence classifier, as conversions of re-rankers are; return it."""
-    from transformers import Qwen3Config, Qwen3ForSequenceClassification
-
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = chat
-    tokenizer.save_pretrained(str(folder))
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=512,
-        initializer_range=0.3,
-        num_labels=1,
-        pad_token_id=0,
-        eos_token_id=0,
-        bos_token_id=None,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        Qwen3ForSequenceClassification(config).save_pretrained(folder)
-    return folder
-
-
 def check_scores(folder: Path, max_tokens: int = 256) -> Any:
-    peer = CrossEncoder(
-        str(folder), activation_fn=Identity(), device="cpu", max_length=max_tokens
-    )
+    peer = CrossEncoder(str(folder), activation_fn=Identity(), device="cpu", max_length=max_tokens)
     teacher = CrossEncoderTeacher(str(folder), max_tokens=max_tokens, precision="float32")
     pairs = [
         (PAIRS.queries[query].full_text, PAIRS.docs[doc].full_text)
@@ -82,7 +52,7 @@ def test_a_cross_encoder_with_a_default_prompt(tmp_path: Path, max_tokens: int) 
 @pytest.mark.parametrize("prompt", ["", "Given search retrieve relevant"])
 def test_a_classifier_with_a_chat_template(tmp_path: Path, prompt: str, max_tokens: int) -> None:
     """Raw texts given to a re-ranker that reads them within a chat: correlation 0.04."""
-    folder = save_classifier(tmp_path / "model", CHAT)
+    folder = save_tiny_causal(tmp_path / "model", chat=CHAT, ranks=True)
     if prompt:
         model = CrossEncoder(
             str(folder), device="cpu", prompts={"web": prompt}, default_prompt_name="web"
@@ -94,17 +64,15 @@ def test_a_classifier_with_a_chat_template(tmp_path: Path, prompt: str, max_toke
 
 def test_a_template_that_shows_no_pair_is_refused(tmp_path: Path) -> None:
     """One score for all pairs."""
-    folder = save_classifier(
-        tmp_path / "model",
-        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}x",
-    )
+    chat = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}x"
+    folder = save_tiny_causal(tmp_path / "model", chat=chat, ranks=True)
     with pytest.raises(ConfigError, match=r"cannot be loaded.*chat template"):
         CrossEncoderTeacher(str(folder))
 
 
 def test_a_student_is_trained_on_what_its_library_reads(tmp_path: Path) -> None:
     """A student that learns to read raw texts, and is served rendered ones."""
-    folder = save_classifier(tmp_path / "model", CHAT)
+    folder = save_tiny_causal(tmp_path / "model", chat=CHAT, ranks=True)
     model = load_cross_encoder(str(folder), torch.device("cpu"))
     rows, beside = pair_rows(model, ["what"], ["asthma is a disease"], max_tokens=128)
     wanted = model.preprocess([("what", "asthma is a disease")])
@@ -121,9 +89,7 @@ def test_a_bi_encoder_with_a_chat_template(
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     body = Transformer(str(save_tiny_causal(tmp_path / "body", chat=PLAIN_CHAT)))
-    model = SentenceTransformer(
-        modules=[body, Pooling(32, pooling)], prompts=prompts, device="cpu"
-    )
+    model = SentenceTransformer(modules=[body, Pooling(32, pooling)], prompts=prompts, device="cpu")
     model.save(str(tmp_path / "model"))
     peer = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     encoder = DenseEncoder(tmp_path / "model", precision="float32")

@@ -745,9 +745,7 @@ def thinking(text: str, *, sure: float = 0.99) -> list[dict[str, float]]:
     ],
 )
 @pytest.mark.parametrize("kept", [False, True])
-def test_thoughts_are_no_answer(
-    server: Server, text: str, odds: float | None, kept: bool
-) -> None:
+def test_thoughts_are_no_answer(server: Server, text: str, odds: float | None, kept: bool) -> None:
     """The log-odds of a word within a model's thoughts: -13.7 instead of +4.6."""
     server.answer = lambda _: completion(text, *thinking(text))
     teacher = LLMTeacher("m", url=server.url, retries=0)

@@ -47,6 +47,9 @@ def test_a_new_cross_encoder_starts_from_a_plain_body(tmp_path: Path) -> None:
 
     for folder in (save_tiny_body(tmp_path / "bare"), save_tiny_model(tmp_path)):
         assert load_student("cross-encoder", str(folder), torch.device("cpu")).num_labels == 1
+    broken = without(save_tiny_body(tmp_path / "broken"), "layer.1.output")
+    with pytest.raises(ConfigError, match="no complete body"):
+        load_student("cross-encoder", str(broken), torch.device("cpu"))
     path = save_tiny_cross_encoder(tmp_path / "whole")
     assert load_cross_encoder(str(path), torch.device("cpu")).num_labels == 1
 

@@ -124,9 +124,7 @@ def test_a_cross_encoder_equals_its_library(collection: Collection, models: dict
     peer = CrossEncoder(path, activation_fn=Identity(), max_length=12, device="cpu")
     pairs = made_pairs(collection)
     texts = list(zip(*texts_of(pairs), strict=True))
-    teacher = load_teacher(
-        models["cross-encoder"], collection, max_tokens=12, precision="float32"
-    )
+    teacher = load_teacher(models["cross-encoder"], collection, max_tokens=12, precision="float32")
     np.testing.assert_allclose(teacher.score(pairs), peer.predict(texts), atol=1e-5)
 
 

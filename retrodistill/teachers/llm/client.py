@@ -47,16 +47,10 @@ AGAIN = (408, 409, 429)
 ONE_QUESTION = (400, 413, 422)
 """HTTP errors that may be about one question: its content, or its length."""
 
-NOT_SENT = frozenset(
-    [
-        "ConnectError",
-        "ConnectTimeout",
-        "LocalProtocolError",
-        "PoolTimeout",
-        "ProxyError",
-        "UnsupportedProtocol",
-    ]
-)
+NOT_SENT = frozenset({
+    "ConnectError", "ConnectTimeout", "LocalProtocolError",
+    "PoolTimeout", "ProxyError", "UnsupportedProtocol",
+})  # fmt: skip
 """Errors of httpx (or httpx2) after which the endpoint cannot have read the question."""
 
 
