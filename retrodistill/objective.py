@@ -6,12 +6,15 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from retrodistill.errors import ConfigError, DataError, did_you_mean
 from retrodistill.registry import LOSSES
+
+if TYPE_CHECKING:
+    from retrodistill.config import TrainSettings
 
 SIGNALS = {
     "student_scores": "B N",
@@ -145,6 +148,16 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
     """Return what an objective needs to be given, each once."""
     signals = [signal for term in terms for signal in term.signals]
     return tuple(dict.fromkeys(INPUTS[signal] for signal in signals if signal in INPUTS))
+
+
+def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
+    """Return what a training by these settings needs to be given: flags of `train`, and labels."""
+    needs = inputs_of(parse_objective(settings.objective))
+    if settings.flags_of_scores and "--scores" not in needs:
+        needs = (*needs, "--scores")
+    if settings.positives == "teacher":
+        needs = tuple(need for need in needs if need != "labels")
+    return needs
 
 
 def bind(terms: Sequence[LossTerm]) -> Callable[[Signals], dict[str, Tensor]]:

@@ -1,7 +1,7 @@
 """Train a student from teacher scores, from labels, or from both.
 
-    python -m retrodistill.train --data beir:scifact --scores scores/ce \\
-        --student MODEL --objective "listwise-kl + 0.1*contrastive" --out students/kl
+    python -m retrodistill.train --data beir:scifact --scores scores/ce --student MODEL \\
+        --objective "listwise-kl(student_temperature=0.05) + 0.1*contrastive" --out students/kl
 
     python -m retrodistill.train --list
     python -m retrodistill.train --recipe simlm-kd --data ... --scores ... --student ... --out ...
@@ -79,13 +79,14 @@ def print_recipes() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from retrodistill.objective import inputs_of, parse_objective
+    from retrodistill.config import TrainSettings
+    from retrodistill.objective import needs_of
     from retrodistill.recipes import load_recipe, recipe_names
 
     table = Table("recipe", "needs", "what it is", "source")
     for name in recipe_names():
         recipe = load_recipe(name)
-        needs = inputs_of(parse_objective(recipe.settings["objective"]))
+        needs = needs_of(TrainSettings(**recipe.settings))
         table.add_row(name, ", ".join(needs) or "nothing", recipe.about, recipe.source)
     Console().print(table)
 
