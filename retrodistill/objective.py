@@ -13,6 +13,8 @@ from retrodistill.registry import LOSSES
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from retrodistill.config import TrainSettings
+
 SIGNALS = {
     "student_scores": "B N",
     "teacher_scores": "B N",
@@ -145,6 +147,16 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
     """Return what an objective needs to be given, each once."""
     signals = [signal for term in terms for signal in term.signals]
     return tuple(dict.fromkeys(INPUTS[signal] for signal in signals if signal in INPUTS))
+
+
+def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
+    """Return what a training by these settings needs to be given: flags of `train`, and labels."""
+    needs = inputs_of(parse_objective(settings.objective))
+    if settings.flags_of_scores and "--scores" not in needs:
+        needs = (*needs, "--scores")
+    if settings.positives == "teacher":
+        needs = tuple(need for need in needs if need != "labels")
+    return needs
 
 
 def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":

@@ -1,7 +1,7 @@
 """Train a student from teacher scores, from labels, or from both.
 
-    python -m retrodistill.train --data beir:scifact --scores scores/ce \\
-        --student MODEL --objective "listwise-kl + 0.1*contrastive" --out students/kl
+    python -m retrodistill.train --data beir:scifact --scores scores/ce --student MODEL \\
+        --objective "listwise-kl(student_temperature=0.05) + 0.1*contrastive" --out students/kl
 
     python -m retrodistill.train --list
     python -m retrodistill.train --recipe simlm-kd --data ... --scores ... --student ... --out ...
@@ -76,12 +76,13 @@ def print_recipes() -> None:
     """Print every recipe: what it needs, its source, and how it differs from what was published."""
     from textwrap import fill
 
-    from retrodistill.objective import inputs_of, parse_objective
+    from retrodistill.config import TrainSettings
+    from retrodistill.objective import needs_of
     from retrodistill.recipes import load_recipe, recipe_names
 
     for name in recipe_names():
         recipe = load_recipe(name)
-        needs = ", ".join(inputs_of(parse_objective(recipe.settings["objective"]))) or "nothing"
+        needs = ", ".join(needs_of(TrainSettings(**recipe.settings))) or "nothing"
         print(f"{name}: {recipe.about}")
         for label, text in (("needs", needs), ("source", recipe.source), ("notes", recipe.notes)):
             if text:

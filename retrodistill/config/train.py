@@ -16,8 +16,8 @@ class TrainSettings:
     """How to make a student and how to train it, whatever the data."""
 
     objective: str = "listwise-kl"
-    """Weighted sum of losses: `listwise-kl + 0.1*contrastive`; settings in brackets:
-    `listwise-kl(student_temperature=0.05,teacher_temperature=1)`."""
+    """Weighted sum of losses, with settings in brackets:
+    `listwise-kl(student_temperature=0.05,teacher_temperature=1) + 0.1*contrastive`."""
 
     student_kind: StudentKind = "bi-encoder"
     """What to train; a cross-encoder reads query and document together."""
@@ -207,6 +207,18 @@ class TrainSettings:
             raise ConfigError("--least-gain needs --patience: it is what patience waits for.")
         if (self.patience or self.eval_steps) and self.dev_split is None:
             raise ConfigError("--patience and --eval-steps need --dev-split.")
+
+    @property
+    def flags_of_scores(self) -> tuple[str, ...]:
+        """Return the flags that go by teacher scores, as they are set."""
+        flags = {
+            f"--draw {self.draw}": self.draw != "uniform",
+            f"--order {self.order}": self.order == "hard-first",
+            "--positives teacher": self.positives == "teacher",
+            "--drop-weak-queries": self.drop_weak_queries > 0,
+            "--false-negatives": self.false_negatives is not None,
+        }
+        return tuple(flag for flag, used in flags.items() if used)
 
     def _check_amounts(self) -> None:
         """Raise ConfigError unless there is something to train, and numbers that fit each other."""

@@ -134,14 +134,8 @@ def check_settings(
         if flag in needed and not there:
             raise ConfigError(f"objective {settings.objective!r} needs {what}: give {flag}.")
     parse_draw(settings.draw)
-    for flag, needs_scores in (
-        (f"--draw {settings.draw}", settings.draw != "uniform"),
-        (f"--order {settings.order}", settings.order == "hard-first"),
-        ("--positives teacher", settings.positives == "teacher"),
-        ("--drop-weak-queries", settings.drop_weak_queries > 0),
-        ("--false-negatives", settings.false_negatives is not None),
-    ):
-        if needs_scores and not scores:
+    for flag in settings.flags_of_scores:
+        if not scores:
             raise ConfigError(f"{flag} goes by teacher scores: give --scores.")
     if settings.order == "clusters" and settings.student_kind != "bi-encoder":
         raise ConfigError("--order clusters needs a bi-encoder, whose vectors tell the topics.")

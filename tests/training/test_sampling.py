@@ -158,13 +158,20 @@ def test_margin_bins_are_met_alike_however_full_they_are() -> None:
 
 
 def test_simans_draws_as_its_formula_says() -> None:
-    """A sign or a square that is wrong: the easiest candidates are drawn most."""
+    """A sign or a square that is wrong: the easiest candidates are drawn most.
+
+    Or a draw that is uniform for a teacher whose scores lie between 0 and 1.
+    """
     pool, positive, a, b = np.array([6.0, 5.0, 4.0, 2.0]), 5.5, 0.5, -1.0
-    chances = np.exp(-a * (pool - positive - b) ** 2)
-    random = Random(0)
-    drawn = [simans(pool, positive, 1, random, a=a, b=b)[0][0] for _ in range(8000)]
-    found = np.bincount(drawn, minlength=4) / 8000
-    np.testing.assert_allclose(found, chances / chances.sum(), atol=0.02)
+    chances = np.exp(-a * ((pool - positive) / pool.std() - b) ** 2)
+    for scale in (1.0, 0.01):
+        random = Random(0)
+        drawn = [
+            simans(scale * pool, scale * positive, 1, random, a=a, b=b)[0][0] for _ in range(8000)
+        ]
+        found = np.bincount(drawn, minlength=4) / 8000
+        np.testing.assert_allclose(found, chances / chances.sum(), atol=0.02)
+    assert simans(np.full(3, 2.0), 2.0, 3, Random(0))[0].size == 3
     far, _ = simans(np.array([1e4, -1e4, -2e4]), 0.0, 3, Random(0))
     assert set(far.tolist()) == {0, 1, 2}
 
