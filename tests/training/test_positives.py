@@ -37,7 +37,7 @@ def several(collection: Collection) -> Collection:
 def lists() -> Run:
     """The relevant documents among ten candidates; q9 has no label."""
     scored = {f"d{number}": float(10 - number) for number in range(10)}
-    return Run.from_dict({query: scored for query in ("q0", "q1", "q2", "q9")})
+    return Run.from_dict(dict.fromkeys(("q0", "q1", "q2", "q9"), scored))
 
 
 def ids(collection: Collection, docs: np.ndarray) -> list[str]:
