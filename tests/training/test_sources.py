@@ -175,3 +175,20 @@ def test_known_absent_labels_are_found_before_the_model_is_loaded(
     )  # fmt: skip
     assert Manifest.read(out).details["losses"][0]["contrastive"] > 0
     assert "labels; the others" not in capsys.readouterr().err
+
+
+def test_labels_are_looked_up_all_at_once(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds of look-ups, one a document, before each training."""
+    calls = []
+    find = type(collection.docs).find
+
+    def counted(self: object, ids: list[str]) -> object:
+        calls.append(len(ids))
+        return find(self, ids)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(collection.docs), "find", counted)
+    lists = gather(collection, "train", None, pool=8)
+    assert len(lists) == 24
+    assert len(calls) < 6
