@@ -19,6 +19,7 @@ from retrodistill.manifest import Manifest
 from retrodistill.objective import Signals, bind, parse_objective
 from retrodistill.store.runs import Run
 from retrodistill.students.dense import DenseEncoder
+from retrodistill.students.late_interaction import LateInteractionEncoder
 from retrodistill.students.pair_head import PairHead, load_pair_head
 from retrodistill.training import train_student
 from retrodistill.training.batches import TeacherVectors
@@ -210,6 +211,25 @@ def test_other_students_are_trained_and_saved(
     before, after = (load_student(kind, str(folder), CPU).state_dict() for folder in (start, out))
     assert before.keys() == after.keys()
     assert any((before[name] != after[name]).any() for name in before)
+
+
+def test_a_late_interaction_student_starts_from_a_bi_encoder(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A student that no command can start, or whose new projection is lost when it is saved."""
+    settings = TrainSettings(candidates_per_query=4, batch_size=6, max_steps=8, query_tokens=16,
+                             doc_tokens=32, learning_rate=3e-3, dropout=0.0,
+                             student_kind="late-interaction")  # fmt: skip
+    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings,
+                        objective="listwise-kl + contrastive(temperature=1)")  # fmt: skip
+    assert "a new one to 128 dimensions learns" in capsys.readouterr().err
+    losses = Manifest.read(out).details["losses"]
+    assert losses[-1]["contrastive"] < losses[0]["contrastive"]
+    assert load_student("late-interaction", str(out), CPU).get_embedding_dimension() == 128
+    assert "a new one" not in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="is no late-interaction model"):
+        LateInteractionEncoder(str(tiny_model))
 
 
 def test_a_text_without_tokens_scores_0() -> None:
