@@ -117,15 +117,20 @@ def test_queries_that_another_split_judges_are_skipped_unless_they_are_asked_for
 def test_queries_that_no_split_judges_are_trained_on(
     folder: Path, scores: Run, tmp_path: Path
 ) -> None:
-    """A query log that is taken for the queries of another split."""
+    """A query log that is taken for another split's queries, or holds them under other ids."""
     other = tmp_path / "data"
     shutil.copytree(folder, other)
-    with (other / "queries.jsonl").open("a") as stream:
-        stream.write(json.dumps({"_id": "log", "text": "blood pressure"}) + "\n")
+    rows = [json.loads(line) for line in (other / "queries.jsonl").read_text().splitlines()]
+    rows += [{"_id": "log", "text": "blood pressure"},
+             {"_id": "asked-before", "text": "  " + rows[-1]["text"].upper()}]  # fmt: skip
+    (other / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     collection = load_collection(f"beir:{other}")
-    run = Run.from_dict(scores.to_dict() | {"log": {"d1": 2.0, "d2": 1.0}})
-    lists = gather(collection, "train", run, pool=8)
-    assert "log" in collection.queries.ids(lists.queries)
+    assert rows[-3]["_id"] in collection.query_ids("test")
+    candidates = {"d1": 2.0, "d2": 1.0}
+    run = Run.from_dict(scores.to_dict() | dict.fromkeys(["log", "asked-before"], candidates))
+    queries = collection.queries.ids(gather(collection, "train", run, pool=8).queries)
+    assert "log" in queries
+    assert "asked-before" not in queries
 
 
 @pytest.mark.parametrize(
