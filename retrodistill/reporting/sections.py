@@ -89,10 +89,10 @@ def headline(
 
 def tests_section(tests: Sequence[Mapping[str, Any]]) -> Section:
     """Return the tests between systems, one table a metric."""
-    return Section(key="tests", title="Tests", blocks=tests_tables(tests))
+    return Section(key="tests", title="Tests", blocks=tables_of_tests(tests))
 
 
-def tests_tables(
+def tables_of_tests(
     tests: Sequence[Mapping[str, Any]], *, title: str = "", folded: bool = False
 ) -> list[Block]:
     """Return a table of tests for each metric, its caption behind `title`.
