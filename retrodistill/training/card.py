@@ -188,6 +188,15 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
     rows += [("teacher", shown(name)) for name in teachers]
+    lineage = manifest.details.get("lineage", {})
+    rows += [
+        (
+            f"trained on, by {record.get('student') or 'name'}",
+            f"{record['queries']:,} queries of {record.get('collection')}, {record.get('split')}",
+        )
+        for record in lineage.get("records", ())
+    ]
+    rows += [("training not recorded", shown(name)) for name in lineage.get("unrecorded", ())]
     rows += [(f"fingerprint of the {role}", value) for role, value in manifest.inputs.items()]
     return _table(("", ""), rows)
 
@@ -219,6 +228,14 @@ def _training(manifest: Manifest) -> str:
             + (" Only a part of the documents was searched, so the value is optimistic."
                if dev.get("docs") == "scored" else "")
         )  # fmt: skip
+        unseen = dev.get("unseen") or ()
+        if unseen:
+            cells = [
+                (row["name"], f"{row['queries']:,}",
+                 "no query" if row["value"] is None else f"{row['value']:.4f}")
+                for row in unseen
+            ]  # fmt: skip
+            parts.append(_table(("of these queries", "number", str(dev["metric"])), cells))
     versions = ", ".join(f"{name} {own}" for name, own in manifest.versions.items())
     return "\n\n".join([*parts, f"Versions: {versions}. More is in {_code(FILE)}."])
 

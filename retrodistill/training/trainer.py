@@ -16,7 +16,7 @@ from retrodistill.training.building import build_batches, build_task, save_stude
 from retrodistill.training.card import write_card
 from retrodistill.training.checks import check_teacher
 from retrodistill.training.examples import Schedule, gather
-from retrodistill.training.lineage import student_lineage
+from retrodistill.training.lineage import student_lineage, unseen_values
 from retrodistill.training.processes import is_main, world_size
 
 if TYPE_CHECKING:
@@ -175,6 +175,9 @@ def train_student(
         collection, candidates, split=split, name=out.name, start=student, settings=settings,
         scores=scores, preferences=preferences, vectors=vectors,
     )  # fmt: skip
+    if development is not None and fitted.best is not None:
+        rows = unseen_values(development, task.model, collection, lineage)
+        details["development"]["unseen"] = rows
     with new_folder(out, overwrite=overwrite) as folder:
         save_student(task, settings, folder)
         details |= lineage.write(folder)

@@ -11,9 +11,10 @@ import report_files as inputs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrodistill.arithmetic.unseen import NO_DOUBLE, UNSEEN
 from retrodistill.datasets import load_collection
 from retrodistill.evaluation import Evaluation, evaluate_runs
-from retrodistill.evaluation.seen import NO_DOUBLE, UNSEEN, seen_in_training
+from retrodistill.evaluation.seen import seen_in_training
 from retrodistill.evaluation.significance import compare
 from retrodistill.report import main
 from retrodistill.reporting import latex, markdown, report
