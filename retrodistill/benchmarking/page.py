@@ -112,7 +112,7 @@ def _dataset(benchmark: Benchmark, place: int, name: str) -> Section:
         *sections.headline(found, queries=found["settings"]["queries"]).blocks,
         table,
         *(sections.cost(first, metrics[0], times).blocks if len(first) > 1 else ()),
-        *sections.tests_tables(found["tests"]),
+        *sections.tables_of_tests(found["tests"]),
         *(aside.blocks if aside is not None else ()),
     ]
     return Section(key=f"dataset-{place}", title=name, blocks=blocks)

@@ -33,7 +33,7 @@ from retrodistill.types import Qrels
 if TYPE_CHECKING:
     from retrodistill.store.runs import Run
 
-__all__ = ["METRICS", "Evaluation", "evaluate_runs"]
+__all__ = ["METRICS", "Evaluation", "average_systems", "evaluate_runs"]
 
 METRICS = "ndcg@10,mrr@10,map,recall@100"
 
@@ -186,6 +186,49 @@ def evaluate_runs(
         whole, judged=shown, identical_ids=identical, subsets=subsets,
         training={} if seen is None else seen.to_dict(),
     )  # fmt: skip
+
+
+def average_systems(
+    evaluation: Evaluation, groups: Mapping[str, Sequence[str]], *, test: Test | None = None
+) -> Evaluation:
+    """Return the evaluation of groups of systems, such as the seeds of one: the means of members.
+
+    Each query's value is the mean of its group's; tests and intervals are made of these. `test`
+    is the paired test (default: that of the evaluation); a baseline must be a group's name.
+
+    Raises:
+        ConfigError: no group is called as the baseline, or the test is unknown.
+
+    """
+    settings = {**evaluation.settings, "test": test or evaluation.settings["test"]}
+    per_query = {
+        group: {
+            metric: {
+                query: sum(evaluation.per_query[name][metric][query] for name in names) / len(names)
+                for query in row
+            }
+            for metric, row in evaluation.per_query[names[0]].items()
+        }
+        for group, names in groups.items()
+    }
+    whole = _tested(per_query, settings)
+    subsets = {
+        title: _restricted(whole, [*_queries(subset)])
+        for title, subset in evaluation.subsets.items()
+    }
+    untrained = set(evaluation.training.get("untrained", ()))
+    training = evaluation.training and {
+        **evaluation.training,
+        "untrained": [group for group, names in groups.items() if untrained.issuperset(names)],
+    }
+    return replace(whole, subsets=subsets, training=training)
+
+
+def _queries(evaluation: Evaluation) -> Iterable[str]:
+    """Return the queries that were measured."""
+    for values in evaluation.per_query.values():
+        return next(iter(values.values()))
+    return ()
 
 
 def _tested(per_query: Mapping[str, PerQuery], settings: Mapping[str, Any]) -> Evaluation:

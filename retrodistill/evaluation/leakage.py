@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from retrodistill.arithmetic.doubles import Sets, most_alike
 from retrodistill.errors import ConfigError
-from retrodistill.evaluation.doubles import Sets, most_alike
 from retrodistill.manifest import hash64
 from retrodistill.progress import bar
 from retrodistill.store.words import words_of

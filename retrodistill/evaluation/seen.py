@@ -11,25 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from retrodistill.arithmetic.unseen import NO_DOUBLE, THRESHOLD, UNSEEN, unseen_queries
 from retrodistill.errors import ConfigError
-from retrodistill.evaluation.doubles import Sets, most_alike
 from retrodistill.store.lineage import Lineage, Record, joined, lineage_of
-from retrodistill.store.words import text_key, word_hashes
 from retrodistill.types import Qrels
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
     from retrodistill.evaluation import Evaluation
     from retrodistill.store.runs import Run
-
-NO_DOUBLE = "no near double in training"
-UNSEEN = "documents unseen in training"
-
-THRESHOLD = 0.6
-"""Least Jaccard similarity of the words of two queries that are near doubles."""
 
 SHIFT = 0.02
 """Change of a gain, from all queries to a subset, that is warned of."""
@@ -122,20 +112,12 @@ def seen_in_training(
     unrecorded = {name: own.unrecorded for name, own in lineages.items() if own.unrecorded}
     if named.records:  # the user has said what is unknown
         unrecorded = {name: own for name, own in unrecorded.items() if name not in untrained}
-    subsets: dict[str, list[str]] = {}
+    subsets: Mapping[str, Sequence[str]] = {}
     without_text = 0
     if records and collection is not None:
         judged = [query for query, docs in qrels.items() if docs]
-        rows = collection.queries.find(judged)
-        known = [query for query, row in zip(judged, rows, strict=True) if row >= 0]
-        without_text = len(judged) - len(known)
-        words = [word_hashes(text) for text in collection.queries.full_texts(rows[rows >= 0])]
-        similarity = nearest_similarity(words, records)
-        seen = _seen_documents(collection, qrels, known, records)
-        subsets = {
-            NO_DOUBLE: [q for q, s in zip(known, similarity, strict=True) if s < threshold],
-            UNSEEN: [query for query in known if query not in seen],
-        }
+        without_text = int((collection.queries.find(judged) < 0).sum())
+        subsets = unseen_queries(collection, qrels, records, threshold=threshold)
     return Seen(
         subsets=subsets, threshold=threshold, records=records, untrained=untrained,
         unrecorded=unrecorded, without_text=without_text,
@@ -168,24 +150,6 @@ def named_training(names: Sequence[str], collection: "Collection | None") -> Lin
                 f"{splits}."
             )
     return joined(lineages)
-
-
-def nearest_similarity(
-    words: Sequence[NDArray[np.uint64]], records: Sequence[Record]
-) -> NDArray[np.float64]:
-    """Return each query's highest Jaccard similarity with a query of the records, exactly.
-
-    Queries are given as the hashes of their distinct words.
-    """
-    columns = [record.table["words"].combine_chunks() for record in records]
-    known = [
-        Sets(
-            column.flatten().to_numpy(zero_copy_only=False),
-            column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64),
-        )
-        for column in columns
-    ]
-    return most_alike(Sets.of(words), known)[0]
 
 
 def warnings_of(evaluation: "Evaluation") -> list[str]:
@@ -235,25 +199,6 @@ def _signed(value: float, systems: int) -> str:
 
 def _listed(unrecorded: Mapping[str, Sequence[str]], systems: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(other for name in systems for other in unrecorded[name]))
-
-
-def _seen_documents(
-    collection: "Collection", qrels: Qrels, queries: Sequence[str], records: Sequence[Record]
-) -> set[str]:
-    """Return the queries with a relevant document whose text a training called relevant."""
-    relevant = {
-        query: [doc for doc, grade in qrels[query].items() if grade > 0] for query in queries
-    }
-    ids = list(dict.fromkeys(doc for docs in relevant.values() for doc in docs))
-    rows = collection.docs.find(ids)
-    texts = collection.docs.full_texts(rows[rows >= 0])
-    known = [doc for doc, row in zip(ids, rows, strict=True) if row >= 0]
-    keys = np.array([text_key(text) for text in texts], np.uint64)
-    trained = np.concatenate(
-        [record.table["relevant"].combine_chunks().flatten().to_numpy() for record in records]
-    )
-    seen = {doc for doc, hit in zip(known, np.isin(keys, trained), strict=True) if hit}
-    return {query for query, docs in relevant.items() if seen.intersection(docs)}
 
 
 def _record_of_split(collection: "Collection", split: str) -> Record:

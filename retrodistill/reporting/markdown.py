@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import singledispatch
 
 from retrodistill.reporting.content import Block, Case, Cell, Code, Figure, Hit, Report, Table, Text
+from retrodistill.reporting.markup import printable
 
 
 def as_markdown(report: Report) -> str:
@@ -17,8 +18,8 @@ def as_markdown(report: Report) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text that Markdown shows as it is, in one line."""
-    line = " ".join(text.split())
+    """Return text that Markdown shows as it is, in one line; control characters become a sign."""
+    line = " ".join(printable(text).split())
     line = re.sub(r"([\\`*_\[\]<>|~$#!])", r"\\\1", line)
     return re.sub(r"^(\d*)([.)+=-])(?=\s|$|=)", r"\1\\\2", line).replace("&", "&amp;")
 
@@ -41,7 +42,7 @@ def _(block: Figure) -> str:
 @_block.register
 def _(block: Code) -> str:
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", block.text)), default=0))
-    return f"{escape(block.title)}:\n\n{fence}\n{block.text}\n{fence}"
+    return f"{escape(block.title)}:\n\n{fence}\n{printable(block.text)}\n{fence}"
 
 
 @_block.register

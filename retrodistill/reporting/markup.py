@@ -43,7 +43,12 @@ def join(children: Iterable[Child]) -> Html:
 
 def clean(text: str) -> str:
     """Return text escaped, for an element or an attribute."""
-    return escape(CONTROL.sub("\ufffd", text))
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """Return text with a sign in the place of each character that no page may hold."""
+    return CONTROL.sub("\ufffd", text)
 
 
 def _rendered(child: Child) -> str:

@@ -159,4 +159,7 @@ def _queries(measured: Measured, metric: str, judged: int) -> list[Section]:
         depth=measured.depth,
         tie=measured.evaluation["settings"]["tie"],
     )
-    return [sections.worst_queries(cases, worse=worse, judged=judged)] if cases else []
+    others = [name for name in measured.runs if name not in (against, measured.system)]
+    if not cases:
+        return []
+    return [sections.worst_queries(cases, worse=worse, judged=judged, others=others)]

@@ -1,5 +1,6 @@
 """The parts of a report, each made from plain numbers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
@@ -89,10 +90,10 @@ def headline(
 
 def tests_section(tests: Sequence[Mapping[str, Any]]) -> Section:
     """Return the tests between systems, one table a metric."""
-    return Section(key="tests", title="Tests", blocks=tests_tables(tests))
+    return Section(key="tests", title="Tests", blocks=tables_of_tests(tests))
 
 
-def tests_tables(
+def tables_of_tests(
     tests: Sequence[Mapping[str, Any]], *, title: str = "", folded: bool = False
 ) -> list[Block]:
     """Return a table of tests for each metric, its caption behind `title`.
@@ -253,21 +254,25 @@ def fidelity_section(
 
 def training(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
     """Return the curves of losses and of the dev metric that students' manifests hold."""
-    curves: dict[str, dict[str, Curve]] = {}
-    best = []
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    best, diverged = [], []
     for name, manifest in manifests.items():
         details = manifest["details"]
         for row in details.get("losses", ()):
-            for loss in row.keys() - {"step"}:
-                curve = curves.setdefault(loss, {}).setdefault(name, [])
-                assert isinstance(curve, list)
-                curve.append((row["step"], row[loss]))
+            for loss in sorted(row.keys() - {"step"}):
+                if math.isfinite(row[loss]):
+                    curve = curves.setdefault(loss, {}).setdefault(name, [])
+                    curve.append((row["step"], row[loss]))
+                elif (name, loss) not in {first[:2] for first in diverged}:
+                    diverged.append((name, loss, row["step"]))
         dev = details.get("development")
         if dev:
             label = f"{dev['metric']} on {dev['split']}"
             if dev.get("values"):
                 values = [(float(step), float(value)) for step, value in dev["values"]]
-                curves.setdefault(label, {})[name] = values
+                curves.setdefault(label, {})[name] = [
+                    own for own in values if math.isfinite(own[1])
+                ]
             best.append(
                 [
                     Cell(text=name),
@@ -276,7 +281,7 @@ def training(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
                     Cell(text=f"{dev['step']:,}", number=dev["step"]),
                 ]
             )
-    if not curves and not best:
+    if not curves and not best and not diverged:
         return None
     numbers = {name: number for number, name in enumerate(manifests)}
     blocks: list[Block] = [
@@ -288,6 +293,11 @@ def training(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
             legend={name: numbers[name] for name in own},
         )
         for what, own in sorted(curves.items())[: 2 * MOST_FIGURES]
+        if any(own.values())
+    ]
+    blocks += [
+        Text(text=f"{name}: {loss} is no finite number at step {step:,}: the training diverged.")
+        for name, loss, step in diverged
     ]
     if best:
         columns = ("student", "measured", "best", "at step")
@@ -322,14 +332,21 @@ def tuning(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
     return Section(key="tuning", title="Indexes", blocks=[figure, table], data=found)
 
 
-def worst_queries(cases: Sequence[Case], *, worse: int, judged: int) -> Section:
-    """Return the queries that lost most from the first of two systems to the second."""
+def worst_queries(
+    cases: Sequence[Case], *, worse: int, judged: int, others: Sequence[str] = ()
+) -> Section:
+    """Return the queries that lost most from the first of two systems to the second.
+
+    `others` are the systems that could be shown instead.
+    """
     first, second = cases[0].systems
     said = f"{second} is worse than {first} on {worse:,} of {judged:,} queries."
     if worse > len(cases):
         said += (
             f" Shown are the {len(cases):,} that lost most; {worse - len(cases):,} are left out."
         )
+    if others:
+        said += f" --system shows another system's queries: {', '.join(others)}."
     data = {
         "systems": [first, second],
         "metric": cases[0].metric,
@@ -337,7 +354,7 @@ def worst_queries(cases: Sequence[Case], *, worse: int, judged: int) -> Section:
         "queries": [{"query": case.query, "values": list(case.values)} for case in cases],
     }
     blocks: list[Block] = [Text(text=said), *cases]
-    return Section(key="queries", title="Lost queries", blocks=blocks, data=data)
+    return Section(key="queries", title=f"Queries that {second} lost", blocks=blocks, data=data)
 
 
 def letters_of(names: Sequence[str]) -> dict[str, str]:

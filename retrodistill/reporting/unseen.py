@@ -5,7 +5,7 @@ from typing import Any
 
 from retrodistill.reporting.content import Block, Cell, Section, Table, Text
 from retrodistill.reporting.results import SUBSETS, subset_rows
-from retrodistill.reporting.sections import tests_tables
+from retrodistill.reporting.sections import tables_of_tests
 from retrodistill.reporting.tables import number_in
 
 
@@ -19,7 +19,7 @@ def unseen(evaluation: Mapping[str, Any]) -> Section | None:
     if evaluation.get("subsets"):
         blocks.insert(0, _systems(evaluation))
         for subset in evaluation["subsets"]:
-            blocks += tests_tables(subset["tests"], title=f"{subset['name']}, ", folded=True)
+            blocks += tables_of_tests(subset["tests"], title=f"{subset['name']}, ", folded=True)
         blocks.append(_records(training["records"]))
     if not blocks:
         return None

@@ -190,6 +190,15 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     if "documents" in manifest.details:
         rows.append(("documents", f"{manifest.details['documents']:,}"))
     rows += [("teacher", shown(name)) for name in teachers]
+    lineage = manifest.details.get("lineage", {})
+    rows += [
+        (
+            f"trained on, by {record.get('student') or 'name'}",
+            f"{record['queries']:,} queries of {record.get('collection')}, {record.get('split')}",
+        )
+        for record in lineage.get("records", ())
+    ]
+    rows += [("training not recorded", shown(name)) for name in lineage.get("unrecorded", ())]
     rows += [(f"fingerprint of the {role}", value) for role, value in manifest.inputs.items()]
     return _table(("", ""), rows)
 
@@ -230,6 +239,14 @@ def _training(manifest: Manifest) -> str:
         )  # fmt: skip
     if "teacher_cosine" in details:
         parts.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")
+        unseen = dev.get("unseen") or ()
+        if unseen:
+            cells = [
+                (row["name"], f"{row['queries']:,}",
+                 "no query" if row["value"] is None else f"{row['value']:.4f}")
+                for row in unseen
+            ]  # fmt: skip
+            parts.append(_table(("of these queries", "number", str(dev["metric"])), cells))
     versions = ", ".join(f"{name} {own}" for name, own in manifest.versions.items())
     return "\n\n".join([*parts, f"Versions: {versions}. More is in {_code(FILE)}."])
 

@@ -92,7 +92,7 @@ class Development:
         self.query_ids = ids
         self._queries = [collection.queries.get(query) for query in ids]
         self._texts = [query.full_text for query in self._queries]
-        self._qrels = {query: judged[query] for query in ids}
+        self.qrels = {query: judged[query] for query in ids}
         self._lists: list[NDArray[np.int64]] | None = None
         self.rows = np.arange(len(collection.docs))
         """Rows of the documents that are searched."""
@@ -107,9 +107,13 @@ class Development:
 
     def __call__(self, model: Any) -> float:
         """Return the metric's mean over the queries, of the model as it is now."""
-        run = self.search(model)
-        values = evaluate(self._qrels, run, [self.metric])[str(self.metric)]
+        values = self.values(model)
         return sum(values.values()) / len(values)
+
+    def values(self, model: Any) -> dict[str, float]:
+        """Return the metric of each query, of the model as it is now."""
+        run = self.search(model)
+        return dict(evaluate(self.qrels, run, [self.metric])[str(self.metric)])
 
     def search(self, model: Any) -> Run:
         """Return the run of the best documents of each query, of the model as it is now.

@@ -1,4 +1,4 @@
-"""What a student has learned from when its training is done: a record of this one, and all others.
+"""What a student has learned from when its training is done: a record of this and all others.
 
 The queries are those that were trained on, whatever split judges them and whether they are
 labelled; relevant is what the training took for it: labels, and of a query without any the
@@ -6,15 +6,18 @@ teacher's best document.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrodistill.arithmetic.unseen import unseen_queries
 from retrodistill.store.lineage import Lineage, Record, joined, model_lineage, own_lineage
 
 if TYPE_CHECKING:
     from retrodistill.config import TrainSettings
+    from retrodistill.datasets import Collection
     from retrodistill.training.candidates import CandidateLists
+    from retrodistill.training.development import Development
     from retrodistill.training.material import Material
     from retrodistill.training.sampling import Rows
 
@@ -54,3 +57,22 @@ def _relevant(lists: "CandidateLists") -> "tuple[Rows, list[Rows]]":
     rows, places = np.unique(np.concatenate(relevant), return_inverse=True)
     bounds = np.cumsum([len(docs) for docs in relevant])[:-1]
     return rows, np.split(places, bounds)
+
+
+def unseen_values(
+    development: "Development", model: Any, collection: "Collection", lineage: Lineage
+) -> list[dict[str, Any]]:
+    """Return the dev metric of the finished student on the queries that training has not seen.
+
+    Each row has a name, a number of queries, and the mean: None of no query.
+    """
+    values = development.values(model)
+    subsets = unseen_queries(collection, development.qrels, lineage.records)
+    return [
+        {
+            "name": name,
+            "queries": len(queries),
+            "value": sum(values[query] for query in queries) / len(queries) if queries else None,
+        }
+        for name, queries in subsets.items()
+    ]

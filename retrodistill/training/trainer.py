@@ -13,7 +13,7 @@ from retrodistill.progress import duration, say
 from retrodistill.training.building import build_batches, build_task, save_student, start_student
 from retrodistill.training.card import write_card
 from retrodistill.training.checks import check_student
-from retrodistill.training.lineage import student_lineage
+from retrodistill.training.lineage import student_lineage, unseen_values
 from retrodistill.training.material import Material, prepare
 from retrodistill.training.processes import is_main
 from retrodistill.training.sources import Sources, check_settings, follows_vectors
@@ -142,6 +142,9 @@ def train_student(
             required=any(term.name == "leaf" for term in terms),
         )  # fmt: skip
     lineage = student_lineage(material, name=out.name, start=student, settings=settings)
+    if development is not None and fitted.best is not None:
+        unseen = unseen_values(development, task.model, collection, lineage)
+        details["development"]["unseen"] = unseen
     with new_folder(out, overwrite=overwrite) as folder:
         save_student(task, settings, folder)
         details |= lineage.write(folder)

@@ -7,14 +7,9 @@ import numpy as np
 import pytest
 
 import retrodistill as rd
+from retrodistill.arithmetic.unseen import NO_DOUBLE, UNSEEN, nearest_similarity
 from retrodistill.evaluate import main
-from retrodistill.evaluation.seen import (
-    NO_DOUBLE,
-    UNSEEN,
-    named_training,
-    nearest_similarity,
-    seen_in_training,
-)
+from retrodistill.evaluation.seen import named_training, seen_in_training
 from retrodistill.store.lineage import Lineage, Record
 from retrodistill.store.words import word_hashes, words_of
 

@@ -1,6 +1,7 @@
 """The report: what it says, what it leaves out, and what it must not let through."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,16 +11,17 @@ import report_files as inputs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrodistill.arithmetic.unseen import NO_DOUBLE, UNSEEN
 from retrodistill.datasets import load_collection
 from retrodistill.evaluation import Evaluation, evaluate_runs
-from retrodistill.evaluation.seen import NO_DOUBLE, UNSEEN, seen_in_training
+from retrodistill.evaluation.seen import seen_in_training
 from retrodistill.evaluation.significance import compare
 from retrodistill.report import main
-from retrodistill.reporting import latex, markdown
+from retrodistill.reporting import latex, markdown, report
 from retrodistill.reporting.cases import score_points, worst_cases
-from retrodistill.reporting.content import Figure, Table
+from retrodistill.reporting.content import Code, Figure, Report, Section, Table, Text
 from retrodistill.reporting.markup import CONTROL, Html, tag
-from retrodistill.reporting.sections import MOST_BARS, deltas, headline
+from retrodistill.reporting.sections import MOST_BARS, deltas, headline, training
 from retrodistill.store.runs import Run
 
 SETTINGS = {"confidence": 0.95, "ignore_identical_ids": False}
@@ -311,3 +313,45 @@ def test_the_rows_of_unseen_queries_are_in_every_form(folder: Path, tmp_path: Pa
         assert f"{weak:.4f}" in text
     assert f"{UNSEEN}, ndcg@10: paired t test" in page.text
     assert (tmp_path / "out" / "report.tex").read_text().count("\\label{tab:unseen}") == 1
+
+
+def test_no_form_holds_control_characters() -> None:
+    """A document with a NUL, for which `grep` calls report.md a binary file."""
+    text = "a\x00b\x1b[31mc\x85d"
+    assert markdown.escape(text) == "a\ufffdb\ufffd\\[31mc\ufffdd"
+    section = Section(key="x", title="x", blocks=[Code(title="x", text="a\x00\nb")])
+    shown = markdown.as_markdown(Report(title="t", about="", evaluation={}, sections=[section]))
+    assert "a\ufffd\nb" in shown
+    assert not CONTROL.search(shown)
+
+
+def test_losses_that_are_no_numbers_do_not_break_the_page() -> None:
+    """A NaN among the losses: every point of the plot is at NaN, and the JSON cannot be read."""
+    rows = [{"step": step, "kl": loss, "nce": 1.0 / step}
+            for step, loss in ((1, 2.0), (2, 1.0), (3, math.nan), (4, math.inf))]  # fmt: skip
+    values = [[1, 0.5], [2, math.nan]]
+    development = {"split": "dev", "metric": "ndcg@10", "step": 1, "value": 0.5, "values": values}
+    part = training({"kl": {"details": {"losses": rows, "development": development}}})
+    assert part is not None
+    figures = [block for block in part.blocks if isinstance(block, Figure)]
+    assert len(figures) == 3
+    assert all("nan" not in figure.svg and "inf" not in figure.svg for figure in figures)
+    assert json.loads(json.dumps(part.data, allow_nan=False))["kl"]["kl"] == [[1, 2.0], [2, 1.0]]
+    [said] = [block.text for block in part.blocks if isinstance(block, Text)]
+    assert said == "kl: kl is no finite number at step 3: the training diverged."
+    only = training({"kl": {"details": {"losses": [{"step": 1, "kl": math.nan}]}}})
+    assert only is not None
+    assert [type(block) for block in only.blocks] == [Text]
+
+
+def test_the_lost_queries_name_their_system_and_how_to_see_others(page: Outline) -> None:
+    """Queries of the last --run, which the reader takes for those of all systems."""
+    assert "Queries that weak_<b>& lost" in page.text
+    assert "--system shows another system's queries: strong." in page.text
+
+
+def test_rows_of_a_table_keep_their_lines_under_a_column_that_stays() -> None:
+    """Collapsed borders belong to the table: they scroll away from below a sticky column."""
+    style = (Path(report.__file__).parent / "page.css").read_text()
+    assert "position: sticky; left: 0" in style
+    assert "border-collapse: separate; border-spacing: 0" in style

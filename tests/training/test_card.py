@@ -1,6 +1,7 @@
 """A student's card loads on the hub, runs as it says, and tells nothing of its author's disk."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from retrodistill.manifest import Manifest
 from retrodistill.mining import mine_candidates
 from retrodistill.scoring import load_teacher, score_candidates
 from retrodistill.scoring.ensembles import store_ensemble
+from retrodistill.training import train_student
 from retrodistill.training.card import is_hub_id, model_card, shown, teachers_of, write_card
 
 
@@ -173,3 +175,30 @@ def test_the_teachers_are_found_in_the_stores(tmp_path: Path) -> None:
     store_ensemble(collection, stores, both, config={"ensemble": [str(own) for own in stores]})
     assert teachers_of(both) == ["bm25", "bi-encoder:model"]
     assert teachers_of(tmp_path / "nothing") == []
+
+
+def test_the_card_names_all_training_and_the_dev_value_without_what_was_seen(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """A dev value of queries that the teacher has learned by heart, on a card that is published."""
+    collection = load_collection(f"beir:{save_small_collection(tmp_path / 'data')}")
+    settings = TrainSettings(
+        objective="contrastive", max_steps=1, batch_size=2, dev_split="test", precision="float32"
+    )
+    first = train_student(collection, tiny_model, tmp_path / "first", settings=settings)
+    made = Manifest.read(first)
+    assert made.details["development"]["unseen"][1] == {
+        "name": "documents unseen in training", "queries": 8,
+        "value": pytest.approx(made.details["development"]["value"], abs=1e-6),
+    }  # fmt: skip
+    text = (first / "README.md").read_text()
+    assert "| documents unseen in training | `8` | `" in text
+    assert "| trained on, by first | `24 queries of data, train` |" in text
+    assert f"| training not recorded | `{tiny_model.name}` |" in text
+
+    second = replace(settings, dev_split="train")
+    train_student(collection, first, tmp_path / "second", split="test", settings=second)
+    text = (tmp_path / "second" / "README.md").read_text()
+    assert "| trained on, by first | `24 queries of data, train` |" in text
+    assert "| trained on, by second | `8 queries of data, test` |" in text
+    assert "| documents unseen in training | `0` | `no query` |" in text

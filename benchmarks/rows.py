@@ -1,0 +1,80 @@
+"""Lines of the benchmarks that measure quality: a system on all queries, and on unseen ones.
+
+`lines` gives one JSON object a system and row of queries: all, those with no near double in
+training, those whose relevant documents training has not seen. In each, `p` is the paired test of
+the first metric against the system `against`, and `p_holm` the same corrected over all pairs.
+With several seeds a query's value is the mean over them, and `spread` the standard deviation of the
+seeds' means. `tables.py` makes Markdown of these lines.
+"""
+
+import platform
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+import retrodistill as rd
+from retrodistill.evaluation import Evaluation, average_systems
+from retrodistill.manifest import library_versions
+
+METRICS = "ndcg@10,mrr@10,recall@100"
+ALL = "all"
+
+
+def measure(
+    collection: rd.Collection,
+    systems: Mapping[str, Sequence[rd.Run]],
+    *,
+    split: str = "test",
+    metrics: str = METRICS,
+) -> tuple[Evaluation, Evaluation]:
+    """Return systems measured seed by seed, and as means over their seeds."""
+    groups = {name: [f"{name} #{n}" for n, _ in enumerate(runs)] for name, runs in systems.items()}
+    runs = {
+        one: run
+        for name, own in systems.items()
+        for one, run in zip(groups[name], own, strict=True)
+    }
+    qrels = collection.qrels(split)
+    seen = rd.seen_in_training(collection, qrels, runs)
+    single = rd.evaluate_runs(qrels, runs, metrics=metrics, test="none", seen=seen)
+    return single, average_systems(single, groups, test="t")
+
+
+def lines(
+    collection: rd.Collection,
+    systems: Mapping[str, Sequence[rd.Run]],
+    *,
+    against: str | Mapping[str, str],
+    split: str = "test",
+    metrics: str = METRICS,
+) -> Iterator[dict[str, Any]]:
+    """Yield a line for each row of queries and system.
+
+    `systems` is name -> a run for each seed, `against` the system that all, or each by its name,
+    are compared with.
+    """
+    single, means = measure(collection, systems, split=split, metrics=metrics)
+    metric = next(iter(next(iter(single.per_query.values()))))
+    for title in (ALL, *means.subsets):
+        part, seeds = (own if title == ALL else own.subsets[title] for own in (means, single))
+        tests = {frozenset((test.a, test.b)): test for test in part.tests if test.metric == metric}
+        for name, values in part.systems.items():
+            line = {"system": name, "queries": title, "number": part.settings["queries"]}
+            line |= {key: round(value, 4) for key, value in values.items()}
+            count = len(systems[name])
+            if count > 1:
+                each = [seeds.systems[f"{name} #{n}"][metric] for n in range(count)]
+                line["spread"] = round(statistics.stdev(each), 4)
+            other = against if isinstance(against, str) else against[name]
+            test = tests.get(frozenset((name, other)))
+            if test is not None:
+                line |= {"against": other, "p": test.p, "p_holm": test.p_holm}
+            yield line | {"seeds": count}
+
+
+def machine() -> dict[str, Any]:
+    """Return what computed, for every line."""
+    name = platform.processor() or platform.machine()
+    return {"machine": name, "threads": torch.get_num_threads(), **library_versions()}

@@ -1,0 +1,105 @@
+"""Markdown tables of benchmark results, so that no number is typed.
+
+    python benchmarks/tables.py benchmarks/results/scifact_MACHINE_YYYYMM.jsonl
+    python benchmarks/tables.py RESULTS.jsonl --metric ndcg@10 --also recall@100,fidelity --sort
+
+Reads lines of `rows.py` (other lines are skipped), prints a table a file: a row a system; the
+metric on all queries, on those with no near double in training and on those whose relevant
+documents are unseen there, each with the number of queries and with p, uncorrected, against the
+system that the lines name; +- is the standard deviation over seeds. Then what else is asked for, on
+all queries.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from retrodistill.reporting.tables import markdown_table
+
+NAMES = {
+    "ndcg@10": "nDCG@10",
+    "mrr@10": "MRR@10",
+    "recall@100": "Recall@100",
+    "all": "all",
+    "no near double in training": "no near double",
+    "documents unseen in training": "documents unseen",
+}
+
+Line = Mapping[str, Any]
+
+
+def rows_of(path: Path) -> dict[str, dict[str, Line]]:
+    """Return system -> row of queries -> line; a later line replaces an earlier one."""
+    found: dict[str, dict[str, Line]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        if "system" in line and "queries" in line and "number" in line and "seed" not in line:
+            found.setdefault(line["system"], {})[line["queries"]] = line
+    return found
+
+
+def table(
+    systems: Mapping[str, Mapping[str, Line]],
+    *,
+    metric: str = "ndcg@10",
+    also: Sequence[str] = (),
+    ordered: bool = False,
+) -> str:
+    """Return the table of systems; `ordered` puts the best on all queries first."""
+    titles = list(dict.fromkeys(title for own in systems.values() for title in own))
+    numbers = {title: own[title]["number"] for own in systems.values() for title in own}
+    columns = ["system"]
+    for title in titles:
+        columns += [f"{NAMES.get(title, title)} ({numbers[title]})", "p"]
+    columns += [NAMES.get(name, name) for name in also]
+    names = list(systems)
+    if ordered:
+        names.sort(key=lambda name: -systems[name][titles[0]][metric])
+    rows = []
+    for name in names:
+        row = [name]
+        for title in titles:
+            line = systems[name].get(title, {})
+            row += [_value(line, metric), _probability(line.get("p"))]
+        row += [_value(systems[name][titles[0]], other, spread=False) for other in also]
+        rows.append(row)
+    return f"{NAMES.get(metric, metric)}\n\n{markdown_table(columns, rows)}"
+
+
+def _value(line: Line, metric: str, *, spread: bool = True) -> str:
+    value = line.get(metric)
+    if value is None:
+        return ""
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{text} ± {line['spread']:.4f}" if spread and "spread" in line else text
+
+
+def _probability(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def main() -> None:
+    """Print a table for each file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("results", type=Path, nargs="+")
+    parser.add_argument("--metric", default="ndcg@10")
+    parser.add_argument("--also", default="recall@100", help="further columns, comma-separated")
+    parser.add_argument("--sort", action="store_true", help="best on all queries first")
+    options = parser.parse_args()
+    also = [name for name in options.also.split(",") if name]
+    for path in options.results:
+        systems = rows_of(path)
+        if not systems:
+            print(f"{path}: no line of a system with its queries", file=sys.stderr)
+            continue
+        print(f"<!-- {path} -->\n")
+        print(table(systems, metric=options.metric, also=also, ordered=options.sort) + "\n")
+
+
+if __name__ == "__main__":
+    main()
