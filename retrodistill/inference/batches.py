@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrodistill.inference.cuts import note_overflow
 from retrodistill.inference.devices import body_autocast
 from retrodistill.inference.fused import fused_layers
 
@@ -45,6 +46,8 @@ def tokenize(
         return []
     seconds = None if pairs is None else list(pairs)
     columns = tokenizer(list(texts), seconds, truncation=True, max_length=max_tokens)
+    if pairs is None:
+        note_overflow(columns, max_tokens)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

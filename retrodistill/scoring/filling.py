@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError
+from retrodistill.inference.cuts import counted_cuts
 from retrodistill.manifest import hash64
 from retrodistill.progress import bar, duration, say
 from retrodistill.store.keyed import KeyedStore, Shard, TextKeys
@@ -149,7 +150,8 @@ def _fill(
             total = left
             say(f"{len(rows):,} pairs, {len(rows) - left:,} of them scored already.")
             _estimate(collection, shards, left)
-        _ask(store, shards, left, ask)
+        with counted_cuts("texts"):
+            _ask(store, shards, left, ask)
     if total is None:
         say(f"{len(rows):,} pairs, all of them scored already.")
 

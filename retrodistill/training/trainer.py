@@ -15,6 +15,7 @@ from retrodistill.progress import duration, say
 from retrodistill.training.building import build_batches, build_task, save_student, start_student
 from retrodistill.training.card import write_card
 from retrodistill.training.checks import check_teacher
+from retrodistill.training.cuts import log_cut_documents
 from retrodistill.training.examples import Schedule, gather
 from retrodistill.training.processes import is_main, world_size
 
@@ -136,6 +137,7 @@ def train_student(
         f"{len(candidates):,} queries, {steps:,} steps of {batch_size} queries with "
         f"up to {settings.candidates_per_query} documents."
     )
+    log_cut_documents(model, collection.docs, candidates, settings.doc_tokens)
     started = time.perf_counter()
     names = [term.name for term in terms]
     fitted = fit(
