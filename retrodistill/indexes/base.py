@@ -220,7 +220,10 @@ class VectorIndex(ABC):
             path = folder / name
             if not path.is_file() or digest_file(path) != checksums.get(name):
                 raise DataError(f"{path} is missing or damaged (wrong checksum). Embed again.")
-        index = cls(dimension, **settings)
+        try:
+            index = cls(dimension, **settings)
+        except (ConfigError, TypeError, AttributeError) as error:
+            raise DataError(f"{folder / DETAILS} is damaged ({error}). Embed again.") from error
         index._read(folder / cls.vectors_file)
         with pa.memory_map(str(folder / IDS)) as source, pa.ipc.open_file(source) as opened:
             table = opened.read_all()

@@ -12,6 +12,8 @@ from retrodistill.indexes.door import matrix_of
 
 QUERIES, DOCS = 256, 65_536
 """Rows of one block of inner products: 64 MiB of float32."""
+MERGED = 2048
+"""Rows up to which neighbouring blocks become one."""
 
 
 class ExactIndex(VectorIndex):
@@ -39,6 +41,8 @@ class ExactIndex(VectorIndex):
         for start in range(0, len(vectors), DOCS):
             block = vectors[start : start + DOCS]
             self._blocks.append(block.copy() if _writable(block) else block)
+            while len(self._blocks) > 1 and _mergeable(*map(len, self._blocks[-2:])):
+                self._blocks[-2:] = [np.concatenate(self._blocks[-2:])]
 
     def _search(self, queries: NDArray[np.float32], k: int, allowed: Mask | None) -> Rows:
         ids = self._ids
@@ -85,6 +89,11 @@ class ExactIndex(VectorIndex):
         except ValueError as error:
             raise DataError(f"{path} cannot be read ({error}). Embed again.") from error
         self._add(matrix_of(vectors, self.dimension, str(path)) if len(vectors) else vectors)
+
+
+def _mergeable(before: int, last: int) -> bool:
+    """Return whether two blocks shall be one: each vector is copied a few times at most."""
+    return before <= last and before + last <= MERGED
 
 
 def _writable(array: NDArray[np.float32]) -> bool:

@@ -73,7 +73,7 @@ class FaissIndex(VectorIndex):
         self._wanted = self.line or argument
         self._factory = factory
         self._engine: Any = None
-        self.effort: Effort = DEFAULTS | (effort or {})
+        self.effort: Effort = DEFAULTS | _checked(effort or {})
 
     @classmethod
     def bytes_per_vector(cls, dimension: int) -> int:
@@ -89,34 +89,34 @@ class FaissIndex(VectorIndex):
         """
         if self._ids:
             raise ConfigError("an index that holds vectors cannot learn anew: make another one.")
-        self._learn(matrix_of(vectors, self.dimension, "the sample"), total)
+        sample = matrix_of(vectors, self.dimension, "the sample")
+        self._factory, self._engine = self._learned(sample, total)
 
-    def _learn(self, sample: NDArray[np.float32], total: int) -> None:
-        """Make the engine; one that would have to learn from too few is a flat one for now."""
+    def _learned(self, sample: NDArray[np.float32], total: int) -> tuple[str, Any]:
+        """Return a factory line and its empty engine, a flat one if the sample is too small."""
         sizes = range(max(1, self.dimension // 4), 0, -1)
         quarter = next(size for size in sizes if self.dimension % size == 0)
         lists = max(1, min(int(4 * total**0.5), len(sample) // PER_LIST))
         try:
-            self._factory = self._wanted.format(lists=lists, quarter=quarter)
+            factory = self._wanted.format(lists=lists, quarter=quarter)
         except (LookupError, ValueError) as error:
             raise ConfigError(
                 f"the line {self._wanted!r} for faiss may hold {{lists}} and {{quarter}}, and no "
                 "other braces."
             ) from error
-        self._engine = _engine(self._factory, self.dimension)
-        if self._engine.is_trained:
-            return
+        engine = _engine(factory, self.dimension)
+        if engine.is_trained:
+            return factory, engine
         if total < SMALL or len(sample) < SMALL:
-            self._factory = "Flat"
-            self._engine = _engine(self._factory, self.dimension)
-            return
+            return "Flat", _engine("Flat", self.dimension)
         try:
-            self._engine.train(sample)
+            engine.train(sample)
         except RuntimeError as error:
             raise ConfigError(
-                f"faiss cannot learn {self._factory!r} from {len(sample):,} vectors: "
+                f"faiss cannot learn {factory!r} from {len(sample):,} vectors: "
                 f"{_reason(error)}. Ask for fewer lists or codes, or take another --index."
             ) from error
+        return factory, engine
 
     @property
     def efforts(self) -> list[Effort]:
@@ -127,12 +127,14 @@ class FaissIndex(VectorIndex):
 
     def _add(self, vectors: NDArray[np.float32]) -> None:
         held = len(self._ids)
-        grown = self._factory == "Flat" != self._wanted and held + len(vectors) >= SMALL
-        if self._engine is None or grown:
+        factory, engine = self._factory, self._engine
+        grown = factory == "Flat" != self._wanted and held + len(vectors) >= SMALL
+        if engine is None or grown:
             before = self._vectors(np.arange(held)).copy() if held else vectors[:0]
-            self._learn(np.concatenate([before, vectors]), held + len(vectors))
-            self._engine.add(before)
-        self._engine.add(vectors)
+            factory, engine = self._learned(np.concatenate([before, vectors]), held + len(vectors))
+            engine.add(before)
+        engine.add(vectors)
+        self._factory, self._engine = factory, engine  # only now: what failed changes nothing
 
     def _search(self, queries: NDArray[np.float32], k: int, allowed: Mask | None) -> Rows:
         if allowed is None and len(queries) >= MANY and _compares_all(self._engine):
@@ -218,6 +220,10 @@ class FaissIndex(VectorIndex):
             engine = _faiss().read_index(str(path))
         except RuntimeError as error:
             raise DataError(f"{path} cannot be read by faiss ({error}). Embed again.") from error
+        if engine.ntotal and engine.d != self.dimension:
+            raise DataError(
+                f"{path} holds vectors of {engine.d} dimensions, not {self.dimension}. Embed again."
+            )
         self._engine = engine if engine.ntotal else None
 
     def _settings(self) -> dict[str, Any]:
@@ -287,6 +293,21 @@ class ProductIndex(FaissIndex):
     line: ClassVar[str] = "IVF{lists},PQ{quarter}x4fs,Refine(SQ8)"
     code_bytes: ClassVar[float] = 1.125
     link_bytes: ClassVar[int] = 8
+
+
+def _checked(effort: Effort) -> Effort:
+    """Return an effort whose settings exist and are whole numbers above 0.
+
+    Raises:
+        ConfigError: one is not.
+
+    """
+    for name, value in dict(effort).items():
+        if name not in DEFAULTS or type(value) is not int or value < 1:
+            raise ConfigError(
+                f"invalid effort {name}={value!r}: {', '.join(DEFAULTS)} are whole numbers above 0."
+            )
+    return effort
 
 
 def _matrix(engine: Any) -> NDArray[np.float32] | None:

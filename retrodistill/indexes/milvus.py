@@ -52,6 +52,8 @@ BATCH_ROWS = 1000
 """Rows of one message, and ids that one question is about."""
 QUERIES = 64
 """Queries of one message."""
+MOST_HITS = 16_384
+"""Documents that Milvus returns for one query at the most, wherever it is not set otherwise."""
 
 
 class MilvusIndex:
@@ -181,7 +183,9 @@ class MilvusIndex:
             else:
                 text = condition(expression, self._types)
             for some in _slices(places.tolist() if count else [], QUERIES):
-                for place, hits in zip(some, self._found(queries[some], k, text), strict=True):
+                for place, hits in zip(
+                    some, self._found(queries[some], min(k, count), text), strict=True
+                ):
                     hits.sort(key=lambda hit: hit[::-1], reverse=True)
                     ids[place] = [name for name, _ in hits]
                     scores[place] = np.array([score for _, score in hits], np.float32)
@@ -393,6 +397,11 @@ class MilvusIndex:
         self, queries: NDArray[np.float32], k: int, text: str
     ) -> list[list[tuple[str, float]]]:
         """Return ids and scores for each query."""
+        if k > MOST_HITS:
+            raise ConfigError(
+                f"Milvus returns at most {MOST_HITS:,} documents a query, but {k:,} are wanted. "
+                "Lower --k, or use an index of this machine."
+            )
         with self._telling():
             found = self._client.search(
                 self.collection,

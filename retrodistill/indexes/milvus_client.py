@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,8 @@ TOKEN = "MILVUS_TOKEN"
 """Environment variable of what opens a server: user:password, or a key."""
 WAIT = 20.0
 """Seconds that a server has to answer the first time."""
+LOGGERS = ("pymilvus", "milvus_lite", "grpc")
+"""They write a traceback for each error that is raised as well."""
 
 
 def address(uri: str) -> str:
@@ -74,6 +77,35 @@ def connect(uri: str) -> Any:
             ) from error
 
 
+class _Silence:
+    """Loggers that stay silent while any thread is in a block of `quiet`."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._blocks = 0
+        self._levels: dict[str, int] = {}
+
+    def enter(self) -> None:
+        """Silence the loggers at the first of nested or simultaneous blocks."""
+        with self._lock:
+            self._blocks += 1
+            if self._blocks == 1:
+                self._levels = {name: logging.getLogger(name).level for name in LOGGERS}
+                for name in LOGGERS:
+                    logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+    def leave(self) -> None:
+        """Give the loggers their levels back at the end of the last block."""
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                for name, level in self._levels.items():
+                    logging.getLogger(name).setLevel(level)
+
+
+_SILENCE = _Silence()
+
+
 @contextmanager
 def quiet() -> Iterator[tuple[type[Exception], ...]]:
     """Keep Milvus from writing tracebacks in the block; give the errors that it raises."""
@@ -81,15 +113,11 @@ def quiet() -> Iterator[tuple[type[Exception], ...]]:
         failures = (import_module("pymilvus").MilvusException, import_module("grpc").RpcError)
     except ImportError as error:
         raise _missing("pymilvus", error) from error
-    loggers = [logging.getLogger(name) for name in ("pymilvus", "milvus_lite", "grpc")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+    _SILENCE.enter()
     try:
         yield failures
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        _SILENCE.leave()
 
 
 def _missing(package: str, error: ImportError) -> MissingExtra:

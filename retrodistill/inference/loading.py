@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, RetrodistillError
 
 
 @contextmanager
@@ -50,6 +50,8 @@ def loading(model: str) -> Iterator[None]:
         with without_bars():
             refuse_pickled_modules(model)
             yield
+    except RetrodistillError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else error
         raise ConfigError(

@@ -62,8 +62,8 @@ def embed_collection(
     Matryoshka training allows. `attributes` has a row for each document, in their order, for
     searches with a condition; `workload` has conditions as often as they will be asked, for
     vectors that lie accordingly. With `recall`, the index's effort is the fastest that finds this
-    share of the exact ten best, measured with QUERIES queries of the collection. A search can show
-    the documents' texts where the collection's `spec` still leads to them.
+    share of the exact ten best, chosen and checked with QUERIES queries of the collection. A search
+    can show the documents' texts where the collection's `spec` still leads to them.
 
     Raises:
         ConfigError: the index is unknown, needs more memory than it may have or cannot keep the
@@ -150,10 +150,16 @@ def _tuned(
     source = "queries" if len(collection.queries) else "documents"
     exact = reference(vectors, collection.docs)
     tuning = tune(index, exact, asked, target=target, source=source)
+    held_out = "" if tuning.held_out is None else f", {tuning.held_out:.3f} on as many others"
     say(
         f"recall@{tuning.k} {tuning.chosen.recall:.3f} at {tuning.chosen.ms:.2f} ms a query "
-        f"({tuning.queries} {source}): {tuning.chosen.effort or 'nothing to set'}."
+        f"({tuning.queries} {source}){held_out}: {tuning.chosen.effort or 'nothing to set'}."
     )
+    if tuning.held_out is not None and tuning.held_out < target:
+        say(
+            f"warning: on queries that the effort was not chosen with, recall@{tuning.k} is "
+            f"{tuning.held_out:.3f}, below --recall {target:g}. Ask for a little more."
+        )
     return tuning.to_dict()
 
 

@@ -12,7 +12,7 @@ from retrodistill.errors import ConfigError
 from retrodistill.indexes import index_kind
 from retrodistill.registry import INDEXES
 from retrodistill.searching.truncated import shortened
-from retrodistill.store.vectors import PART, mapped, vector_files
+from retrodistill.store.vectors import PART, mapped, release, vector_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 LEARNED = 50_000
 """Vectors that an index learns its lists and codes from, if there are so many; at most twice."""
-QUERIES = 200
-"""Queries that a tuning is measured with."""
+QUERIES = 400
+"""Queries that a tuning takes: half of them to choose an effort, half to check it."""
 PER_ID = 160
 """Bytes that the id of a document takes, with its entry in the table of ids."""
 BASE = 700 << 20
@@ -36,7 +36,7 @@ BASE = 700 << 20
 class Vectors:
     """The vectors of all documents, in the files of the cache: the first dimensions of them.
 
-    A file is open while its part is used, so that it takes no memory afterwards.
+    A file takes memory only while its part is used.
     """
 
     files: Sequence[Path]
@@ -69,14 +69,18 @@ class Vectors:
                 part = self.cut(mapped(file))
                 yield number * size + np.arange(len(part)), part
             return
+        parts = [mapped(file) for file in self.files]
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             numbers, places = np.divmod(rows, size)
-            own = np.empty((len(rows), self.dimension), np.float32)
-            for number in np.unique(numbers):
-                here = numbers == number
-                own[here] = self.cut(mapped(self.files[number])[places[here]])
-            yield rows, own
+            gathered = np.empty((len(rows), self.dimension), np.float32)
+            by_file = np.argsort(numbers, kind="stable")
+            starts = np.flatnonzero(np.diff(numbers[by_file], prepend=-1))
+            for positions in np.split(by_file, starts[1:]):
+                part = parts[numbers[positions[0]]]
+                gathered[positions] = self.cut(part[places[positions]])
+                release(part)
+            yield rows, gathered
 
 
 def fill(

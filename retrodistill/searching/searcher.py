@@ -137,6 +137,8 @@ class Searcher:
                 for one in tuning.tried
                 if one.effort.items() <= index.effort.items()
             ]
+            if tuning.held_out is not None and tuning.chosen.effort.items() <= index.effort.items():
+                lines.append(f"on as many others: recall@{tuning.k} {tuning.held_out:.3f}.")
         if isinstance(index, VectorIndex):
             lines.append(f"{index.plan(where, k, queries or 1)}.")
         return "\n".join(lines)

@@ -7,6 +7,7 @@ changed costs its part.
 """
 
 import io
+import mmap
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -53,6 +54,12 @@ def mapped(file: Path) -> NDArray[np.float32]:
     """Return the vectors of a part, which are read from its file as they are used."""
     vectors: NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
     return vectors
+
+
+def release(vectors: NDArray[np.float32]) -> None:
+    """Give back the memory of a mapped part, which is read from its file again when it is used."""
+    if (source := getattr(vectors, "_mmap", None)) is not None and hasattr(mmap, "MADV_DONTNEED"):
+        source.madvise(mmap.MADV_DONTNEED)
 
 
 def doc_vectors(encoder: "Encoder", docs: "Texts") -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ from retrodistill.inference import (
 )
 from retrodistill.manifest import digest
 from retrodistill.progress import bar
+from retrodistill.students.kinds import check_bi_encoder
 from retrodistill.students.routes import (
     SIDES,
     Side,
@@ -52,13 +53,15 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
     bare transformer gets mean pooling.
 
     Raises:
-        ConfigError: there is no such model, or it is no text encoder on a transformer.
+        ConfigError: there is no such model, or it is no text encoder on a transformer, or it
+            makes sparse or several vectors for a text, or scores of pairs.
 
     """
     import torch
     from sentence_transformers import SentenceTransformer
 
     with loading(model):
+        check_bi_encoder(model)
         loaded = SentenceTransformer(
             model,
             device=str(device),

@@ -20,7 +20,7 @@ from retrodistill.errors import ConfigError, DataError, MissingExtra
 from retrodistill.indexes import index_kind, new_index
 from retrodistill.indexes.exact import ExactIndex
 from retrodistill.indexes.faiss import FaissIndex, FlatIndex, HNSWIndex
-from retrodistill.indexes.tuning import choose_effort, tune
+from retrodistill.indexes.tuning import Tuning, choose_effort, tune
 from retrodistill.registry import INDEXES
 from retrodistill.types import Index
 
@@ -456,7 +456,92 @@ def test_the_tuner_keeps_its_promise(name: str) -> None:
     assert same / 600 >= 0.85
     assert choose_effort(tuning, 0.5).ms <= tuning.chosen.ms
     with pytest.raises(ConfigError, match="not reached when the index was tuned"):
-        choose_effort(replace(tuning, tried=[replace(tuning.chosen, recall=0.2)]), 0.9)
+        choose_effort(replace(tuning, tried=[replace(tuning.chosen, at_least=0.2)]), 0.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("settings", {"effort": True}),
+        ("settings", {"effort": {"nprobe": "8"}}),
+        ("settings", {"effort": {"nprobe": True}}),
+        ("settings", {"effort": {"speed": 3}}),
+        ("settings", {"colour": 3}),
+        ("dimension", 4),
+        ("dimension", -8),
+    ],
+)
+def test_settings_that_no_index_has(tmp_path: Path, name: str, value: object) -> None:
+    """A Python error at the load, or a crash in faiss at the first search."""
+    filled("hnsw", unit_vectors(20, 8)).save(tmp_path)
+    details = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps(details | {name: value}))
+    with pytest.raises(DataError, match="Embed again"):
+        index_kind("hnsw").load(tmp_path)
+
+
+class Lucky(FaissIndex):
+    """An index that loses the best document of some queries: those that `misses` names."""
+
+    line = "Flat"
+    misses: frozenset[float] = frozenset()
+
+    def search(self, vectors: NDArray[np.float32], k: int, **_: object) -> tuple:  # type: ignore[override,type-arg]
+        ids, scores = super().search(vectors, k)
+        lost = [float(vector[0]) in self.misses for vector in vectors]
+        return [row[1:] if miss else row for row, miss in zip(ids, lost, strict=True)], scores
+
+
+def _lucky(misses: NDArray[np.float32], queries: NDArray[np.float32], target: float) -> Tuning:
+    vectors = near_vectors(300, 16)
+    index, exact = Lucky(16), ExactIndex(16)
+    for each in (index, exact):
+        each.add([f"d{row}" for row in range(300)], vectors)
+    index.misses = frozenset(misses[:, 0].tolist())
+    return tune(index, exact, queries, target=target, k=1)
+
+
+def test_a_promise_is_checked_on_queries_that_it_was_not_made_with() -> None:
+    """An effort that is lucky on the queries it was chosen with, and reported by these."""
+    queries = near_vectors(80, 16, seed=1)
+    tuning = _lucky(queries[1::2], queries, 0.9)  # what is held out is what is lost
+    assert (tuning.chosen.recall, tuning.queries, tuning.held_out) == (1.0, 40, 0.0)
+    assert _lucky(queries[:0], queries, 1.0).held_out == 1.0
+
+
+def test_a_promise_rests_on_a_bound() -> None:
+    """A mean just above the target that half of all samples would fall below."""
+    queries = near_vectors(80, 16, seed=1)
+    with pytest.raises(ConfigError, match=r"reaches 0\.925 with 40 queries, which shows 0\.85"):
+        _lucky(queries[:6:2], queries, 0.9)
+    assert _lucky(queries[:6:2], queries, 0.85).chosen.recall == 0.925
+
+
+def test_a_failing_addition_leaves_the_index_as_it_was() -> None:
+    """Vectors that grow into lists that faiss cannot learn: all that was there would be lost."""
+    vectors = unit_vectors(1200, 8)
+    index = new_index("faiss:IVF4096,Flat", 8)
+    index.add([f"d{row}" for row in range(500)], vectors[:500])
+    before = index.search(vectors[:3], 5)
+    with pytest.raises(ConfigError, match="cannot learn"):
+        index.add([f"d{row}" for row in range(500, 1200)], vectors[500:])
+    after = index.search(vectors[:3], 5)
+    assert before[0] == after[0]
+    np.testing.assert_array_equal(before[1], after[1])
+    index.add(["more"], vectors[600:601])
+    assert len(index) == 501
+
+
+def test_documents_that_are_added_one_by_one() -> None:
+    """A block for each: a search would take as many steps as there are documents."""
+    vectors = unit_vectors(1500, 8)
+    index = new_index("exact", 8)
+    assert isinstance(index, ExactIndex)
+    for row, vector in enumerate(vectors):
+        index.add([f"d{row}"], vector[None])
+    assert len(index._blocks) < 12
+    wanted = filled("exact", vectors).search(vectors[:9], 7)
+    assert index.search(vectors[:9], 7)[0] == wanted[0]
 
 
 def test_a_promise_that_cannot_be_kept() -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ pytest.importorskip("milvus_lite", reason="Milvus Lite is not installed: retrodi
 
 from retrodistill.indexes import milvus
 from retrodistill.indexes.milvus import MilvusIndex
+from retrodistill.indexes.milvus_client import quiet
 
 Place = Callable[[], str]
 """Gives an index kind with a collection of its own, empty."""
@@ -167,6 +169,29 @@ def test_conditions_that_do_not_fit_are_refused(place: Place) -> None:
         new_index(place(), 8).add(["x"], query, pa.table({"id": [1]}))
     with pytest.raises(ConfigError, match="no field of the name"):
         new_index(place(), 8).add(["x"], query, pa.table({"a b": [1]}))
+
+
+def test_more_documents_than_milvus_returns(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's own message, or a list that ends at its limit as if no more were there."""
+    monkeypatch.setattr("retrodistill.indexes.milvus.MOST_HITS", 20)
+    index = filled(new_index(place(), 8), 30)
+    with pytest.raises(ConfigError, match=r"at most 20 documents a query, but 25 are wanted"):
+        index.search(vectors_of(1), 25)
+    assert len(index.search(vectors_of(1), 20)[0][0]) == 20
+    few = filled(new_index(place(), 8), 10)
+    assert len(few.search(vectors_of(1), 25)[0][0]) == 10
+
+
+def test_simultaneous_blocks_give_the_loggers_their_levels_back() -> None:
+    """A thread that saves the silence of another one, and restores that: silent for ever."""
+    level = logging.getLogger("pymilvus").level
+    first, second = quiet(), quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert logging.getLogger("pymilvus").level > logging.CRITICAL
+    second.__exit__(None, None, None)
+    assert logging.getLogger("pymilvus").level == level
 
 
 def test_ties_short_rows_and_nothing_to_find(place: Place) -> None:

@@ -11,7 +11,7 @@ from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError
 from retrodistill.indexes.faiss import FaissIndex
 from retrodistill.searching import Searcher, embed_collection, search_run
-from retrodistill.searching.filling import check_memory, needed_bytes
+from retrodistill.searching.filling import Vectors, check_memory, needed_bytes
 from retrodistill.searching.truncated import Truncated, shortened
 from retrodistill.students.dense import DenseEncoder
 
@@ -64,6 +64,26 @@ def test_first_dimensions(collection: Collection, encoder: DenseEncoder, tmp_pat
         np.testing.assert_allclose(scores, row, atol=1e-5)
     with pytest.raises(ConfigError, match="from 1 to the model's 32"):
         embed_collection(collection, encoder, out=tmp_path / "j", dimensions=33)
+
+
+def test_an_order_opens_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file opened for every part of the output: work that grows with the square of both."""
+    rows = np.arange(60 * 4, dtype=np.float32).reshape(60, 4)
+    files = [tmp_path / f"{part}.npy" for part in range(8)]
+    for part, file in enumerate(files):
+        np.save(file, rows[8 * part : 8 * part + 8])
+    opened: list[Path] = []
+
+    def counted(file: Path) -> np.ndarray:
+        opened.append(file)
+        return np.load(file, mmap_mode="r")
+
+    monkeypatch.setattr("retrodistill.searching.filling.mapped", counted)
+    order = np.random.default_rng(0).permutation(60)
+    parts = list(Vectors(files, 4, False).in_order(order))
+    np.testing.assert_array_equal(np.concatenate([row for row, _ in parts]), order)
+    np.testing.assert_array_equal(np.concatenate([own for _, own in parts]), rows[order])
+    assert len(opened) <= len(files) + 1
 
 
 def test_zero_vectors_stay_zero() -> None:
