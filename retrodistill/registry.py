@@ -196,12 +196,36 @@ COLLECTIONS = Registry(
     "collection",
     {
         "beir": "retrodistill.datasets.beir:load",
+        "docs": "retrodistill.datasets.docs:load",
         "irds": "retrodistill.datasets.irds:load",
         "hf": "retrodistill.datasets.hf:load",
         "builtin": "retrodistill.datasets.builtin:load",
     },
     aliases={"ir-datasets": "irds", "huggingface": "hf"},
 )
+
+READERS = Registry(
+    "kind of file",
+    {
+        "": "retrodistill.datasets.readers.text:read",
+        ".txt": "retrodistill.datasets.readers.text:read",
+        ".text": "retrodistill.datasets.readers.text:read",
+        ".rst": "retrodistill.datasets.readers.text:read",
+        ".md": "retrodistill.datasets.readers.markdown:read",
+        ".markdown": "retrodistill.datasets.readers.markdown:read",
+        ".html": "retrodistill.datasets.readers.html:read",
+        ".htm": "retrodistill.datasets.readers.html:read",
+        ".xhtml": "retrodistill.datasets.readers.html:read",
+        ".man": "retrodistill.datasets.readers.man:read",
+        ".pdf": "retrodistill.datasets.readers.pdf:read",
+        ".docx": "retrodistill.datasets.readers.docx:read",
+        ".jsonl": "retrodistill.datasets.readers.table:read",
+        ".csv": "retrodistill.datasets.readers.table:read",
+        ".tsv": "retrodistill.datasets.readers.table:read",
+        ".parquet": "retrodistill.datasets.readers.table:read",
+    },
+)
+"""Suffix of a file -> what reads its documents."""
 
 RETRIEVERS = Registry(
     "retriever",

@@ -1,6 +1,7 @@
 """How a transformer is run here: device, number type, and batches of a token budget."""
 
 from retrodistill.inference.batches import padded, run_model, token_batches
+from retrodistill.inference.cuts import counted_cuts
 from retrodistill.inference.devices import (
     bfloat16_speedup,
     body_autocast,
@@ -35,6 +36,7 @@ __all__ = [
     "bfloat16_speedup",
     "body_autocast",
     "body_dtype",
+    "counted_cuts",
     "explained",
     "has_bfloat16",
     "is_rendered",

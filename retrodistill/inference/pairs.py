@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.inference.batches import padded
+from retrodistill.inference.cuts import note_cuts
 from retrodistill.inference.tokens import Tokens, rendered, reserved, tokenize
 
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ class _JoinedPairs:
         self._bank = np.concatenate([*bank, padding[0]]).astype(np.int32)
         self._types = np.concatenate([*types, padding[1]]).astype(np.int8)
         kept = longest_first(lengths[0][rows[0]], lengths[1][rows[1]], room)
+        whole = lengths[0][rows[0]] + lengths[1][rows[1]]
+        note_cuts(whole, np.add(*kept), max_tokens, noun="pairs")
         fixed = np.cumsum([0, *map(len, special)])
         # Where each part of a pair starts in the bank, and how long it is: (parts, pairs).
         shape = len(rows[0])

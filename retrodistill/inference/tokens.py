@@ -6,6 +6,8 @@ from threading import Lock, RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from retrodistill.inference.cuts import note_overflow
+
 Tokens = dict[str, list[int]]
 """One tokenised text or pair: `input_ids` and what else its tokenizer gives, unpadded."""
 
@@ -41,6 +43,8 @@ def tokenize(
     seconds = None if pairs is None else list(pairs)
     with reserved(tokenizer):
         columns = tokenizer(list(texts), seconds, truncation=True, max_length=max_tokens)
+    if pairs is None:
+        note_overflow(columns, max_tokens)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError
+from retrodistill.inference.cuts import counted_cuts
 from retrodistill.progress import bar, duration, say
 from retrodistill.store.columns import widened
 from retrodistill.store.keyed import KeyedStore, Shard
@@ -169,7 +170,8 @@ def _fill(
             total = left
             say(f"{len(rows):,} pairs, {len(rows) - left:,} of them scored already.")
             _estimate(collection, shards, left)
-        _ask(store, shards, left, ask)
+        with counted_cuts("texts"):
+            _ask(store, shards, left, ask)
         if unit == "list":  # each list once: another process may replace it by a list of its own
             asked = pa.concat_tables([shard.rows for shard in shards])["query_id"]
             missing = missing.filter(pc.invert(pc.is_in(missing["query_id"], asked)))

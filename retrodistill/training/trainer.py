@@ -13,6 +13,7 @@ from retrodistill.progress import duration, say
 from retrodistill.training.building import build_batches, build_task, save_student, start_student
 from retrodistill.training.card import write_card
 from retrodistill.training.checks import check_student
+from retrodistill.training.cuts import log_cut_documents
 from retrodistill.training.lineage import student_lineage, unseen_values
 from retrodistill.training.material import Material, prepare
 from retrodistill.training.processes import is_main
@@ -117,6 +118,7 @@ def train_student(
         lists=material.lists is not None,
     )
     say(material.sentence(settings))
+    log_cut_documents(model, collection.docs, material.lists, settings.doc_tokens)
     shares = check_balance(task, terms, schedule, collate, settings.batch_size)
     started = time.perf_counter()
     fitted = fit(

@@ -20,6 +20,7 @@ from retrodistill.command import parse, run
 from retrodistill.config import (
     AuditConfig,
     BenchmarkConfig,
+    ConvertConfig,
     DoctorConfig,
     EmbedConfig,
     EvaluateConfig,
@@ -48,6 +49,7 @@ WORDS: dict[type, str] = {
     BenchmarkConfig: "--plan p.yaml --k 10 --timed 5 --price-per-hour 0.4 --metrics map",
     QuickstartConfig: "--out here",
     DoctorConfig: "--json",
+    ConvertConfig: "--clicks log.csv --out q.tsv --min-clicks 2 --grades clicks",
 }
 """For each config class, words that set fields of every form."""
 

@@ -141,3 +141,30 @@ def test_documents_are_searched_without_an_index(
     command("search --data beir:data --index index --out runs/index")
     found, wanted = (Run.read(tmp_path / "runs" / name) for name in ("model", "index"))
     assert [row[:2] for row in found.lists()] == [row[:2] for row in wanted.lists()]
+
+
+def test_what_is_cut_is_said_at_each_stage(
+    command: Command,
+    tmp_path: Path,
+    tiny_model: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Documents of which embed, score and train read the first words, without a word."""
+    save_small_collection(tmp_path / "data", docs=20, train=4, test=2)
+    command("mine --data beir:data --depth 5 --add-positives --out run")
+
+    def said(line: str) -> str:
+        verb, *words = line.split()
+        assert import_module(f"retrodistill.{verb}").main(words) == 0
+        return " ".join(capsys.readouterr().err.split())
+
+    embed = f"embed --data beir:data --model {tiny_model} --max-tokens 8 --out index"
+    assert "20 of 20 documents are longer than 8 tokens" in said(embed)
+    score = (
+        f"score --data beir:data --candidates run --out scores --teacher bi-encoder:{tiny_model}"
+    )
+    assert "texts are longer than 9 tokens" in said(f"{score} --max-tokens 9")
+    train = (
+        f"train --data beir:data --scores run --student {tiny_model} --max-steps 1 --out student"
+    )
+    assert "documents are longer than 8 tokens" in said(f"{train} --doc-tokens 8")
