@@ -237,8 +237,6 @@ def _training(manifest: Manifest) -> str:
             + (" Only a part of the documents was searched, so the value is optimistic."
                if dev.get("docs") == "scored" else "")
         )  # fmt: skip
-    if "teacher_cosine" in details:
-        parts.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")
         unseen = dev.get("unseen") or ()
         if unseen:
             cells = [
@@ -247,6 +245,8 @@ def _training(manifest: Manifest) -> str:
                 for row in unseen
             ]  # fmt: skip
             parts.append(_table(("of these queries", "number", str(dev["metric"])), cells))
+    if "teacher_cosine" in details:
+        parts.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")
     versions = ", ".join(f"{name} {own}" for name, own in manifest.versions.items())
     return "\n\n".join([*parts, f"Versions: {versions}. More is in {_code(FILE)}."])
 
