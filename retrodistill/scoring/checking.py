@@ -70,10 +70,10 @@ def verify_scores(
         sizes = np.bincount(queries)
         order = rng.permutation(len(sizes))
         taken = order[: 1 + int(np.searchsorted(np.cumsum(sizes[order]), sample))]
-        rows = np.flatnonzero(np.isin(queries, taken))
+        chosen = np.isin(queries, taken)
     else:
-        rows = np.sort(rng.permutation(len(table))[:sample])
-    table = table.filter(pa.array(np.isin(np.arange(len(table)), rows)))
+        chosen = rng.permutation(len(table)) < sample
+    table = table.filter(pa.array(chosen))
     keys = text_keys(collection, reads=reads_of(teacher), strict=False)(table)
     changed = int((keys != table["key"].to_numpy()).sum())
     if changed:
