@@ -120,7 +120,7 @@ def status(out: Path) -> Status:
     """Return how far the score store in a folder is.
 
     Raises:
-        DataError: it is no score store, or a file of it is damaged.
+        DataError: it is not a score store, or a file of it is damaged.
 
     """
     store = ScoreStore.open(out)
