@@ -321,7 +321,7 @@ def test_a_store_keeps_the_number_type_that_it_was_begun_with(
         assert main(f"{here} --verify 5".split()) == 0, capsys.readouterr().err
         assert Manifest.read(Path("s")).config["precision"] == "bfloat16"
     assert main(f"{here} --candidates run --precision float32".split()) == 2
-    assert "give --precision bfloat16, or another --out" in capsys.readouterr().err
+    assert "begun with --precision bfloat16: give that, or another --out" in capsys.readouterr().err
     machine(has=False, prefers=False)
     assert main(f"{here} --candidates run".split()) == 2
     assert "which this cpu only emulates" in capsys.readouterr().err
@@ -344,6 +344,15 @@ def test_a_worker_takes_the_number_type_of_the_one_that_was_first(
     monkeypatch.setattr(work, "load_teacher", slowly)
     assert main(f"{here} --candidates run".split()) == 0, capsys.readouterr().err
     assert Manifest.read(Path("s")).config["precision"] == "float32"
+
+
+def test_a_store_of_an_earlier_version_names_the_number_type(tmp_path: Path) -> None:
+    """Scores of another machine's `auto`, refused without a word of what would help."""
+    ScoreStore(tmp_path / "s", teacher="a", config={"precision": "auto"})
+    with pytest.raises(DataError, match="another machine, give --precision bfloat16"):
+        ScoreStore(tmp_path / "s", teacher="b", config={"precision": "float32"})
+    with pytest.raises(DataError, match=r"not b\.\.\.\)\. Give another --out"):
+        ScoreStore(tmp_path / "s", teacher="b")
 
 
 def test_verify_makes_no_store(here: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -399,6 +408,6 @@ def test_a_fingerprint_is_that_of_the_scores(
     grown = manifest("part", candidates, shard_pairs=20)
     assert grown.fingerprint == whole.fingerprint
     assert grown.inputs["candidates"] == candidates.fingerprint
-    assert grown.details["earlier"] == [few.fingerprint]
+    assert grown.details["earlier_candidates"] == [few.fingerprint]
     assert grown.config == {"depth": len(candidates)}
-    assert manifest("part", few).details["earlier"] == [candidates.fingerprint]
+    assert manifest("part", few).details["earlier_candidates"] == [candidates.fingerprint]

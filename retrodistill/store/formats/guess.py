@@ -52,7 +52,7 @@ def _of_folder(path: Path) -> str:
         return "hf"
     if (path / FILE).exists():
         raise DataError(f"{path} is a folder of retrodistill itself: it needs no import.")
-    raise DataError(f"{path} is no folder that save_to_disk of datasets wrote (format hf).")
+    raise DataError(f"{path} is not a folder that save_to_disk of datasets wrote (format hf).")
 
 
 def _of_parquet(path: Path) -> str:
