@@ -36,7 +36,7 @@ def score(config: "configs.ScoreConfig") -> None:
     if config.status or config.verify is not None or config.export is not None:
         check_paths("--out", config.out)
     else:
-        check_writable(config.out)
+        check_filled(config.out)
     if config.export is not None:
         check_file("--export", config.export)
     check_paths("--candidates", config.candidates)
@@ -146,7 +146,7 @@ def benchmark(config: "configs.BenchmarkConfig") -> None:
     from retrodistill.benchmarking.plan import Dense, Reranked, read_plan
 
     parse_metrics(config.metrics)
-    check_writable(config.out)
+    check_filled(config.out)
     for name, system in read_plan(config.plan).systems.items():
         with _named(f"{config.plan}: system {name!r}"):
             if isinstance(system, Dense):
@@ -158,16 +158,16 @@ def benchmark(config: "configs.BenchmarkConfig") -> None:
 def check_out(out: Path, *, overwrite: bool) -> None:
     """Raise ConfigError if `out` exists and may not be replaced, or cannot be written."""
     refuse_existing(out, overwrite=overwrite)
-    check_writable(out)
+    _try_folder(out.absolute().parent, out)
 
 
-def check_writable(out: Path) -> None:
-    """Raise ConfigError if there is no folder `out`, and none can be made."""
-    parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    try:
-        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {parent}: {error.strerror}.") from error
+def check_filled(out: Path) -> None:
+    """Raise ConfigError if a folder that commands add to cannot be written."""
+    if not out.exists():
+        _try_folder(out.absolute().parent, out)
+    elif not (out.is_dir() and os.access(out, os.W_OK)):
+        reason = "Permission denied" if out.is_dir() else "it is a file"
+        raise ConfigError(f"{out} cannot be written: {reason}.")
 
 
 def check_file(flag: str, path: Path | None) -> None:
@@ -175,7 +175,16 @@ def check_file(flag: str, path: Path | None) -> None:
     if path is not None:
         if path.is_dir():
             raise ConfigError(f"{flag} {path} is a folder: name a file in it.")
-        check_writable(path.absolute().parent)
+        _try_folder(path.absolute().parent, path)
+
+
+def _try_folder(folder: Path, out: Path) -> None:
+    """Raise ConfigError if nothing can be made in a folder, or in the one that it will lie in."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        os.rmdir(tempfile.mkdtemp(dir=existing, prefix=f".{out.name}."))
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {existing}: {error.strerror}.") from error
 
 
 def check_paths(flag: str, *paths: Path | None) -> None:
