@@ -82,7 +82,11 @@ class Base:
         if "cache" in needs:
             from retrodistill.store.vectors import doc_vectors
 
-            self.vectors = np.array(doc_vectors(Encoder(), self.collection.docs))
+            usual = os.environ["RETRODISTILL_CACHE"]
+            os.environ["RETRODISTILL_CACHE"] = str(folder / "small-cache")
+            docs = load_collection(f"beir:{self.data}").docs
+            self.vectors = np.array(doc_vectors(Encoder(), docs))
+            os.environ["RETRODISTILL_CACHE"] = usual
         if "card" in needs:
             from retrodistill.evaluate import main
 
@@ -613,11 +617,12 @@ def cached(place: Place, pattern: str) -> bool:
     """Flip a bit in the cache of vectors or texts, and read them again."""
     from retrodistill.store.vectors import doc_vectors
 
-    cache = shutil.copytree(place.base.folder / "cache", os.environ["RETRODISTILL_CACHE"])
+    cache = shutil.copytree(place.base.folder / "small-cache", os.environ["RETRODISTILL_CACHE"])
     damage_any(place.rng, Path(cache), pattern, flip=True)
     collection = load_collection(f"beir:{place.base.data}")
     expected = place.base.collection
     same = collection.docs.full_texts() == expected.docs.full_texts()
+    same &= collection.docs.rows(expected.docs.ids()).tolist() == [*range(len(expected.docs))]
     return (
         same
         and collection.docs.ids() == expected.docs.ids()
@@ -650,7 +655,7 @@ KINDS = [
     Kind("index model", 150, index_model, "model"),
     Kind("student", 200, student, "model"),
     Kind("flip: score shard", 60, lambda place: store(place, "*.parquet", flip=True), "store"),
-    Kind("flip: score plan", 100, lambda place: store(place, "*.arrow", flip=True), "store"),
+    Kind("flip: score plan", 100, lambda place: store(place, "plans/*", flip=True), "store"),
     Kind("flip: store manifest", 60, lambda place: store(place, "manif*", flip=True), "store"),
     Kind("flip: run.parquet", 60, lambda place: run_file(place, "run.parquet")),
     Kind("flip: run manifest", 60, lambda place: run_file(place, "manifest.json")),

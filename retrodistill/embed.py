@@ -37,6 +37,7 @@ def embed(config: EmbedConfig) -> None:
 
     preflight.embed(config)
     collection = load_collection(config.data, queries=config.queries)
+    attributes = attributes_of(collection, config.attributes) if config.attributes else None
     encoder = DenseEncoder(
         config.model,
         max_tokens=config.max_tokens,
@@ -49,7 +50,7 @@ def embed(config: EmbedConfig) -> None:
         out=config.out,
         index=config.index,
         dimensions=config.dimensions,
-        attributes=attributes_of(collection, config.attributes) if config.attributes else None,
+        attributes=attributes,
         workload=read_conditions(config.workload) if config.workload is not None else (),
         recall=config.recall,
         memory=parse_bytes(config.memory) if config.memory is not None else None,

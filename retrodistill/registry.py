@@ -186,7 +186,6 @@ LOSSES = Registry(
         "kl-div": "listwise-kl",
         "kld": "listwise-kl",
         "cosine": "embed-distill",
-        "sinkhorn-ot": "sinkhorn",
         "wasserstein": "sorted-w1",
         "ndcg": "approx-ndcg",
     },

@@ -26,7 +26,7 @@ SAVED = ("modules.json", "config.json", "adapter_config.json")
 
 HUB_ID = re.compile(r"(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)(?:@(?P<revision>[\w./-]+))?")
 
-NOT_READ = ["*.bin", "*.pt", "*.h5", "*.msgpack", "*.ot", "*.onnx", "onnx/*", "openvino/*"]
+NOT_READ = ["*.bin", "*.pt", "*.h5", "*.msgpack", "*.onnx", "onnx/*", "openvino/*"]
 """Weights of a hub's snapshot that are never read."""
 
 

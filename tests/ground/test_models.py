@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+import retrodistill as rd
+from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError, MissingExtra
-from retrodistill.inference import models
+from retrodistill.inference import models, pick_device
 from retrodistill.inference.models import check_model, is_hub_id, model_path
+from retrodistill.training.building import load_student
 
 
 @pytest.fixture
@@ -95,3 +98,25 @@ def test_a_revision_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ConfigError, match="'no-such/model@main' cannot be loaded"):
         model_path("no-such/model@main")
+
+
+def test_a_packaged_model_is_one_wherever_a_model_is_given(
+    tiny_model: Path, collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that students understand, and retrievers or teachers look up on a hub."""
+    (tmp_path / "tiny_package.py").write_text(f"def get_model_path(): return {str(tiny_model)!r}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(models.PACKAGED, "tiny", ("tiny_package", "quickstart"))
+    encoders = [
+        rd.DenseEncoder(name, precision="float32") for name in (tiny_model, "packaged:tiny")
+    ]
+    assert encoders[0].fingerprint == encoders[1].fingerprint
+    teachers = [rd.load_teacher(f"bi-encoder:{name}", collection, precision="float32")
+                for name in (tiny_model, "packaged:tiny")]  # fmt: skip
+    assert teachers[0].fingerprint == teachers[1].fingerprint
+    runs = [rd.mine_candidates(collection, "test", retrievers=[f"dense:{name}"], depth=3)
+            for name in (tiny_model, "packaged:tiny")]  # fmt: skip
+    assert runs[0].fingerprint == runs[1].fingerprint
+    assert type(load_student("bi-encoder", "packaged:tiny", pick_device())).__name__ == (
+        "SentenceTransformer"
+    )

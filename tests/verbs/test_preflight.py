@@ -45,6 +45,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{SCORE} --teacher llm:m --option modl=3", "--option 'modl=3'"),
         ("--data beir:none --out new --import run.trec --format trek", "Did you mean 'trec'?"),
         ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s cannot be written"),
+        ("--data beir:none --out run.trec --import run.trec", "run.trec cannot be written"),
         ("--status --out none", "--out none does not exist"),
     ],
     "audit": [
@@ -94,7 +95,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{MEASURE} --run none", "--run none does not exist"),
         (f"{MEASURE} --teacher none", "--teacher none does not exist"),
         (f"{MEASURE} --json there", "--json there is a folder"),
-        (f"{MEASURE} --card run.trec/card.yaml", "run.trec cannot be written"),
+        (f"{MEASURE} --card run.trec/card.yaml", "run.trec/card.yaml cannot be written"),
     ],
     "report": [
         (f"{MEASURE} --out there", "there exists already"),
