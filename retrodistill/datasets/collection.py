@@ -68,9 +68,12 @@ class Collection:
 
     def relevant(self, split: str) -> dict[str, list[str]]:
         """Return each judged query's documents of a grade above 0 that the collection holds."""
+        qrels = self.qrels(split)
+        ids = list({doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0})
+        held = {doc for doc, row in zip(ids, self.docs.find(ids).tolist(), strict=True) if row >= 0}
         return {
-            query: [doc for doc, grade in grades.items() if grade > 0 and doc in self.docs]
-            for query, grades in self.qrels(split).items()
+            query: [doc for doc, grade in grades.items() if grade > 0 and doc in held]
+            for query, grades in qrels.items()
         }
 
     def query_ids(self, split: str) -> list[str]:

@@ -11,6 +11,7 @@ from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
 from retrodistill.inference import loading, pick_device, saved_settings
 from retrodistill.manifest import digest
+from retrodistill.progress import say
 from retrodistill.students.sides import Side, Sides
 
 if TYPE_CHECKING:
@@ -18,15 +19,18 @@ if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
 
 
-def load_late_interaction(model: str, device: "torch.device") -> "MultiVectorEncoder":
+def load_late_interaction(
+    model: str, device: "torch.device", *, new_projection: bool = False
+) -> "MultiVectorEncoder":
     """Return a late-interaction model with float32 weights, from a folder or a hub id.
 
     Native, PyLate and Stanford ColBERT layouts are read. Only safetensors weights are, and no
-    code that comes with a model is run.
+    code that comes with a model is run. With `new_projection`, a model that has no projection of
+    token vectors, such as a plain BERT or a bi-encoder, gets a random one, to be trained.
 
     Raises:
-        ConfigError: there is no such model, or it was saved without a projection of token
-            vectors, so that the library would draw one at random.
+        ConfigError: there is no such model, or it has no projection of token vectors and is to
+            be used as it is.
 
     """
     import torch
@@ -43,7 +47,11 @@ def load_late_interaction(model: str, device: "torch.device") -> "MultiVectorEnc
     layouts = saved_settings(model, "config.json").get("architectures") or ()
     modules = [part["type"] for part in saved_settings(model, "modules.json")]
     native = kind in ("MultiVectorEncoder", "ColBERT") or "HF_ColBERT" in layouts
-    if not native and not any(name.endswith("Dense") for name in modules):
+    has_projection = native or any(name.endswith("Dense") for name in modules)
+    if not has_projection and new_projection:
+        width = loaded.get_embedding_dimension()
+        say(f"{model} has no projection of token vectors: a new one to {width} dimensions learns.")
+    elif not has_projection:
         raise ConfigError(
             f"model {model!r} is no late-interaction model: it was saved without a projection of "
             "token vectors. Give a ColBERT-style model, or use the teacher bi-encoder."

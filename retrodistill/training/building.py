@@ -1,6 +1,7 @@
 """From settings to the student that is trained, its task and its batches; and back to a folder."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def load_student(kind: str, model: str, device: "torch.device") -> Any:
-    """Return a model of a kind of student, from a folder or a hub id."""
+    """Return a model of a kind of student to train, from a folder or a hub id.
+
+    What the kind needs and the model lacks is new and random: the head of a cross-encoder, the
+    projection of token vectors of a late-interaction model.
+    """
     from retrodistill.students.cross_encoder import load_cross_encoder
     from retrodistill.students.dense import load_bi_encoder
     from retrodistill.students.late_interaction import load_late_interaction
@@ -26,7 +31,7 @@ def load_student(kind: str, model: str, device: "torch.device") -> Any:
     loaders: Mapping[str, Callable[..., Any]] = {
         "bi-encoder": load_bi_encoder,
         "sparse": load_sparse_encoder,
-        "late-interaction": load_late_interaction,
+        "late-interaction": partial(load_late_interaction, new_projection=True),
         "cross-encoder": load_cross_encoder,
     }
     return loaders[kind](model, device)

@@ -16,7 +16,7 @@ from retrodistill.progress import say
 from retrodistill.training.sampling import Floats, Rows
 
 if TYPE_CHECKING:
-    from retrodistill.datasets import Collection
+    from retrodistill.datasets import Collection, Texts
     from retrodistill.store.runs import Run
 
 Labels = Mapping[str, Sequence[str]]
@@ -174,7 +174,8 @@ def judged_elsewhere(
     """Return, by split, the queries that are to measure with rather than to train on.
 
     Those are the queries of `dev_split`, and those of splits that are neither `split` nor among
-    `unlabelled_splits`, unless `split` judges them too.
+    `unlabelled_splits`; and queries of the same text under another id, as a query log has them.
+    What `split` judges too is trained on, unless `dev_split` names it.
 
     Raises:
         ConfigError: there is no such unlabelled split.
@@ -188,7 +189,22 @@ def judged_elsewhere(
         for name in collection.splits
         if name not in {split, dev_split, *unlabelled_splits}
     }
-    return others if dev_split is None else {dev_split: set(collection.qrels(dev_split)), **others}
+    if dev_split is not None:
+        others = {dev_split: set(collection.qrels(dev_split)), **others}
+    if any(others.values()):
+        _add_equal_texts(collection.queries, others, trained)
+    return others
+
+
+def _add_equal_texts(queries: "Texts", others: Mapping[str, set[str]], trained: set[str]) -> None:
+    """Add to each set the queries whose texts are the same but for case and spaces."""
+    texts = {query.id: " ".join(query.full_text.casefold().split()) for query in queries}
+    owners: dict[str, str] = {}
+    for split, judged in others.items():
+        owners |= dict.fromkeys((texts[query] for query in judged if query in texts), split)
+    for query, text in texts.items():
+        if text in owners and query not in trained:
+            others[owners[text]].add(query)
 
 
 def _skipped(queries: Iterable[str], others: Mapping[str, set[str]]) -> set[str]:
@@ -198,8 +214,8 @@ def _skipped(queries: Iterable[str], others: Mapping[str, set[str]]) -> set[str]
         both = left & judged
         _tell(
             len(both),
-            f"split {split!r} judges them. To train on them without its labels, pass "
-            f"--unlabelled-split {split}.",
+            f"split {split!r} judges them, or queries of the same text. To train on them without "
+            f"its labels, pass --unlabelled-split {split}.",
         )
         left -= both
         skipped |= both

@@ -136,7 +136,7 @@ def _texts(settings: TrainSettings, sources: Sources) -> Material:
     if settings.order != "shuffled":
         raise ConfigError(
             f"--order {settings.order} orders queries with lists, but objective "
-            f"{settings.objective!r} learns from texts alone. Give --scores, or leave --order away."
+            f"{settings.objective!r} learns from texts alone. Give --scores, or omit --order."
         )
     collection = sources.collection
     others = judged_elsewhere(

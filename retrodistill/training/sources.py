@@ -89,19 +89,18 @@ class Sources:
         queries = pc.unique(used["query_id"]).cast(table["query_id"].type)
         table = table.filter(pc.is_in(table["query_id"], value_set=queries))
         stored = table["key"].to_numpy()
-        # What of a text a teacher reads is not in the manifest: one of the ways has to fit.
-        changed = [
-            np.flatnonzero(text_keys(self.collection, form.ids, reads=reads)(table) != stored)
-            for reads in get_args(Reads)
-        ]
-        other = min(changed, key=len)
-        if len(other):
-            query, doc = (table[name][int(other[0])].as_py() for name in form.ids[:2])
-            raise DataError(
-                f"{folder} was made from other texts than those of {self.collection.name}: "
-                f"{len(other):,} of {len(table):,} rows, such as query {query!r} with document "
-                f"{doc!r}. {REMEDY}"
-            )
+        changed = np.arange(len(table))
+        for reads in get_args(Reads):  # the manifest does not say what of a text the teacher reads
+            keys = text_keys(self.collection, form.ids, reads=reads)(table)
+            changed = min(changed, np.flatnonzero(keys != stored), key=len)
+            if not len(changed):
+                return
+        query, doc = (table[name][int(changed[0])].as_py() for name in form.ids[:2])
+        raise DataError(
+            f"{folder} was made from other texts than those of {self.collection.name}: "
+            f"{len(changed):,} of {len(table):,} rows, such as query {query!r} with document "
+            f"{doc!r}. {REMEDY}"
+        )
 
 
 def check_settings(

@@ -170,7 +170,7 @@ class BiEncoderTask(RetrieverTask):
         cache_gradients: bool = False,
     ) -> None:
         super().__init__(model, objective, dtype, cache_gradients=cache_gradients)
-        self._dims = tuple(dims)
+        self._dims = tuple(dict.fromkeys(dims))
         self._normalised, self._matched = normalised, matched
         self.projection = projection
         self.head = head

@@ -163,12 +163,14 @@ def _prepare_checkpoints(
     from retrodistill.training.resuming import check_record, training_record, write_record
 
     checkpoints = checkpoint_folder(out)
-    record = training_record(settings, sources, student)
-    if resume and last_checkpoint(checkpoints) is not None:
-        check_record(checkpoints, record)
-    elif is_main():
+    resumes = resume and last_checkpoint(checkpoints) is not None
+    if is_main() and not resumes:
         shutil.rmtree(checkpoints, ignore_errors=True)
-        if settings.save_steps:
+    if resumes or settings.save_steps:
+        record = training_record(settings, sources, student)
+        if resumes:
+            check_record(checkpoints, record)
+        elif is_main():
             write_record(checkpoints, record)
 
 
