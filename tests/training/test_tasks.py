@@ -330,7 +330,7 @@ def test_processes_share_their_documents(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
         assert process.exitcode == 0
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first["every"][:, 0].tolist() == [0, 2, 100, 102, 104]
