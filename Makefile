@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install extras quickstart test lint types docs notebook bench
+.PHONY: help install extras quickstart test lint types docs notebook bench tables
 
 help:  ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ notebook: $(READY)  ## Execute every notebook; their files stay as they are.
 	@for notebook in notebooks/*.ipynb; do \
 		if test -e "$$notebook"; then $(BIN)/jupyter execute "$$notebook" || exit 1; fi; \
 	done
+
+tables: $(READY)  ## Print the tables of RESULTS (files of benchmarks/results) as Markdown.
+	@$(BIN)/python benchmarks/tables.py $(RESULTS)
 
 bench: $(READY)  ## List the benchmarks; BENCH=NAME runs one, as JSON lines.
 ifdef BENCH

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrodistill.reporting.tables import markdown_table
+from retrodistill.reporting.tables import markdown_table, shown
 
 NAMES = {
     "ndcg@10": "nDCG@10",
@@ -73,7 +73,7 @@ def _value(line: Line, metric: str, *, spread: bool = True) -> str:
     value = line.get(metric)
     if value is None:
         return ""
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    text = shown(value)
     return f"{text} ± {line['spread']:.4f}" if spread and "spread" in line else text
 
 

@@ -69,8 +69,8 @@ def quickstart(config: QuickstartConfig) -> None:
     say("\n1. Candidates of queries, few of them with labels")
     mine = partial(rd.mine_candidates, collection, retrievers=both, max_tokens=TOKENS)
     labelled = short_lists(mine("train", depth=50, add_positives=True), collection)
-    both_lists = labelled.to_dict() | mine("dev", depth=SCORED).to_dict()
-    candidates = rd.Run.from_dict(both_lists, lineage=labelled.lineage)
+    both_splits = labelled.to_dict() | mine("dev", depth=SCORED).to_dict()
+    candidates = rd.Run.from_dict(both_splits, lineage=labelled.lineage)
     candidates.write(out / "runs" / "candidates", overwrite=True)
 
     say("\n2. A cross-encoder teacher, from the labels")

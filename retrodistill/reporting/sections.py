@@ -255,7 +255,8 @@ def fidelity_section(
 def training(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
     """Return the curves of losses and of the dev metric that students' manifests hold."""
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    best, diverged = [], []
+    best: list[list[Cell]] = []
+    diverged: list[tuple[str, str, int]] = []
     for name, manifest in manifests.items():
         details = manifest["details"]
         for row in details.get("losses", ()):
