@@ -73,8 +73,8 @@ def quickstart(config: QuickstartConfig) -> None:
     unlabelled = rd.mine_candidates(
         logged, split, retrievers=both, max_tokens=TOKENS, depth=SCORED
     ).to_dict()
-    lists = labelled.to_dict()
-    candidates = rd.Run.from_dict(lists | unlabelled | lists)
+    known = labelled.to_dict()
+    candidates = rd.Run.from_dict(known | unlabelled | known)
     candidates.write(out / "runs" / "candidates", overwrite=True)
 
     say("\n2. A cross-encoder teacher, from the labels")
