@@ -67,9 +67,8 @@ def quickstart(config: QuickstartConfig) -> None:
     say("\n1. Candidates of queries, few of them with labels")
     mine = partial(rd.mine_candidates, collection, retrievers=both, max_tokens=TOKENS)
     labelled = short_lists(mine("train", depth=50, add_positives=True), collection)
-    logged, split = collection, "dev"
-    if config.queries is not None:
-        logged, split = rd.load_collection(config.data, queries=config.queries), None
+    logged = rd.load_collection(config.data, queries=config.queries)
+    split = "dev" if config.queries is None else None
     unlabelled = rd.mine_candidates(
         logged, split, retrievers=both, max_tokens=TOKENS, depth=SCORED
     ).to_dict()
