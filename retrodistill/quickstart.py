@@ -6,7 +6,7 @@ From documents to a small, distilled, searchable and measured student, over the 
 the installed Python libraries, starting from all-MiniLM-L6-v2 (six layers):
 
 1. mine candidates by BM25 and the six-layer model: of a few queries with labels (from the train
-   split), and of more without (the dev split plays a query log)
+   split), and of more without (those of --queries; else those of the dev split play a query log)
 2. train a cross-encoder teacher on the labels
 3. score the candidates with three teachers (BM25, six layers, cross-encoder), and average them
 4. distil a three-layer student from the scores, and train its twin on the labels alone
@@ -69,8 +69,13 @@ def quickstart(config: QuickstartConfig) -> None:
     say("\n1. Candidates of queries, few of them with labels")
     mine = partial(rd.mine_candidates, collection, retrievers=both, max_tokens=TOKENS)
     labelled = short_lists(mine("train", depth=50, add_positives=True), collection)
-    both_splits = labelled.to_dict() | mine("dev", depth=SCORED).to_dict()
-    candidates = rd.Run.from_dict(both_splits, lineage=labelled.lineage)
+    logged = rd.load_collection(config.data, queries=config.queries)
+    split = "dev" if config.queries is None else None
+    unlabelled = rd.mine_candidates(
+        logged, split, retrievers=both, max_tokens=TOKENS, depth=SCORED
+    ).to_dict()
+    known = labelled.to_dict()
+    candidates = rd.Run.from_dict(known | unlabelled | known, lineage=labelled.lineage)
     candidates.write(out / "runs" / "candidates", overwrite=True)
 
     say("\n2. A cross-encoder teacher, from the labels")
@@ -83,7 +88,7 @@ def quickstart(config: QuickstartConfig) -> None:
     say("\n3. Scores of three teachers, and their mean")
     specs = ("bm25", f"bi-encoder:{model}", f"cross-encoder:{teacher}")
     teachers = {s: rd.load_teacher(s, collection, max_tokens=TOKENS) for s in specs}
-    scores = mean_of_teachers(collection, candidates, teachers, out / "scores" / "train")
+    scores = mean_of_teachers(logged, candidates, teachers, out / "scores" / "train")
 
     say("\n4. Two students of three layers: one from the labels, one from the scores as well")
     models = {}
@@ -92,7 +97,7 @@ def quickstart(config: QuickstartConfig) -> None:
         ("distilled", DISTILLED, scores),
     ):
         models[name] = rd.train_student(
-            collection, model, out / "students" / name, scores=lists, objective=objective,
+            logged, model, out / "students" / name, scores=lists, objective=objective,
             settings=replace(budget, keep_layers=KEPT), overwrite=True,
         )  # fmt: skip
     models["six layers"] = Path(model)

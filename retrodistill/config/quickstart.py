@@ -11,6 +11,9 @@ class QuickstartConfig:
     data: str = "builtin:pydocs"
     """Collection with train, dev and test queries."""
 
+    queries: str | None = None
+    """File of queries without labels to distil from (default: those of the dev split)."""
+
     model: str | None = None
     """Model to start from (default: packaged:all-MiniLM-L6-v2)."""
 

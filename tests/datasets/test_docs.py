@@ -288,6 +288,14 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: str, messa
         load_collection(f"docs:{tmp_path}{options}")
 
 
+def test_a_corpus_with_another_column_is_sent_to_docs(tmp_path: Path) -> None:
+    """A corpus with `contents` refused without a word of who reads it."""
+    corpus = write(tmp_path / "b" / "corpus.jsonl", '{"_id": "d1", "contents": "red"}\n')
+    with pytest.raises(DataError, match="docs:FILE,text=contents"):
+        load_collection(f"beir:{corpus.parent}")
+    assert texts(f"{corpus},text=contents") == {"d1": ("", "red")}
+
+
 def test_paths_that_do_not_exist_are_explained(tmp_path: Path) -> None:
     """An empty collection of a folder whose name is misspelt."""
     write(tmp_path / "handbook" / "picture.png", b"\x89PNG")
@@ -297,6 +305,8 @@ def test_paths_that_do_not_exist_are_explained(tmp_path: Path) -> None:
         load_collection(f"docs:{tmp_path / 'handbook'}")
     with pytest.raises(ConfigError, match="Write docs:"):
         load_collection(str(tmp_path / "handbook"))
+    with pytest.raises(ConfigError, match="Write docs:"):
+        load_collection(tmp_path / "handbook")  # type: ignore[arg-type]
     write(tmp_path / "odd,tokens=9.txt", "Red apples.")
     assert len(load_collection(f"docs:{tmp_path / 'odd,tokens=9.txt'}").docs) == 1
 

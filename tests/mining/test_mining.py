@@ -9,6 +9,7 @@ import pytest
 
 from retrodistill.arithmetic import reranked
 from retrodistill.datasets import Collection, load_collection
+from retrodistill.datasets.queries import query_file
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.mining import mine_candidates, reciprocal_ranks
 from retrodistill.mining.fuse import (
@@ -140,6 +141,30 @@ def test_mistakes_are_explained(collection: Collection, tiny_model: Path) -> Non
         mine_candidates(
             collection, retrievers=("bm25", f"dense:{tiny_model}"), false_negative_ratio=0.9
         )
+
+
+def test_a_run_without_candidates_is_refused(collection: Collection) -> None:
+    """An empty run that is scored and trained on without a word, or 17,243 rows for depth -5."""
+    for depth in (0, -5):
+        with pytest.raises(ConfigError, match="depth must be at least 1"):
+            mine_candidates(collection, depth=depth)
+    asked = collection.with_queries(query_file(["zzz yyy"]), name="here")
+    with pytest.raises(DataError, match="bm25 finds no document"):
+        mine_candidates(asked)
+    with pytest.raises(ConfigError, match="these queries have no judgements"):
+        mine_candidates(asked, add_positives=True)
+
+
+def test_labels_of_all_splits_hold_for_all_queries(collection: Collection) -> None:
+    """Known positives of one split left among the candidates, or the labels of another used."""
+    every = mine_candidates(collection, "all", depth=3, drop_positives=True)
+    train = mine_candidates(collection, "train", depth=3, drop_positives=True)
+    assert len(every.query_ids) == 32
+    assert {query: docs for query, docs, _ in every.lists() if query in train.to_dict()} == {
+        query: docs for query, docs, _ in train.lists()
+    }
+    for query, docs, _ in every.lists():
+        assert f"d{query[1:]}" not in docs
 
 
 @pytest.mark.realdata

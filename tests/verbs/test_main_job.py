@@ -133,6 +133,11 @@ def test_documents_are_searched_without_an_index(
             ["--data", "beir:data", *system.split(), words, "--k", "2"]
         )
         assert status == 0
+    (tmp_path / "handbook").mkdir()
+    (tmp_path / "handbook" / "guide.md").write_text("# Reset\n\nHold the water button.")
+    assert "guide.md  Reset Hold the water button." in command(
+        "search --data docs:handbook --retriever bm25 button --by-document"
+    )
     command(f"embed --data beir:data --model {tiny_model} --out index")
     with_index = command("search --index index water --k 3")
     assert command(f"search --data beir:data --model {tiny_model} water --k 3") == with_index
