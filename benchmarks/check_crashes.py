@@ -96,6 +96,7 @@ def launch(main: Callable[[list[str]], int], words: list[str], folder: Path) -> 
         os.close(ready)
         return process
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     os.close(ready)
     os.close(begun)
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -7,6 +7,7 @@ on a shared file system that has `flock` (NFSv4, Lustre and CephFS have it), and
 each. A worker ends with the process that started it, however that ends.
 """
 
+import ctypes
 import os
 import pickle
 import signal
@@ -30,6 +31,9 @@ Job = Callable[[], object]
 
 Outcomes = Generator[tuple[int, Exception | None]]
 """Each worker's number and its error, as they end."""
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that a process gets when its parent ends."""
 
 RETRIES = 3
 """How often Ray starts a task again whose process or node has died."""
@@ -147,12 +151,24 @@ def _process(job: bytes, number: int, environment: dict[str, str], pipe: Connect
     """Run a job in this process, which ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    Thread(target=_end_with_parent, daemon=True).start()
+    _end_with_parent()
     os.environ.update(environment)  # before the job imports torch
     pipe.send(_error_of(lambda: pickle.loads(job)(), number))
 
 
 def _end_with_parent() -> None:
+    """Have this process ended when its parent ends: by the kernel (Linux), and by a thread.
+
+    The kernel does it at once, even where this process is in the middle of a long operation; the
+    thread does it elsewhere, and where the parent has ended already.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end() -> None:
     parent = parent_process()
     assert parent is not None
     parent.join()
