@@ -93,8 +93,9 @@ def search(config: "configs.SearchConfig") -> None:
     """Check the settings of `search`."""
     if config.out is not None:
         check_out(config.out, overwrite=config.overwrite)
-    check_paths("--index", config.index)
-    Manifest.read(config.index, kind="index")
+    if config.index is not None:
+        check_paths("--index", config.index)
+        Manifest.read(config.index, kind="index")
     if config.where is not None:
         from retrodistill.filters import parse_where
 
