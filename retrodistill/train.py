@@ -28,24 +28,28 @@ def main(words: Sequence[str] | None = None) -> int:
 def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
     from retrodistill import preflight
-
-    preflight.train(config)
     from retrodistill.datasets import load_collection
     from retrodistill.store.runs import Run
     from retrodistill.store.scores import PreferenceStore
     from retrodistill.students.dense import DenseEncoder
     from retrodistill.training.card import teachers_of
-    from retrodistill.training.trainer import train_student
+
+    preflight.train(config)
+    collection = load_collection(config.data)
+    scores = Run.read(config.scores) if config.scores else None
+    preferences = PreferenceStore.open(config.preferences) if config.preferences else None
+
+    from retrodistill.training.trainer import train_student  # imports torch: last
 
     vectors = None
     if config.vectors:
         vectors = DenseEncoder(config.vectors, precision=config.precision)
     out = train_student(
-        load_collection(config.data),
+        collection,
         config.student,
         config.out,
-        scores=Run.read(config.scores) if config.scores else None,
-        preferences=PreferenceStore.open(config.preferences) if config.preferences else None,
+        scores=scores,
+        preferences=preferences,
         vectors=vectors,
         split=config.split,
         settings=config,
