@@ -34,8 +34,6 @@ def main(words: Sequence[str] | None = None) -> int:
 def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
     from retrodistill import preflight
-
-    preflight.train(config)
     from retrodistill.datasets import load_collection
     from retrodistill.objective import parse_objective
     from retrodistill.store.runs import Run
@@ -43,8 +41,8 @@ def train(config: TrainConfig) -> None:
     from retrodistill.students.dense import DenseEncoder
     from retrodistill.training.card import teachers_of
     from retrodistill.training.sources import check_settings
-    from retrodistill.training.trainer import train_student
 
+    preflight.train(config)
     check_settings(
         parse_objective(config.objective),
         config,
@@ -53,15 +51,21 @@ def train(config: TrainConfig) -> None:
         preferences=config.preferences is not None,
         vectors=config.vectors is not None,
     )
+    collection = load_collection(config.data, queries=config.queries)
+    scores = Run.read(config.scores) if config.scores else None
+    preferences = PreferenceStore.open(config.preferences) if config.preferences else None
+
+    from retrodistill.training.trainer import train_student  # imports torch: last
+
     vectors = None
     if config.vectors:
         vectors = DenseEncoder(config.vectors, precision=config.precision)
     out = train_student(
-        load_collection(config.data, queries=config.queries),
+        collection,
         config.student,
         config.out,
-        scores=Run.read(config.scores) if config.scores else None,
-        preferences=PreferenceStore.open(config.preferences) if config.preferences else None,
+        scores=scores,
+        preferences=preferences,
         vectors=vectors,
         split=config.split,
         settings=config,

@@ -65,6 +65,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{TRAIN} --draw simms", "Did you mean 'simans'?"),
         (f"{TRAIN} --recipe simlm", "Did you mean 'simlm-kd'?"),
         (f"{TRAIN} --scores none", "--scores none does not exist"),
+        (TRAIN, "beir:none: there is no such folder"),
         (f"{TRAIN} --vectors package:all-MiniLM-L6-v2", "Did you mean 'packaged'?"),
         (f"{TRAIN} --dev-split dev --dev-metric ndgc@10", "Did you mean 'ndcg'?"),
         (f"{TRAIN} --batchsize 3", "unknown setting '--batchsize'. Did you mean '--batch-size'?"),
