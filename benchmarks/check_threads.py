@@ -1,6 +1,6 @@
 """Do many threads get the answers of one? Searches and encodings with a prompted model.
 
-    python benchmarks/check_threads.py
+    python benchmarks/check_threads.py > benchmarks/results/threads_MACHINE_YYYYMM.jsonl
 
 THREADS threads ask SEARCHES questions of indexes of several kinds, in turns, all with one encoder
 whose queries and documents have prompts and lengths of their own; every tenth question is a
@@ -24,6 +24,7 @@ import retrodistill as rd
 from retrodistill.datasets.texts import spread_rows
 from retrodistill.indexes import index_kind
 from retrodistill.inference import pick_device
+from retrodistill.manifest import library_versions
 from retrodistill.quickstart import packaged_model
 from retrodistill.students.dense import load_bi_encoder
 from retrodistill.students.make import keep_layers
@@ -93,7 +94,7 @@ def main() -> int:
         "ms_one_thread": round(1e3 * single, 2),
         "ms_threads": round(1e3 * many, 2),
     }
-    print(json.dumps(row))
+    print(json.dumps(row | library_versions()))
     return 1 if different else 0
 
 

@@ -56,7 +56,7 @@ class CrossEncoderTeacher:
         self._device = model.device
         self._dtype = body_dtype(precision, self._device)
         limits = self._model.max_seq_length, positions(self._model[0].model)
-        self._max_tokens = min(max_tokens, *(limit for limit in limits if limit))
+        self._max_tokens = min([max_tokens, *(limit for limit in limits if limit)])
         self._batch_tokens = batch_tokens
         self.fingerprint = digest(
             fingerprint(self._model), self._prompt, str(self._max_tokens), str(self._dtype)

@@ -188,7 +188,7 @@ def test_a_killed_cross_encoder_ends_with_the_same_scores(
     teacher = f"cross-encoder:{model}"
 
     command = _command(folder, tmp_path / "torn", teacher, tmp_path / "candidates",
-                       "--shard-pairs", "32")  # fmt: skip
+                       "--shard-pairs", "32", "--precision", "float32")  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
     while len(_state(tmp_path / "torn")) < 2 and process.poll() is None:
@@ -200,7 +200,7 @@ def test_a_killed_cross_encoder_ends_with_the_same_scores(
         score_candidates(
             collection,
             candidates,
-            load_teacher(teacher, collection),
+            load_teacher(teacher, collection, precision="float32"),
             tmp_path / name,
             shard_pairs=32,
         )
