@@ -68,6 +68,18 @@ class Manifest:
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
         write_atomically(folder / FILE, (text + "\n").encode())
 
+    def _check_types(self) -> None:
+        """Raise TypeError if a field is not of its declared type."""
+        for name in ("kind", "fingerprint"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a string")
+        for name in ("inputs", "config", "details", "versions"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} must be an object")
+        for name in ("inputs", "versions"):
+            if not all(isinstance(value, str) for value in getattr(self, name).values()):
+                raise TypeError(f"the values of {name} must be strings")
+
     def with_inputs(self, **inputs: str) -> "Manifest":
         """Return this manifest with other fingerprints of some inputs."""
         return replace(self, inputs={**self.inputs, **inputs})
@@ -102,18 +114,6 @@ class Manifest:
         if kind is not None and manifest.kind != kind:
             raise DataError(f"{folder} is of kind {manifest.kind!r}, but {kind!r} was wanted.")
         return manifest
-
-    def _check_types(self) -> None:
-        """Raise TypeError if a field is not of its declared type."""
-        for name in ("kind", "fingerprint"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name} must be a string")
-        for name in ("inputs", "config", "details", "versions"):
-            if not isinstance(getattr(self, name), dict):
-                raise TypeError(f"{name} must be an object")
-        for name in ("inputs", "versions"):
-            if not all(isinstance(value, str) for value in getattr(self, name).values()):
-                raise TypeError(f"the values of {name} must be strings")
 
 
 def library_versions() -> dict[str, str]:

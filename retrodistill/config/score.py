@@ -66,10 +66,10 @@ class ScoreConfig:
     """Split whose labels say what is relevant, for an --export that needs to know."""
 
     verify: int | None = None
-    """Score this many stored pairs again, and tell the largest difference."""
+    """Score this many stored pairs again, and print the largest difference."""
 
     status: bool = False
-    """Tell how far the store is and what it has cost."""
+    """Print how far the store is and what it has cost."""
 
     batch_tokens: int = 4096
     """Padded tokens of a forward pass."""
@@ -129,7 +129,7 @@ class AuditConfig:
     """First stage's run of the split: what each teacher reranks."""
 
     teacher: tuple[str, ...] = ()
-    """Who shall be audited: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ...; several times."""
+    """Teacher to audit: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ...; several times."""
 
     leakage: bool = False
     """Instead of teachers: what of --test-split stands in --split, word for word or nearly."""
@@ -150,7 +150,7 @@ class AuditConfig:
     """With --leakage: words of a document that are compared as one."""
 
     student: str | None = None
-    """Model that shall learn, a folder or a hub id: no teacher should be worse than it."""
+    """Model to train, a folder or a hub id: no teacher should be worse than it."""
 
     queries: int = 100
     """Labelled queries to draw."""

@@ -71,10 +71,10 @@ def verify_scores(
         sizes = np.bincount(queries)
         order = rng.permutation(len(sizes))
         taken = order[: 1 + int(np.searchsorted(np.cumsum(sizes[order]), sample))]
-        rows = np.flatnonzero(np.isin(queries, taken))
+        chosen = np.isin(queries, taken)
     else:
-        rows = np.sort(rng.permutation(len(table))[:sample])
-    table = table.filter(pa.array(np.isin(np.arange(len(table)), rows)))
+        chosen = rng.permutation(len(table)) < sample
+    table = table.filter(pa.array(chosen))
     keys = text_keys(collection, reads=reads_of(teacher), strict=False)(table)
     changed = int((keys != table["key"].to_numpy()).sum())
     if changed:
@@ -121,7 +121,7 @@ def status(out: Path) -> Status:
     """Return how far the score store in a folder is.
 
     Raises:
-        DataError: it is no score store, or a file of it is damaged.
+        DataError: it is not a score store, or a file of it is damaged.
 
     """
     store = ScoreStore.open(out)

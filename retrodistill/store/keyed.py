@@ -46,6 +46,9 @@ from retrodistill.types import Unit
 WAIT = 0.5
 """Seconds between two looks at what other processes hold."""
 
+TYPES = ("float32", "bfloat16")
+"""Number types of --precision."""
+
 TextKeys = Callable[[pa.Table], Keys]
 """Gives the key of the texts that the ids of each row name."""
 
@@ -121,13 +124,15 @@ class KeyedStore:
         own = self.manifest.inputs.get("teacher", "")
         if own == teacher:
             return
-        first, now = (str(c.get("precision", "")) for c in (self.manifest.config, config))
-        hint = (
-            f"It was filled with --precision {first}, and this is {now}: give --precision {first}, "
-            "or another --out."
-            if first and now and first != now
-            else "Give another --out."
-        )
+        first, now = (c.get("precision") for c in (self.manifest.config, config))
+        hint = "Give another --out."
+        if first in TYPES and now in TYPES and first != now:
+            hint = f"It was begun with --precision {first}: give that, or another --out."
+        elif first == "auto" and now in TYPES:  # by an earlier version, perhaps elsewhere
+            other = TYPES[1 - TYPES.index(now)]
+            hint = (
+                f"If it was begun on another machine, give --precision {other}, else another --out."
+            )
         raise DataError(
             f"{self.folder} holds {self.form.kind} of another teacher "
             f"({own[:12]}..., not {teacher[:12]}...). {hint}"
@@ -210,7 +215,7 @@ class KeyedStore:
         planned = [row_ids(shard.rows, self.form.ids) for shard in self.unfinished()]
         ids = np.unique(np.concatenate([np.empty(0, np.uint64), *planned]))
         stored = self._stored()
-        return len(np.setdiff1d(ids, stored.ids[stored.is_current], assume_unique=False))
+        return len(np.setdiff1d(ids, stored.ids[stored.is_current]))
 
     def claim(self, shards: list[Shard]) -> Iterator[Shard]:
         """Yield the shards one by one, each while no other process holds it.
@@ -260,13 +265,16 @@ class KeyedStore:
         """Write into the manifest what the store holds now, and what was read for it last."""
         with self._lock():
             manifest = Manifest.read(self.folder, kind=self.form.kind)
-            read = (*manifest.details.get("earlier", ()), manifest.inputs.get("candidates", ""))
-            earlier = [one for one in dict.fromkeys(read) if one not in (candidates, "")]
+            known = (
+                *manifest.details.get("earlier_candidates", ()),
+                manifest.inputs.get("candidates", ""),
+            )
+            earlier = [one for one in dict.fromkeys(known) if one not in (candidates, "")]
             self.manifest = replace(
                 manifest.with_inputs(candidates=candidates),
                 fingerprint=self.fingerprint,
                 config=config or manifest.config,
-                details={**manifest.details, **({"earlier": earlier} if earlier else {})},
+                details={**manifest.details, "earlier_candidates": earlier},
             )
             if self.manifest != manifest:
                 self.manifest.write(self.folder)

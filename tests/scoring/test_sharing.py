@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from retrodistill.inference import devices
 from retrodistill.manifest import FILE, Manifest
 from retrodistill.mining import mine_candidates
 from retrodistill.score import main
-from retrodistill.scoring import compare_candidates, score_candidates, status, verify_scores
+from retrodistill.scoring import compare_candidates, score_candidates, status, verify_scores, work
 from retrodistill.scoring.filling import text_keys
 from retrodistill.store.runs import Run
 from retrodistill.store.scores import PreferenceStore, ScoreStore
@@ -305,18 +306,53 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"--data beir:data --teacher cross-encoder:{model} --out s"
 
 
-@pytest.mark.filterwarnings("ignore:this cpu has no bfloat16")
 def test_a_store_keeps_the_number_type_that_it_was_begun_with(
     here: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`auto` measured on two machines: one store refuses itself, as "another teacher's"."""
+
+    def machine(*, has: bool, prefers: bool) -> None:
+        monkeypatch.setattr(devices, "has_bfloat16", lambda device: has)
+        monkeypatch.setattr(devices, "prefers_bfloat16", lambda device: prefers)
+
     for prefers in (True, False):
-        monkeypatch.setattr(devices, "prefers_bfloat16", lambda device, prefers=prefers: prefers)
+        machine(has=True, prefers=prefers)
         assert main(f"{here} --candidates run".split()) == 0, capsys.readouterr().err
         assert main(f"{here} --verify 5".split()) == 0, capsys.readouterr().err
         assert Manifest.read(Path("s")).config["precision"] == "bfloat16"
     assert main(f"{here} --candidates run --precision float32".split()) == 2
-    assert "give --precision bfloat16, or another --out" in capsys.readouterr().err
+    assert "begun with --precision bfloat16: give that, or another --out" in capsys.readouterr().err
+    machine(has=False, prefers=False)
+    assert main(f"{here} --candidates run".split()) == 2
+    assert "which this cpu only emulates" in capsys.readouterr().err
+
+
+def test_a_worker_takes_the_number_type_of_the_one_that_was_first(
+    here: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two workers that measure on either side of the threshold, of which the second fails."""
+    prefers = chain([True], repeat(False))
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(devices, "prefers_bfloat16", lambda device: next(prefers))
+    load = work.load_teacher
+
+    def slowly(*words: Any, **settings: Any) -> Any:
+        monkeypatch.setattr(work, "load_teacher", load)
+        assert main(f"{here} --candidates run".split()) == 0
+        return load(*words, **settings)
+
+    monkeypatch.setattr(work, "load_teacher", slowly)
+    assert main(f"{here} --candidates run".split()) == 0, capsys.readouterr().err
+    assert Manifest.read(Path("s")).config["precision"] == "float32"
+
+
+def test_a_store_of_an_earlier_version_names_the_number_type(tmp_path: Path) -> None:
+    """Scores of another machine's `auto`, refused without a word of what would help."""
+    ScoreStore(tmp_path / "s", teacher="a", config={"precision": "auto"})
+    with pytest.raises(DataError, match="another machine, give --precision bfloat16"):
+        ScoreStore(tmp_path / "s", teacher="b", config={"precision": "float32"})
+    with pytest.raises(DataError, match=r"not b\.\.\.\)\. Give another --out"):
+        ScoreStore(tmp_path / "s", teacher="b")
 
 
 def test_verify_makes_no_store(here: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,7 +366,7 @@ def test_verify_makes_no_store(here: str, capsys: pytest.CaptureFixture[str]) ->
 def test_candidates_without_a_pair_are_refused(
     name: str, here: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """ "0 pairs, all of them scored already.", of the wrong file."""
+    """A success without a score, "0 pairs, all of them scored already", of the wrong file."""
     Path(name).touch()
     assert main(f"{here} --candidates {name}".split()) == 2
     assert f"{name} holds no pair to score" in capsys.readouterr().err
@@ -372,6 +408,6 @@ def test_a_fingerprint_is_that_of_the_scores(
     grown = manifest("part", candidates, shard_pairs=20)
     assert grown.fingerprint == whole.fingerprint
     assert grown.inputs["candidates"] == candidates.fingerprint
-    assert grown.details["earlier"] == [few.fingerprint]
+    assert grown.details["earlier_candidates"] == [few.fingerprint]
     assert grown.config == {"depth": len(candidates)}
-    assert manifest("part", few).details["earlier"] == [candidates.fingerprint]
+    assert manifest("part", few).details["earlier_candidates"] == [candidates.fingerprint]
