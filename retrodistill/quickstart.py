@@ -52,6 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def quickstart(config: QuickstartConfig) -> None:
     """Do the job, print the table, and leave all that was made in --out."""
     import retrodistill as rd
+    from retrodistill.reporting.results import print_unseen
     from retrodistill.reporting.tables import print_table
     from retrodistill.training import TrainSettings
 
@@ -110,7 +111,9 @@ def quickstart(config: QuickstartConfig) -> None:
     )
     for name, found in runs.items():
         found.write(out / "runs" / name.replace(" ", "-"), overwrite=True)
-    report = rd.evaluate_runs(collection.qrels("test"), runs)
+    qrels = collection.qrels("test")
+    seen = rd.seen_in_training(collection, qrels, runs)
+    report = rd.evaluate_runs(qrels, runs, seen=seen)
     report.write(out / "report.json")
 
     rows = [
@@ -121,6 +124,7 @@ def quickstart(config: QuickstartConfig) -> None:
         COLUMNS, rows, best=("nDCG@10",),
         title=f"{len(collection.docs):,} documents, {len(runs['BM25'].query_ids)} test queries",
     )  # fmt: skip
+    print_unseen(report.to_dict(), tests=False, notes=False)
     index = out / "indexes" / "distilled"
     for hit in rd.Searcher.open(index).search(EXAMPLE, k=3):
         print(f"{hit.score:.3f}  {hit.title}")
