@@ -10,12 +10,9 @@
     python -m retrodistill.evaluate --metrics help
 
 Every judged query counts; one that a run lacks counts 0. judged@K is the share of the documents up
-to rank K that have a judgement: where it is low, a system may be better than its numbers.
---teacher adds how closely each run follows a teacher: on train queries first, if you wish.
-
-Where the runs' training is recorded, or --trained-on names it, all is measured again on the queries
-with no near double in training, and on those whose relevant documents training has not seen: what
-a system gains on all queries only, it remembers.
+to rank K that have a judgement: where it is low, a system may be better than its numbers. Where
+training is recorded, or named by --trained-on, all is measured again on the queries that it has not
+seen: a gain on all alone is memory. --teacher adds how closely each run follows a teacher.
 """
 
 import json
@@ -37,9 +34,8 @@ def evaluate(config: EvaluateConfig) -> None:
     """Measure, print the table and the tests, and write the JSON."""
     from retrodistill.arithmetic.measures import measures_help
     from retrodistill.datasets import load_collection
-    from retrodistill.evaluation import evaluate_runs
+    from retrodistill.evaluation import evaluate_with_unseen
     from retrodistill.evaluation.fidelity import fidelity, fidelity_table
-    from retrodistill.evaluation.seen import seen_in_training
     from retrodistill.manifest import write_atomically
     from retrodistill.reporting.cards.content import make_card
     from retrodistill.reporting.cards.files import write_card
@@ -58,10 +54,7 @@ def evaluate(config: EvaluateConfig) -> None:
     qrels = collection.qrels(config.split) if collection else read_qrels(config.qrels or Path())
     paths = system_names(config.run)
     runs = {name: Run.read(path) for name, path in paths.items()}
-    seen = seen_in_training(
-        collection, qrels, runs, trained_on=config.trained_on, threshold=config.near_double
-    )
-    report = evaluate_runs(qrels, runs, seen=seen, **config.measuring())
+    report = evaluate_with_unseen(collection, qrels, runs, **config.learned(), **config.measuring())
     print_results(report.to_dict(), queries=report.settings["queries"])
     for name, count in report.identical_ids.items():
         if count:

@@ -52,6 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def quickstart(config: QuickstartConfig) -> None:
     """Do the job, print the table, and leave all that was made in --out."""
     import retrodistill as rd
+    from retrodistill.evaluation import evaluate_with_unseen
     from retrodistill.reporting.results import print_unseen
     from retrodistill.reporting.tables import print_table
     from retrodistill.training import TrainSettings
@@ -111,9 +112,7 @@ def quickstart(config: QuickstartConfig) -> None:
     )
     for name, found in runs.items():
         found.write(out / "runs" / name.replace(" ", "-"), overwrite=True)
-    qrels = collection.qrels("test")
-    seen = rd.seen_in_training(collection, qrels, runs)
-    report = rd.evaluate_runs(qrels, runs, seen=seen)
+    report = evaluate_with_unseen(collection, collection.qrels("test"), runs)
     report.write(out / "report.json")
 
     rows = [
