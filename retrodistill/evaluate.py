@@ -3,9 +3,8 @@
     python -m retrodistill.evaluate --data beir:scifact --split test \\
         --run runs/bm25 --run runs/kl --metrics ndcg@10,mrr@10,recall@100 --json report.json
     python -m retrodistill.evaluate --qrels q.txt --run s.trec --metrics "map@100(rel=2),ndcg@10"
-    python -m retrodistill.evaluate --data beir:scifact --run runs/kl --teacher scores/test
     python -m retrodistill.evaluate --data beir:scifact --run theirs.trec --trained-on train
-    python -m retrodistill.evaluate --data beir:scifact --run runs/kl --card kl.yaml
+    python -m retrodistill.evaluate --data beir:scifact --run kl --teacher scores --card kl.yaml
     python -m retrodistill.evaluate --reproduce kl.yaml --out again
     python -m retrodistill.evaluate --metrics help
 
@@ -67,9 +66,8 @@ def evaluate(config: EvaluateConfig) -> None:
         teacher = Run.read(config.teacher)
         found = {name: fidelity(own, teacher) for name, own in runs.items()}
         print_table(*fidelity_table(found), title=f"fidelity to {config.teacher}")
-        content["fidelity"] = {
-            name: own.to_dict(per_query=config.per_query) for name, own in found.items()
-        }
+        agreed = {name: own.to_dict(per_query=config.per_query) for name, own in found.items()}
+        content["fidelity"] = agreed
     if config.json is not None:
         write_atomically(config.json, (json.dumps(content, indent=2) + "\n").encode())
     if config.card is not None:
