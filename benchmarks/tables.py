@@ -73,7 +73,8 @@ def _value(line: Line, metric: str, *, spread: bool = True) -> str:
     value = line.get(metric)
     if value is None:
         return ""
-    text = shown(value)
+    small = isinstance(value, float) and abs(value) < 10
+    text = f"{value:.4f}" if small else shown(value)
     return f"{text} ± {line['spread']:.4f}" if spread and "spread" in line else text
 
 

@@ -5,8 +5,8 @@
     python -m retrodistill.audit --data beir:scifact --leakage --json leakage.json
 
 Each teacher, and the student as it is now, reranks the same candidates of a sample of labelled
-queries. A teacher that ranks worse than the first stage or the student is warned of. --leakage
-counts what of the test split stands in the train split, word for word or nearly.
+queries, and on those unseen in training. A teacher that ranks worse than the first stage or the
+student is warned of. --leakage counts what of the test split stands in the train split, or nearly.
 """
 
 import json
@@ -45,8 +45,8 @@ def audit(config: AuditConfig) -> None:
 
 
 def _audit_teachers(config: AuditConfig, collection: "Collection") -> dict[str, Any]:
-    from retrodistill.evaluation import evaluate_runs
-    from retrodistill.progress import say
+    from retrodistill.evaluation import evaluate_with_unseen
+    from retrodistill.reporting.results import print_unseen
     from retrodistill.reporting.tables import print_table
     from retrodistill.scoring.audit import audit_teachers
     from retrodistill.store.runs import Run
@@ -64,15 +64,15 @@ def _audit_teachers(config: AuditConfig, collection: "Collection") -> dict[str, 
         collection, config.split, first_stage, teachers, student=student,
         queries=config.queries, depth=config.depth, seed=config.seed,
     )  # fmt: skip
-    report = evaluate_runs(found.qrels, found.runs, metrics=METRICS)
+    report = evaluate_with_unseen(collection, found.qrels, found.runs, metrics=METRICS)
     means = [(name, *(f"{row[m]:.4f}" for m in METRICS)) for name, row in report.systems.items()]
     print_table(("system", *METRICS), means, title="the same lists, reranked", best=METRICS)
     for columns, rows in found.tables():
         print_table(columns, rows)
-    warnings = _warnings(found, report)
-    for warning in warnings:
-        say(f"warning: {warning}")
-    return {"warnings": warnings} | report.to_dict(per_query=True) | found.to_dict()
+    content = report.to_dict(per_query=True)
+    content["warnings"] += _warnings(found, report)
+    print_unseen(content, tests=False, notes=False)
+    return content | found.to_dict()
 
 
 def _audit_split(config: AuditConfig, collection: "Collection") -> dict[str, Any]:

@@ -39,7 +39,7 @@ def benchmark(config: BenchmarkConfig) -> None:
     found = run_benchmark(
         config.plan, config.out, k=config.k, timed=config.timed,
         price_per_hour=config.price_per_hour, overwrite=config.overwrite,
-        trained_on=config.trained_on, near_double=config.near_double, **config.measuring(),
+        **config.learned(), **config.measuring(),
     )  # fmt: skip
     for name, evaluation in found.evaluations.items():
         metrics = next(iter(evaluation.systems.values()))

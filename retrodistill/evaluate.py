@@ -3,19 +3,15 @@
     python -m retrodistill.evaluate --data beir:scifact --split test \\
         --run runs/bm25 --run runs/kl --metrics ndcg@10,mrr@10,recall@100 --json report.json
     python -m retrodistill.evaluate --qrels q.txt --run s.trec --metrics "map@100(rel=2),ndcg@10"
-    python -m retrodistill.evaluate --data beir:scifact --run runs/kl --teacher scores/test
     python -m retrodistill.evaluate --data beir:scifact --run theirs.trec --trained-on train
-    python -m retrodistill.evaluate --data beir:scifact --run runs/kl --card kl.yaml
+    python -m retrodistill.evaluate --data beir:scifact --run kl --teacher scores --card kl.yaml
     python -m retrodistill.evaluate --reproduce kl.yaml --out again
     python -m retrodistill.evaluate --metrics help
 
 Every judged query counts; one that a run lacks counts 0. judged@K is the share of the documents up
-to rank K that have a judgement: where it is low, a system may be better than its numbers.
---teacher adds how closely each run follows a teacher: on train queries first, if you wish.
-
-Where the runs' training is recorded, or --trained-on names it, all is measured again on the queries
-with no near double in training, and on those whose relevant documents training has not seen: what
-a system gains on all queries only, it remembers.
+to rank K that have a judgement: where it is low, a system may be better than its numbers. Where
+training is recorded, or named by --trained-on, all is measured again on the queries that it has not
+seen: a gain on all alone is memory. --teacher adds how closely each run follows a teacher.
 """
 
 import json
@@ -38,9 +34,8 @@ def evaluate(config: EvaluateConfig) -> None:
     from retrodistill import preflight
     from retrodistill.arithmetic.measures import measures_help
     from retrodistill.datasets import load_collection
-    from retrodistill.evaluation import evaluate_runs
+    from retrodistill.evaluation import evaluate_with_unseen
     from retrodistill.evaluation.fidelity import fidelity, fidelity_table
-    from retrodistill.evaluation.seen import seen_in_training
     from retrodistill.files import write_atomically
     from retrodistill.reporting.cards.content import make_card
     from retrodistill.reporting.cards.files import write_card
@@ -60,10 +55,7 @@ def evaluate(config: EvaluateConfig) -> None:
     qrels = collection.qrels(config.split) if collection else read_qrels(config.qrels or Path())
     paths = system_names(config.run)
     runs = {name: Run.read(path) for name, path in paths.items()}
-    seen = seen_in_training(
-        collection, qrels, runs, trained_on=config.trained_on, threshold=config.near_double
-    )
-    report = evaluate_runs(qrels, runs, seen=seen, **config.measuring())
+    report = evaluate_with_unseen(collection, qrels, runs, **config.learned(), **config.measuring())
     print_results(report.to_dict(), queries=report.settings["queries"])
     for name, count in report.identical_ids.items():
         if count:
@@ -76,9 +68,8 @@ def evaluate(config: EvaluateConfig) -> None:
         teacher = Run.read(config.teacher)
         found = {name: fidelity(own, teacher) for name, own in runs.items()}
         print_table(*fidelity_table(found), title=f"fidelity to {config.teacher}")
-        content["fidelity"] = {
-            name: own.to_dict(per_query=config.per_query) for name, own in found.items()
-        }
+        agreed = {name: own.to_dict(per_query=config.per_query) for name, own in found.items()}
+        content["fidelity"] = agreed
     if config.json is not None:
         write_atomically(config.json, (json.dumps(content, indent=2) + "\n").encode())
     if config.card is not None:

@@ -54,6 +54,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def quickstart(config: QuickstartConfig) -> None:
     """Do the job, print the table, and leave all that was made in --out."""
     import retrodistill as rd
+    from retrodistill.evaluation import evaluate_with_unseen
+    from retrodistill.reporting.results import print_unseen
     from retrodistill.reporting.tables import print_table
     from retrodistill.training import TrainSettings
 
@@ -117,7 +119,7 @@ def quickstart(config: QuickstartConfig) -> None:
     )
     for name, found in runs.items():
         found.write(out / "runs" / name.replace(" ", "-"), overwrite=True)
-    report = rd.evaluate_runs(collection.qrels("test"), runs)
+    report = evaluate_with_unseen(collection, collection.qrels("test"), runs)
     report.write(out / "report.json")
 
     rows = [
@@ -128,6 +130,7 @@ def quickstart(config: QuickstartConfig) -> None:
         COLUMNS, rows, best=("nDCG@10",),
         title=f"{len(collection.docs):,} documents, {len(runs['BM25'].query_ids)} test queries",
     )  # fmt: skip
+    print_unseen(report.to_dict(), tests=False, notes=False)
     index = out / "indexes" / "distilled"
     for hit in rd.Searcher.open(index).search(EXAMPLE, k=3):
         print(f"{hit.score:.3f}  {hit.title}")

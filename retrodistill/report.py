@@ -32,8 +32,7 @@ def report(config: ReportConfig) -> None:
     from retrodistill import preflight
     from retrodistill.benchmarking import latencies
     from retrodistill.datasets import load_collection
-    from retrodistill.evaluation import evaluate_runs
-    from retrodistill.evaluation.seen import seen_in_training
+    from retrodistill.evaluation import evaluate_with_unseen
     from retrodistill.reporting.commands import command_of_settings
     from retrodistill.reporting.provenance import folders, source
     from retrodistill.reporting.report import Measured, build_report, write_report
@@ -54,10 +53,8 @@ def report(config: ReportConfig) -> None:
     if config.benchmark is not None:
         timed = latencies(config.benchmark, [*runs], data=config.data, split=config.split)
         milliseconds = timed | milliseconds
-    seen = seen_in_training(
-        collection, qrels, runs, trained_on=config.trained_on, threshold=config.near_double
-    )
-    evaluation = evaluate_runs(qrels, runs, seen=seen, **config.measuring())
+    measuring = config.learned() | config.measuring()
+    evaluation = evaluate_with_unseen(collection, qrels, runs, **measuring)
     print_results(evaluation.to_dict(), queries=evaluation.settings["queries"])
     inputs = [
         source("teacher" if name == teacher else "run", name, path,

@@ -12,8 +12,8 @@ from retrodistill.benchmarking.plan import Plan, Reranked, read_plan
 from retrodistill.benchmarking.results import Benchmark, latencies
 from retrodistill.benchmarking.work import Place
 from retrodistill.errors import ConfigError, DataError, RetrodistillError
-from retrodistill.evaluation import METRICS, evaluate_runs
-from retrodistill.evaluation.seen import named_training, seen_in_training
+from retrodistill.evaluation import METRICS, evaluate_with_unseen
+from retrodistill.evaluation.seen import named_training
 from retrodistill.evaluation.significance import check_baseline
 from retrodistill.manifest import Manifest
 from retrodistill.progress import say
@@ -85,10 +85,9 @@ def run_benchmark(
             kept = measuring | {"baseline": baseline if baseline in runs else None}
             qrels = place.collection.qrels(place.dataset.split)
             known = [n for n in trained_on if n in place.collection.splits or Path(n).is_dir()]
-            seen = seen_in_training(
-                place.collection, qrels, runs, trained_on=known, threshold=near_double
+            evaluations[dataset] = evaluate_with_unseen(
+                place.collection, qrels, runs, trained_on=known, near_double=near_double, **kept
             )
-            evaluations[dataset] = evaluate_runs(qrels, runs, seen=seen, **kept)
     order = [(dataset, system) for dataset in found.datasets for system in found.systems]
     benchmark = Benchmark(
         plan=found,

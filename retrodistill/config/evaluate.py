@@ -54,6 +54,10 @@ class Comparing:
                 f"--near-double must lie above 0 and up to 1, but it is {self.near_double}."
             )
 
+    def learned(self) -> dict[str, Any]:
+        """Return the settings of `evaluate_with_unseen` beside those of `measuring`."""
+        return {"trained_on": self.trained_on, "near_double": self.near_double}
+
     def measuring(self) -> dict[str, Any]:
         """Return the settings of `evaluate_runs`."""
         names = (

@@ -13,8 +13,9 @@ from retrodistill.arithmetic.metrics import (
     parse_metric,
     parse_metrics,
 )
+from retrodistill.arithmetic.unseen import THRESHOLD
 from retrodistill.errors import DataError
-from retrodistill.evaluation.seen import Seen, warnings_of
+from retrodistill.evaluation.seen import Seen, seen_in_training, warnings_of
 from retrodistill.evaluation.significance import (
     LEVEL,
     TIE,
@@ -31,9 +32,10 @@ from retrodistill.manifest import write_atomically
 from retrodistill.types import Qrels
 
 if TYPE_CHECKING:
+    from retrodistill.datasets import Collection
     from retrodistill.store.runs import Run
 
-__all__ = ["METRICS", "Evaluation", "average_systems", "evaluate_runs"]
+__all__ = ["METRICS", "Evaluation", "average_systems", "evaluate_runs", "evaluate_with_unseen"]
 
 METRICS = "ndcg@10,mrr@10,map,recall@100"
 
@@ -265,6 +267,24 @@ def _restricted(whole: Evaluation, queries: Sequence[str]) -> Evaluation:
         for name, own in whole.per_query.items()
     }
     return _tested(per_query, settings)
+
+
+def evaluate_with_unseen(
+    collection: "Collection | None",
+    qrels: Qrels,
+    runs: "Mapping[str, Run]",
+    *,
+    trained_on: Sequence[str] = (),
+    near_double: float = THRESHOLD,
+    **measuring: Any,
+) -> Evaluation:
+    """Measure as `evaluate_runs` does, and the same on the queries that training has not seen.
+
+    `trained_on` and `near_double` are those of `seen_in_training`, `measuring` the settings of
+    `evaluate_runs`.
+    """
+    seen = seen_in_training(collection, qrels, runs, trained_on=trained_on, threshold=near_double)
+    return evaluate_runs(qrels, runs, seen=seen, **measuring)
 
 
 def _judged_at(metrics: Sequence[Metric]) -> list[Metric]:

@@ -62,7 +62,7 @@ def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
     print_unseen(evaluation)
 
 
-def print_unseen(evaluation: Mapping[str, Any], *, tests: bool = True) -> None:
+def print_unseen(evaluation: Mapping[str, Any], *, tests: bool = True, notes: bool = True) -> None:
     """Print the systems on queries that training has not seen, and what is to be said of it."""
     subsets = evaluation.get("subsets", [])
     if subsets:
@@ -70,7 +70,7 @@ def print_unseen(evaluation: Mapping[str, Any], *, tests: bool = True) -> None:
         print_table(columns, lines, title=SUBSETS)
     for subset in subsets if tests else ():
         _print_tests(subset["tests"], title=f"{subset['name']}, ")
-    for sentence in evaluation.get("training", {}).get("notes", ()):
+    for sentence in evaluation.get("training", {}).get("notes", ()) if notes else ():
         say(sentence)
     for sentence in evaluation.get("warnings", ()):
         say(f"warning: {sentence}")

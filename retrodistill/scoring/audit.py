@@ -13,6 +13,7 @@ from retrodistill.arithmetic import Calibration, calibrated_temperature
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.progress import say
 from retrodistill.scoring.filling import pairs_of
+from retrodistill.store.lineage import Lineage, own_lineage
 from retrodistill.store.runs import Run
 from retrodistill.types import Encoder, Pairs, Qrels, Teacher
 
@@ -161,12 +162,14 @@ def audit_teachers(
     )
     runs, scores, shapes = {FIRST_STAGE: lists}, {}, {}
     if student is not None:
-        runs[STUDENT], _ = _reranked(lists, STUDENT, _inner_products(student, pairs))
+        inner = _inner_products(student, pairs)
+        runs[STUDENT], _ = _reranked(lists, STUDENT, inner, own_lineage(student))
     for name, teacher in teachers.items():
         started = time.perf_counter()
         values = teacher.score(pairs)
         seconds = time.perf_counter() - started
-        runs[name], scores[name] = _reranked(lists, f"teacher {name!r}", values)
+        who, lineage = f"teacher {name!r}", own_lineage(teacher)
+        runs[name], scores[name] = _reranked(lists, who, values, lineage)
         shapes[name] = _shape(runs[name], scores[name], teacher.scale, seconds, depth)
     alike = [_agreement(a, b, runs, scores) for a, b in combinations(teachers, 2)]
     return Audit(runs, qrels, shapes, alike, len(relevant), len(missed))
@@ -201,13 +204,16 @@ def _inner_products(encoder: Encoder, pairs: Pairs) -> NDArray[np.float32]:
     return scores
 
 
-def _reranked(lists: Run, who: str, scores: NDArray[np.float32]) -> tuple[Run, ListScores]:
+def _reranked(
+    lists: Run, who: str, scores: NDArray[np.float32], lineage: Lineage
+) -> tuple[Run, ListScores]:
     """Return the lists in the order of new scores, and these scores list by list."""
     if scores.shape != (len(lists),):
         raise DataError(
             f"{who} gave scores of shape {scores.shape} for {len(lists)} pairs: one each is wanted."
         )
-    run = Run.from_columns(lists.table["query_id"], lists.table["doc_id"], scores, source=who)
+    columns = (lists.table["query_id"], lists.table["doc_id"], scores)
+    run = Run.from_columns(*columns, source=who, lineage=lists.lineage | lineage)
     ends = np.cumsum([len(docs) for _, docs, _ in lists.lists()])
     return run, np.split(scores.astype(np.float64), ends[:-1])
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from retrodistill.audit import main
+from retrodistill.config import TrainSettings
 from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.mining import mine_candidates
@@ -14,6 +15,7 @@ from retrodistill.scoring.audit import FIRST_STAGE, STUDENT, audit_teachers
 from retrodistill.store.runs import Run
 from retrodistill.teachers.lexical import BM25Teacher
 from retrodistill.teachers.runs import RunTeacher
+from retrodistill.training import train_student
 from retrodistill.types import Pairs
 
 NEGATED = '''
@@ -201,3 +203,21 @@ def test_what_cannot_be_audited_is_explained(collection: Collection, dense: Run)
         audit_teachers(collection, "train", dense, {STUDENT: BM25Teacher("", collection)})
     with pytest.raises(ConfigError, match="must score single documents"):
         audit_teachers(collection, "train", dense, {"duo": object()})
+
+
+def test_a_teacher_that_was_trained_on_the_sample_is_measured_without_it(
+    folder: Path, collection: Collection, dense: Run, tiny_model: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A teacher that has learned the sampled queries by heart, and is chosen for it."""
+    settings = TrainSettings(objective="contrastive", max_steps=1, batch_size=2)
+    train_student(collection, tiny_model, tmp_path / "t", split="test", settings=settings)
+    train_student(collection, tiny_model, tmp_path / "u", split="train", settings=settings)
+    dense.write(tmp_path / "run")
+    words = f"--data beir:{folder} --candidates {tmp_path / 'run'} --split train --queries 20 "
+    for name, unseen in (("t", 20), ("u", 0)):
+        more = f"--teacher bi-encoder:{tmp_path / name} --json {tmp_path / 'a.json'}"
+        assert main([*words.split(), *more.split()]) == 0
+        assert "documents unseen in training" in capsys.readouterr().out
+        found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+        assert found["subsets"][1]["settings"]["queries"] == unseen
