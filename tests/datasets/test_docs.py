@@ -270,6 +270,27 @@ def test_an_unchanged_folder_is_parsed_once(
     assert load_collection(f"docs:{tmp_path / 'docs'}").fingerprint == first.fingerprint
 
 
+def test_a_pdf_is_parsed_once_in_a_folder_that_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand PDF files parsed again for each one that is added, or an old one's text kept."""
+    pytest.importorskip("pypdf")
+    pdf = save_pdf(write(tmp_path / "docs" / "a.pdf", ""), "Red apples.")
+    first = texts(tmp_path / "docs")
+    write(tmp_path / "docs" / "b.txt", "Green pears.")
+    with monkeypatch.context() as patch:
+        patch.setattr("retrodistill.datasets.readers.pdf.read", None)
+        assert texts(tmp_path / "docs") == {**first, "b.txt": ("b", "Green pears.")}
+    save_pdf(pdf, "Yellow apples.")
+    assert texts(tmp_path / "docs")["a.pdf"][1] == "Yellow apples."
+    parsed = [*(tmp_path / "cache" / "parsed").rglob("*.json")]
+    assert len(parsed) == 2
+    for path in parsed:
+        path.write_text("{")
+    write(tmp_path / "docs" / "c.txt", "Plums.")
+    assert texts(tmp_path / "docs")["a.pdf"][1] == "Yellow apples."
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
