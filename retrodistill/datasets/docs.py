@@ -68,6 +68,11 @@ class Documents:
             raise ConfigError(
                 f"{where}: there is no such file or folder ({place.absolute()}).{near_names(place)}"
             )
+        if place.is_dir() and [*place.glob("corpus.jsonl*")]:
+            raise ConfigError(
+                f"{where} is in the BEIR layout: docs: would read its queries as documents. Write "
+                f"beir:{place}, or docs:{place}/corpus.jsonl."
+            )
         numbers = {}
         for name, default in (("tokens", TOKENS), ("overlap", None)):
             text = options.get(name)

@@ -1,4 +1,4 @@
-"""PDF and Word files, which are slow to read, are parsed once, however often their folder changes."""
+"""PDF and Word files are slow to read: each is parsed once, however often its folder changes."""
 
 import json
 from collections.abc import Callable, Iterator

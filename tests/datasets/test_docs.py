@@ -315,6 +315,8 @@ def test_a_corpus_with_another_column_is_sent_to_docs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="docs:FILE,text=contents"):
         load_collection(f"beir:{corpus.parent}")
     assert texts(f"{corpus},text=contents") == {"d1": ("", "red")}
+    with pytest.raises(ConfigError, match="Write beir:"):
+        load_collection(f"docs:{corpus.parent}")
 
 
 def test_paths_that_do_not_exist_are_explained(tmp_path: Path) -> None:
