@@ -25,6 +25,7 @@ from retrodistill.datasets.cache import cached_texts, file_key
 from retrodistill.datasets.collection import Collection
 from retrodistill.datasets.files import Tally, list_files, near_names, reader_name
 from retrodistill.datasets.options import path_options
+from retrodistill.datasets.parsed import SLOW, parsed_once
 from retrodistill.datasets.passages import cut_sections
 from retrodistill.datasets.readers import Document, SkippedFileError, SourceFile
 from retrodistill.datasets.texts import TextSource, no_texts
@@ -67,6 +68,11 @@ class Documents:
             raise ConfigError(
                 f"{where}: there is no such file or folder ({place.absolute()}).{near_names(place)}"
             )
+        if place.is_dir() and [*place.glob("corpus.jsonl*")]:
+            raise ConfigError(
+                f"{where} is in the BEIR layout: docs: would read its queries as documents. Write "
+                f"beir:{place}, or docs:{place}/corpus.jsonl."
+            )
         numbers = {}
         for name, default in (("tokens", TOKENS), ("overlap", None)):
             text = options.get(name)
@@ -88,7 +94,7 @@ class Documents:
         """Return what changes whenever the passages may have changed."""
         states = (os.fsencode(part) for file in files for part in _state(file))
         settings = [str(self.tokens), str(self.overlap), *map(str, sorted(self.columns.items()))]
-        return ["docs", EDITION, *settings, digest(*map(_installed, EXTRAS)), digest(*states)]
+        return ["docs", EDITION, *settings, _readers(), digest(*states)]
 
     def passages(self, *, log: bool = False) -> Iterator[tuple[Doc, dict[str, Any]]]:
         """Yield each passage and its attributes, and log at the end what was not read.
@@ -118,8 +124,12 @@ class Documents:
 
     def _read(self, file: SourceFile, tally: Tally, *, single: bool) -> Iterator[Document]:
         """Yield the documents of a file; one that cannot be read is counted, and alone an error."""
+        name = reader_name(file.path) or ".txt"
         try:
-            yield from READERS[reader_name(file.path) or ".txt"](file)
+            if name in SLOW:
+                yield from parsed_once(file, READERS[name], f"{EDITION} {_readers()}")
+            else:
+                yield from READERS[name](file)
         except SkippedFileError as error:
             if single:
                 raise DataError(f"{file.path} cannot be read: {error}.") from None
@@ -186,6 +196,11 @@ def _state(file: SourceFile) -> list[str]:
         return [file.name, *file_key(file.path)]
     except OSError:
         return [file.name]
+
+
+def _readers() -> str:
+    """Return the versions of what reads files."""
+    return " ".join(map(_installed, EXTRAS))
 
 
 def _installed(package: str) -> str:

@@ -270,6 +270,27 @@ def test_an_unchanged_folder_is_parsed_once(
     assert load_collection(f"docs:{tmp_path / 'docs'}").fingerprint == first.fingerprint
 
 
+def test_a_pdf_is_parsed_once_in_a_folder_that_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand PDF files parsed again for each one that is added, or an old one's text kept."""
+    pytest.importorskip("pypdf")
+    pdf = save_pdf(write(tmp_path / "docs" / "a.pdf", ""), "Red apples.")
+    first = texts(tmp_path / "docs")
+    write(tmp_path / "docs" / "b.txt", "Green pears.")
+    with monkeypatch.context() as patch:
+        patch.setattr("retrodistill.datasets.readers.pdf.read", None)
+        assert texts(tmp_path / "docs") == {**first, "b.txt": ("b", "Green pears.")}
+    save_pdf(pdf, "Yellow apples.")
+    assert texts(tmp_path / "docs")["a.pdf"][1] == "Yellow apples."
+    parsed = [*(tmp_path / "cache" / "parsed").rglob("*.json")]
+    assert len(parsed) == 2
+    for path in parsed:
+        path.write_text("{")
+    write(tmp_path / "docs" / "c.txt", "Plums.")
+    assert texts(tmp_path / "docs")["a.pdf"][1] == "Yellow apples."
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -294,6 +315,8 @@ def test_a_corpus_with_another_column_is_sent_to_docs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="docs:FILE,text=contents"):
         load_collection(f"beir:{corpus.parent}")
     assert texts(f"{corpus},text=contents") == {"d1": ("", "red")}
+    with pytest.raises(ConfigError, match="Write beir:"):
+        load_collection(f"docs:{corpus.parent}")
 
 
 def test_paths_that_do_not_exist_are_explained(tmp_path: Path) -> None:
