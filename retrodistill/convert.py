@@ -23,13 +23,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def convert(config: ConvertConfig) -> None:
     """Write the judgements, log what became of the rows, and print the file."""
+    from retrodistill import preflight
     from retrodistill.datasets import load_collection
     from retrodistill.datasets.clicks import read_clicks, resolvers
     from retrodistill.errors import DataError
-    from retrodistill.manifest import refuse_existing, write_atomically
+    from retrodistill.files import write_atomically
     from retrodistill.progress import say
 
-    refuse_existing(config.out, overwrite=config.overwrite)
+    preflight.convert(config)
     collection = None
     if config.data is not None:
         collection = load_collection(config.data, queries=config.queries)

@@ -109,6 +109,11 @@ def search(config: "configs.SearchConfig") -> None:
             parse_sets(query)
 
 
+def convert(config: "configs.ConvertConfig") -> None:
+    """Check the settings of `convert`."""
+    refuse_existing(config.out, overwrite=config.overwrite, folder=False)
+
+
 def fuse(config: "configs.FuseConfig") -> None:
     """Check the settings of `fuse`."""
     from retrodistill.arithmetic.measures import parse_metric

@@ -358,7 +358,7 @@ def test_a_store_of_an_earlier_version_names_the_number_type(tmp_path: Path) -> 
 def test_verify_makes_no_store(here: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder without scale or settings, left by a command that only looks."""
     assert main(f"{here} --verify 5".split()) == 2
-    assert "is not a scores folder" in capsys.readouterr().err
+    assert "--out s does not exist" in capsys.readouterr().err
     assert not Path("s").exists()
 
 

@@ -44,8 +44,8 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{SCORE} --teacher run:none", "none does not exist"),
         (f"{SCORE} --teacher llm:m --option modl=3", "--option 'modl=3'"),
         ("--data beir:none --out new --import run.trec --format trek", "Did you mean 'trec'?"),
-        ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s cannot be written"),
-        ("--data beir:none --out run.trec --import run.trec", "run.trec cannot be written"),
+        ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s/shards cannot be written"),
+        ("--data beir:none --out run.trec --import run.trec", "run.trec/shards cannot be written"),
         ("--status --out none", "--out none does not exist"),
     ],
     "audit": [
@@ -65,7 +65,8 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{TRAIN} --draw simms", "Did you mean 'simans'?"),
         (f"{TRAIN} --recipe simlm", "Did you mean 'simlm-kd'?"),
         (f"{TRAIN} --scores none", "--scores none does not exist"),
-        (TRAIN, "beir:none: there is no such folder"),
+        (TRAIN, "needs teacher scores: give --scores"),
+        (f"{TRAIN} --objective contrastive", "beir:none: there is no such folder"),
         (f"{TRAIN} --vectors package:all-MiniLM-L6-v2", "Did you mean 'packaged'?"),
         (f"{TRAIN} --dev-split dev --dev-metric ndgc@10", "Did you mean 'ndcg'?"),
         (f"{TRAIN} --batchsize 3", "unknown setting '--batchsize'. Did you mean '--batch-size'?"),
@@ -85,6 +86,11 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("--index index --sets '\" \" NOT x'", "holds an empty text"),
         ("--index index --data beir:none --out there", "there exists already"),
     ],
+    "convert": [
+        ("--clicks none.csv --out there", "there exists already"),
+        ("--clicks none.csv --out run.trec", "run.trec exists already"),
+        ("--clicks none.csv --out new.tsv", "none.csv"),
+    ],
     "fuse": [
         ("--run run.trec --run run.trek --out new", "Did you mean 'run.trec'?"),
         ("--run run.trec --run run.trec --out there", "there exists already"),
@@ -95,7 +101,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{MEASURE} --metrics ndgc@10", "Did you mean 'ndcg'?"),
         (f"{MEASURE} --run none", "--run none does not exist"),
         (f"{MEASURE} --teacher none", "--teacher none does not exist"),
-        (f"{MEASURE} --json there", "--json there is a folder"),
+        (f"{MEASURE} --json there", "--json: there is a folder"),
         (f"{MEASURE} --card run.trec/card.yaml", "run.trec/card.yaml cannot be written"),
     ],
     "report": [
