@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,16 @@ def out(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pa
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the numbers of texts that dense models are asked to encode, call by call."""
     calls: list[int] = []
-    encode = DenseEncoder._encode
 
-    def counted(self: DenseEncoder, texts: Any, side: Any) -> Any:
-        calls.append(len(texts))
-        return encode(self, texts, side)
+    def counting(encode: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(self: DenseEncoder, texts: Any) -> Any:
+            calls.append(len(texts))
+            return encode(self, texts)
 
-    monkeypatch.setattr(DenseEncoder, "_encode", counted)
+        return counted
+
+    for name in ("encode_docs", "encode_queries"):
+        monkeypatch.setattr(DenseEncoder, name, counting(getattr(DenseEncoder, name)))
     return calls
 
 

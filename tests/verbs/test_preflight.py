@@ -44,7 +44,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{SCORE} --teacher run:none", "none does not exist"),
         (f"{SCORE} --teacher llm:m --option modl=3", "--option 'modl=3'"),
         ("--data beir:none --out new --import run.trec --format trek", "Did you mean 'trec'?"),
-        ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s/shards cannot be written"),
+        ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s/shards cannot be"),
         ("--data beir:none --out run.trec --import run.trec", "run.trec/shards cannot be written"),
         ("--status --out none", "--out none does not exist"),
     ],
