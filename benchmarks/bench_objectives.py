@@ -12,7 +12,7 @@ here is three layers of all-MiniLM-L6-v2 (0, 2, 5), trained for STEPS steps of B
 four documents of TOKENS tokens, then searched with over the whole collection. `fidelity` is the
 mean Spearman correlation with the teacher over the 100 candidates of each test query. A recipe is
 run by its name as it is, but for this budget (steps, batch, candidates, tokens, learning rate): its
-objective, draws, filters and projection are its own.
+objective, draws, filters and projection are its own, and at most half of the candidates positives.
 
 One JSON line a run as it ends, and one an objective and row of queries (`rows.py`): means over the
 seeds, and the paired test against contrastive of the queries' means. What is finished in --work is
@@ -101,6 +101,8 @@ def settings_of(name: str, steps: int) -> TrainSettings:
     if name.startswith("recipe: "):
         own |= dict(load_recipe(name.removeprefix("recipe: ")).settings)
         own["queue"] = min(own["queue"], QUEUE) if "ckd" in name else 0
+        if "positives_per_query" in own:
+            own["positives_per_query"] = min(own["positives_per_query"], DOCS // 2)
     else:
         own["objective"] = OBJECTIVES.get(name, NCE)
     budget: dict[str, Any] = {

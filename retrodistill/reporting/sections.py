@@ -355,7 +355,7 @@ def worst_queries(
         "queries": [{"query": case.query, "values": list(case.values)} for case in cases],
     }
     blocks: list[Block] = [Text(text=said), *cases]
-    return Section(key="queries", title=f"Queries that {second} lost", blocks=blocks, data=data)
+    return Section(key="queries", title="Lost queries", blocks=blocks, data=data)
 
 
 def letters_of(names: Sequence[str]) -> dict[str, str]:

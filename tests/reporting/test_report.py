@@ -346,7 +346,7 @@ def test_losses_that_are_no_numbers_do_not_break_the_page() -> None:
 
 def test_the_lost_queries_name_their_system_and_how_to_see_others(page: Outline) -> None:
     """Queries of the last --run, which the reader takes for those of all systems."""
-    assert "Queries that weak_<b>& lost" in page.text
+    assert "weak_<b>& is worse than teacher on" in page.text
     assert "--system shows another system's queries: strong." in page.text
 
 
