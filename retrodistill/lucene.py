@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError, MissingExtra
-from retrodistill.manifest import cache_folder, digest, new_folder
+from retrodistill.files import new_folder
+from retrodistill.manifest import cache_folder, digest
 from retrodistill.progress import say
 from retrodistill.types import Doc
 

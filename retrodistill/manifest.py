@@ -18,10 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
-from retrodistill.files import new_folder as new_folder
-from retrodistill.files import refuse_existing as refuse_existing
-from retrodistill.files import write_atomically as write_atomically
-from retrodistill.files import write_once as write_once
+from retrodistill.files import write_atomically
 
 FILE = "manifest.json"
 FORMAT = 1

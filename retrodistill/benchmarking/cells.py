@@ -16,7 +16,8 @@ from retrodistill.config import as_dict
 from retrodistill.datasets.texts import spread_rows
 from retrodistill.errors import DataError
 from retrodistill.evaluation.efficiency import percentiles, times_ms
-from retrodistill.manifest import Manifest, digest, new_folder
+from retrodistill.files import new_folder
+from retrodistill.manifest import Manifest, digest
 from retrodistill.progress import say
 from retrodistill.reporting.environment import machine
 from retrodistill.store.runs import Run

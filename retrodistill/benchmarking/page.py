@@ -5,7 +5,7 @@ from pathlib import Path
 
 from retrodistill.benchmarking.results import FILE, Benchmark
 from retrodistill.config import as_dict
-from retrodistill.manifest import write_atomically
+from retrodistill.files import write_atomically
 from retrodistill.reporting import sections
 from retrodistill.reporting.content import Block, Cell, Code, Report, Section, Table, Text
 from retrodistill.reporting.html import as_html

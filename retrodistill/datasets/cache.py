@@ -16,8 +16,8 @@ from pathlib import Path
 
 from retrodistill.datasets.texts import Texts, TextSource, arrow_file, ids_file, write_texts
 from retrodistill.errors import ConfigError, DataError
-from retrodistill.files import checksum
-from retrodistill.manifest import Manifest, cache_folder, digest, new_folder
+from retrodistill.files import checksum, new_folder
+from retrodistill.manifest import Manifest, cache_folder, digest
 from retrodistill.progress import say
 
 LAYOUT = "texts-2"

@@ -8,7 +8,8 @@ from pathlib import Path
 from retrodistill.datasets.cache import file_key
 from retrodistill.datasets.passages import Section
 from retrodistill.datasets.readers import Document, SourceFile
-from retrodistill.manifest import cache_folder, digest, write_atomically
+from retrodistill.files import write_atomically
+from retrodistill.manifest import cache_folder, digest
 
 SLOW = (".pdf", ".docx")
 

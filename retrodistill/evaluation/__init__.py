@@ -28,7 +28,7 @@ from retrodistill.evaluation.significance import (
     interval,
     resampled_means,
 )
-from retrodistill.manifest import write_atomically
+from retrodistill.files import write_atomically
 from retrodistill.types import Qrels
 
 if TYPE_CHECKING:

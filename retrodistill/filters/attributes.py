@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
+from retrodistill.files import write_atomically
 from retrodistill.filters.columns import KINDS, cast, examples, typed, unknown
 from retrodistill.filters.expressions import Expression
 from retrodistill.filters.matching import evaluated
-from retrodistill.manifest import write_atomically
 
 
 class Attributes:

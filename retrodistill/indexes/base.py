@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError
+from retrodistill.files import write_atomically
 from retrodistill.indexes.door import (
     check_attributes,
     check_dimension,
@@ -21,7 +22,7 @@ from retrodistill.indexes.door import (
     no_attributes,
 )
 from retrodistill.indexes.planning import Plan, Where, grouped
-from retrodistill.manifest import digest_file, write_atomically
+from retrodistill.manifest import digest_file
 
 if TYPE_CHECKING:
     from retrodistill.filters import Attributes, Expression

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError
+from retrodistill.files import write_atomically
 from retrodistill.indexes.door import (
     check_attributes,
     check_dimension,
@@ -39,7 +40,7 @@ from retrodistill.indexes.milvus_fields import (
     schema_of,
 )
 from retrodistill.indexes.planning import Where, grouped
-from retrodistill.manifest import digest, write_atomically
+from retrodistill.manifest import digest
 from retrodistill.progress import say
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrodistill.manifest import new_folder
+from retrodistill.files import new_folder
 from retrodistill.reporting import sections
 from retrodistill.reporting.cases import score_points, worst_cases
 from retrodistill.reporting.content import Report, Section

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.errors import ConfigError
-from retrodistill.manifest import refuse_existing
+from retrodistill.files import refuse_existing
 from retrodistill.progress import say
 from retrodistill.scoring.filling import store_scores
 from retrodistill.store.formats import guess_format, read_scores, write_scores

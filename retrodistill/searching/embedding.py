@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from retrodistill.config import Executor
 from retrodistill.datasets.texts import spread_rows
 from retrodistill.errors import ConfigError, DataError
+from retrodistill.files import new_folder
 from retrodistill.indexes import new_index
 from retrodistill.inference.cuts import counted_cuts
-from retrodistill.manifest import Manifest, digest_files, model_files, new_folder
+from retrodistill.manifest import Manifest, digest_files, model_files
 from retrodistill.progress import duration, say
 from retrodistill.searching.filling import QUERIES, Vectors, check_memory, fill, reference
 from retrodistill.searching.truncated import Truncated

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrodistill.errors import DataError
-from retrodistill.manifest import FILE, Manifest, digest, write_atomically
+from retrodistill.files import write_atomically
+from retrodistill.manifest import FILE, Manifest, digest
 from retrodistill.progress import say
 from retrodistill.store.words import text_key, word_hashes
 

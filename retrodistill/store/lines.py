@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from retrodistill.errors import DataError
-from retrodistill.files import new_file as new_file
+from retrodistill.files import new_file
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:

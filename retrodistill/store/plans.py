@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrodistill.errors import DataError
-from retrodistill.manifest import write_atomically
+from retrodistill.files import write_atomically
 from retrodistill.store.columns import codes
 from retrodistill.types import Unit
 

@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
-from retrodistill.manifest import Manifest, new_folder
+from retrodistill.files import new_file, new_folder
+from retrodistill.manifest import Manifest
 from retrodistill.store.columns import coded, joined
 from retrodistill.store.lineage import UNKNOWN, Lineage, lineage_in
-from retrodistill.store.lines import decoded, new_file, numbered_lines, write_lines
+from retrodistill.store.lines import decoded, numbered_lines, write_lines
 from retrodistill.store.run_table import COLUMNS, Scores, Strings, ranked_table
 from retrodistill.store.shards import SCORES, current_rows
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
-from retrodistill.manifest import write_atomically
+from retrodistill.files import write_atomically
 from retrodistill.store.columns import coded, narrow
 
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrodistill.errors import DataError
-from retrodistill.manifest import Manifest, digest_files, new_folder
+from retrodistill.files import new_folder
+from retrodistill.manifest import Manifest, digest_files
 from retrodistill.store.lineage import Lineage
 from retrodistill.store.lines import decoded, first_line, numbered_lines
 from retrodistill.store.runs import SCHEMA, Run

@@ -14,7 +14,8 @@ from typing import Any
 
 from retrodistill.config import TrainSettings, as_dict
 from retrodistill.errors import RetrodistillError
-from retrodistill.manifest import FILE, Manifest, write_atomically
+from retrodistill.files import write_atomically
+from retrodistill.manifest import FILE, Manifest
 
 CARD = "README.md"
 KINDS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from retrodistill.config import TrainSettings, as_dict
 from retrodistill.errors import ConfigError
-from retrodistill.manifest import digest_files, write_atomically
+from retrodistill.files import write_atomically
+from retrodistill.manifest import digest_files
 from retrodistill.training.processes import world_size
 
 if TYPE_CHECKING:

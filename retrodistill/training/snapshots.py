@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from retrodistill.errors import DataError
-from retrodistill.manifest import write_atomically
+from retrodistill.files import write_atomically
 
 Weights = dict[str, Tensor]
 NUMBERS = "numbers"

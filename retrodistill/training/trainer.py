@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.config import TrainSettings, as_dict
-from retrodistill.manifest import Manifest, digest_files, model_files, new_folder, refuse_existing
+from retrodistill.files import new_folder, refuse_existing
+from retrodistill.manifest import Manifest, digest_files, model_files
 from retrodistill.progress import duration, say
 from retrodistill.training.building import build_batches, build_task, save_student, start_student
 from retrodistill.training.card import write_card

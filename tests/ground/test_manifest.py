@@ -11,20 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodistill.errors import ConfigError, DataError
-from retrodistill.manifest import (
-    FILE,
-    FORMAT,
-    Manifest,
-    digest,
-    digest_files,
-    new_folder,
-    write_atomically,
-)
+from retrodistill.files import new_folder, write_atomically
+from retrodistill.manifest import FILE, FORMAT, Manifest, digest, digest_files
 
 WRITER = """
 import sys
 from pathlib import Path
-from retrodistill.manifest import write_atomically
+from retrodistill.files import write_atomically
 path = Path(sys.argv[1])
 for turn in range(1_000_000):
     write_atomically(path, bytes([turn % 2]) * 3_000_000)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 from retrodistill.config.evaluate import Comparing
 from retrodistill.config.reading import read_yaml, required, settings_of, shown
 from retrodistill.errors import DataError
-from retrodistill.manifest import write_atomically
+from retrodistill.files import write_atomically
 from retrodistill.reporting.cards.chain import Input, Step
 from retrodistill.reporting.cards.content import FORMAT, Card, Judged, Measured, Texts
 

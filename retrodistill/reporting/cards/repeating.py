@@ -6,7 +6,8 @@ from typing import Any
 
 from retrodistill.config.reading import settings_of
 from retrodistill.errors import ConfigError, DataError
-from retrodistill.manifest import Manifest, refuse_existing
+from retrodistill.files import refuse_existing
+from retrodistill.manifest import Manifest
 from retrodistill.progress import say
 from retrodistill.registry import STAGES
 from retrodistill.reporting.cards.chain import (

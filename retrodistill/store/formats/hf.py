@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.errors import DataError, MissingExtra
-from retrodistill.manifest import new_folder
+from retrodistill.files import new_folder
 from retrodistill.store.formats.gathering import RecordFormat
 from retrodistill.store.formats.nway import COLUMNS as PYLATE
 from retrodistill.store.formats.nway import pylate_record

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from retrodistill.errors import DataError
+from retrodistill.files import new_file
 from retrodistill.store.formats.records import place
-from retrodistill.store.lines import new_file, numbered_lines, write_lines
+from retrodistill.store.lines import numbered_lines, write_lines
 
 BATCH = 1 << 10
 BLOCK = 1 << 22

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from retrodistill.errors import ConfigError
-from retrodistill.manifest import write_once
+from retrodistill.files import write_once
 from retrodistill.teachers.llm.answers import Answer
 
 BUSY = 60.0
