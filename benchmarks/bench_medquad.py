@@ -49,7 +49,7 @@ QUERY_TOKENS, DOC_TOKENS, PAIR_TOKENS = 32, 96, 120
 LAYERS = (0, 2, 5)
 PERPLEXITY = 2.5
 LABELS = "contrastive(temperature=0.05)"
-SCORES = "listwise-kl(student_temperature=0.05,teacher_temperature={:.3g},squared=false)"
+SCORES = "listwise-kl(student_temperature=0.05,teacher_temperature={:.3g})"
 METRICS = "ndcg@10,recall@100"
 
 

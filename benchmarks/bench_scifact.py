@@ -50,9 +50,9 @@ PERPLEXITY, FIRST = 3.0, 16
 CONTRASTIVE = "contrastive(temperature=0.05)"
 TEACHER = "teacher (bm25 + contrastive)"
 DISTILLED = {
-    "kl + contrastive": f"listwise-kl({KL},squared=false) + {CONTRASTIVE}",
+    "kl + contrastive": f"listwise-kl({KL}) + {CONTRASTIVE}",
     "margin-mse + contrastive": f"0.1*margin-mse(student_temperature=0.1) + {CONTRASTIVE}",
-    "listwise-kl": f"listwise-kl({KL},squared=false)",
+    "listwise-kl": f"listwise-kl({KL})",
     "margin-mse": "margin-mse(student_temperature=0.1)",
     "kl in batch": f"listwise-kl-in-batch({KL})",
 }

@@ -45,7 +45,8 @@ def mined(data: str) -> rd.Run:
 
 def examples(data: str, run: rd.Run, per_query: int, steps: int) -> tuple[Any, Any]:
     """Return the collection and the drawn examples."""
-    from retrodistill.training.examples import Schedule, gather
+    from retrodistill.training.candidates import gather
+    from retrodistill.training.examples import Schedule
 
     collection = rd.load_collection(f"beir:{data}")
     found = gather(collection, "train", run, pool=POOL)

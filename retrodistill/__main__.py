@@ -10,7 +10,7 @@ from retrodistill.errors import did_you_mean
 
 VERBS = (
     "quickstart", "mine", "audit", "score", "train", "embed", "search", "fuse", "evaluate",
-    "report", "benchmark", "doctor",
+    "report", "benchmark", "convert", "doctor",
 )  # fmt: skip
 
 

@@ -32,9 +32,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def audit(config: AuditConfig) -> None:
     """Audit the split or the teachers, print what was found, and write the JSON."""
+    from retrodistill import preflight
     from retrodistill.datasets import load_collection
-    from retrodistill.manifest import write_atomically
+    from retrodistill.files import write_atomically
 
+    preflight.audit(config)
     collection = load_collection(config.data)
     found = (_audit_split if config.leakage else _audit_teachers)(config, collection)
     if config.json is not None:

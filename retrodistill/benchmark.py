@@ -29,11 +29,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def benchmark(config: BenchmarkConfig) -> None:
     """Measure what is not measured yet, print a table for each dataset, and write the files."""
+    from retrodistill import preflight
     from retrodistill.benchmarking import run_benchmark
     from retrodistill.errors import DataError
     from retrodistill.reporting.results import print_unseen
     from retrodistill.reporting.tables import print_table
 
+    preflight.benchmark(config)
     found = run_benchmark(
         config.plan, config.out, k=config.k, timed=config.timed,
         price_per_hour=config.price_per_hour, overwrite=config.overwrite,

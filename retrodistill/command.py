@@ -10,9 +10,12 @@ import ast
 import dataclasses
 import errno
 import inspect
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
@@ -28,12 +31,35 @@ from retrodistill.config.reading import (
     unknown_setting,
 )
 from retrodistill.errors import ConfigError, RetrodistillError
+from retrodistill.files import NO_SPACE
 from retrodistill.recipes import load_recipe
 
 Config = TypeVar("Config")
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""System errors of a full disk, an exceeded quota, and a file over the limit."""
+OF_PATHS = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+"""System errors about a path, with or without its name apart (Arrow has it in the message)."""
+
+BROKEN = (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO)
+"""System errors of a disk or a server, for which the user can do nothing in the command."""
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command as an interrupt does: with its workers, and nothing half-written."""
+
+KEPT = "what was finished is kept"
+
+
+class Terminated(BaseException):
+    """The system, a scheduler or a container asked the process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,36 +76,88 @@ def run(
     verb: str,
     about: str,
     words: Sequence[str] | None = None,
+    shows: Mapping[str, tuple[str, Callable[[], None]]] | None = None,
 ) -> int:
     """Read the command line, run a stage, and return the exit status.
 
-    0 is done, 1 a full disk, 2 a mistake of the user (messages without a traceback), 130 an
-    interrupt; any other exception goes on to Python, which prints its traceback and exits with 1.
+    `shows` are further flags that print something instead: their help, and what prints it.
+
+    0 is done, 1 a full or broken disk, 2 a mistake of the user (messages without a traceback), 130
+    an interrupt, 143 a request to end (SIGTERM); any other exception goes on to Python, which
+    prints its traceback and exits with 1.
     """
     try:
-        config = parse(config_class, sys.argv[1:] if words is None else words, verb, about)
-        if config is not None:
-            stage(config)
+        words = sys.argv[1:] if words is None else words
+        for flag, (_, show) in (shows or {}).items():
+            if flag in words:
+                show()
+                return 0
+        texts = {flag: text for flag, (text, _) in (shows or {}).items()}
+        with _ended_by_signals():
+            config = parse(config_class, words, verb, about, texts)
+            if config is not None:
+                stage(config)
     except RetrodistillError as error:
-        print(f"retrodistill.{verb}: {error}", file=sys.stderr)
-        return 2
+        return _ended(verb, str(error), 2)
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno in NO_SPACE:
+            return _ended(
+                verb,
+                f"no space left to write ({error}); {KEPT}. Make room and run the same command "
+                "again.",
+                1,
+            )
+        if error.filename is None and not isinstance(error, OF_PATHS):
             raise
-        print(
-            f"retrodistill.{verb}: no space left to write ({error}). What was finished is kept: "
-            "make room and run the same command again.",
-            file=sys.stderr,
-        )
-        return 1
+        paths = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        what = f"{' -> '.join(paths)}: {error.strerror}" if paths else str(error)
+        if error.errno in BROKEN:
+            return _ended(verb, f"{what}. Check the disk or its server; {KEPT}.", 1)
+        return _ended(verb, f"{what}. Check the path, its owner and its permissions.", 2)
     except KeyboardInterrupt:
-        print(f"retrodistill.{verb}: interrupted; what was finished is kept.", file=sys.stderr)
-        return 130
+        return _ended(verb, f"interrupted; {KEPT}.", 128 + signal.SIGINT)
+    except Terminated as end:
+        name = signal.Signals(end.number).name
+        return _ended(verb, f"ended by {name}; {KEPT}.", 128 + end.number)
     return 0
 
 
-def parse(config_class: type[Config], words: Sequence[str], verb: str, about: str) -> Config | None:
+def _ended(verb: str, message: str, status: int) -> int:
+    print(f"retrodistill.{verb}: {message}", file=sys.stderr)
+    return status
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Raise Terminated in the block at a signal that would end the process without a word.
+
+    Only in the main thread, and not where a signal is ignored (as nohup does) or handled already.
+    """
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise Terminated(number)
+
+    main = threading.current_thread() is threading.main_thread()
+    ours = [one for one in ENDING if main and signal.getsignal(one) is signal.SIG_DFL]
+    for one in ours:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one in ours:
+            signal.signal(one, signal.SIG_DFL)
+
+
+def parse(
+    config_class: type[Config],
+    words: Sequence[str],
+    verb: str,
+    about: str,
+    shows: Mapping[str, str] | None = None,
+) -> Config | None:
     """Return the settings from `--config FILE.yaml` with the flags on top.
+
+    `shows` are flags beside the settings, with their help; they do nothing here.
 
     Returns None when the words only asked for help or for `--print-config`, which is then done.
 
@@ -89,6 +167,8 @@ def parse(config_class: type[Config], words: Sequence[str], verb: str, about: st
     """
     fields = {item.name: item for item in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     parser = _parser(config_class, fields, verb, about)
+    for flag, text in (shows or {}).items():
+        parser.add_argument(flag, action="store_true", help=text)
     if any(word in ("-h", "--help") for word in words):
         parser.print_help()
         return None

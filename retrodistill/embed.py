@@ -28,15 +28,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def embed(config: EmbedConfig) -> None:
     """Embed, and print the index folder."""
+    from retrodistill import preflight
     from retrodistill.config.search import parse_bytes
     from retrodistill.datasets import load_collection
     from retrodistill.filters import read_conditions
-    from retrodistill.manifest import refuse_existing
     from retrodistill.searching import embed_collection
     from retrodistill.students.dense import DenseEncoder
 
-    refuse_existing(config.out, overwrite=config.overwrite)
-    collection = load_collection(config.data)
+    preflight.embed(config)
+    collection = load_collection(config.data, queries=config.queries)
+    attributes = attributes_of(collection, config.attributes) if config.attributes else None
     encoder = DenseEncoder(
         config.model,
         max_tokens=config.max_tokens,
@@ -49,7 +50,7 @@ def embed(config: EmbedConfig) -> None:
         out=config.out,
         index=config.index,
         dimensions=config.dimensions,
-        attributes=attributes_of(collection, config.attributes) if config.attributes else None,
+        attributes=attributes,
         workload=read_conditions(config.workload) if config.workload is not None else (),
         recall=config.recall,
         memory=parse_bytes(config.memory) if config.memory is not None else None,

@@ -31,11 +31,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Measure, print the table and the tests, and write the JSON."""
+    from retrodistill import preflight
     from retrodistill.arithmetic.measures import measures_help
     from retrodistill.datasets import load_collection
     from retrodistill.evaluation import evaluate_with_unseen
     from retrodistill.evaluation.fidelity import fidelity, fidelity_table
-    from retrodistill.manifest import write_atomically
+    from retrodistill.files import write_atomically
     from retrodistill.reporting.cards.content import make_card
     from retrodistill.reporting.cards.files import write_card
     from retrodistill.reporting.results import print_results, system_names
@@ -49,6 +50,7 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.reproduce is not None:
         reproduce(config, config.reproduce)
         return
+    preflight.evaluate(config)
     collection = load_collection(config.data) if config.data is not None else None
     qrels = collection.qrels(config.split) if collection else read_qrels(config.qrels or Path())
     paths = system_names(config.run)

@@ -4,10 +4,12 @@ Each worker runs the whole job, as a single process would. The job's locks share
 shards of a score store, the parts of a vector cache), so nothing passes between workers, and a
 worker that returns has seen every part finished. Workers on several machines need the same paths
 on a shared file system that has `flock` (NFSv4, Lustre and CephFS have it), and retrodistill on
-each.
+each. A worker ends with the process that started it, however that ends.
 """
 
+import ctypes
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -15,8 +17,9 @@ from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext, redirect_stderr
 from importlib import import_module
 from importlib.util import find_spec
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
+from threading import Thread
 from typing import Any
 
 from retrodistill.config import Executor
@@ -29,12 +32,32 @@ Job = Callable[[], object]
 Outcomes = Generator[tuple[int, Exception | None]]
 """Each worker's number and its error, as they end."""
 
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that a process gets when its parent ends."""
+
 RETRIES = 3
 """How often Ray starts a task again whose process or node has died."""
 
 
+OUT_OF_MEMORY = (
+    "If the machine is out of memory, use fewer --workers or smaller batches; `--executor local` "
+    "shows more."
+)
+UNSTARTED = (
+    "Their own messages are above. A script that starts workers must do so below "
+    '`if __name__ == "__main__":`, for each worker imports it.'
+)
+
+
 class WorkerDiedError(Exception):
-    """A worker was killed, or crashed without an exception."""
+    """A worker was killed, or crashed without an exception.
+
+    `ended` tells whether it ended by itself, as where it cannot start, rather than by a signal.
+    """
+
+    def __init__(self, message: str, *, ended: bool = False) -> None:
+        super().__init__(message)
+        self.ended = ended
 
 
 def execute(
@@ -43,7 +66,7 @@ def execute(
     """Run a job in several workers, until one of them returns.
 
     What a worker that dies or fails leaves is done by the others. If all of them die they are
-    started anew, as long as `done`, the number of finished parts, grows. `workers` is one a GPU
+    started again, as long as `done`, the number of finished parts, grows. `workers` is one a GPU
     if it is not given, or one in all (with Ray: one a node).
 
     Raises:
@@ -59,32 +82,36 @@ def execute(
     while True:
         before = done()
         errors = []
+        ended = False
         with closing(crew(job, workers)) as outcomes:
             for number, error in outcomes:
                 if error is None:
                     return
                 say(f"worker {number} ended: {error}")
-                if not isinstance(error, WorkerDiedError):
+                if isinstance(error, WorkerDiedError):
+                    ended |= error.ended
+                else:
                     errors.append(error)
         if errors:
             raise errors[0]
         if done() == before:
-            raise ConfigError(
-                "all workers died before they finished a part. If the machine is out of memory, "
-                "use fewer --workers or smaller batches; `--executor local` shows more."
-            )
-        say("no worker is left: they are started anew and go on.")
+            hint = UNSTARTED if ended else OUT_OF_MEMORY
+            raise ConfigError(f"all workers died before they finished a part. {hint}")
+        say("no worker is left: they are started again and resume.")
 
 
 def processes(job: Job, workers: int | None) -> Outcomes:
     """Start processes on this machine; yield how each ended, and stop the rest when closed.
 
-    Each sees one GPU, if there are any, and has its share of the CPU's threads.
+    Each sees one GPU, if there are any, and has its share of the CPU's threads, or as many as
+    OMP_NUM_THREADS says.
     """
     devices = visible_devices()
     workers = workers or max(1, len(devices))
     threads = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    threads = os.environ.get("OMP_NUM_THREADS", threads)
     context = get_context("spawn")
+    packed = pickle.dumps(job)  # opened after the worker is set up: it may load a model
     crew = {}
     try:
         for number in range(workers):
@@ -93,7 +120,7 @@ def processes(job: Job, workers: int | None) -> Outcomes:
                 environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(
-                target=_process, args=(job, number, environment, theirs), daemon=True
+                target=_process, args=(packed, number, environment, theirs), daemon=True
             )
             process.start()
             theirs.close()
@@ -115,14 +142,37 @@ def _said(pipe: Connection, process: Any) -> Exception | None:
         error: Exception | None = pipe.recv()
     except EOFError:
         process.join()
-        return WorkerDiedError(f"its process died with exit code {process.exitcode}")
+        code = process.exitcode
+        return WorkerDiedError(f"its process died with exit code {code}", ended=code > 0)
     return error
 
 
-def _process(job: Job, number: int, environment: dict[str, str], pipe: Connection) -> None:
+def _process(job: bytes, number: int, environment: dict[str, str], pipe: Connection) -> None:
+    """Run a job in this process, which ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _end_with_parent()
     os.environ.update(environment)  # before the job imports torch
-    pipe.send(_error_of(job, number))
+    pipe.send(_error_of(lambda: pickle.loads(job)(), number))
+
+
+def _end_with_parent() -> None:
+    """Have this process ended when its parent ends: by the kernel (Linux), and by a thread.
+
+    The kernel does it at once, even where this process is in the middle of a long operation; the
+    thread does it elsewhere, and where the parent has ended already.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _error_of(job: Job, number: int) -> Exception | None:

@@ -13,6 +13,7 @@ A document that one run's list lacks counts there as the list's lowest one.
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from retrodistill.command import run
@@ -26,16 +27,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def fuse(config: FuseConfig) -> None:
     """Tune if asked to, fuse, write the run, and print its folder."""
+    from retrodistill import preflight
     from retrodistill.arithmetic import fuse_runs, tune_fusion
     from retrodistill.datasets import load_collection
-    from retrodistill.manifest import refuse_existing
     from retrodistill.progress import say
     from retrodistill.reporting.tables import print_table
     from retrodistill.store.qrels import read_qrels
     from retrodistill.store.runs import Run
 
-    refuse_existing(config.out, overwrite=config.overwrite)
+    preflight.fuse(config)
     runs = [Run.read(path) for path in config.run]
+    check_common(config.run, [run.query_ids for run in runs])
     inputs = {f"run {number}": part.fingerprint for number, part in enumerate(runs, 1)}
     settings: dict[str, Any] = {
         "norm": config.norm, "minima": numbers(config.minima, "minima"), "k": config.k
@@ -71,6 +73,20 @@ def fuse(config: FuseConfig) -> None:
         overwrite=config.overwrite,
     )  # fmt: skip
     print(config.out)
+
+
+def check_common(paths: Sequence[Path], queries: Sequence[Sequence[str]]) -> None:
+    """Raise DataError if a run has no query in common with any other: it is of another split."""
+    from retrodistill.errors import DataError
+
+    for number, path in enumerate(paths):
+        others = set().union(*queries[:number], *queries[number + 1 :])
+        if len(paths) > 1 and others.isdisjoint(queries[number]):
+            examples = ", ".join(repr(ids[0]) for ids in (queries[number], sorted(others)) if ids)
+            raise DataError(
+                f"{path} has no query in common with the other runs (as in {examples}). Give runs "
+                "of the same queries."
+            )
 
 
 def numbers(text: str | None, name: str) -> list[float] | None:

@@ -8,10 +8,7 @@ resuming, caching, provenance and "these scores are for another corpus" are one 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,10 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.errors import ConfigError, DataError
+from retrodistill.errors import DataError
+from retrodistill.files import new_folder as new_folder
+from retrodistill.files import refuse_existing as refuse_existing
+from retrodistill.files import write_atomically as write_atomically
+from retrodistill.files import write_once as write_once
 
 FILE = "manifest.json"
 FORMAT = 1
+MODEL_FILES = (".jinja", ".json", ".model", ".safetensors", ".txt")
+"""Endings of the files that a model is loaded from."""
+
 LIBRARIES = (
     "retrodistill",
     "torch",
@@ -63,14 +67,49 @@ class Manifest:
     format: int = FORMAT
     """Version of the folder's layout."""
 
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of each file that decides results, by its path in the folder."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.files, Mapping):
+            raise TypeError("files must be an object")
+
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`, whole or not at all."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
         write_atomically(folder / FILE, (text + "\n").encode())
 
+    def _check_types(self) -> None:
+        """Raise TypeError if a field is not of its declared type."""
+        for name in ("kind", "fingerprint"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a string")
+        for name in ("inputs", "config", "details", "versions"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} must be an object")
+        for name in ("inputs", "versions"):
+            if not all(isinstance(value, str) for value in getattr(self, name).values()):
+                raise TypeError(f"the values of {name} must be strings")
+
     def with_inputs(self, **inputs: str) -> "Manifest":
         """Return this manifest with other fingerprints of some inputs."""
         return replace(self, inputs={**self.inputs, **inputs})
+
+    def check_files(self, folder: Path) -> None:
+        """Compare a folder's files with what they were when this manifest was written.
+
+        Raises:
+            DataError: one is missing or has changed.
+
+        """
+        for name, sha256 in self.files.items():
+            path = folder / name
+            if not path.is_file() or digest_file(path) != sha256:
+                raise DataError(
+                    f"{path} is damaged or was changed: its checksum is not the one in "
+                    f"{folder / FILE}. Make the folder again. If the change is meant, remove this "
+                    'file\'s line from "files" there.'
+                )
 
     @classmethod
     def read(cls, folder: Path, *, kind: str | None = None) -> "Manifest":
@@ -83,13 +122,15 @@ class Manifest:
         path = Path(folder) / FILE
         try:
             manifest = cls(**json.loads(path.read_text(encoding="utf-8")))
+            manifest._check_types()
         except (FileNotFoundError, NotADirectoryError):
-            wanted = f"a {kind} folder" if kind else "an artifact folder"
+            article = "an" if (kind or "artifact")[0] in "aeiou" else "a"
+            wanted = f"{article} {kind or 'artifact'} folder"
             raise DataError(
                 f"{folder} is not {wanted}: it has no {FILE}. "
                 "Give the folder that a retrodistill command wrote with --out."
             ) from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path} cannot be read as a manifest ({error}). Make the folder again."
             ) from error
@@ -147,84 +188,41 @@ def digest_files(folder: Path, pattern: str = "*") -> str:
     return hasher.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file aside, flush it to the disk, and rename it into place."""
-    with _aside(path, content) as name:
-        os.replace(name, path)
+def model_files(folder: Path, part: str = "") -> dict[str, str]:
+    """Return the SHA-256 of each file of a model that decides results, for `Manifest.files`.
+
+    `part` is the model's subfolder. A README and the like may change.
+    """
+    paths = sorted((folder / part).rglob("*"))
+    return {
+        path.relative_to(folder).as_posix(): digest_file(path)
+        for path in paths
+        if path.suffix in MODEL_FILES and path.name != FILE and path.is_file()
+    }
 
 
-def write_once(path: Path, content: bytes) -> bool:
-    """Write a file as `write_atomically` does, unless there is one; tell whether it was written."""
-    with _aside(path, content) as name:
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            return False
-    return True
+def check_model_files(folder: Path) -> None:
+    """Compare a model's files with the manifest beside them, if it has one.
+
+    Raises:
+        DataError: a file is missing or has changed, or the manifest is damaged.
+
+    """
+    path = folder / FILE
+    if path.is_file() and not _is_foreign(path):
+        Manifest.read(folder).check_files(folder)
 
 
-@contextmanager
-def _aside(path: Path, content: bytes) -> Iterator[str]:
-    """Give the name of a flushed file beside `path`, to be moved there, and tidy up."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def _is_foreign(path: Path) -> bool:
+    """Tell whether a file is sound JSON of somebody else that has a manifest's name by chance."""
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        yield name
-    finally:
-        Path(name).unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def refuse_existing(out: Path, *, overwrite: bool) -> None:
-    """Raise ConfigError if something lies at `out` that may not be replaced."""
-    if Path(out).exists() and not overwrite:
-        raise ConfigError(
-            f"{out} exists already. Give another --out, delete it, or pass --overwrite."
-        )
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return not isinstance(content, dict) or "fingerprint" not in content
 
 
 def cache_folder(part: str) -> Path:
     """Return where derived data of a kind may lie: below $RETRODISTILL_CACHE or ~/.cache."""
     root = os.environ.get("RETRODISTILL_CACHE") or "~/.cache/retrodistill"
     return Path(root).expanduser() / part
-
-
-@contextmanager
-def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a folder to fill, which becomes `out` only if the block ends well.
-
-    Raises:
-        ConfigError: `out` exists already and `overwrite` is not set.
-
-    """
-    out = Path(out)
-    refuse_existing(out, overwrite=overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        yield aside
-        aside.chmod(0o755)
-        if out.exists():
-            old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
-            os.replace(out, old / "was")
-            os.replace(aside, out)
-            shutil.rmtree(old)
-        else:
-            os.replace(aside, out)
-        sync_folder(out.parent)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise

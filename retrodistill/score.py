@@ -29,12 +29,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def score(config: ScoreConfig) -> None:
     """Do the one job that the settings name, and print where the result lies or what was found."""
-    from retrodistill import scoring
+    from retrodistill import preflight, scoring
     from retrodistill.datasets import load_collection
     from retrodistill.executor import execute
     from retrodistill.store.runs import Run
     from retrodistill.store.shards import shard_paths
 
+    preflight.score(config)
     if config.status:
         print("\n".join(scoring.status(config.out).lines()))
         return
@@ -48,7 +49,9 @@ def score(config: ScoreConfig) -> None:
         )  # fmt: skip
         print(config.out)
         return
-    collection = load_collection(config.data) if config.data is not None else None
+    collection = (
+        load_collection(config.data, queries=config.queries) if config.data is not None else None
+    )
     if config.export is not None and config.format is not None:
         scoring.export_scores(
             Run.read(config.out), config.export, format=config.format, collection=collection,

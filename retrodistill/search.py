@@ -1,10 +1,14 @@
-"""Search an index: answer queries on the terminal, or write a run for a split's queries.
+"""Search: answer queries on the terminal, or write a run for the queries of a split or a file.
 
     python -m retrodistill.search --index indexes/kl "effect of vitamin D on asthma" --k 5
     python -m retrodistill.search --index indexes/kl "asthma" --where "year >= 2020" --explain
     python -m retrodistill.search --index indexes/kl --data beir:scifact --k 100 --out runs/kl
+    python -m retrodistill.search --data docs:handbook --retriever bm25 "how do I reset it"
+    python -m retrodistill.search --data docs:handbook --model MODEL "how do I reset it"
 
-A query shows rank, score, id and the document's beginning; a split gives a run folder.
+A query shows rank, score, id and the document's beginning; a split or a file gives a run folder.
+Without an index folder, --data is searched by --retriever or --model, whose vectors stay in the
+cache.
 """
 
 import sys
@@ -13,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from retrodistill.command import run
 from retrodistill.config import SearchConfig, as_dict
-from retrodistill.progress import say
 
 if TYPE_CHECKING:
-    from retrodistill.searching import Hit, Searcher
+    from retrodistill.datasets import Collection
+    from retrodistill.store.runs import Run
 
-SHOWN = 100
-"""Characters of a document on the terminal."""
+DEEPER = 100
+"""Passages that a retriever returns where one document is wanted."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -28,57 +32,62 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def search(config: SearchConfig) -> None:
-    """Print what is found for the queries, or write the run of a split."""
+    """Print the hits of the queries, or write the run of a split or a file."""
+    from retrodistill import preflight
     from retrodistill.datasets import load_collection
-    from retrodistill.manifest import refuse_existing
-    from retrodistill.searching import Searcher, search_run
+    from retrodistill.searching.answers import index_answers, line, run_answers, with_asked
 
+    preflight.search(config)
     if config.out is not None:
-        refuse_existing(config.out, overwrite=config.overwrite)
-    collection = load_collection(config.data) if config.data is not None else None
-    if config.query:
-        docs = collection.docs if collection is not None else None
-        searcher = Searcher.open(config.index, precision=config.precision, docs=docs)
-        prepare(searcher, config)
-        answers = (
-            [searcher.search_sets(query, config.k, where=config.where) for query in config.query]
-            if config.sets
-            else searcher.search_many(config.query, config.k, where=config.where)
-        )
-        for query, hits in zip(config.query, answers, strict=True):
-            print(query)
-            for rank, hit in enumerate(hits, start=1):
-                print(line(rank, hit))
+        _write(config)
         return
-    assert collection is not None
+    collection = load_collection(config.data) if config.data is not None else None
+    if config.index is not None:
+        answers = index_answers(config, collection.docs if collection is not None else None)
+    else:
+        assert collection is not None
+        collection = with_asked(collection, config)
+        answers = run_answers(_retrieve(collection, config), collection, config)
+    for query, hits in answers:
+        print(query)
+        for rank, hit in enumerate(hits, start=1):
+            print(line(rank, hit))
+
+
+def _write(config: SearchConfig) -> None:
+    from retrodistill.datasets import load_collection
+    from retrodistill.searching import documents
+    from retrodistill.searching.answers import index_run
+
+    assert config.data is not None
     assert config.out is not None
-    searcher = Searcher.open(config.index, precision=config.precision, with_texts=False)
-    assert searcher.manifest is not None
-    prepare(searcher, config)
-    found = search_run(searcher, collection, config.split, config.k, where=config.where)
-    found.write(
-        config.out,
-        inputs={"collection": collection.fingerprint, "index": searcher.manifest.fingerprint},
-        config=as_dict(config),
-        details={"model": searcher.manifest.details.get("model"), "split": config.split},
+    collection = load_collection(config.data, queries=config.queries)
+    if config.index is not None:
+        hits, inputs, details = index_run(config, collection)
+    else:
+        hits, inputs, details = _retrieve(collection, config), {}, {"model": config.model}
+        hits = documents(hits, config.k) if config.by_document else hits
+    inputs |= {"collection": collection.fingerprint}
+    details |= {"split": config.split}
+    hits.write(
+        config.out, inputs=inputs, config=as_dict(config), details=details,
         overwrite=config.overwrite,
-    )
+    )  # fmt: skip
     print(config.out)
 
 
-def prepare(searcher: "Searcher", config: SearchConfig) -> None:
-    """Set the recall that was asked for, and say how the index will search."""
-    if config.recall is not None:
-        searcher.set_recall(config.recall)
-    if config.explain:
-        say(searcher.explain(config.where, config.k, len(config.query) or None))
+def _retrieve(collection: "Collection", config: SearchConfig) -> "Run":
+    """Return the run of --retriever, or of --model, over the documents of the collection."""
+    from retrodistill.mining import mine_candidates
+    from retrodistill.searching import SPLIT
 
-
-def line(rank: int, hit: "Hit") -> str:
-    """Return rank, score, id, and the beginning of what the document says, as one line."""
-    said = " ".join((hit.title or hit.text).split())
-    short = said if len(said) <= SHOWN else said[: SHOWN - 1].rstrip() + "…"
-    return f"{rank:>4}  {hit.score:8.4f}  {hit.doc_id}  {short}".rstrip()
+    return mine_candidates(
+        collection,
+        config.split if config.split or collection.file_queries else SPLIT,
+        retrievers=config.retriever or (f"dense:{config.model}",),
+        depth=config.k * (DEEPER if config.by_document else 1),
+        precision=config.precision,
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
 """Train a student from teacher scores, from labels, or from both.
 
-    python -m retrodistill.train --data beir:scifact --scores scores/ce \\
-        --student MODEL --objective "listwise-kl + 0.1*contrastive" --out students/kl
+    python -m retrodistill.train --data beir:scifact --scores scores/ce --student MODEL \\
+        --objective "listwise-kl(student_temperature=0.05) + 0.1*contrastive" --out students/kl
 
     python -m retrodistill.train --list
     python -m retrodistill.train --recipe simlm-kd --data ... --scores ... --student ... --out ...
 
-The result is a plain sentence-transformers folder. With --save-steps, a killed training goes
-on where it was with --resume. --list shows the recipes: published methods as settings, which
-flags override.
+The result is a plain sentence-transformers folder. With --save-steps, --resume continues a killed
+training under the same settings. Recipes are published methods as settings, which flags override.
+
+    python -m retrodistill.train --data beir:scifact --recipe leaf --vectors TEACHER \\
+        --student MODEL --out students/leaf
+
+An objective that compares vectors alone needs neither labels nor scores: without --scores it
+learns from every document and query of the collection.
 """
 
 import sys
@@ -20,31 +25,47 @@ from retrodistill.config import TrainConfig
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status (0 done, 2 a mistake of the user)."""
-    words = sys.argv[1:] if words is None else words
-    if "--list" in words:
-        print_recipes()
-        return 0
-    return run(TrainConfig, train, verb="train", about=__doc__, words=words)
+    return run(
+        TrainConfig, train, verb="train", about=__doc__, words=words,
+        shows={"--list": ("List the recipes and stop.", print_recipes)},
+    )  # fmt: skip
 
 
 def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
+    from retrodistill import preflight
     from retrodistill.datasets import load_collection
+    from retrodistill.objective import parse_objective
     from retrodistill.store.runs import Run
     from retrodistill.store.scores import PreferenceStore
     from retrodistill.students.dense import DenseEncoder
-    from retrodistill.training import train_student
     from retrodistill.training.card import teachers_of
+    from retrodistill.training.sources import check_settings
+
+    preflight.train(config)
+    check_settings(
+        parse_objective(config.objective),
+        config,
+        config.split,
+        scores=config.scores is not None,
+        preferences=config.preferences is not None,
+        vectors=config.vectors is not None,
+    )
+    collection = load_collection(config.data, queries=config.queries)
+    scores = Run.read(config.scores) if config.scores else None
+    preferences = PreferenceStore.open(config.preferences) if config.preferences else None
+
+    from retrodistill.training.trainer import train_student  # imports torch: last
 
     vectors = None
     if config.vectors:
         vectors = DenseEncoder(config.vectors, precision=config.precision)
     out = train_student(
-        load_collection(config.data),
+        collection,
         config.student,
         config.out,
-        scores=Run.read(config.scores) if config.scores else None,
-        preferences=PreferenceStore.open(config.preferences) if config.preferences else None,
+        scores=scores,
+        preferences=preferences,
         vectors=vectors,
         split=config.split,
         settings=config,
@@ -56,19 +77,22 @@ def train(config: TrainConfig) -> None:
 
 
 def print_recipes() -> None:
-    """Print every recipe, what it needs, and its source."""
-    from rich.console import Console
-    from rich.table import Table
+    """Print every recipe: what it needs, its source, and how it differs from what was published."""
+    from textwrap import fill
 
-    from retrodistill.objective import inputs_of, parse_objective
+    from retrodistill.config import TrainSettings
+    from retrodistill.objective import needs_of
     from retrodistill.recipes import load_recipe, recipe_names
 
-    table = Table("recipe", "needs", "what it is", "source")
     for name in recipe_names():
         recipe = load_recipe(name)
-        needs = inputs_of(parse_objective(recipe.settings["objective"]))
-        table.add_row(name, ", ".join(needs) or "nothing", recipe.about, recipe.source)
-    Console().print(table)
+        needs = ", ".join(needs_of(TrainSettings(**recipe.settings))) or "nothing"
+        print(f"{name}: {recipe.about}")
+        for label, text in (("needs", needs), ("source", recipe.source), ("notes", recipe.notes)):
+            if text:
+                indented = " ".join(text.split())
+                print(fill(f"{label}: {indented}", 98, initial_indent="    ",
+                           subsequent_indent="      ", break_on_hyphens=False))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -39,6 +39,14 @@ place and encoded once. `list`: all candidates of a query in one call, for a sco
 """
 
 
+Reads = Literal["text", "fields", "id"]
+"""What of a document and of a query a teacher's number depends on.
+
+`text`: the full text alone, so that documents of equal text share their numbers. `fields`: title
+and text apart. `id`: also the id, as where numbers are looked up that somebody else has computed.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Doc:
     """A document, or a query (its title is then empty)."""
@@ -106,7 +114,10 @@ class Pairs:
 
 @runtime_checkable
 class Teacher(Protocol):
-    """Something slow and strong that scores queries against documents, pair by pair."""
+    """Something slow and strong that scores queries against documents, pair by pair.
+
+    A teacher that looks at more than the full texts names it in an attribute `reads`.
+    """
 
     fingerprint: str
     """Hash of all that shapes a score: weights, template, maximum length, dtype."""
@@ -157,6 +168,12 @@ class Comparer(Protocol):
         question does not count, and `exp(log p)` of a duel and of its mirror add up to 1.
         """
         ...
+
+
+def reads_of(teacher: Teacher | Comparer) -> Reads:
+    """Return what of a text a teacher looks at: its attribute `reads`, else `text`."""
+    reads: Reads = getattr(teacher, "reads", "text")
+    return reads
 
 
 @runtime_checkable

@@ -31,6 +31,25 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def number_type() -> Iterator[None]:
+    """Let `--precision auto` be what $RETRODISTILL_TEST_BFLOAT16 says (on, off), else measured.
+
+    `make test` must pass with both: no test may depend on what a processor is fast at.
+    """
+    forced = os.environ.get("RETRODISTILL_TEST_BFLOAT16", "")
+    if forced not in ("", "on", "off"):
+        raise ValueError(f"RETRODISTILL_TEST_BFLOAT16 must be on or off, got {forced!r}.")
+    with pytest.MonkeyPatch.context() as patch:
+        if forced:
+            devices = "retrodistill.inference.devices"
+            speedup = float("inf") if forced == "on" else 0.0
+            patch.setattr(f"{devices}.bfloat16_speedup", lambda device: speedup)
+        if forced == "on":
+            patch.setattr(f"{devices}.has_bfloat16", lambda device: True)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random 6-layer, 32-dimensional bi-encoder in sentence-transformers format."""

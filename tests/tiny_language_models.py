@@ -26,11 +26,21 @@ def save_tiny_causal(
     *,
     chat: str | None = None,
     marks: bool = True,
+    ranks: bool = False,
     seed: int = 0,
 ) -> Path:
-    """Write a causal model (qwen: rotary positions, neo: learned ones); return its folder."""
+    """Write a causal model (qwen: rotary positions, neo: learned ones); return its folder.
+
+    With `ranks` it is a qwen with a head of one score, as conversions of re-rankers are.
+    """
     import torch
-    from transformers import GPTNeoConfig, GPTNeoForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import (
+        GPTNeoConfig,
+        GPTNeoForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+        Qwen3ForSequenceClassification,
+    )
 
     tokenizer = byte_tokenizer(marks=marks)
     tokenizer.chat_template = chat
@@ -49,9 +59,10 @@ def save_tiny_causal(
                 head_dim=8,
                 max_position_embeddings=512,
                 tie_word_embeddings=True,
-                **common,
+                **(common | {"num_labels": 1} if ranks else common),
             )
-            Qwen3ForCausalLM(config).save_pretrained(folder)
+            kind = Qwen3ForSequenceClassification if ranks else Qwen3ForCausalLM
+            kind(config).save_pretrained(folder)
         else:
             config = GPTNeoConfig(
                 hidden_size=32,

@@ -69,7 +69,10 @@ class Lists:
 
 def numbered(runs: Sequence[Run], name: str) -> tuple[pa.Array, list[Numbers]]:
     """Return a column's distinct ids in order of appearance, and each run's column as numbers."""
-    column = pa.chunked_array([c for run in runs for c in run.table[name].chunks], pa.string())
+    chunks = [chunk for run in runs for chunk in run.table[name].chunks]
+    wide = any(pa.types.is_large_string(chunk.type) for chunk in chunks)
+    kind = pa.large_string() if wide else pa.string()
+    column = pa.chunked_array([chunk.cast(kind) for chunk in chunks], kind)
     parts = column.dictionary_encode().unify_dictionaries().chunks
     ids = parts[-1].dictionary if parts else pa.array([], pa.string())
     codes = [np.empty(0, np.int64), *(part.indices.to_numpy() for part in parts)]

@@ -81,7 +81,7 @@ def parse_sets(text: str) -> Query:
             "this one has {:,}, {:,} and {:,}. Ask several shorter ones.".format(*limits, *sizes)
         )
     try:
-        return _parser().parse(text)  # type: ignore[return-value]
+        query: Query = _parser().parse(text)  # type: ignore[assignment]
     except UnexpectedInput as error:
         ended = isinstance(error, UnexpectedToken) and error.token.type == "$END"
         here = "" if ended else text[error.pos_in_stream :].strip()
@@ -91,6 +91,9 @@ def parse_sets(text: str) -> Query:
             '`"effects of vitamin D" AND (asthma OR eczema) NOT children`; quote a text that '
             "holds such a word or a bracket itself."
         ) from None
+    if "" in texts_of(query):
+        raise ConfigError(f"query {text!r} holds an empty text: put words between its quotes.")
+    return query
 
 
 @v_args(inline=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from retrodistill.config import EmbedConfig, Precision, ScoreConfig
 from retrodistill.config.base import at_least
-from retrodistill.config.reading import read_yaml, settings_of
+from retrodistill.config.reading import read_yaml, settings_of, shown
 from retrodistill.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -155,7 +155,7 @@ def _named(
         if not NAME.fullmatch(name):
             raise ConfigError(f"{place}: a name has letters, digits and . + = @ _ - and spaces.")
         if name in found:  # 1 and "1" are two keys of YAML, but one folder
-            raise ConfigError(f"{place} stands there already. Take another name.")
+            raise ConfigError(f"{place} already exists. Take another name.")
         found[name] = read(part, place)
     return found
 
@@ -179,5 +179,5 @@ def _system(part: Any, where: str) -> System:
 
 def _keys(part: Any, where: str) -> Mapping[Any, Any]:
     if not isinstance(part, Mapping):
-        raise ConfigError(f"{where} must hold `setting: value` lines, not {part!r}.")
+        raise ConfigError(f"{where} must hold `setting: value` lines, not {shown(part)}.")
     return part

@@ -24,7 +24,7 @@ def below_one(config: object, *names: str) -> None:
     """Raise ConfigError unless each of these fields is below 1."""
     for name in names:
         value = getattr(config, name)
-        if not value < 1:
+        if value is not None and not value < 1:
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} must be below 1, but it is {value}.")
 

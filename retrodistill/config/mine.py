@@ -12,13 +12,18 @@ class MineConfig:
     """Settings of `python -m retrodistill.mine`."""
 
     data: str
-    """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
 
     out: Path
     """Run folder to write."""
 
-    split: str = "train"
-    """Queries of which split to mine for."""
+    split: str | None = None
+    """Split whose queries to mine for; `all` is every query, judged or not (default: those of
+    --queries, or else `train`)."""
+
+    queries: str | None = None
+    """File of queries, judged or not: .txt (one a line), .jsonl, .tsv, .csv or .parquet. They are
+    mined for beside those of --split, if that is given. Give the same to `score` and `train`."""
 
     retriever: tuple[str, ...] = ("bm25",)
     """bm25, lucene, dense:MODEL or sparse:MODEL; several are fused by reciprocal ranks."""

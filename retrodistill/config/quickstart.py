@@ -11,8 +11,11 @@ class QuickstartConfig:
     data: str = "builtin:pydocs"
     """Collection with train, dev and test queries."""
 
+    queries: str | None = None
+    """File of queries without labels to distil from (default: those of the dev split)."""
+
     model: str | None = None
-    """Model to start from (default: all-MiniLM-L6-v2 from its PyPI package)."""
+    """Model to start from (default: packaged:all-MiniLM-L6-v2)."""
 
     out: Path = Path("quickstart")
     """Folder for all that is made."""

@@ -1,7 +1,8 @@
 """From YAML and words to the settings of a dataclass, with every mistake named."""
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping
+import reprlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -10,33 +11,34 @@ from retrodistill.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
 
+FEW = 10
+"""Settings that a message lists; of more, it names the nearest one."""
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+_short.maxlevel = 2
+shown = _short.repr
+"""A value as errors show it: a text of YAML aliases can stand for more than fits a memory."""
+
 
 def read_yaml(path: Path, where: str) -> dict[Any, Any]:
     """Return the keys and values of a YAML file; `where` is what errors call it.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, holds anything else, or has a key twice.
+        ConfigError: it cannot be read, is not YAML, has a key twice, or holds anything but
+            mappings, lists, texts, numbers, true, false and null.
 
     """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """YAML in which no key silently replaces another one."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            for place, key in enumerate(keys):
-                if key in keys[:place]:
-                    line = node.value[place][0].start_mark.line + 1
-                    raise ConfigError(f"{where}, line {line}: {key!r} stands there already.")
-            return super().construct_mapping(node, deep)
+    from retrodistill.config.plain_yaml import parse_yaml
 
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{where} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where} is not YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{where}, line {line} is not UTF-8 text.") from error
+    content = parse_yaml(text, where)
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -108,9 +110,10 @@ def plain(hint: Any) -> tuple[Any, bool]:
 
 
 def unknown_setting(name: str, known: Iterable[str]) -> str:
-    """Return the sentence about a name that is none of the known ones."""
+    """Return the sentence about a name that is none of the known ones: the nearest, or a few."""
     known = list(known)
-    return f"unknown setting {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
+    names = f" Known: {', '.join(known)}." if len(known) <= FEW else " See --help."
+    return f"unknown setting {name!r}.{did_you_mean(name, known) or names}"
 
 
 def _as_declared(value: Any, hint: Any, name: str) -> Any:
@@ -120,18 +123,25 @@ def _as_declared(value: Any, hint: Any, name: str) -> Any:
     if many:
         parts = value if isinstance(value, list) else [value]
         if kind is int:  # 0,2,5 as well as one by one
-            parts = [number for part in parts for number in str(part).split(",")]
+            split = (part.split(",") if isinstance(part, str) else [part] for part in parts)
+            parts = [number for numbers in split for number in numbers]
         return tuple(_as_declared(part, kind, name) for part in parts)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ConfigError(f"{name} must be one of {get_args(kind)}, but it is {value!r}.")
+            raise ConfigError(f"{name} must be one of {get_args(kind)}, but it is {shown(value)}.")
         return value
     wrong = isinstance(value, bool) != (kind is bool) or isinstance(value, (list, dict))
     if wrong or value is None:
-        raise ConfigError(f"{name} must be of type {kind.__name__}, but it is {value!r}.")
+        raise ConfigError(f"{name} must be of type {kind.__name__}, but it is {shown(value)}.")
     if kind is int and isinstance(value, float) and not value.is_integer():
         raise ConfigError(f"{name} must be a whole number, but it is {value!r}.")
+    if kind in (str, Path) and isinstance(value, float):  # 1.10 has become 1.1
+        raise ConfigError(f"{name} must be a text, but it is the number {value!r}: quote it.")
+    if kind is Path and "\0" in str(value):
+        raise ConfigError(f"{name} must not hold a null character.")
     try:
         return kind(str(value) if kind is Path else value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{name} must be of type {kind.__name__}, but it is {value!r}.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(
+            f"{name} must be of type {kind.__name__}, but it is {shown(value)}."
+        ) from None

@@ -16,7 +16,10 @@ class ScoreConfig:
     """Score store. Finished shards found there are not scored again."""
 
     data: str | None = None
-    """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
+
+    queries: str | None = None
+    """File of queries that --candidates were mined for beside those of --data."""
 
     candidates: Path | None = None
     """What to score: a run folder, a TREC, JSONL or Parquet run, or a file of triples."""
@@ -66,10 +69,10 @@ class ScoreConfig:
     """Split whose labels say what is relevant, for an --export that needs to know."""
 
     verify: int | None = None
-    """Score this many stored pairs again, and tell the largest difference."""
+    """Score this many stored pairs again, and print the largest difference."""
 
     status: bool = False
-    """Tell how far the store is and what it has cost."""
+    """Print how far the store is and what it has cost."""
 
     batch_tokens: int = 4096
     """Padded tokens of a forward pass."""
@@ -123,13 +126,13 @@ class AuditConfig:
     """Settings of `python -m retrodistill.audit`."""
 
     data: str
-    """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
 
     candidates: Path | None = None
     """First stage's run of the split: what each teacher reranks."""
 
     teacher: tuple[str, ...] = ()
-    """Who shall be audited: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ...; several times."""
+    """Teacher to audit: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ...; several times."""
 
     leakage: bool = False
     """Instead of teachers: what of --test-split stands in --split, word for word or nearly."""
@@ -150,7 +153,7 @@ class AuditConfig:
     """With --leakage: words of a document that are compared as one."""
 
     student: str | None = None
-    """Model that shall learn, a folder or a hub id: no teacher should be worse than it."""
+    """Model to train, a folder or a hub id: no teacher should be worse than it."""
 
     queries: int = 100
     """Labelled queries to draw."""

@@ -13,10 +13,13 @@ class EmbedConfig:
     """Settings of `python -m retrodistill.embed`."""
 
     data: str
-    """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
+
+    queries: str | None = None
+    """File of queries to measure --recall with, beside those of --data."""
 
     model: str
-    """Student or other sentence-transformers model: a folder or a hub id."""
+    """Student or other sentence-transformers model: a folder, a hub id or packaged:NAME."""
 
     out: Path
     """Index folder to write."""
@@ -74,20 +77,36 @@ class SearchConfig:
     query: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """Queries to answer on the terminal."""
 
-    index: Path
+    index: Path | None = None
     """Index folder written by `retrodistill.embed`."""
 
-    data: str | None = None
-    """Collection whose queries to search for (with --split), or whose texts to show."""
+    model: str | None = None
+    """Instead of --index: search the documents of --data with this model, which embeds them into
+    the cache at the first time."""
 
-    split: str = "test"
-    """Split of --data to search for."""
+    retriever: tuple[str, ...] = ()
+    """Instead of --index: bm25, lucene, dense:MODEL or sparse:MODEL over the documents of --data;
+    several are fused by reciprocal ranks."""
+
+    data: str | None = None
+    """Collection to search, whose queries to search for (with --split), or whose texts to show."""
+
+    split: str | None = None
+    """Split of --data to search for; `all` is every query (default: the queries of --queries, or
+    else `test`)."""
+
+    queries: str | None = None
+    """File of queries to search for: .txt (one a line), .jsonl, .tsv, .csv or .parquet."""
 
     k: int = 10
     """Documents to return for each query."""
 
     where: str | None = None
     """Condition on the attributes, as in: year >= 2020 and lang = 'en'."""
+
+    by_document: bool = False
+    """Show each document once, with its best passage; a run then holds documents. Passages are
+    named DOCUMENT#NUMBER, as those of docs:PATH are."""
 
     sets: bool = False
     """Read AND, OR, NOT and brackets in queries, as in: "vitamin D" AND asthma NOT children."""
@@ -110,14 +129,37 @@ class SearchConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "k")
         _check_recall(self.recall)
-        if not self.query and (self.data is None or self.out is None):
+        systems = [self.index is not None, self.model is not None, bool(self.retriever)]
+        if sum(systems) != 1:
+            raise ConfigError(
+                "give one of --index FOLDER (made by embed), or --data with --model MODEL or "
+                "--retriever bm25."
+            )
+        if self.index is None:
+            self._check_without_index()
+        if not self.query and self.queries is None and (self.data is None or self.out is None):
             raise ConfigError('give a query ("..."), or --data and --out to search for a split.')
+        if self.out is not None and self.data is None:
+            raise ConfigError("--out needs --data: the collection that the run belongs to.")
+        if self.query and (self.queries is not None or self.split is not None):
+            raise ConfigError("give queries on the command line, or --queries or --split.")
+        if self.sets and self.by_document:
+            raise ConfigError("--sets and --by-document exclude each other.")
         if self.sets and not self.query:
             raise ConfigError(
                 "--sets reads operators in the queries of the command line: give one."
             )
         if self.query and self.out is not None:
             raise ConfigError("--out writes a run for the queries of --data: leave the query away.")
+
+    def _check_without_index(self) -> None:
+        if self.data is None:
+            raise ConfigError("--model and --retriever need --data: the documents to search.")
+        for name in ("where", "recall"):
+            if getattr(self, name) is not None:
+                raise ConfigError(f"--{name} needs --index, an index folder made by embed.")
+        if self.sets or self.explain:
+            raise ConfigError("--sets and --explain need --index, an index folder made by embed.")
 
 
 def parse_bytes(text: str) -> int:

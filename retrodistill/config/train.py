@@ -8,6 +8,7 @@ from retrodistill.config.base import Precision, at_least, below_one
 from retrodistill.errors import ConfigError
 
 StudentKind = Literal["bi-encoder", "sparse", "late-interaction", "cross-encoder"]
+Positives = Literal["labels", "teacher"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,8 +16,8 @@ class TrainSettings:
     """How to make a student and how to train it, whatever the data."""
 
     objective: str = "listwise-kl"
-    """Weighted sum of losses: `listwise-kl + 0.1*contrastive`; settings in brackets:
-    `listwise-kl(student_temperature=0.05,teacher_temperature=1)`."""
+    """Weighted sum of losses, with settings in brackets:
+    `listwise-kl(student_temperature=0.05,teacher_temperature=1) + 0.1*contrastive`."""
 
     student_kind: StudentKind = "bi-encoder"
     """What to train; a cross-encoder reads query and document together."""
@@ -58,7 +59,14 @@ class TrainSettings:
     """Scale of the adapters; they act with alpha / rank."""
 
     candidates_per_query: int = 8
-    """Documents of one query in a batch, the positive included."""
+    """Documents of one query in a batch, positives included."""
+
+    positives: Positives = "labels"
+    """Which documents are a query's positives: those that --split labels, or the teacher's best
+    one, which then counts as labelled."""
+
+    positives_per_query: int = 1
+    """Positives of one query in a batch, if it has as many."""
 
     pool: int = 32
     """Draw negatives from this many best-scored candidates of the query."""
@@ -73,6 +81,14 @@ class TrainSettings:
     """How a query's candidates are drawn from its pool: uniform, margin-bins, importance or simans;
     settings in brackets: `simans(a=0.5,b=-1)`."""
 
+    unlabelled_split: tuple[str, ...] = ()
+    """Train on the scored queries of this split as well, without its labels. Scored queries that
+    other splits judge are skipped otherwise."""
+
+    other_texts: bool = False
+    """The ids of --scores and --preferences name other texts than --data on purpose, such as
+    translations: do not compare them."""
+
     drop_weak_queries: float = 0.0
     """Leave out this share of the queries: those whose best teacher score is lowest."""
 
@@ -81,10 +97,10 @@ class TrainSettings:
     negatives of contrastive losses (scores above 0 only)."""
 
     batch_size: int = 16
-    """Queries in a batch."""
+    """Queries in a batch; texts, where an objective compares vectors alone."""
 
     epochs: float = 1.0
-    """Passes over the queries."""
+    """Passes over the queries, or the texts."""
 
     max_steps: int = -1
     """Stop after this many steps (-1: as many as the epochs need)."""
@@ -118,7 +134,8 @@ class TrainSettings:
     """Number type of the encoder's body; losses are float32."""
 
     dims: tuple[int, ...] = ()
-    """Matryoshka: train the first so many dimensions of the vectors as well, `384,192,96`."""
+    """Matryoshka: train the first so many dimensions of the vectors as well, `192,96`. Where a
+    teacher's vectors are the target, a cut vector is compared as if the rest were 0."""
 
     projection: Literal["keep", "drop"] = "keep"
     """Where the teacher's vectors have another dimension: keep the learned projection into
@@ -172,10 +189,12 @@ class TrainSettings:
         at_least(self, 1, "dev_queries")
         at_least(self, 2, "candidates_per_query")
         at_least(self, 4, "query_tokens", "doc_tokens")
-        at_least(self, 0, "epochs", "learning_rate", "warmup", "weight_decay", "dropout")
+        at_least(self, 0, "learning_rate", "warmup", "weight_decay", "dropout")
+        at_least(self, 1, "positives_per_query")
         at_least(self, 0, "lora_rank", "queue", "eval_steps", "patience", "drop_weak_queries")
         at_least(self, 0, "average_decay", "average_start", "least_gain")
-        below_one(self, "average_decay", "average_start")
+        below_one(self, "average_decay", "average_start", "warmup", "dropout")
+        self._check_amounts()
         if self.freeze and not self.doc_student:
             raise ConfigError("--freeze needs --doc-student: one tower has to be trained.")
         if self.doc_keep_layers and not self.doc_student:
@@ -189,16 +208,53 @@ class TrainSettings:
         if (self.patience or self.eval_steps) and self.dev_split is None:
             raise ConfigError("--patience and --eval-steps need --dev-split.")
 
+    @property
+    def flags_of_scores(self) -> tuple[str, ...]:
+        """Return the flags that go by teacher scores, as they are set."""
+        flags = {
+            f"--draw {self.draw}": self.draw != "uniform",
+            f"--order {self.order}": self.order == "hard-first",
+            "--positives teacher": self.positives == "teacher",
+            "--drop-weak-queries": self.drop_weak_queries > 0,
+            "--false-negatives": self.false_negatives is not None,
+        }
+        return tuple(flag for flag, used in flags.items() if used)
+
+    def _check_amounts(self) -> None:
+        """Raise ConfigError unless there is something to train, and numbers that fit each other."""
+        if not self.epochs > 0:
+            raise ConfigError(f"--epochs must be above 0, but it is {self.epochs}.")
+        if self.max_steps != -1 and self.max_steps < 1:
+            raise ConfigError(
+                f"--max-steps must be at least 1, or -1 for --epochs, but it is {self.max_steps}."
+            )
+        for dim in self.dims:
+            if dim < 1:
+                raise ConfigError(f"--dims must be 1 or more each, but one is {dim}.")
+        if self.positives_per_query >= self.candidates_per_query:
+            raise ConfigError(
+                f"--positives-per-query {self.positives_per_query} leaves no negative among "
+                f"--candidates-per-query {self.candidates_per_query}."
+            )
+        if self.dev_split is not None and self.dev_split in self.unlabelled_split:
+            raise ConfigError(
+                f"--unlabelled-split {self.dev_split} is --dev-split as well: measure on queries "
+                "that are not trained on."
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig(TrainSettings):
     """Settings of `python -m retrodistill.train`."""
 
     data: str
-    """Collection: beir:PATH, irds:ID, hf:ID or builtin:pydocs."""
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
 
     student: str
-    """Model to start from: a folder or a hub id."""
+    """Model to start from: a folder, a hub id (also ID@REVISION) or packaged:all-MiniLM-L6-v2."""
+
+    queries: str | None = None
+    """File of queries that --scores has beside those of --data."""
 
     out: Path
     """Folder of the trained model, in sentence-transformers format."""
@@ -213,7 +269,7 @@ class TrainConfig(TrainSettings):
     """Store of a pairwise teacher's preferences, for preference-kl."""
 
     vectors: str | None = None
-    """Model whose vectors the student shall come near to: a folder or a hub id."""
+    """Model whose vectors the student learns to match: a folder, a hub id or packaged:NAME."""
 
     split: str = "train"
     """Split whose labels say what is relevant."""

@@ -1,6 +1,7 @@
 """Collections: documents, queries and judgements, from an id such as `beir:PATH`.
 
-`load_collection` parses the id, and the loader of its kind (`beir`, `irds`, `hf`, `builtin`) says
+`load_collection` parses the id, and the loader of its kind (`beir`, `docs`, `irds`, `hf`,
+`builtin`) says
 where the texts come from. They are read once into a cache of memory-mapped tables (`texts`,
 `cache`), so that a large collection opens in seconds and stays out of memory.
 """

@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from retrodistill.datasets.lines import place_of_record, read_records
 from retrodistill.datasets.records import fields_from
 from retrodistill.errors import DataError, did_you_mean
-from retrodistill.manifest import digest, write_atomically
+from retrodistill.files import SEAL, is_sealed, sealed, write_atomically
+from retrodistill.manifest import digest
 from retrodistill.progress import say
 
 Fields: TypeAlias = tuple[str, Mapping[str, Any]]
@@ -30,7 +31,7 @@ Fields: TypeAlias = tuple[str, Mapping[str, Any]]
 Place: TypeAlias = Callable[[int], str]
 """Names where a row stands, for messages."""
 
-LAYOUT = "attributes-1"
+LAYOUT = "attributes-2"
 LEFT_OUT = b"left out"
 IDS = ("_id", "id")
 REMEDY = "Give a file of attributes (.jsonl, .parquet, .csv or .tsv, with a column _id)."
@@ -49,6 +50,7 @@ TYPES = {
 }
 """Which Python types may stand in one column, and what it then is."""
 
+NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
 
@@ -229,8 +231,12 @@ def _listed(names: Iterable[str]) -> str:
 def _kept(path: Path, rows: int) -> pa.Table | None:
     """Return the columns in a file, unless there is none or it is damaged."""
     try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as opened:
-            table = opened.read_all()
+        if not is_sealed(path):
+            say(f"{path} is damaged: the attributes are read again.")
+            return None
+        with pa.memory_map(str(path)) as source:
+            content = source.read_buffer(source.size() - SEAL)
+        table = pa.ipc.open_file(content).read_all()
     except (OSError, pa.ArrowException):
         return None
     return table if table.num_rows == rows else None
@@ -240,7 +246,7 @@ def _keep(table: pa.Table, path: Path) -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    write_atomically(path, sink.getvalue())
+    write_atomically(path, sealed(sink.getvalue().to_pybytes()))
 
 
 Found: TypeAlias = tuple[pa.ChunkedArray, pa.Table, Place]
@@ -262,6 +268,7 @@ def _parquet(path: Path) -> Found:
 
     try:
         table = pq.read_table(path)
+        table.validate(full=True)  # strings that are not UTF-8
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}).") from error
     name = _id_column(path, table.column_names)
@@ -303,7 +310,24 @@ def _separated(path: Path, *, delimiter: str) -> Found:
     def line(row: int) -> str:
         return f"{path}:{next(islice(_rows(path, delimiter), row + 1, None))[0]}"
 
+    for column_name in table.column_names:
+        if column_name != name and pa.types.is_string(table[column_name].type):
+            _log_almost_numbers(column_name, table[column_name], line)
+
     return table[name], table.drop_columns([name]), line
+
+
+def _log_almost_numbers(name: str, column: pa.ChunkedArray, line: Place) -> None:
+    """Log that a column of numbers has become one of strings, for the few values that are none."""
+    numbers = pc.match_substring_regex(column, NUMBER)
+    count, known = pc.sum(numbers).as_py() or 0, len(column) - column.null_count
+    if known / 2 < count < known:
+        row = pc.index(numbers, False).as_py()
+        verb = "is no number" if known - count == 1 else "are no numbers"
+        say(
+            f"attribute {name} holds strings: {known - count:,} of {known:,} values {verb}, first "
+            f"{column[row].as_py()!r} ({line(row)}). Leave such cells empty to compare numbers."
+        )
 
 
 def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:

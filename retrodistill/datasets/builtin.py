@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from retrodistill.datasets import pydocs
 from retrodistill.datasets.cache import cached_texts
-from retrodistill.datasets.collection import Collection, Judgements
+from retrodistill.datasets.collection import Collection
+from retrodistill.datasets.judgements import Judgements
 from retrodistill.datasets.texts import Texts, TextSource
 from retrodistill.errors import ConfigError
 

@@ -2,8 +2,9 @@
 
 Each collection has a folder under `collections/`, named by what it was read from; a changed
 source has another name. A folder is filled aside and renamed, so a reader sees all of it or
-nothing, and processes that build the same one at the same time do no harm. A folder of the wrong
-sizes is built again. Deleting the cache loses nothing.
+nothing, and processes that build the same one at the same time do no harm. The checksums of its
+files are compared whenever it is opened (5 GB a second once they are in memory), before anything
+is mapped: a damaged folder is built again. Deleting the cache loses nothing.
 """
 
 import errno
@@ -13,14 +14,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
 from retrodistill.datasets.texts import Texts, TextSource, arrow_file, ids_file, write_texts
 from retrodistill.errors import ConfigError, DataError
+from retrodistill.files import checksum
 from retrodistill.manifest import Manifest, cache_folder, digest, new_folder
 from retrodistill.progress import say
 
-LAYOUT = "texts-1"
+LAYOUT = "texts-2"
 PARTS = {"docs": "documents", "queries": "queries"}
 
 
@@ -50,8 +50,9 @@ def cached_texts(
             return _open(Path(aside), name, sources, kept=False)
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-48:].strip("-.")
     folder = cache_folder("collections") / f"{slug}-{digest(LAYOUT, *key)[:16]}"
-    if not _is_whole(folder, name):
-        say(f"reading {name} once; it is kept in {folder}")
+    if not _is_whole(folder):
+        damaged = f"{folder} is damaged: {name} is read again"
+        say(damaged if folder.exists() else f"reading {name} once; it is kept in {folder}")
         _build(folder, name, sources)
     return _open(folder, name, sources)
 
@@ -70,14 +71,14 @@ def _build(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
     try:
         with new_folder(folder, overwrite=True) as aside:
             _fill(aside, name, sources)
-            if _is_whole(folder, name):
+            if _is_whole(folder):
                 raise _OutrunError
     except _OutrunError:
         return
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _unwritable(folder, error) from error
-        if not _is_whole(folder, name):
+        if not _is_whole(folder):
             raise
 
 
@@ -90,12 +91,12 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
 
 def _fill(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
     inputs = {part: write_texts(folder / part, source) for part, source in sources.items()}
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    checksums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
     Manifest(
         kind="collection",
         fingerprint=digest(*inputs.values()),
         inputs=inputs,
-        details={"name": name, "bytes": sizes},
+        details={"name": name, "xxh3_128": checksums},
     ).write(folder)
     if not len(_open(folder, name, sources)[0]):
         raise DataError(f"{name} holds no documents. A collection needs at least one.")
@@ -118,14 +119,14 @@ def _open(
     return docs, queries
 
 
-def _is_whole(folder: Path, name: str) -> bool:
-    """Tell whether a folder can be opened and all files have the sizes they were written with."""
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a folder's files are those that were written."""
     try:
-        sizes = Manifest.read(folder, kind="collection").details["bytes"]
-        files = [file(folder / part) for part in PARTS for file in (arrow_file, ids_file)]
-        if any(path.stat().st_size != sizes[path.name] for path in files):
+        manifest = Manifest.read(folder, kind="collection")
+        if manifest.fingerprint != digest(*(manifest.inputs[part] for part in PARTS)):
             return False
-        _open(folder, name, {})
-    except (DataError, OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        checksums = manifest.details["xxh3_128"]
+        files = [file(folder / part) for part in PARTS for file in (arrow_file, ids_file)]
+        return all(checksum(path) == checksums[path.name] for path in files)
+    except (DataError, OSError, KeyError, TypeError):
         return False
-    return True

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from retrodistill.datasets.cache import cached_texts
-from retrodistill.datasets.collection import Collection, Judgements, judgements
+from retrodistill.datasets.collection import Collection
+from retrodistill.datasets.judgements import Judgements, judgements
 from retrodistill.datasets.records import doc_from, fields_from, query_from
 from retrodistill.datasets.texts import TextSource
 from retrodistill.errors import DataError, MissingExtra

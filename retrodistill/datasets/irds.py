@@ -12,7 +12,8 @@ from importlib.metadata import version
 from typing import Any
 
 from retrodistill.datasets.cache import cached_texts
-from retrodistill.datasets.collection import Collection, Judgements, judgements
+from retrodistill.datasets.collection import Collection
+from retrodistill.datasets.judgements import Judgements, judgements
 from retrodistill.datasets.texts import TextSource
 from retrodistill.errors import ConfigError, DataError, MissingExtra
 from retrodistill.types import Doc

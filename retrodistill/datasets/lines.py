@@ -11,6 +11,15 @@ from retrodistill.errors import DataError
 
 Parsed = TypeVar("Parsed")
 
+DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
+"""What reading a damaged archive raises."""
+
+
+def opened(path: Path) -> BinaryIO:
+    """Return a file to read bytes from, unpacked if its name ends in .gz."""
+    gzipped = path.suffix.lower() == ".gz"
+    return cast(BinaryIO, gzip.open(path)) if gzipped else path.open("rb")
+
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines that are not blank, with their numbers from 1.
@@ -21,11 +30,11 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     number = 0
     try:
-        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as lines:
+        with opened(path) as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.isspace():
                     yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except DAMAGE as error:
         raise DataError(
             f"{path}: damaged after line {number} ({error}). Fetch or compress the file again."
         ) from None
@@ -38,9 +47,19 @@ def read_records(path: Path, parse: Callable[[Any], Parsed]) -> Iterator[Parsed]
         DataError: a line is not in order; file and line are named.
 
     """
+    return (record for _, record in numbered_records(path, parse))
+
+
+def numbered_records(path: Path, parse: Callable[[Any], Parsed]) -> Iterator[tuple[int, Parsed]]:
+    """Yield the records of a .jsonl or .jsonl.gz file as `read_records` does, with line numbers.
+
+    Raises:
+        DataError: a line is malformed; file and line are named.
+
+    """
     for number, line in numbered_lines(path):
         try:
-            yield parse(json.loads(line))
+            yield number, parse(json.loads(line))
         except DataError as error:
             raise DataError(f"{path}:{number}: {error}") from None
         except (ValueError, RecursionError) as error:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from retrodistill.datasets.tables import TEXT
 from retrodistill.errors import DataError
 from retrodistill.types import Doc
 
@@ -81,8 +82,11 @@ def _what_is_wrong(record: Mapping[str, Any]) -> str:
     if "_id" not in record and "id" not in record:
         return f"the key _id is missing (keys: {keys}). Give each text an id."
     if "text" not in record:
+        other = next((name for name in TEXT if name in record), None)
+        hint = f" docs:FILE,text={other} reads such a file." if other else ""
         return (
-            f"the key text is missing (keys: {keys}). An empty text is written as an empty string."
+            f"the key text is missing (keys: {keys}). An empty text is written as an empty "
+            f"string.{hint}"
         )
     id_key = "_id" if "_id" in record else "id"
     for key in (id_key, "text", "title"):

@@ -44,6 +44,11 @@ class TextSource:
     """Gives the id and the further fields of each text in order, each time anew."""
 
 
+def no_texts() -> TextSource:
+    """Return the source of a table without rows."""
+    return TextSource(lambda: (), str)
+
+
 class Texts:
     """The documents or the queries of a collection, as a sequence of `Doc` that is also a map.
 
@@ -139,7 +144,8 @@ class Texts:
             more = f", nor {len(absent) - 1} others asked for" if len(absent) > 1 else ""
             raise DataError(
                 f"{self.name} ({len(self)} in all) hold no id {ids[absent[0]]!r}{more}. "
-                "Was the run, score store or judgement file made from another collection?"
+                "Was the run, score store or judgement file made from another collection, or with "
+                "--queries FILE? Then give the same here."
             )
         return found
 
@@ -150,7 +156,7 @@ class Texts:
             DataError: an id is not in the collection; the first such is named.
 
         """
-        codes = ids.combine_chunks().dictionary_encode()
+        codes = ids.dictionary_encode().combine_chunks()  # joined, ids may exceed 2 GB
         names = codes.dictionary.to_pylist()
         titles, texts = self._columns(self.rows(names), "title", "text")
         docs = list(map(Doc, names, titles, texts))
@@ -194,17 +200,16 @@ class Texts:
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
-        order = np.argsort(rows, kind="stable")
-        cuts = np.searchsorted(rows[order], self._starts)
-        parts: list[list[pa.Array]] = [[pa.array([], pa.string())] for _ in names]
-        for number in np.flatnonzero(np.diff(cuts)).tolist():
-            places = order[cuts[number] : cuts[number + 1]]
-            taken = pa.array(rows[places] - self._starts[number])
-            for part, name in zip(parts, names, strict=True):
-                part.append(self._batches[number][name].take(taken))
-        back = np.empty(len(order), np.int64)
-        back[order] = np.arange(len(order))
-        return [pa.concat_arrays(part).take(pa.array(back)).to_pylist() for part in parts]
+        distinct, places = np.unique(rows, return_inverse=True)
+        cuts = np.searchsorted(distinct, self._starts)
+        columns = [np.empty(len(distinct), object) for _ in names]
+        for number in np.flatnonzero(np.diff(cuts)).tolist():  # never more than a batch in Arrow
+            span = slice(cuts[number], cuts[number + 1])
+            taken = pa.array(distinct[span] - self._starts[number])
+            for column, name in zip(columns, names, strict=True):
+                texts = self._batches[number][name].take(taken)
+                column[span] = texts.to_numpy(zero_copy_only=False)
+        return [column[places].tolist() for column in columns]
 
     def find(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the row of each id, or -1."""

@@ -1,4 +1,4 @@
-"""From texts to batches of a token budget, and through a model."""
+"""From tokens to batches of a token budget, and through a model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from retrodistill.inference.devices import body_autocast
 from retrodistill.inference.fused import fused_layers
+from retrodistill.inference.tokens import Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -28,24 +29,6 @@ def token_batches(
         size = max(1, budget // max(1, int(lengths[order[start]])))
         yield order[start : start + size]
         start += size
-
-
-Tokens = dict[str, list[int]]
-"""One tokenised text or pair: `input_ids` and what else its tokenizer gives, unpadded."""
-
-
-def tokenize(
-    tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_tokens: int
-) -> list[Tokens]:
-    """Return the tokens of each text, or of each (text, pair), cut at `max_tokens`.
-
-    The cut is the tokenizer's own, as in sentence-transformers: of a pair, the longer part loses.
-    """
-    if not texts:
-        return []
-    seconds = None if pairs is None else list(pairs)
-    columns = tokenizer(list(texts), seconds, truncation=True, max_length=max_tokens)
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def padded(tokenizer: Any, rows: Sequence[Tokens], device: "torch.device") -> dict[str, Any]:

@@ -8,6 +8,7 @@ one operation. Nothing is compiled here, and weights stay where they are.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,9 @@ FEW = 512
 """Tokens below which a batch is not worth it: a single query is as fast as it comes."""
 
 _known: "WeakKeyDictionary[Module, list[Layer]]" = WeakKeyDictionary()
+_users: "WeakKeyDictionary[Module, int]" = WeakKeyDictionary()
+_switching = Lock()
+_thread = local()
 
 
 @contextmanager
@@ -30,7 +34,8 @@ def fused_layers(body: "Module", token_ids: "Tensor", dtype: "dtype") -> Iterato
     """Run a body's linear layers as one operation each, where that is possible and faster.
 
     That is inference in float32 on a CPU. Sums are formed in another order, as by another number
-    of threads: a result moves in its last digits.
+    of threads: a result moves in its last digits. Threads that use the body meanwhile, outside
+    of such a block, do not see it.
     """
     import torch
 
@@ -38,17 +43,26 @@ def fused_layers(body: "Module", token_ids: "Tensor", dtype: "dtype") -> Iterato
     if not (plain and token_ids.numel() >= FEW and not torch.is_grad_enabled() and _faster()):
         yield
         return
-    if body not in _known:
-        _known[body] = list(_layers(body))
-    # A forward that stands there is somebody else's, or that of another thread in here.
-    ours = [layer for layer in _known[body] if "forward" not in layer[0].__dict__]
-    for module, forward in ours:
-        module.__dict__["forward"] = forward
+    with _switching:
+        if not _users.get(body):
+            # A forward in a module's dictionary is somebody else's.
+            layers = _known.get(body) or list(_layers(body))
+            _known[body] = layers
+            for module, forward in layers:
+                module.__dict__.setdefault("forward", forward)
+        _users[body] = _users.get(body, 0) + 1
+    before = getattr(_thread, "fused", False)
+    _thread.fused = True
     try:
         yield
     finally:
-        for module, _ in ours:
-            module.__dict__.pop("forward", None)
+        _thread.fused = before
+        with _switching:
+            _users[body] -= 1
+            if not _users[body]:
+                for module, forward in _known[body]:
+                    if module.__dict__.get("forward") is forward:
+                        del module.__dict__["forward"]
 
 
 def _layers(body: "Module") -> Iterator["Layer"]:
@@ -58,20 +72,29 @@ def _layers(body: "Module") -> Iterator["Layer"]:
 
     for module in body.modules():
         if type(module) is Linear:
-            yield module, _linear(module, "none")
+            yield module, _for_this_thread(module, module, "none")
         elif type(module).__name__.endswith("Intermediate"):  # BERT and its relatives
             dense = getattr(module, "dense", None)
             activation = getattr(module, "intermediate_act_fn", None)
             if type(dense) is Linear and isinstance(activation, GELUActivation):
-                yield module, _linear(dense, "gelu")
+                yield module, _for_this_thread(module, dense, "gelu")
 
 
-def _linear(layer: "Linear", after: str) -> "Callable[[Tensor], Tensor]":
+def _for_this_thread(module: "Module", layer: "Linear", after: str) -> "Callable[[Tensor], Tensor]":
+    """Return a forward that is one operation in threads within a block, else the module's own."""
+
     def forward(hidden_states: "Tensor") -> "Tensor":
-        found: Tensor = _product()(hidden_states, layer.weight, layer.bias, after, [], "none")
-        return found
+        if getattr(_thread, "fused", False):
+            return _linear(layer, hidden_states, after)
+        result: Tensor = type(module).forward(module, hidden_states)
+        return result
 
     return forward
+
+
+def _linear(layer: "Linear", hidden_states: "Tensor", after: str) -> "Tensor":
+    result: Tensor = _product()(hidden_states, layer.weight, layer.bias, after, [], "none")
+    return result
 
 
 @cache
@@ -90,5 +113,10 @@ def _faster() -> bool:
     if _product() is None or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     layer, texts = torch.nn.Linear(384, 1536), torch.ones(1024, 384)
-    fused = _linear(layer, "gelu")
-    return speedup(lambda: fused(texts), lambda: torch.nn.functional.gelu(layer(texts))) > 1.0
+    return (
+        speedup(
+            lambda: _linear(layer, texts, "gelu"),
+            lambda: torch.nn.functional.gelu(layer(texts)),
+        )
+        > 1.0
+    )

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.inference.batches import padded, tokenize
+from retrodistill.inference.batches import padded
+from retrodistill.inference.cuts import note_cuts
+from retrodistill.inference.tokens import Tokens, rendered, reserved, tokenize
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +29,7 @@ class PairTokens(Protocol):
     lengths: Ids
     """Tokens of each pair, special ones included, after the cut."""
 
-    def batch(self, places: Ids, device: "torch.device") -> "dict[str, torch.Tensor]":
+    def batch(self, places: Ids, device: "torch.device") -> "dict[str, Any]":
         """Return the model's inputs for some pairs, padded to the longest of them."""
         ...
 
@@ -47,8 +49,24 @@ def pair_tokens(
     """
     template = learn_template(tokenizer)
     if template is None:
-        return _AskedPairs(tokenizer, firsts, seconds, rows, max_tokens)
+        texts = [firsts[row] for row in rows[0]], [seconds[row] for row in rows[1]]
+        return _PairRows(tokenizer, tokenize(tokenizer, *texts, max_tokens=max_tokens), {})
     return _JoinedPairs(tokenizer, template, firsts, seconds, rows, max_tokens)
+
+
+def rendered_pairs(
+    body: Any,
+    firsts: Sequence[str],
+    seconds: Sequence[str],
+    rows: tuple[Ids, Ids],
+    *,
+    prompt: str,
+    max_tokens: int,
+) -> PairTokens:
+    """Return the tokens of pairs of a model with a chat template, as its library renders them."""
+    pairs = [(firsts[row], seconds[other]) for row, other in zip(*rows, strict=True)]
+    tokens, beside = rendered(body, pairs, prompt=prompt, max_tokens=max_tokens)
+    return _PairRows(body.tokenizer, tokens, beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +88,11 @@ def learn_template(tokenizer: Any) -> Template | None:
     if not tokenizer.is_fast or sides != {"right"}:
         return None
     texts = ("what is it", "something else")
-    pair = tokenizer(*texts, return_token_type_ids=True, return_attention_mask=False)
+    with reserved(tokenizer):
+        pair = tokenizer(*texts, return_token_type_ids=True, return_attention_mask=False)
+        alone = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     ids, types, owners = pair["input_ids"], pair["token_type_ids"], pair.sequence_ids(0)
     cuts = [owners.index(0), _after(owners, 0), owners.index(1), _after(owners, 1)]
-    alone = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     if [ids[cuts[0] : cuts[1]], ids[cuts[2] : cuts[3]]] != alone:
         return None
     spans = (slice(0, cuts[0]), slice(cuts[1], cuts[2]), slice(cuts[3], None))
@@ -134,6 +153,8 @@ class _JoinedPairs:
         self._bank = np.concatenate([*bank, padding[0]]).astype(np.int32)
         self._types = np.concatenate([*types, padding[1]]).astype(np.int8)
         kept = longest_first(lengths[0][rows[0]], lengths[1][rows[1]], room)
+        whole = lengths[0][rows[0]] + lengths[1][rows[1]]
+        note_cuts(whole, np.add(*kept), max_tokens, noun="pairs")
         fixed = np.cumsum([0, *map(len, special)])
         # Where each part of a pair starts in the bank, and how long it is: (parts, pairs).
         shape = len(rows[0])
@@ -169,41 +190,30 @@ class _JoinedPairs:
         }
 
 
-class _AskedPairs:
-    """Pairs that the tokenizer was asked for, one by one."""
+class _PairRows:
+    """Pairs whose tokens were made one by one."""
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        firsts: Sequence[str],
-        seconds: Sequence[str],
-        rows: tuple[Ids, Ids],
-        max_tokens: int,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._rows = tokenize(
-            tokenizer,
-            [firsts[row] for row in rows[0]],
-            [seconds[row] for row in rows[1]],
-            max_tokens=max_tokens,
-        )
-        self.lengths: Ids = np.array([len(row["input_ids"]) for row in self._rows], np.int64)
+    def __init__(self, tokenizer: Any, rows: Sequence[Tokens], beside: dict[str, Any]) -> None:
+        self._tokenizer, self._rows, self._beside = tokenizer, rows, beside
+        self.lengths: Ids = np.array([len(row["input_ids"]) for row in rows], np.int64)
 
-    def batch(self, places: Ids, device: "torch.device") -> "dict[str, torch.Tensor]":
-        return padded(self._tokenizer, [self._rows[place] for place in places], device)
+    def batch(self, places: Ids, device: "torch.device") -> "dict[str, Any]":
+        batch = padded(self._tokenizer, [self._rows[place] for place in places], device)
+        return batch | self._beside
 
 
 def _text_tokens(tokenizer: Any, texts: Sequence[str], room: int) -> tuple[list[Ids], Ids]:
     """Return the first `room` tokens of each text, and how many it has in all."""
     if not texts:
         return [], np.zeros(0, np.int64)
-    rows = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )["input_ids"]
+    with reserved(tokenizer):
+        rows = tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
     sizes = np.array([len(row) for row in rows], np.int64)
     return [np.array(row[:room], np.int64) for row in rows], sizes
 

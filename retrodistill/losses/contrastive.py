@@ -2,13 +2,15 @@
 
 from jaxtyping import Bool, Float
 from torch import Tensor, cat
-from torch.nn.functional import normalize
 
-from retrodistill.errors import ConfigError, DataError
-from retrodistill.losses.lists import LOWEST
-from retrodistill.losses.positives import choice_nll, labelled
+from retrodistill.errors import ConfigError
+from retrodistill.losses.inputs import loss
+from retrodistill.losses.lists import LOWEST, average
+from retrodistill.losses.positives import choice_nll, labelled_pairs
+from retrodistill.losses.vectors import unit
 
 
+@loss
 def contrastive(
     batch_scores: Float[Tensor, "B M"],
     batch_own: Bool[Tensor, "B M"],
@@ -29,21 +31,19 @@ def contrastive(
     each, in which its other positives do not count as negatives. In nats, averaged over the
     positives.
 
-    Raises:
-        DataError: no query has a positive in the batch.
-
     Source: van den Oord et al. 2018, arXiv:1807.03748; in-batch negatives as in Karpukhin et
     al. 2020, arXiv:2004.04906; SimLM: Wang et al. 2022, arXiv:2207.02578.
 
     """
-    rows, columns = labelled(batch_labels, batch_mask, "contrastive").nonzero(as_tuple=True)
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
     negative = batch_mask & ~batch_labels
     if not own_negatives:
         negative = negative & ~batch_own
     logits = batch_scores / temperature
-    return choice_nll(logits[rows, columns], logits[rows], negative[rows]).mean()
+    return average(choice_nll(logits[rows, columns], logits[rows], negative[rows]))
 
 
+@loss
 def soft_nn(
     batch_scores: Float[Tensor, "B M"],
     batch_labels: Bool[Tensor, "B M"],
@@ -60,20 +60,18 @@ def soft_nn(
     a single positive this is `contrastive`. In nats, averaged over the queries that have a
     positive.
 
-    Raises:
-        DataError: no query has a positive in the batch.
-
     Source: Frosst et al. 2019, arXiv:1902.01889; for retrievers, the first stage of Syntriever,
     Kim and Baek 2025, arXiv:2502.03824, whose scale of 20 is the temperature 0.05.
 
     """
-    positive = labelled(batch_labels, batch_mask, "soft_nn")
+    positive = batch_labels & batch_mask
     keep = positive.any(-1)
     logits = batch_scores[keep] / temperature
     near = logits.masked_fill(~positive[keep], LOWEST).logsumexp(-1)
-    return (logits.masked_fill(~batch_mask[keep], LOWEST).logsumexp(-1) - near).mean()
+    return average(logits.masked_fill(~batch_mask[keep], LOWEST).logsumexp(-1) - near)
 
 
+@loss
 def decayed_contrastive(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -99,7 +97,6 @@ def decayed_contrastive(
 
     Raises:
         ConfigError: the width is not above 0.
-        DataError: no query has both a labelled positive and a negative.
 
     Source: ours. From SimANS, Zhou et al. 2022, arXiv:2210.11773, it takes the Gaussian of the
     distance to the positive's score; SimANS draws negatives with that probability, by the
@@ -111,18 +108,14 @@ def decayed_contrastive(
         raise ConfigError(f"decayed_contrastive: width must be above 0, but it is {width}.")
     negative = sure & mask & ~labels
     rows, columns = (labels & mask & negative.any(-1, keepdim=True)).nonzero(as_tuple=True)
-    if not len(rows):
-        raise DataError(
-            "decayed_contrastive needs a labelled positive and a sure negative for at least one "
-            "query, but there is none. Check that --split has judgements, raise "
-            "--candidates-per-query, or raise --false-negatives, which doubts fewer then."
-        )
     logits = student_scores / temperature
     margins = teacher_scores[rows] - teacher_scores[rows, columns][:, None]
     log_weights = -((margins - centre) / width).square() / 2
-    return choice_nll(logits[rows, columns], logits[rows] + log_weights, negative[rows]).mean()
+    others = logits[rows] + log_weights
+    return average(choice_nll(logits[rows, columns], others, negative[rows]))
 
 
+@loss
 def passage_centric(
     batch_scores: Float[Tensor, "B M"],
     doc_vectors: Float[Tensor, "M D"],
@@ -139,20 +132,18 @@ def passage_centric(
     `batch_mask` leaves in; similarities are inner products, as the scores are. It says nothing of
     queries against negatives: add it to `contrastive`. In nats, averaged over the labelled pairs.
 
-    Raises:
-        DataError: no query has a positive in the batch.
-
     Source: the passage-centric term of PAIR, Ren et al. 2021, arXiv:2108.06027, which gives it a
     weight of 0.1 beside 0.9 of the query-centric one.
 
     """
-    rows, columns = labelled(batch_labels, batch_mask, "passage_centric").nonzero(as_tuple=True)
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
     negative = batch_mask & ~batch_labels
     own = batch_scores[rows, columns] / temperature
     others = doc_vectors[columns] @ doc_vectors.T / temperature
-    return choice_nll(own, others, negative[rows]).mean()
+    return average(choice_nll(own, others, negative[rows]))
 
 
+@loss
 def mixed_negatives(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],
@@ -174,7 +165,6 @@ def mixed_negatives(
 
     Raises:
         ConfigError: the share is not from 0 to below 1.
-        DataError: no query has a positive in the batch.
 
     Source: MixCSE, Zhang et al. 2022, "Unsupervised Sentence Representation via Contrastive
     Learning with Mixing Negatives" (AAAI). Its code detaches the mixture as here, but mixes with
@@ -187,14 +177,14 @@ def mixed_negatives(
             f"mixed_negatives: share must be at least 0 and below 1, but it is {share}: at 1 the "
             "mixture is the positive itself."
         )
-    rows, columns = labelled(batch_labels, batch_mask, "mixed_negatives").nonzero(as_tuple=True)
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
     negative = (batch_mask & ~batch_labels)[rows]
-    queries, docs = normalize(query_vectors, dim=-1)[rows], normalize(doc_vectors, dim=-1)
+    queries, docs = unit(query_vectors)[rows], unit(doc_vectors)
     scores = queries @ docs.T
     hardest = docs[scores.masked_fill(~negative, LOWEST).argmax(-1)]
-    mixtures = normalize(share * docs[columns] + (1 - share) * hardest, dim=-1).detach()
+    mixtures = unit(share * docs[columns] + (1 - share) * hardest).detach()
     mixed = (queries * mixtures).sum(-1, keepdim=True)
     own = scores.gather(1, columns[:, None])[:, 0] / temperature
     others = cat([scores, mixed], dim=1) / temperature
     counted = cat([negative, negative.any(-1, keepdim=True)], dim=1)
-    return choice_nll(own, others, counted).mean()
+    return average(choice_nll(own, others, counted))

@@ -3,12 +3,13 @@
 from jaxtyping import Float
 from torch import Tensor, arange, cat
 from torch.linalg import vector_norm
-from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
-SHORTEST = 1e-12
-"""Least length of a teacher's vector that is divided by."""
+from retrodistill.losses.inputs import loss
+from retrodistill.losses.vectors import SHORTEST, unit
 
 
+@loss
 def embed_distill(
     matched_query_vectors: Float[Tensor, "B T"],
     matched_doc_vectors: Float[Tensor, "M T"],
@@ -25,9 +26,10 @@ def embed_distill(
     """
     student = cat([matched_query_vectors, matched_doc_vectors])
     teacher = cat([teacher_query_vectors, teacher_doc_vectors])
-    return (1.0 - cosine_similarity(student, teacher, dim=-1)).mean()
+    return (1.0 - (unit(student) * unit(teacher)).sum(-1)).mean()
 
 
+@loss
 def leaf(
     matched_query_vectors: Float[Tensor, "B T"],
     matched_doc_vectors: Float[Tensor, "M T"],
@@ -51,6 +53,7 @@ def leaf(
     return (student - teacher).square().sum(-1).mean()
 
 
+@loss
 def ckd(
     matched_query_vectors: Float[Tensor, "B T"],
     matched_doc_vectors: Float[Tensor, "M T"],
@@ -73,12 +76,13 @@ def ckd(
     code learns the temperature, while here it is fixed; 0.05 is from memory.
 
     """
-    student = normalize(cat([matched_query_vectors, matched_doc_vectors]), dim=-1)
+    student = unit(cat([matched_query_vectors, matched_doc_vectors]))
     teacher = cat([teacher_query_vectors, teacher_doc_vectors, queue_vectors])
-    cosines = student @ normalize(teacher, dim=-1).T
+    cosines = student @ unit(teacher).T
     return cross_entropy(cosines / temperature, arange(len(student), device=cosines.device))
 
 
+@loss
 def norm_and_direction(
     matched_query_vectors: Float[Tensor, "B T"],
     matched_doc_vectors: Float[Tensor, "M T"],
@@ -102,7 +106,7 @@ def norm_and_direction(
     """
     student = cat([matched_query_vectors, matched_doc_vectors])
     teacher = cat([teacher_query_vectors, teacher_doc_vectors])
-    turned = 1.0 - cosine_similarity(student, teacher, dim=-1)
+    turned = 1.0 - (unit(student) * unit(teacher)).sum(-1)
     length: Tensor = vector_norm(teacher, dim=-1)
     grown: Tensor = (vector_norm(student, dim=-1) - length) / length.clamp_min(SHORTEST)
     return (turned + norm_weight * grown.square()).mean()

@@ -3,8 +3,10 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from retrodistill.losses.inputs import loss
 from retrodistill.losses.lists import (
     LOWEST,
+    average,
     kl_terms,
     masked_log_softmax,
     real_lists,
@@ -12,6 +14,7 @@ from retrodistill.losses.lists import (
 )
 
 
+@loss
 def listwise_kl_in_batch(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -31,21 +34,19 @@ def listwise_kl_in_batch(
     the queries with two real candidates; 0 only where the student gives the rest of the batch
     nothing. There is no factor of the temperature squared, as in a contrastive loss.
 
-    Raises:
-        DataError: no query has two real candidates.
-
     Source: the soft form of the in-batch targets of M3-Embedding, Chen et al. 2024,
     arXiv:2402.03216.
 
     """
-    keep = real_lists(mask, "listwise_kl_in_batch")
+    keep = real_lists(mask)
     compared = batch_mask | batch_own  # the teacher spoke of its own, doubtful negatives or not
     total = (batch_scores / student_temperature).masked_fill(~compared, LOWEST).logsumexp(-1)
     student = student_scores / student_temperature - total[:, None]
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
-    return kl_terms(teacher, student, mask).sum(-1)[keep].mean()
+    return average(kl_terms(teacher, student, mask).sum(-1)[keep])
 
 
+@loss
 def in_batch_kl(
     batch_scores: Float[Tensor, "B M"],
     teacher_query_vectors: Float[Tensor, "B T"],
@@ -70,6 +71,7 @@ def in_batch_kl(
     return (teacher.exp() * (teacher - student)).sum(-1).mean()
 
 
+@loss
 def m3_kd(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -92,17 +94,14 @@ def m3_kd(
     In nats, averaged over the queries with two real candidates, without a factor of the
     temperature squared. It is above 0 at the teacher: each target is to win its own softmax.
 
-    Raises:
-        DataError: no query has two real candidates.
-
     Source: Chen et al. 2024, "M3-Embedding", arXiv:2402.03216; the masking is that of its
     published code.
 
     """
-    keep = real_lists(mask, "m3_kd")
+    keep = real_lists(mask)
     own = student_scores / student_temperature
     negatives = batch_mask & ~batch_own
     rest = (batch_scores / student_temperature).masked_fill(~negatives, LOWEST).logsumexp(-1)
     total = remaining_logsumexp(own, mask).logaddexp(rest[:, None])
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask).exp()
-    return (teacher * (total - own).masked_fill(~mask, 0.0)).sum(-1)[keep].mean()
+    return average((teacher * (total - own).masked_fill(~mask, 0.0)).sum(-1)[keep])

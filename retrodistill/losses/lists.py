@@ -6,50 +6,27 @@ Ties are broken by the place in the list: of two equal candidates, the earlier o
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
-
-from retrodistill.errors import DataError
+from torch.nn.functional import logsigmoid
 
 LOWEST = float("-inf")
 
-NUMBERS = {1: "one real candidate", 2: "two real candidates", 3: "three real candidates"}
+
+def average(values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """Return the mean; of no values 0, with a gradient of 0, so that training continues."""
+    return values.sum() / max(values.numel(), 1)
 
 
-def real_lists(mask: Bool[Tensor, "B N"], loss: str, *, least: int = 2) -> Bool[Tensor, " B"]:
-    """Tell which queries have a list: `least` real candidates, two if nothing is said.
-
-    Raises:
-        DataError: none has.
-
-    """
-    keep = mask.sum(-1) >= least
-    if not keep.any():
-        raise DataError(
-            f"{loss} needs {NUMBERS[least]} for at least one query, "
-            f"but the mask of shape {tuple(mask.shape)} leaves none. "
-            "Mine more candidates, or raise --candidates-per-query."
-        )
-    return keep
+def real_lists(mask: Bool[Tensor, "B N"], *, least: int = 2) -> Bool[Tensor, " B"]:
+    """Tell which queries have a list: `least` real candidates, two if nothing is said."""
+    return mask.sum(-1) >= least
 
 
 def preferred(
-    teacher_scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"], loss: str
+    teacher_scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"]
 ) -> Bool[Tensor, "B N N"]:
-    """Tell of which real pairs (i, j) the teacher scores i above j.
-
-    Raises:
-        DataError: of none.
-
-    """
+    """Tell of which real pairs (i, j) the teacher scores i above j."""
     above = teacher_scores[:, :, None] > teacher_scores[:, None, :]
-    pairs = above & mask[:, :, None] & mask[:, None, :]
-    if not pairs.any():
-        raise DataError(
-            f"{loss} needs two real candidates that the teacher scores differently for at least "
-            f"one query, but the batch of shape {tuple(mask.shape)} holds none. Mine more "
-            "candidates, raise --batch-size, or score with a teacher of finer grades."
-        )
-    return pairs
+    return above & mask[:, :, None] & mask[:, None, :]
 
 
 def masked_log_softmax(
@@ -68,15 +45,17 @@ def kl_terms(
 
 
 def binary_kl(
-    logits: Float[Tensor, "*shape"], probabilities: Float[Tensor, "*shape"]
+    logits: Float[Tensor, "*shape"], teacher_logits: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """Return KL([p, 1 - p] || [q, 1 - q]) in nats, where q is the logistic function of the logit.
+    """Return KL([p, 1 - p] || [q, 1 - q]) in nats, where q and p are logistic in the logits.
 
-    Finite where p is 0 or 1.
+    Each part is a difference of logarithms: a cross-entropy less an entropy would round small
+    divergences away. Finite where the teacher's logit is infinite.
     """
-    entropy: Tensor = torch.special.entr(probabilities) + torch.special.entr(1.0 - probabilities)
-    cross: Tensor = binary_cross_entropy_with_logits(logits, probabilities, reduction="none")
-    return cross - entropy
+    teacher_logits = teacher_logits.nan_to_num()  # infinite ones become the largest number
+    yes = logsigmoid(teacher_logits) - logsigmoid(logits)
+    no = logsigmoid(-teacher_logits) - logsigmoid(-logits)
+    return teacher_logits.sigmoid() * yes + (-teacher_logits).sigmoid() * no
 
 
 def best_first(scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"]) -> Int[Tensor, "B N"]:

@@ -5,7 +5,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from retrodistill.errors import ConfigError
+from retrodistill.losses.inputs import loss
 from retrodistill.losses.lists import (
+    average,
     best_first,
     binary_kl,
     kl_terms,
@@ -13,7 +15,12 @@ from retrodistill.losses.lists import (
     real_lists,
 )
 
+RESOLUTION = 64
+"""Standard deviation of a list, in units of the last digit of its largest score, up to which its
+scores count as equal."""
 
+
+@loss
 def listwise_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -21,28 +28,24 @@ def listwise_kl(
     *,
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
-    squared: bool = True,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) between the softmaxes over each query's real candidates.
 
     In nats, averaged over the queries that have two real candidates. Each side is divided by
-    its own temperature. With `squared`, the loss is multiplied by the student's temperature
-    squared, so that the size of its gradient does not depend on it; switch that off to add the
-    loss to a contrastive one of the same temperature.
+    its own temperature. There is no factor of the student's temperature squared: at 0.05 it would
+    be 1/400, and whatever is added to the loss would be trained nearly alone. So the gradient
+    grows as 1 / T, as that of a contrastive loss does.
 
-    Raises:
-        DataError: no query has two real candidates.
-
-    Source: Hinton et al. 2015, arXiv:1503.02531, for the temperature and its square.
+    Source: Hinton et al. 2015, arXiv:1503.02531, whose factor T^2 is left to the term's weight.
 
     """
-    keep = real_lists(mask, "listwise_kl")
+    keep = real_lists(mask)
     student = masked_log_softmax(student_scores / student_temperature, mask)
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
-    loss = kl_terms(teacher, student, mask).sum(-1)[keep].mean()
-    return loss * student_temperature**2 if squared else loss
+    return average(kl_terms(teacher, student, mask).sum(-1)[keep])
 
 
+@loss
 def top_k_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -52,7 +55,6 @@ def top_k_kl(
     factor: float = 2.0,
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
-    squared: bool = True,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) in which the teacher's `k` best candidates count `factor` times.
 
@@ -62,11 +64,10 @@ def top_k_kl(
     whatever the weights; weighting the plain terms p ln(p / q) would allow negative values and
     draw the student away from the teacher. With a factor of 1 it is `listwise_kl`.
 
-    In nats, averaged over the queries that have two real candidates; `squared` as there. Of two
-    candidates that the teacher scores alike, the earlier in the list is the better.
+    In nats, averaged over the queries that have two real candidates. Of two candidates that the
+    teacher scores alike, the earlier in the list is the better.
 
     Raises:
-        DataError: no query has two real candidates.
         ConfigError: `k` is below 1, or `factor` is not above 0.
 
     Source: the amplification of the top k has no settled definition; this one is this
@@ -77,15 +78,15 @@ def top_k_kl(
         raise ConfigError(f"top_k_kl: k must be at least 1, but it is {k}.")
     if not factor > 0:
         raise ConfigError(f"top_k_kl: factor must be above 0, but it is {factor}.")
-    keep = real_lists(mask, "top_k_kl")
+    keep = real_lists(mask)
     student = masked_log_softmax(student_scores / student_temperature, mask)
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
     terms = kl_terms(teacher, student, mask) - teacher.exp() + student.exp()
     top = best_first(teacher_scores, mask).argsort(-1) < k
-    loss = torch.where(top, factor * terms, terms).sum(-1)[keep].mean()
-    return loss * student_temperature**2 if squared else loss
+    return average(torch.where(top, factor * terms, terms).sum(-1)[keep])
 
 
+@loss
 def standardised_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -106,19 +107,17 @@ def standardised_kl(
     the other at -1, whatever the scores, so there is nothing to learn from. Temperatures are
     those of standardised scores, near 1, and there is no factor of their square.
 
-    Raises:
-        DataError: no query has three real candidates.
-
     Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation",
     arXiv:2403.01427 (from its abstract; there is no weight of the method's own here).
 
     """
-    keep = real_lists(mask, "standardised_kl", least=3)
+    keep = real_lists(mask, least=3)
     student = masked_log_softmax(_standardised(student_scores, mask) / student_temperature, mask)
     teacher = masked_log_softmax(_standardised(teacher_scores, mask) / teacher_temperature, mask)
-    return kl_terms(teacher, student, mask).sum(-1)[keep].mean()
+    return average(kl_terms(teacher, student, mask).sum(-1)[keep])
 
 
+@loss
 def sampled_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -127,7 +126,6 @@ def sampled_kl(
     *,
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
-    squared: bool = True,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) over a long list of which only a sample is at hand.
 
@@ -144,23 +142,20 @@ def sampled_kl(
     is 0 at the whole list. Without the weights, a student learns that the list ends where the
     sample does.
 
-    In nats, averaged over the queries that have two real candidates; `squared` as there.
-
-    Raises:
-        DataError: no query has two real candidates.
+    In nats, averaged over the queries that have two real candidates.
 
     Source: Anshumann et al. 2025, "Sparse Logit Sampling: Accelerating Knowledge Distillation
     in LLMs", arXiv:2503.16870 (from its abstract): the idea, for lists of candidates; the weights
     of a draw without replacement: Horvitz and Thompson 1952.
 
     """
-    keep = real_lists(mask, "sampled_kl")
+    keep = real_lists(mask)
     student = masked_log_softmax(student_scores / student_temperature + log_weights, mask)
     teacher = masked_log_softmax(teacher_scores / teacher_temperature + log_weights, mask)
-    loss = kl_terms(teacher, student, mask).sum(-1)[keep].mean()
-    return loss * student_temperature**2 if squared else loss
+    return average(kl_terms(teacher, student, mask).sum(-1)[keep])
 
 
+@loss
 def fused_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -180,17 +175,13 @@ def fused_kl(
     is the student's softmax over those and the `sure` candidates alone, as the others may be
     relevant too. A query without a labelled candidate has a = 1.
 
-    In nats, averaged over the queries that have two real candidates, without a factor of the
-    temperature squared, which would shrink the one term and not the other.
-
-    Raises:
-        DataError: no query has two real candidates.
+    In nats, averaged over the queries that have two real candidates.
 
     Source: the sum of both terms is Hinton et al. 2015, arXiv:1503.02531; its weight for each
     query is this package's own.
 
     """
-    keep = real_lists(mask, "fused_kl")
+    keep = real_lists(mask)
     positive = labels & mask
     student = masked_log_softmax(student_scores / student_temperature, mask)
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
@@ -199,9 +190,10 @@ def fused_kl(
     distilled = kl_terms(teacher, student, mask).sum(-1)
     choice = masked_log_softmax(student_scores / student_temperature, positive | (sure & mask))
     labelled = -choice.masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1).clamp(min=1)
-    return (trust * distilled + (1.0 - trust) * labelled)[keep].mean()
+    return average((trust * distilled + (1.0 - trust) * labelled)[keep])
 
 
+@loss
 def one_vs_rest(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -220,22 +212,22 @@ def one_vs_rest(
     In nats, averaged over all real candidates of the batch, so a query with more candidates
     weighs more.
 
-    Raises:
-        DataError: no query has a real candidate.
-
     Source: Yang et al. 2023, "Multi-Label Knowledge Distillation", arXiv:2308.06453 (from its
     abstract), for the split into binary problems.
 
     """
-    real_lists(mask, "one_vs_rest", least=1)
-    teacher = (teacher_scores / teacher_temperature).sigmoid()
-    return binary_kl(student_scores / student_temperature, teacher)[mask].mean()
+    student, teacher = student_scores / student_temperature, teacher_scores / teacher_temperature
+    return average(binary_kl(student, teacher)[mask])
 
 
 def _standardised(scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    """Return scores of mean 0 and deviation 1 over the real candidates; equal ones become 0."""
+    """Return scores of mean 0 and deviation 1 over the real candidates; equal ones near 0.
+
+    Scores are equal where their deviation is that of rounding, which would otherwise be blown up.
+    """
     count = mask.sum(-1, keepdim=True).clamp(min=1)
     mean = scores.masked_fill(~mask, 0.0).sum(-1, keepdim=True) / count
     centred = (scores - mean).masked_fill(~mask, 0.0)
     variance = centred.square().sum(-1, keepdim=True) / count
-    return centred / torch.where(variance > 0, variance, 1.0).sqrt()
+    equal = RESOLUTION * torch.finfo(scores.dtype).eps * scores.detach().abs().amax(-1, True)
+    return centred / torch.where(variance > equal.square(), variance, 1.0).sqrt()

@@ -2,14 +2,17 @@
 
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from retrodistill.errors import ConfigError, DataError
-from retrodistill.losses.positives import labelled
+from retrodistill.errors import ConfigError
+from retrodistill.losses.inputs import loss
+from retrodistill.losses.lists import average
+from retrodistill.losses.positives import labelled_pairs
+from retrodistill.losses.vectors import unit
 
 TARGETS = ("static", "adaptive", "distributed")
 
 
+@loss
 def arm(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],
@@ -38,7 +41,6 @@ def arm(
 
     Raises:
         ConfigError: the target has none of these names.
-        DataError: no query has a positive with a negative.
 
     Source: Gienapp et al. 2024, arXiv:2407.21515. The formulas follow its published code with
     this difference: in the batch, that code sets the margin cos(q_j, p+_j) - cos(q_i, p-_j),
@@ -49,15 +51,10 @@ def arm(
     """
     if target not in TARGETS:
         raise ConfigError(f"arm: target must be one of {', '.join(TARGETS)}, not {target!r}.")
-    rows, columns = labelled(batch_labels, batch_mask, "arm").nonzero(as_tuple=True)
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
     counted = (batch_mask & ~batch_labels & (batch_own | in_batch))[rows]
-    if not counted.any():
-        raise DataError(
-            "arm needs a negative beside the positive for at least one query, but there is none. "
-            "Raise --candidates-per-query, or leave in_batch on with a larger batch."
-        )
-    docs = normalize(doc_vectors, dim=-1)
-    scores = normalize(query_vectors, dim=-1) @ docs.T
+    docs = unit(doc_vectors)
+    scores = unit(query_vectors) @ docs.T
     margins = scores[rows, columns][:, None] - scores[rows]
     similar = (1 + docs[columns] @ docs.T) / 2
     if target == "static":
@@ -65,5 +62,7 @@ def arm(
     elif target == "adaptive":
         errors = (margins - similar).square()
     else:  # the mean of squares over k is the square of the mean, and the variance
-        errors = (margins - similar.mean(0)).square() + similar.var(0, correction=0)
-    return errors[counted].mean()
+        centre = similar.sum(0) / max(len(rows), 1)
+        spread = (similar - centre).square().sum(0) / max(len(rows), 1)
+        errors = (margins - centre).square() + spread
+    return average(errors[counted])

@@ -3,9 +3,11 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from retrodistill.errors import DataError
+from retrodistill.losses.inputs import loss
+from retrodistill.losses.lists import average
 
 
+@loss
 def dse(
     pair_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -21,15 +23,7 @@ def dse(
     counts alike, whatever its list. Unlike margins and lists, this teaches a score's absolute
     height, which a head with a bias can reach and a cosine cannot.
 
-    Raises:
-        DataError: no query has a real candidate.
-
     Source: Distilled Sentence Embedding, Barkan et al. 2019, arXiv:1908.05161 (from memory).
 
     """
-    if not mask.any():
-        raise DataError(
-            "dse needs a real candidate for at least one query, but the mask of shape "
-            f"{tuple(mask.shape)} leaves none. Mine candidates and score them."
-        )
-    return (pair_scores - teacher_scores / teacher_temperature)[mask].square().mean()
+    return average((pair_scores - teacher_scores / teacher_temperature)[mask].square())

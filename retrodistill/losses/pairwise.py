@@ -5,10 +5,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from retrodistill.errors import ConfigError, DataError
-from retrodistill.losses.lists import best_first, binary_kl, gains, preferred
+from retrodistill.errors import ConfigError
+from retrodistill.losses.inputs import loss
+from retrodistill.losses.lists import average, best_first, binary_kl, gains, preferred
+
+SMALLEST = torch.finfo(torch.float32).tiny
+"""What a sum of weights is divided by at the least."""
 
 
+@loss
 def margin_mse(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -34,26 +39,18 @@ def margin_mse(
     the loss, without a unit, is 0 where the student's margins are the teacher's times a
     positive number. It lies between 0 and 4. A side without any margin is not scaled.
 
-    Raises:
-        DataError: no query has a real positive and a real second candidate.
-
     Source: Hofstaetter et al. 2020, arXiv:2010.02666. `scaled` is this package's own.
 
     """
     real = mask[:, :1] & mask[:, 1:]
-    if not real.any():
-        raise DataError(
-            "margin_mse needs two real candidates for at least one query, "
-            f"but the mask of shape {tuple(mask.shape)} leaves no pair. "
-            "Mine more candidates, or raise --candidates-per-query."
-        )
     student = ((student_scores[:, :1] - student_scores[:, 1:]) / student_temperature)[real]
     teacher = ((teacher_scores[:, :1] - teacher_scores[:, 1:]) / teacher_temperature)[real]
     if scaled:
         student, teacher = _scaled(student), _scaled(teacher)
-    return (student - teacher).square().mean()
+    return average((student - teacher).square())
 
 
+@loss
 def ranknet(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -68,17 +65,15 @@ def ranknet(
     more candidates weighs more. Only the teacher's order counts; two that it scores alike make
     no pair.
 
-    Raises:
-        DataError: the teacher scores no two real candidates of a query differently.
-
     Source: Burges et al. 2005, "Learning to Rank using Gradient Descent"; over the permutation
     of a language model as in Sun et al. 2023, arXiv:2304.09542.
 
     """
-    pairs = preferred(teacher_scores, mask, "ranknet")
-    return _logistic(student_scores / student_temperature)[pairs].mean()
+    pairs = preferred(teacher_scores, mask)
+    return average(_logistic(student_scores / student_temperature)[pairs])
 
 
+@loss
 def lambdarank(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -100,7 +95,6 @@ def lambdarank(
     nearly nothing.
 
     Raises:
-        DataError: the teacher scores no two real candidates of a query differently.
         ConfigError: `depth` is below 1.
 
     Source: Burges 2010, "From RankNet to LambdaRank to LambdaMART", MSR-TR-2010-82; the
@@ -109,7 +103,7 @@ def lambdarank(
     """
     if depth < 1:
         raise ConfigError(f"lambdarank: depth must be at least 1, but it is {depth}.")
-    pairs = preferred(teacher_scores, mask, "lambdarank")
+    pairs = preferred(teacher_scores, mask)
     gain = gains(teacher_scores, mask)
     ranks = best_first(student_scores.detach(), mask).argsort(-1)
     places = torch.arange(ranks.shape[-1], device=ranks.device)
@@ -118,9 +112,10 @@ def lambdarank(
     swaps = (_differences(gain) * _differences(discounts)).abs()
     weights = (swaps / ideal[:, None, None])[pairs]
     costs = _logistic(student_scores / student_temperature)[pairs]
-    return (weights * costs).sum() / weights.sum()
+    return (weights * costs).sum() / weights.sum().clamp_min(SMALLEST)
 
 
+@loss
 def preference_kl(
     student_scores: Float[Tensor, "B N"],
     preferences: Float[Tensor, "B N N"],
@@ -134,19 +129,18 @@ def preference_kl(
     averaged over the entries of `preference_mask`: a pair that was compared in both directions
     counts twice, with the same value if the directions agree. 0 where s_i - s_j is T times the
     teacher's log-odds; a teacher that contradicts itself (i over j over k over i) leaves more.
-    0 as well for a batch without a compared pair: teachers compare few, and it need not hold any.
 
     Source: the pairwise term of Huang and Chen 2024, "PairDistill", arXiv:2410.01383.
 
     """
     margins = _differences(student_scores / student_temperature)[preference_mask]
-    terms = binary_kl(margins, preferences[preference_mask].exp().clamp(max=1.0))
-    return terms.sum() / max(len(terms), 1)
+    better = preferences[preference_mask].clamp(max=0.0)
+    return average(binary_kl(margins, better - torch.log(-torch.expm1(better))))
 
 
 def _scaled(margins: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
     """Return the margins over their root mean square; margins that are all 0 as they are."""
-    square = margins.square().mean()
+    square = average(margins.square())
     return margins / torch.where(square > 0, square, 1.0).sqrt()
 
 

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from retrodistill.losses.inputs import loss
 from retrodistill.losses.lists import (
+    average,
     best_first,
     gains,
     masked_log_softmax,
@@ -18,6 +20,7 @@ from retrodistill.losses.lists import (
 )
 
 
+@loss
 def listnet(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -30,22 +33,20 @@ def listnet(
 
     -sum of p_i ln q_i over the real candidates, with p and q the softmaxes of the teacher's and
     the student's scores, each over its temperature. In nats, averaged over the queries with two
-    real candidates. It is `listwise_kl(squared=False)` plus the teacher's entropy, which no
+    real candidates. It is `listwise_kl` plus the teacher's entropy, which no
     student can change: same gradient, but not 0 at the teacher.
-
-    Raises:
-        DataError: no query has two real candidates.
 
     Source: Cao et al. 2007, "Learning to Rank: From Pairwise Approach to Listwise Approach",
     ICML (the top-one form).
 
     """
-    keep = real_lists(mask, "listnet")
+    keep = real_lists(mask)
     student = masked_log_softmax(student_scores / student_temperature, mask)
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
-    return -(teacher.exp() * student.masked_fill(~mask, 0.0)).sum(-1)[keep].mean()
+    return -average((teacher.exp() * student.masked_fill(~mask, 0.0)).sum(-1)[keep])
 
 
+@loss
 def listmle(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -61,18 +62,16 @@ def listmle(
     places of a list at which there is a choice (the published form is a sum), then over the
     queries with two real candidates. Of a list of two, it is `ranknet`.
 
-    Raises:
-        DataError: no query has two real candidates.
-
     Source: Xia et al. 2008, "Listwise Approach to Learning to Rank: Theory and Algorithm", ICML.
 
     """
-    place, length, keep = _places(mask, "listmle")
+    place, length, keep = _places(mask)
     weights = (place < length - 1).to(student_scores.dtype)
     costs = _choices(student_scores / student_temperature, teacher_scores, mask)
     return _weighted(costs, weights, keep)
 
 
+@loss
 def position_aware_listmle(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -86,20 +85,18 @@ def position_aware_listmle(
     1/2, 1/4, 1/8, ... of a long list, and nothing for the last place. In nats, a weighted mean
     over the places, then a mean over the queries with two real candidates.
 
-    Raises:
-        DataError: no query has two real candidates.
-
     Source: Lan et al. 2014, "Position-Aware ListMLE: A Sequential Learning Process for
     Ranking", UAI; the division by the sum of the weights is this package's own.
 
     """
-    place, length, keep = _places(mask, "position_aware_listmle")
+    place, length, keep = _places(mask)
     # (2^(n - k) - 1) / 2^(n - 1), which a long list does not overflow.
     halves = torch.exp2(-place.to(student_scores.dtype)) - torch.exp2(1.0 - length)
     costs = _choices(student_scores / student_temperature, teacher_scores, mask)
     return _weighted(costs, halves.clamp(min=0.0), keep)
 
 
+@loss
 def partial_pl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -115,19 +112,17 @@ def partial_pl(
     is a sum), then over the queries with two real candidates. Only the query's own candidates
     compete.
 
-    Raises:
-        DataError: no query has two real candidates.
-
     Source: the second stage of Kim and Baek 2025, "Syntriever", arXiv:2502.03824, which adds
     a pull towards the student of its first stage.
 
     """
-    place, length, keep = _places(mask, "partial_pl")
+    place, length, keep = _places(mask)
     weights = ((place < 2) & (place < length - 1)).to(student_scores.dtype)
     costs = _choices(student_scores / student_temperature, teacher_scores, mask)
     return _weighted(costs, weights, keep)
 
 
+@loss
 def approx_ndcg(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -146,28 +141,25 @@ def approx_ndcg(
     gives no grades for 2^grade - 1. Between 0 and 1, averaged over the queries of which the
     teacher scores two real candidates differently.
 
-    Raises:
-        DataError: there is no such query.
-
     Source: Qin, Liu and Li 2010, "A General Approximation Framework for Direct Optimization of
     Information Retrieval Measures", Information Retrieval 13; the gain is this package's own.
 
     """
-    keep = preferred(teacher_scores, mask, "approx_ndcg").any(-1).any(-1)
+    keep = preferred(teacher_scores, mask).any(-1).any(-1)
     gain = gains(teacher_scores, mask)[keep]
     scores = student_scores[keep] / student_temperature
     above = (scores[:, None, :] - scores[:, :, None]).sigmoid() * mask[keep][:, None, :]
     found = gain / (above.sum(-1) + 1.5).log2()  # a candidate itself counts 1/2 in the sum
     places = torch.arange(gain.shape[-1], device=gain.device)
     ideal = gain.sort(-1, descending=True).values / (places + 2.0).log2()
-    return (1.0 - found.sum(-1) / ideal.sum(-1)).mean()
+    return average(1.0 - found.sum(-1) / ideal.sum(-1))
 
 
 def _places(
-    mask: Bool[Tensor, "B N"], loss: str
+    mask: Bool[Tensor, "B N"],
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, "B 1"], Bool[Tensor, " B"]]:
     """Return the places from 0, the number of real candidates, and which queries have two."""
-    keep = real_lists(mask, loss)
+    keep = real_lists(mask)
     place = torch.arange(mask.shape[-1], device=mask.device, dtype=torch.float32)
     return place, mask.sum(-1, keepdim=True, dtype=torch.float32), keep
 
@@ -186,4 +178,4 @@ def _weighted(
 ) -> Float[Tensor, ""]:
     """Return the weighted mean over the places of a list, averaged over the lists kept."""
     costs, weights = costs[keep], weights[keep]
-    return ((costs * weights).sum(-1) / weights.sum(-1)).mean()
+    return average((costs * weights).sum(-1) / weights.sum(-1))

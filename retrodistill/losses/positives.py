@@ -3,21 +3,13 @@
 from jaxtyping import Bool, Float
 from torch import Tensor, cat
 
-from retrodistill.errors import DataError
 from retrodistill.losses.lists import LOWEST
 
 
-def labelled(
-    labels: Bool[Tensor, "B M"], mask: Bool[Tensor, "B M"], loss: str
-) -> Bool[Tensor, "B M"]:
-    """Tell which documents are a query's positives: labelled ones that may be compared."""
-    positive = labels & mask
-    if not positive.any():
-        raise DataError(
-            f"{loss} needs a labelled positive for at least one query of the batch, but there is "
-            "none. Check that --split has judgements and that its documents are in the collection."
-        )
-    return positive
+def labelled_pairs(labels: Bool[Tensor, "B M"], mask: Bool[Tensor, "B M"]) -> tuple[Tensor, Tensor]:
+    """Return query and document of each labelled pair that may be compared."""
+    rows, columns = (labels & mask).nonzero(as_tuple=True)
+    return rows, columns
 
 
 def choice_nll(

@@ -5,12 +5,15 @@ from torch import Tensor, arange, cat
 from torch.linalg import vector_norm
 from torch.nn.functional import pdist, smooth_l1_loss
 
-from retrodistill.errors import ConfigError, DataError
+from retrodistill.errors import ConfigError
+from retrodistill.losses.inputs import loss
+from retrodistill.losses.lists import average
 
 NEAREST = 1e-12
 """Least mean distance that is divided by."""
 
 
+@loss
 def rkd_distance(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],
@@ -32,9 +35,10 @@ def rkd_distance(
     """
     student = pdist(cat([query_vectors, doc_vectors]))
     teacher = pdist(cat([teacher_query_vectors, teacher_doc_vectors]))
-    return smooth_l1_loss(_relative(student), _relative(teacher))
+    return average(smooth_l1_loss(_relative(student), _relative(teacher), reduction="none"))
 
 
+@loss
 def rkd_angle(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],
@@ -59,7 +63,6 @@ def rkd_angle(
 
     Raises:
         ConfigError: `texts` is below 3.
-        DataError: the batch has no three texts that the teacher tells apart.
 
     Source: Park et al. 2019, arXiv:1904.05068, without the limit on texts.
 
@@ -73,16 +76,12 @@ def rkd_angle(
     student, teacher = student[chosen], teacher[chosen]
     apart = (teacher[:, None] != teacher).any(-1)
     triples = apart[:, :, None] & apart[:, None, :] & apart
-    if not triples.any():
-        raise DataError(
-            f"rkd_angle needs three texts with different vectors of the teacher, but the batch of "
-            f"{count} has none. Raise --batch-size, or look at the teacher's vectors."
-        )
-    return smooth_l1_loss(_cosines(student)[triples], _cosines(teacher)[triples])
+    student, teacher = _cosines(student)[triples], _cosines(teacher)[triples]
+    return average(smooth_l1_loss(student, teacher, reduction="none"))
 
 
 def _relative(distances: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    return distances / distances.mean().clamp_min(NEAREST)
+    return distances / average(distances).clamp_min(NEAREST)
 
 
 def _cosines(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n n n"]:

@@ -3,7 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from retrodistill.losses.inputs import loss
 
+
+@loss
 def flops(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],
@@ -25,6 +28,6 @@ def flops(
     SPLADE, Formal et al. 2021, arXiv:2109.10086. Defaults unverified.
 
     """
-    queries = query_vectors.abs().mean(0).square().sum()
-    docs = doc_vectors.abs().mean(0).square().sum()
+    queries = (query_vectors.abs().sum(0) / max(len(query_vectors), 1)).square().sum()
+    docs = (doc_vectors.abs().sum(0) / max(len(doc_vectors), 1)).square().sum()
     return query_weight * queries + doc_weight * docs

@@ -5,12 +5,14 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from retrodistill.errors import ConfigError
-from retrodistill.losses.lists import LOWEST, real_lists
+from retrodistill.losses.inputs import loss
+from retrodistill.losses.lists import LOWEST, average, real_lists
+from retrodistill.losses.vectors import unit
 
 
+@loss
 def sorted_w1(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -26,19 +28,17 @@ def sorted_w1(
     then over the queries with two real candidates. It shapes how the scores of a list are
     spread and is blind to which candidate has which, so add it to a loss that is not.
 
-    Raises:
-        DataError: no query has two real candidates.
-
     Source: Boizard et al. 2024, "Towards Cross-Tokenizer Distillation: the Universal Logit
     Distillation Loss for LLMs", arXiv:2402.12030, which sorts probabilities, not scores.
 
     """
-    keep = real_lists(mask, "sorted_w1")
+    keep = real_lists(mask)
     student = _sorted(student_scores / student_temperature, mask)
     teacher = _sorted(teacher_scores / teacher_temperature, mask)
-    return ((student - teacher).abs().sum(-1)[keep] / mask.sum(-1)[keep]).mean()
+    return average((student - teacher).abs().sum(-1)[keep] / mask.sum(-1)[keep])
 
 
+@loss
 def sinkhorn(
     matched_doc_vectors: Float[Tensor, "M T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
@@ -71,10 +71,10 @@ def sinkhorn(
         raise ConfigError(f"sinkhorn: epsilon must be above 0, but it is {epsilon}.")
     if iterations < 1:
         raise ConfigError(f"sinkhorn: iterations must be at least 1, but it is {iterations}.")
-    student, teacher = (
-        normalize(matched_doc_vectors, dim=-1),
-        normalize(teacher_doc_vectors, dim=-1),
-    )
+    student, teacher = unit(matched_doc_vectors), unit(teacher_doc_vectors)
+
+    if not len(student):  # a batch of queries alone
+        return student.sum()
 
     def cost(x: Tensor, y: Tensor) -> Tensor:
         return _transport_cost(1.0 - x @ y.T, epsilon, iterations)

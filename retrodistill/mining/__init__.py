@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodistill.arithmetic import reciprocal_ranks
 from retrodistill.config import Executor, Precision
+from retrodistill.datasets.collection import ALL
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.mining import fuse
 from retrodistill.progress import say
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["mine_candidates", "reciprocal_ranks"]
 
+SPLIT = "train"
+"""Whose queries to mine for, if nothing is said."""
+
 
 def mine_candidates(
     collection: "Collection",
-    split: str = "train",
+    split: str | None = None,
     *,
     retrievers: Sequence[str] = ("bm25",),
     depth: int = 100,
@@ -34,15 +38,17 @@ def mine_candidates(
     executor: Executor = "local",
     workers: int | None = None,
 ) -> Run:
-    """Return the best `depth` documents for each query of a split.
+    """Return the best `depth` documents for each query of a split, and each that a file added.
+
+    Without a split, these are the file's queries alone, or those of the split `train`.
 
     A retriever is `bm25`, `lucene`, `dense:MODEL` or `sparse:MODEL`; several are fused by
     reciprocal ranks. `executor` and its `workers` encode the documents of dense models; all else
     is this process's.
 
     Raises:
-        ConfigError: an unknown retriever, or a filter that does not fit.
-        DataError: the split has no queries.
+        ConfigError: an unknown retriever, a filter that does not fit, or a depth below 1.
+        DataError: there are no queries, or no query finds a document.
 
     """
     if false_negative_ratio is not None and len(retrievers) > 1:
@@ -50,10 +56,16 @@ def mine_candidates(
             "--false-negative-ratio compares scores, but fused lists hold sums of reciprocal "
             "ranks. Give one --retriever."
         )
-    query_ids = collection.query_ids(split)
-    if not query_ids:
-        raise DataError(f"split {split!r} of {collection.name} has no queries.")
-    relevant = {query: frozenset(docs) for query, docs in collection.relevant(split).items()}
+    if depth < 1:
+        raise ConfigError(f"the depth must be at least 1, but it is {depth}.")
+    query_ids = collection.chosen_queries(split, default=SPLIT)
+    filtered = drop_positives or add_positives or false_negative_ratio is not None
+    relevant = _relevant(collection, split, query_ids) if filtered else {}
+    if filtered and not relevant:
+        raise ConfigError(
+            "--drop-positives, --add-positives and --false-negative-ratio need known relevant "
+            "documents, but these queries have no judgements."
+        )
     found = [RETRIEVERS.split(spec) for spec in retrievers]
     say(
         f"{len(query_ids):,} queries over {len(collection.docs):,} documents: "
@@ -68,6 +80,11 @@ def mine_candidates(
     }
     runs = [part(argument, collection, query_ids, **settings) for part, argument in found]
     run = runs[0] if len(runs) == 1 else reciprocal_ranks(runs, k=rrf_k).top(depth)
+    if not len(run):
+        raise DataError(
+            f"{', '.join(retrievers)} finds no document for any of {len(query_ids):,} queries: do "
+            f"they share a word with the documents of {collection.name}?"
+        )
     run = replace(run, lineage=joined(map(spec_lineage, retrievers)))
     if false_negative_ratio is not None:
         step = fuse.drop_false_negatives(run, relevant, ratio=false_negative_ratio)
@@ -82,3 +99,19 @@ def mine_candidates(
         run = step.run
         say(f"{step.rows:,} known relevant documents added that were not found.")
     return run
+
+
+def _relevant(
+    collection: "Collection", split: str | None, query_ids: Sequence[str]
+) -> dict[str, frozenset[str]]:
+    """Return the known relevant documents of these queries: of the split, or of all splits."""
+    if split is None:
+        split = ALL if collection.file_queries else SPLIT
+    splits = [split] if split in collection.splits else collection.splits
+    wanted = set(query_ids)
+    relevant: dict[str, frozenset[str]] = {}
+    for name in splits:
+        for query, docs in collection.relevant(name).items():
+            if query in wanted:
+                relevant[query] = relevant.get(query, frozenset()) | frozenset(docs)
+    return relevant

@@ -1,7 +1,11 @@
 """What is done to candidate lists: labelled positives in or out, false negatives out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from retrodistill.arithmetic.reranking import below
 from retrodistill.errors import DataError
@@ -18,28 +22,36 @@ class Treated:
 
 def drop_positives(run: Run, relevant: Mapping[str, frozenset[str]]) -> Treated:
     """Return the run without documents that are labelled relevant."""
-    kept = {
-        query: {
-            doc: float(score)
-            for doc, score in zip(docs, scores, strict=True)
-            if doc not in relevant.get(query, frozenset())
-        }
-        for query, docs, scores in run.lists()
-    }
-    treated = Run.from_dict(kept, lineage=run.lineage)
-    return Treated(treated, len(run) - len(treated))
+    return _kept(
+        run,
+        (
+            [doc not in relevant.get(query, frozenset()) for doc in docs]
+            for query, docs, _ in run.lists()
+        ),
+    )
 
 
 def add_positives(run: Run, relevant: Mapping[str, frozenset[str]]) -> Treated:
     """Return the run with every labelled document in it, missing ones at the end of the list."""
-    lists = run.to_dict()
-    added = 0
-    for query, docs in relevant.items():
-        scores = lists.setdefault(query, {})
-        missing = sorted(docs - scores.keys(), reverse=True)
-        scores.update(below(scores, missing))
-        added += len(missing)
-    return Treated(Run.from_dict(lists, lineage=run.lineage), added)
+    missing = {query: sorted(docs, reverse=True) for query, docs in relevant.items()}
+    lowest: dict[str, float] = {}
+    for query, docs, scores in run.lists():
+        if query in missing:
+            listed = set(docs)
+            missing[query] = [doc for doc in missing[query] if doc not in listed]
+            lowest[query] = float(scores[-1])
+    added = [
+        (query, doc, score)
+        for query, docs in missing.items()
+        for doc, score in below({"": lowest.get(query, 0.0)}, docs).items()
+    ]
+    if not added:
+        return Treated(run, 0)
+    columns = (
+        pa.chunked_array([*run.table[name].chunks, pa.array(values, run.table[name].type)])
+        for name, values in zip(run.table.column_names, zip(*added, strict=True), strict=True)
+    )
+    return Treated(Run.from_columns(*columns, lineage=run.lineage), len(added))
 
 
 def drop_false_negatives(
@@ -54,21 +66,26 @@ def drop_false_negatives(
         DataError: scores are negative, where a share of the best means nothing.
 
     """
-    kept: dict[str, dict[str, float]] = {}
-    for query, docs, scores in run.lists():
-        if len(scores) and scores.min() < 0:
-            raise DataError(
-                f"query {query!r} has negative scores, so a share of the positive's score means "
-                "nothing. Use one retriever of positive scores, such as bm25."
-            )
-        known = relevant.get(query, frozenset())
-        best = max(
-            (float(s) for d, s in zip(docs, scores, strict=True) if d in known), default=None
-        )
-        kept[query] = {
-            doc: float(score)
-            for doc, score in zip(docs, scores, strict=True)
-            if best is None or doc in known or score <= ratio * best
-        }
-    treated = Run.from_dict(kept, lineage=run.lineage)
+
+    def kept() -> Iterator[NDArray[np.bool_]]:
+        for query, docs, scores in run.lists():
+            if len(scores) and scores.min() < 0:
+                raise DataError(
+                    f"query {query!r} has negative scores, so a share of the positive's score "
+                    "means nothing. Use one retriever of positive scores, such as bm25."
+                )
+            positives = relevant.get(query, frozenset())
+            labelled = np.array([doc in positives for doc in docs])
+            if labelled.any():
+                yield labelled | (scores <= np.float32(ratio * float(scores[labelled].max())))
+            else:
+                yield np.ones(len(docs), np.bool_)
+
+    return _kept(run, kept())
+
+
+def _kept(run: Run, masks: Iterable[Sequence[bool] | NDArray[np.bool_]]) -> Treated:
+    """Return the rows of each list in turn that its mask keeps."""
+    mask = np.concatenate([np.empty(0, np.bool_), *map(np.asarray, masks)])
+    treated = replace(run, table=run.table.filter(pa.array(mask)))
     return Treated(treated, len(run) - len(treated))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from retrodistill.config import Executor, Precision
 from retrodistill.errors import ConfigError
+from retrodistill.inference.cuts import counted_cuts
 from retrodistill.progress import bar
 from retrodistill.store.runs import Run
 
@@ -86,9 +87,10 @@ def dense(
     if not argument:
         raise ConfigError("retriever dense needs a model: dense:FOLDER or dense:HUB_ID.")
     encoder = DenseEncoder(argument, max_tokens=max_tokens, precision=precision)
-    fill_vectors(encoder, collection.docs, executor=executor, workers=workers)
     index = ExactIndex(encoder.dimension)
-    index.add(collection.docs.ids(), doc_vectors(encoder, collection.docs))
+    with counted_cuts("documents"):
+        fill_vectors(encoder, collection.docs, executor=executor, workers=workers)
+        index.add(collection.docs.ids(), doc_vectors(encoder, collection.docs))
     queries = collection.queries.full_texts(collection.queries.rows(query_ids))
     ids, scores = index.search(encoder.encode_queries(queries), k)
     return Run.from_columns(

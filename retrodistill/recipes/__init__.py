@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrodistill.config.reading import read_yaml
 from retrodistill.errors import ConfigError, did_you_mean
 
 FOLDER = Path(__file__).parent
@@ -37,11 +38,8 @@ def load_recipe(name: str) -> Recipe:
         ConfigError: there is none of this name; the nearest is named.
 
     """
-    import yaml
-
     known = recipe_names()
     if name not in known:
-        hint = did_you_mean(name, known)
-        raise ConfigError(f"unknown recipe {name!r}.{hint} Known: {', '.join(known)}.")
-    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    return Recipe(name=name, **yaml.safe_load(text))
+        hint = did_you_mean(name, known) or f" Known: {', '.join(known)}."
+        raise ConfigError(f"unknown recipe {name!r}.{hint}")
+    return Recipe(name=name, **read_yaml(FOLDER / f"{name}.yaml", f"recipe {name}"))

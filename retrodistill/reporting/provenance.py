@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.manifest import FILE, Manifest, library_versions
-from retrodistill.reporting.commands import command_of
+from retrodistill.reporting.cards.chain import named, place
+from retrodistill.reporting.commands import command_of, verb_of
 from retrodistill.reporting.content import Block, Cell, Code, Section, Table, Text
 from retrodistill.reporting.results import system_names
 
@@ -68,8 +69,7 @@ def provenance(sources: Sequence[Source], command: str) -> Section:
     ]
     columns = ("input", "role", "kind", "fingerprint", "path")
     versions = library_versions()
-    found = [command_of(one.manifest) for one in sources if one.manifest is not None]
-    commands = list(dict.fromkeys(line for line in found if line is not None))
+    commands = commands_behind([one.path for one in sources])
     blocks: list[Block] = [
         Table(caption="Inputs", columns=columns, rows=rows),
         Text(text="Made with " + ", ".join(f"{name} {own}" for name, own in versions.items())),
@@ -86,6 +86,30 @@ def provenance(sources: Sequence[Source], command: str) -> Section:
         "commands": [*commands, command],
     }
     return Section(key="provenance", title="Provenance", blocks=blocks, data=data)
+
+
+def commands_behind(paths: Sequence[str]) -> list[str]:
+    """Return the commands that made these artifacts, each after the commands of what it reads.
+
+    What no command made is a comment line.
+    """
+    seen: set[str] = set()
+    lines: dict[str, None] = {}
+
+    def follow(path: str) -> None:
+        if place(path) in seen or not (Path(path) / FILE).is_file():
+            return
+        seen.add(place(path))
+        manifest = Manifest.read(Path(path))
+        verb = verb_of(manifest.kind, manifest.config)
+        for _, _, name in named(verb, manifest.config):
+            follow(name)
+        line = command_of({"kind": manifest.kind, "config": manifest.config})
+        lines[line or f"# {path} was made by Python code, or by another tool"] = None
+
+    for path in paths:
+        follow(path)
+    return list(lines)
 
 
 def _pretty(manifest: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Scoring: candidates to a store of teacher scores, once, whatever happens meanwhile."""
+"""Scoring: candidates to a store of teacher scores, crash-safe and resumable."""
 
 from retrodistill.arithmetic import average_scores
 from retrodistill.scoring.checking import status, verify_scores

@@ -1,17 +1,21 @@
 """What a score store holds, and whether its scores can be made again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from retrodistill.errors import DataError
 from retrodistill.progress import duration
-from retrodistill.scoring.filling import pairs_of, text_keys
+from retrodistill.scoring.filling import pairs_of
+from retrodistill.store.columns import codes
 from retrodistill.store.scores import ScoreStore
 from retrodistill.store.shards import SCORES, current_rows, shard_seconds
-from retrodistill.types import Teacher
+from retrodistill.store.text_keys import text_keys
+from retrodistill.types import Teacher, reads_of
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
@@ -41,29 +45,37 @@ class Verification:
 
 
 def verify_scores(
-    collection: "Collection", teacher: Teacher, out: Path, *, sample: int, seed: int = 0
+    collection: "Collection",
+    teacher: Teacher,
+    out: Path,
+    *,
+    sample: int,
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
 ) -> Verification:
     """Score a sample of the stored pairs again, and compare.
 
     A teacher that scores lists gets whole lists, so the sample may be larger than asked for.
 
     Raises:
-        DataError: the store is empty, holds scores of another teacher or of other texts.
+        DataError: there is no store or it is empty, it holds scores of another teacher or of
+            other texts.
 
     """
-    ScoreStore(out, teacher=teacher.fingerprint)
-    table = current_rows(out, SCORES)
+    store = ScoreStore.open(out)
+    store.check_teacher(teacher.fingerprint, config or {})
+    table = current_rows(out, SCORES, lists=store.lists)
     rng = np.random.default_rng(seed)
     if teacher.unit == "list":
-        queries = table["query_id"].combine_chunks().dictionary_encode()
-        sizes = np.bincount(queries.indices.to_numpy())
+        queries = codes(table["query_id"])
+        sizes = np.bincount(queries)
         order = rng.permutation(len(sizes))
         taken = order[: 1 + int(np.searchsorted(np.cumsum(sizes[order]), sample))]
-        rows = np.flatnonzero(np.isin(queries.indices.to_numpy(), taken))
+        chosen = np.isin(queries, taken)
     else:
-        rows = np.sort(rng.permutation(len(table))[:sample])
-    table = table.take(rows)
-    keys = text_keys(collection, strict=False)(table)
+        chosen = rng.permutation(len(table)) < sample
+    table = table.filter(pa.array(chosen))
+    keys = text_keys(collection, reads=reads_of(teacher), strict=False)(table)
     changed = int((keys != table["key"].to_numpy()).sum())
     if changed:
         raise DataError(
@@ -109,15 +121,15 @@ def status(out: Path) -> Status:
     """Return how far the score store in a folder is.
 
     Raises:
-        DataError: it is no score store, or a file of it is damaged.
+        DataError: it is not a score store, or a file of it is damaged.
 
     """
     store = ScoreStore.open(out)
     paths = store.shards
     return Status(
-        pairs=len(current_rows(out, store.form)) if paths else 0,
+        pairs=len(current_rows(out, store.form, lists=store.lists)) if paths else 0,
         shards=len(paths),
         megabytes=sum(path.stat().st_size for path in paths) / 1e6,
         seconds=sum(shard_seconds(path) for path in paths),
-        pairs_left=sum(len(shard.rows) for shard in store.unfinished()),
+        pairs_left=store.rows_left(),
     )

@@ -38,7 +38,7 @@ def store_ensemble(
     """Make a store of the runs or score stores at `paths`, combined by `how`, and return it.
 
     `query_weight` weighs each member query by query: by how sure it is, or by its rank of what
-    the collection's split calls relevant. A temperature for listwise losses is told.
+    the collection's split calls relevant. A temperature for listwise losses is logged.
 
     Raises:
         ConfigError: weights that do not fit, or no such split.

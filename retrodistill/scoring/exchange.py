@@ -71,7 +71,7 @@ def export_scores(
         DataError: an id cannot be written in this format, or is not in the collection.
 
     """
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(path, overwrite=overwrite, folder=False)
     relevant = None
     if collection is not None and split in collection.splits:
         relevant = collection.relevant(split)

@@ -2,38 +2,46 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from retrodistill.errors import ConfigError
-from retrodistill.manifest import hash64
+from retrodistill.errors import ConfigError, DataError
+from retrodistill.inference.cuts import counted_cuts
 from retrodistill.progress import bar, duration, say
-from retrodistill.store.keyed import KeyedStore, Shard, TextKeys
+from retrodistill.store.columns import widened
+from retrodistill.store.keyed import KeyedStore, Shard
 from retrodistill.store.lineage import own_lineage
 from retrodistill.store.runs import Run
 from retrodistill.store.scores import PreferenceStore, ScoreStore
-from retrodistill.store.shards import PREFERENCES, SCORES, mixed
+from retrodistill.store.shards import PREFERENCES
+from retrodistill.store.text_keys import text_keys
 from retrodistill.store.triples import candidates_from_triples, is_triples
 from retrodistill.teachers.duels import ring
 from retrodistill.teachers.runs import RunTeacher
-from retrodistill.types import Comparer, Duels, Pairs, Teacher, Unit
+from retrodistill.types import Comparer, Duels, Pairs, Reads, Teacher, Unit, reads_of
 
 if TYPE_CHECKING:
-    from retrodistill.datasets import Collection, Texts
+    from retrodistill.datasets import Collection
 
 SAMPLE = 64
-HASHED_AT_ONCE = 1 << 16
-"""Texts in memory while their keys are computed."""
 
 
 def read_candidates(path: Path) -> Run:
-    """Return what is to be scored: from a run folder or file, or from a file of id triples."""
-    return candidates_from_triples(path) if is_triples(path) else Run.read(path)
+    """Return what is to be scored: from a run folder or file, or from a file of id triples.
+
+    Raises:
+        DataError: it is malformed, or holds no pair.
+
+    """
+    run = candidates_from_triples(path) if is_triples(path) else Run.read(path)
+    if not len(run):
+        raise DataError(f"{path} holds no pair to score. Is it the right file?")
+    return run
 
 
 def score_candidates(
@@ -50,10 +58,12 @@ def score_candidates(
     The same call may run in several processes at once: they share the shards.
 
     Raises:
-        DataError: an id is not in the collection, a score is not finite, or `out` holds the
-            scores of another teacher.
+        DataError: there are no candidates, an id is not in the collection, a score is not finite,
+            or `out` holds the scores of another teacher.
 
     """
+    if not len(candidates):
+        raise DataError("the candidates hold no pair to score.")
     store = ScoreStore(
         out,
         teacher=teacher.fingerprint,
@@ -69,7 +79,9 @@ def score_candidates(
         lambda rows: teacher.score(pairs_of(collection, rows)),
         shard_rows=shard_pairs,
         unit=teacher.unit,
+        reads=reads_of(teacher),
     )
+    store.record(candidates=candidates.fingerprint, config=config)
     return store
 
 
@@ -102,8 +114,8 @@ def compare_candidates(
 
     Raises:
         ConfigError: the teacher does not compare.
-        DataError: an id is not in the collection, a preference is not finite, or `out` holds the
-            preferences of another teacher.
+        DataError: no query has two candidates, an id is not in the collection, a preference is
+            not finite, or `out` holds the preferences of another teacher.
 
     """
     if not isinstance(comparer, Comparer):
@@ -111,6 +123,7 @@ def compare_candidates(
             f"{type(comparer).__name__} scores single documents: preferences need a pairwise "
             "teacher (pairwise:MODEL, llm-pairwise:MODEL)."
         )
+    edges = edges_of(candidates, opponents)
     store = PreferenceStore(
         out,
         teacher=comparer.fingerprint,
@@ -121,10 +134,12 @@ def compare_candidates(
     _fill(
         store,
         collection,
-        edges_of(candidates, opponents),
+        edges,
         lambda rows: comparer.compare(duels_between(collection, rows)),
         shard_rows=shard_pairs,
+        reads=reads_of(comparer),
     )
+    store.record(candidates=candidates.fingerprint, config=config)
     return store
 
 
@@ -136,23 +151,30 @@ def _fill(
     *,
     shard_rows: int,
     unit: Unit = "pair",
+    reads: Reads = "text",
 ) -> None:
     """Ask the teacher for what the store lacks, shard by shard."""
     names = store.form.ids
-    keys = text_keys(collection, names)(rows)
+    keys = text_keys(collection, names, reads=reads)(rows)
     rows = rows.select(names).append_column("key", pa.array(keys, pa.uint64()))
-    withdrawn = store.adopt(collection.fingerprint, text_keys(collection, names, strict=False))
+    withdrawn = store.adopt(
+        collection.fingerprint, text_keys(collection, names, reads=reads, strict=False)
+    )
     if withdrawn:
         say(f"{withdrawn:,} {store.form.kind} are withdrawn: their texts have changed.")
-    total = None
+    total, missing = None, rows
     # A second round is needed only if other processes were at work on other plans.
-    while shards := store.plan(rows, shard_rows=shard_rows, unit=unit):
+    while shards := store.plan(missing, shard_rows=shard_rows, unit=unit):
         left = sum(len(shard.rows) for shard in shards)
         if total is None:
             total = left
             say(f"{len(rows):,} pairs, {len(rows) - left:,} of them scored already.")
             _estimate(collection, shards, left)
-        _ask(store, shards, left, ask)
+        with counted_cuts("texts"):
+            _ask(store, shards, left, ask)
+        if unit == "list":  # each list once: another process may replace it by a list of its own
+            asked = pa.concat_tables([shard.rows for shard in shards])["query_id"]
+            missing = missing.filter(pc.invert(pc.is_in(missing["query_id"], asked)))
     if total is None:
         say(f"{len(rows):,} pairs, all of them scored already.")
 
@@ -179,9 +201,26 @@ def _ask(
 
 
 def edges_of(candidates: Run, opponents: int) -> pa.Table:
-    """Return query_id, doc_id and other_id of the comparisons within each query's list."""
+    """Return query_id, doc_id and other_id of the comparisons within each query's list.
+
+    Of two documents the one with the lower id is named first, however the list ranks them: in
+    another order of the list an edge is the same.
+
+    Raises:
+        DataError: no list has two documents.
+
+    """
     first, second = ring(candidates.list_sizes, opponents)
-    queries, docs = candidates.table["query_id"], candidates.table["doc_id"]
+    if not len(first):
+        raise DataError("no query has two candidates that could be compared. Mine more of them.")
+    doc_ids = candidates.table["doc_id"]
+    ranks = pc.rank(doc_ids).to_numpy()
+    turned = ranks[first] > ranks[second]
+    first, second = np.where(turned, second, first), np.where(turned, first, second)
+    queries, docs = (
+        widened(column, copies=int(candidates.list_sizes.max()))
+        for column in (candidates.table["query_id"], doc_ids)
+    )
     return pa.table(
         [queries.take(first), docs.take(first), docs.take(second)], names=PREFERENCES.ids
     )
@@ -197,46 +236,10 @@ def pairs_of(collection: "Collection", table: pa.Table) -> Pairs:
 def duels_between(collection: "Collection", table: pa.Table) -> Duels:
     """Return the texts of the columns query_id, doc_id and other_id."""
     queries, query_rows = collection.queries.distinct(table["query_id"])
-    both = pa.chunked_array(table["doc_id"].chunks + table["other_id"].chunks, pa.string())
+    columns = table["doc_id"], table["other_id"]
+    both = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
     docs, rows = collection.docs.distinct(both)
     return Duels(queries, docs, query_rows, rows[: len(table)], rows[len(table) :])
-
-
-def text_keys(
-    collection: "Collection", names: Sequence[str] = SCORES.ids, *, strict: bool = True
-) -> TextKeys:
-    """Return a function from columns of ids (a query's, then documents') to the key of their texts.
-
-    Unknown ids are a DataError; if not `strict`, their rows have the key 0.
-    """
-    hashers = [_hasher(collection.queries, strict), _hasher(collection.docs, strict)]
-
-    def keys(rows: pa.Table) -> NDArray[np.uint64]:
-        sides, known = [], np.ones(len(rows), np.bool_)
-        for place, name in enumerate(names):
-            column = rows[name].combine_chunks().dictionary_encode()
-            values, found = hashers[min(place, 1)](column.dictionary.to_pylist())
-            codes = column.indices.to_numpy()
-            sides.append(values[codes])
-            known &= found[codes]
-        return np.where(known, reduce(mixed, sides), np.uint64(0))
-
-    return keys
-
-
-def _hasher(texts: "Texts", strict: bool) -> Any:
-    """Return a function from ids to the hashes of their texts, and whether they are known."""
-
-    def hashes(ids: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        rows = texts.rows(ids) if strict else texts.find(ids)
-        values = np.zeros(len(rows), np.uint64)
-        known = np.flatnonzero(rows >= 0)
-        for start in range(0, len(known), HASHED_AT_ONCE):
-            places = known[start : start + HASHED_AT_ONCE]
-            values[places] = hash64(texts.full_texts(rows[places]))
-        return values, rows >= 0
-
-    return hashes
 
 
 def _estimate(collection: "Collection", shards: Sequence[Shard], total: int) -> None:

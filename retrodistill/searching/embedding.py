@@ -16,7 +16,8 @@ from retrodistill.config import Executor
 from retrodistill.datasets.texts import spread_rows
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.indexes import new_index
-from retrodistill.manifest import Manifest, digest_files, new_folder
+from retrodistill.inference.cuts import counted_cuts
+from retrodistill.manifest import Manifest, digest_files, model_files, new_folder
 from retrodistill.progress import duration, say
 from retrodistill.searching.filling import QUERIES, Vectors, check_memory, fill, reference
 from retrodistill.searching.truncated import Truncated
@@ -83,8 +84,9 @@ def embed_collection(
         filled = new_index(index, dimension)
         _estimate(collection, encoder)
         start = time.perf_counter()
-        fill_vectors(encoder, docs, executor=executor, workers=workers)
-        vectors = Vectors.of(encoder, docs, dimension)
+        with counted_cuts("documents"):
+            fill_vectors(encoder, docs, executor=executor, workers=workers)
+            vectors = Vectors.of(encoder, docs, dimension)
         fill(filled, vectors, docs, attributes, order)
         seconds = time.perf_counter() - start
         tuning = None if recall is None else _tuned(filled, collection, vectors, reader, recall)
@@ -101,6 +103,7 @@ def embed_collection(
                 "encoder": encoder.fingerprint,
             },
             config=config or {},
+            files=model_files(folder, MODEL),
             details={
                 "collection": collection.name,
                 "data": collection.spec,

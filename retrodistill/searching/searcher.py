@@ -14,6 +14,7 @@ from retrodistill.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.indexes import index_kind
 from retrodistill.manifest import Manifest
 from retrodistill.searching.embedding import INDEX, KIND, MODEL
+from retrodistill.searching.grouping import best_passages, document_of, first_passages
 from retrodistill.searching.truncated import Truncated
 from retrodistill.store.lineage import UNKNOWN, Lineage, lineage_in
 from retrodistill.types import Doc, Encoder, Index
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from retrodistill.indexes.planning import Condition, Where
     from retrodistill.indexes.tuning import Tuning
     from retrodistill.store.runs import Run
+
+SPLIT = "test"
+"""Whose queries to search for, if nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,12 @@ class Hit:
 
 
 class Searcher:
-    """An encoder, the index of its vectors, and, if they are at hand, the documents' texts."""
+    """An encoder, the index of its vectors, and, if they are at hand, the documents' texts.
+
+    Threads may search at the same time, and each gets what it would get alone; one model and one
+    index serve all of them. What changes the index or its effort (`index.add`, `index.delete`,
+    `set_recall`) is for a time when nobody searches.
+    """
 
     def __init__(
         self,
@@ -80,6 +89,7 @@ class Searcher:
 
         folder = Path(folder)
         manifest = Manifest.read(folder, kind=KIND)
+        manifest.check_files(folder)
         try:
             kind, max_tokens = manifest.details["index"], manifest.details["max_tokens"]
             dimension = manifest.details["dimension"]
@@ -144,14 +154,25 @@ class Searcher:
         return "\n".join(lines)
 
     def find(
-        self, texts: Sequence[str], k: int, *, where: "Where" = None
+        self, texts: Sequence[str], k: int, *, where: "Where" = None, by_document: bool = False
     ) -> tuple[list[list[str]], list[NDArray[np.float32]]]:
-        """Return for each query its best document ids and their scores, best first."""
-        return self.index.search(self.encoder.encode_queries(texts), k, where=where)
+        """Return for each query its best ids and their scores, best first.
 
-    def search(self, query: str, k: int = 10, *, where: "Condition" = None) -> list[Hit]:
-        """Return the `k` best documents of a query that fit a condition, best first."""
-        return self.search_many([query], k, where=where)[0]
+        `by_document` keeps the best passage of each document, as `grouping` says.
+        """
+        vectors = self.encoder.encode_queries(texts)
+        if by_document:
+            return best_passages(lambda depth: self.index.search(vectors, depth, where=where), k)
+        return self.index.search(vectors, k, where=where)
+
+    def search(
+        self, query: str, k: int = 10, *, where: "Condition" = None, by_document: bool = False
+    ) -> list[Hit]:
+        """Return the `k` best documents of a query that fit a condition, best first.
+
+        `by_document` returns the best passage of each document, as `grouping` says.
+        """
+        return self.search_many([query], k, where=where, by_document=by_document)[0]
 
     def search_sets(self, query: str, k: int = 10, *, where: "Condition" = None) -> list[Hit]:
         """Return the `k` best documents of a query with operators, as in `asthma NOT children`.
@@ -174,7 +195,12 @@ class Searcher:
         return [self._hit(doc, score) for doc, score in evaluate_sets(query, scored, k)]
 
     def search_many(
-        self, queries: Sequence[str], k: int = 10, *, where: "Where" = None
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        where: "Where" = None,
+        by_document: bool = False,
     ) -> list[list[Hit]]:
         """Return the `k` best documents of each query, best first.
 
@@ -187,7 +213,7 @@ class Searcher:
 
         """
         _refuse_empty(queries)
-        found = zip(*self.find(queries, k, where=where), strict=True)
+        found = zip(*self.find(queries, k, where=where, by_document=by_document), strict=True)
         return [
             [self._hit(doc, float(score)) for doc, score in zip(ids, scores, strict=True)]
             for ids, scores in found
@@ -202,13 +228,16 @@ class Searcher:
 def search_run(
     searcher: Searcher,
     collection: "Collection",
-    split: str,
+    split: str | None,
     k: int,
     *,
     where: "Where" = None,
+    by_document: bool = False,
 ) -> "Run":
     """Return the run of the `k` best documents of each query of a split that fit a condition.
 
+    Queries that a file added are searched for too; without a split, they alone, or those of `test`.
+    With `by_document`, the run holds documents in place of their passages, as `grouping` says.
     Another collection's queries are allowed; a warning says when its documents differ from the
     ones in the index.
 
@@ -226,9 +255,11 @@ def search_run(
                 "its judgements may not know the documents that are found.",
                 stacklevel=2,
             )
-    query_ids = collection.query_ids(split)
+    query_ids = collection.chosen_queries(split, default=SPLIT)
     texts = collection.queries.full_texts(collection.queries.rows(query_ids))
-    ids, scores = searcher.find(texts, k, where=where)
+    ids, scores = searcher.find(texts, k, where=where, by_document=by_document)
+    if by_document:
+        ids = [[document_of(doc) for doc in row] for row in ids]
     lengths = [len(row) for row in ids]
     return Run.from_columns(
         np.repeat(np.array(query_ids, object), lengths).tolist(),
@@ -236,6 +267,21 @@ def search_run(
         np.concatenate([np.empty(0, np.float32), *scores]),
         lineage=searcher.lineage,
     )
+
+
+def hits_of(
+    run: "Run", docs: "Texts", k: int, *, by_document: bool = False
+) -> dict[str, list[Hit]]:
+    """Return the `k` best hits of each query of a run, or the best passages of `k` documents."""
+    hits = {}
+    for query, ids, scores in run.lists():
+        places = first_passages(ids, k) if by_document else range(min(k, len(ids)))
+        found = [docs.get(ids[place]) for place in places]
+        hits[query] = [
+            Hit(doc.id, float(scores[place]), doc.title, doc.text)
+            for doc, place in zip(found, places, strict=True)
+        ]
+    return hits
 
 
 def _refuse_empty(queries: Sequence[str]) -> None:
@@ -247,13 +293,13 @@ def _refuse_empty(queries: Sequence[str]) -> None:
 
 def _texts_of(manifest: Manifest) -> "Texts | None":
     """Return the documents that the index was made from, or None if they are not at hand."""
-    from retrodistill.datasets import load_collection
+    from retrodistill.datasets.collection import load_docs
 
     spec = manifest.details.get("data")
     if not spec:
         return None
     try:
-        docs = load_collection(spec).docs
+        docs = load_docs(spec)
     except RetrodistillError:
         return None
     return docs if docs.fingerprint == manifest.inputs.get("docs") else None

@@ -2,24 +2,24 @@
 
 A folder with
 
-    manifest.json             the teacher's fingerprint, the scale, the collection last seen
-    plans/NUMBER-ID.arrow     the rows that one command had to fill, in order
+    manifest.json             the teacher's fingerprint, the scale, what the last command read
+    plans/NUMBER-ID.plan      the rows that one command had to fill, in order
     shards/NUMBER-ID-STRETCH.parquet  ids, key and value: one stretch of a plan
 
-A value belongs to a teacher (the store's) and to texts, whose hash is the `key`. Ids are only
-names of texts: where a text has changed its values are withdrawn and asked for again, and where
-texts that were asked about come back under other ids their value is copied.
+A value belongs to a teacher (the store's) and to what it reads of the texts, whose hash is the
+`key`. Ids are only names of texts, unless the teacher answers by id: where a text has changed its
+values are withdrawn and asked for again, and where texts that were asked about come back under
+other ids their value is copied.
 
 A plan is written before its first shard, so a command that was killed finds the same stretches
-again, skips those that are there, and ends with the table that it would have had. The same
+again, skips those that are finished, and ends with the table that it would have had. The same
 command may run several times at once: each takes the stretches that nobody holds.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,23 +28,29 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
-from retrodistill.manifest import FILE, Manifest, digest, write_once
+from retrodistill.manifest import FILE, Manifest, digest
+from retrodistill.store.columns import codes, widened
 from retrodistill.store.lineage import KEY, Lineage, lineage_in
+from retrodistill.store.plans import plan_paths, read_plan, stretches, write_plan
 from retrodistill.store.shards import (
     Form,
     claimed,
-    newest_places,
+    locked,
     read_shard,
     row_ids,
     shard_paths,
     write_shard,
 )
+from retrodistill.store.stored import Keys, Stored
 from retrodistill.types import Unit
 
 WAIT = 0.5
 """Seconds between two looks at what other processes hold."""
 
-TextKeys = Callable[[pa.Table], NDArray[np.uint64]]
+TYPES = ("float32", "bfloat16")
+"""Number types of --precision."""
+
+TextKeys = Callable[[pa.Table], Keys]
 """Gives the key of the texts that the ids of each row name."""
 
 
@@ -77,34 +83,28 @@ class KeyedStore:
         details: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
-        if (self.folder / FILE).exists():
-            self.manifest = Manifest.read(self.folder, kind=self.form.kind)
-            found = self.manifest.inputs.get("teacher", "")
-            if found != teacher:
-                raise DataError(
-                    f"{folder} holds {self.form.kind} of another teacher "
-                    f"({found[:12]}..., not {teacher[:12]}...). Give another --out."
-                )
-            return
-        if self.folder.exists() and any(self.folder.iterdir()):
-            raise DataError(
-                f"{folder} is not empty and is no store of {self.form.kind}. Give another --out."
-            )
-        self.manifest = Manifest(
-            kind=self.form.kind,
-            fingerprint=digest(self.form.kind, teacher),
-            inputs={"teacher": teacher, **(inputs or {})},
-            config=config or {},
-            details=details or {},
-        )
-        self.manifest.write(self.folder)
+        if not (self.folder / FILE).exists():
+            self._refuse_strange_files()
+            with self._lock():
+                if not (self.folder / FILE).exists():
+                    Manifest(
+                        kind=self.form.kind,
+                        fingerprint=digest(self.form.kind, teacher),
+                        inputs={"teacher": teacher, **(inputs or {})},
+                        config=config or {},
+                        details=details or {},
+                    ).write(self.folder)
+        self.manifest = Manifest.read(self.folder, kind=self.form.kind)
+        self.check_teacher(teacher, config or {})
+        self.fingerprint = self.manifest.fingerprint
+        """Hash of the rows, as of the last plan that found nothing missing."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Return the store of a folder, whatever its teacher.
 
         Raises:
-            DataError: it is no such store.
+            DataError: it is not such a store.
 
         """
         manifest = Manifest.read(Path(folder), kind=cls.form.kind)
@@ -117,17 +117,44 @@ class KeyedStore:
 
     def join_lineage(self, lineage: Lineage) -> None:
         """Note what a teacher and candidates were trained on, beside what is noted already."""
-        fresh = KEY not in self.manifest.details and not self.shards
-        known = Lineage() if fresh else self.lineage
-        if fresh or known | lineage != known:
-            noted = (known | lineage).write(self.folder)
-            self.manifest = replace(self.manifest, details={**self.manifest.details, **noted})
-            self.manifest.write(self.folder)
+        with self._lock():
+            manifest = Manifest.read(self.folder, kind=self.form.kind)
+            fresh = KEY not in manifest.details and not self.shards
+            known = Lineage() if fresh else lineage_in(self.folder, manifest)
+            if fresh or known | lineage != known:
+                noted = (known | lineage).write(self.folder)
+                manifest = replace(manifest, details={**manifest.details, **noted})
+                manifest.write(self.folder)
+            self.manifest = manifest
 
     @property
     def shards(self) -> list[Path]:
         """Finished shards, oldest first."""
         return shard_paths(self.folder)
+
+    @property
+    def lists(self) -> bool:
+        """Whether a value depends on the other candidates, so that a query's last list counts."""
+        return self.manifest.details.get("unit") == "list"
+
+    def check_teacher(self, teacher: str, config: Mapping[str, Any]) -> None:
+        """Raise DataError if the store's values are another teacher's; `config` may tell why."""
+        own = self.manifest.inputs.get("teacher", "")
+        if own == teacher:
+            return
+        first, now = (c.get("precision") for c in (self.manifest.config, config))
+        hint = "Give another --out."
+        if first in TYPES and now in TYPES and first != now:
+            hint = f"It was begun with --precision {first}: give that, or another --out."
+        elif first == "auto" and now in TYPES:  # by an earlier version, perhaps elsewhere
+            other = TYPES[1 - TYPES.index(now)]
+            hint = (
+                f"If it was begun on another machine, give --precision {other}, else another --out."
+            )
+        raise DataError(
+            f"{self.folder} holds {self.form.kind} of another teacher "
+            f"({own[:12]}..., not {teacher[:12]}...). {hint}"
+        )
 
     def adopt(self, collection: str, text_keys: TextKeys) -> int:
         """Withdraw the values of texts that are not in this collection any more; count them.
@@ -135,69 +162,78 @@ class KeyedStore:
         `collection` is its fingerprint; `text_keys` gives 0 where an id is unknown. Nothing is
         read if the store has seen this collection last.
         """
-        if self.manifest.inputs.get("collection") == collection:
-            return 0
-        stored = self._stored()
-        stale: list[pa.Table] = [self.form.keyed.empty_table()]
-        place = 0
-        for path in self.shards:
-            rows = read_shard(path, self.form.keyed.names)
-            current = stored.is_newest[place : place + len(rows)]
-            changed = current & (text_keys(rows) != rows["key"].to_numpy())
-            stale.append(rows.filter(pa.array(changed)))
-            place += len(rows)
-        table = pa.concat_tables(stale)
-        if len(table):
-            self._write("withdrawn", table, np.full(len(table), np.nan))
-        self.manifest = self.manifest.with_inputs(collection=collection)
-        self.manifest.write(self.folder)
-        return len(table)
+        with self._lock():
+            self.manifest = Manifest.read(self.folder, kind=self.form.kind)
+            if self.manifest.inputs.get("collection") == collection:
+                return 0
+            stored = self._stored()
+            stale: list[pa.Table] = [self.form.keyed.empty_table()]
+            ends = np.cumsum(stored.sizes)
+            for path, start, end in zip(stored.paths, ends - stored.sizes, ends, strict=True):
+                rows = read_shard(path, self.form).select(self.form.keyed.names)
+                changed = text_keys(rows) != rows["key"].to_numpy()
+                changed &= stored.is_current[start:end]
+                stale.append(rows.filter(pa.array(changed)))
+            table = pa.concat_tables(stale)
+            if len(table):
+                self._write("withdrawn", table, np.full(len(table), np.nan, np.float32))
+            self.manifest = self.manifest.with_inputs(collection=collection)
+            self.manifest.write(self.folder)
+            return len(table)
 
     def plan(self, rows: pa.Table, *, shard_rows: int, unit: Unit = "pair") -> list[Shard]:
         """Return the shards that are to be filled, so that each row of ids and key has a value.
 
         Rows whose texts have a value under other ids are given that value at once.
         """
-        rows = rows.cast(self.form.keyed)
+        rows = rows.select(self.form.keyed.names)
         keys = rows["key"].to_numpy()
         ids = row_ids(rows, self.form.ids)
         name = digest(ids.tobytes(), keys.tobytes(), str(shard_rows), unit)[:16]
-        stored = self._stored()
-        left = stored.keys_of(ids) != keys
-        if unit == "list":
-            queries = rows["query_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-            left = np.isin(queries, queries[left])
-        elif left.any():
-            values = np.where(left, stored.values_of(keys), np.nan)
-            known = ~np.isnan(values)
-            if known.any():
-                self._write(f"{name}-copied", rows.filter(pa.array(known)), values[known])
-                left &= ~known
-        if not left.any():
-            return []
-        todo = rows.filter(pa.array(left))
-        return self.unfinished(name, ids[left]) or self._planned(name, todo, shard_rows, unit)
+        while True:
+            stored = self._stored()
+            missing = stored.keys_of(ids) != keys
+            if not missing.any():
+                self.fingerprint = stored.fingerprint
+                return []
+            if unit == "list":
+                queries = codes(rows["query_id"])
+                missing = np.isin(queries, queries[missing])
+            else:
+                values = np.where(missing, stored.values_of(keys), np.float32(np.nan))
+                known = ~np.isnan(values)
+                if known.any():
+                    self._write(f"{name}-copied", rows.filter(pa.array(known)), values[known])
+                    continue
+            with self._lock():
+                shards = self._resumed(name, stored, rows.filter(pa.array(missing)), unit)
+                if shards:
+                    return shards
+                # Shards of this very plan that have been finished meanwhile need no second plan.
+                since = set(self.shards).difference(stored.paths)
+                if not any(f"-{name}-" in path.name for path in since):
+                    todo = rows.filter(pa.array(missing))
+                    return self._planned(name, todo, shard_rows, unit)
 
-    def unfinished(self, name: str = "", wanted: NDArray[np.uint64] | None = None) -> list[Shard]:
-        """Return what is left of the plans that were interrupted, in their own stretches.
+    def unfinished(self, name: str = "*") -> Iterator[Shard]:
+        """Yield what is left of the plans that were interrupted, in their own stretches.
 
-        `name` chooses the plans of one command, of which the newest counts; `wanted` are the
-        rows to keep, for others may have been filled since.
+        `name` chooses the plans of one command, of which the newest counts.
         """
-        paths = sorted((self.folder / "plans").glob(f"*-{name or '*'}.arrow"))
-        shards = []
-        for path in paths[-1:] if name else paths:
-            plan = _from_arrow(path)
-            for number, (start, end) in enumerate(_stretches(plan)):
+        paths = plan_paths(self.folder, name)
+        for path in paths if name == "*" else paths[-1:]:
+            plan = read_plan(path)
+            for number, (start, end) in enumerate(stretches(plan)):
                 shard = self._shard(path.stem, number)
                 if not shard.exists():
-                    rows = plan.slice(start, end - start)
-                    if wanted is not None:
-                        ids = row_ids(rows, self.form.ids)
-                        rows = rows.filter(pa.array(np.isin(ids, wanted)))
-                    if len(rows):
-                        shards.append(Shard(shard, rows))
-        return shards
+                    yield Shard(shard, plan.slice(start, end - start))
+
+    def rows_left(self) -> int:
+        """Return how many rows of started plans have no value yet."""
+        planned = [row_ids(shard.rows, self.form.ids) for shard in self.unfinished()]
+        ids = np.unique(np.concatenate([np.empty(0, np.uint64), *planned]))
+        stored = self._stored()
+        return len(np.setdiff1d(ids, stored.ids[stored.is_current]))
 
     def claim(self, shards: list[Shard]) -> Iterator[Shard]:
         """Yield the shards one by one, each while no other process holds it.
@@ -243,110 +279,79 @@ class KeyedStore:
         table = shard.rows.append_column(self.form.value, pa.array(values))
         write_shard(shard.path, table, self.form, {"seconds": f"{seconds:.3f}"})
 
-    def _write(self, name: str, rows: pa.Table, values: NDArray[np.float64]) -> None:
+    def record(self, *, candidates: str, config: Mapping[str, Any] | None) -> None:
+        """Write into the manifest what the store holds now, and what was read for it last."""
+        with self._lock():
+            manifest = Manifest.read(self.folder, kind=self.form.kind)
+            known = (
+                *manifest.details.get("earlier_candidates", ()),
+                manifest.inputs.get("candidates", ""),
+            )
+            earlier = [one for one in dict.fromkeys(known) if one not in (candidates, "")]
+            self.manifest = replace(
+                manifest.with_inputs(candidates=candidates),
+                fingerprint=self.fingerprint,
+                config=config or manifest.config,
+                details={**manifest.details, "earlier_candidates": earlier},
+            )
+            if self.manifest != manifest:
+                self.manifest.write(self.folder)
+
+    def _refuse_strange_files(self) -> None:
+        """Raise DataError if the folder has files that no command left that began a store."""
+        names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
+        strange = [name for name in names if name != "locks" and not name.startswith(f".{FILE}.")]
+        if strange and not (self.folder / FILE).exists():
+            raise DataError(
+                f"{self.folder} is not empty and not a store of {self.form.kind}: it has "
+                f"{strange[0]}. Give another --out."
+            )
+
+    def _lock(self) -> AbstractContextManager[None]:
+        """Hold what only one process at a time may do: begin the store, plan, change a manifest."""
+        return locked(self.folder / "locks" / "store")
+
+    def _resumed(self, name: str, stored: Stored, todo: pa.Table, unit: Unit) -> list[Shard]:
+        """Return the unfinished shards of a command's plan, with the rows that are to be filled."""
+        part = self.form.ids[:1] if unit == "list" else self.form.ids
+        wanted = row_ids(todo, part)
+        shards = []
+        for shard in self.unfinished(name):
+            ids = row_ids(shard.rows, part)
+            needed = np.isin(ids, wanted)
+            if unit == "list":  # whose place is below that of a newer list would not count
+                needed &= ~stored.has_list_since(shard.path, ids)
+            if needed.any():
+                shards.append(Shard(shard.path, shard.rows.filter(pa.array(needed))))
+        return shards
+
+    def _write(self, name: str, rows: pa.Table, values: NDArray[np.float32]) -> None:
         """Write rows that no teacher is asked about; NaN withdraws a row."""
         column = pa.array(values, pa.float32(), from_pandas=True)
         path = self._shard(f"{self._next_number():06d}-{name}", 0)
         write_shard(path, rows.append_column(self.form.value, column), self.form, {})
 
     def _planned(self, name: str, todo: pa.Table, shard_rows: int, unit: Unit) -> list[Shard]:
-        """Write a new plan, or take the one that another process has just written."""
+        """Write a new plan, and return its shards."""
         if unit == "document":
-            docs = todo["doc_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-            todo = todo.take(np.argsort(docs, kind="stable"))
-        todo = todo.replace_schema_metadata({"shard_rows": str(shard_rows), "unit": unit})
-        path = self.folder / "plans" / f"{self._next_number():06d}-{name}.arrow"
-        if not write_once(path, _to_arrow(todo)):
-            todo = _from_arrow(path)
+            order = np.argsort(codes(todo["doc_id"]), kind="stable")
+            todo = pa.table(
+                [widened(column) for column in todo.columns[:-1]] + todo.columns[-1:],
+                names=todo.column_names,
+            ).take(order)
+        path = self.folder / "plans" / f"{self._next_number():06d}-{name}.plan"
+        todo = write_plan(path, todo, shard_rows=shard_rows, unit=unit)
         return [
             Shard(self._shard(path.stem, number), todo.slice(start, end - start))
-            for number, (start, end) in enumerate(_stretches(todo))
+            for number, (start, end) in enumerate(stretches(todo))
         ]
 
     def _shard(self, plan: str, number: int) -> Path:
         return self.folder / "shards" / f"{plan}-{number:06d}.parquet"
 
     def _next_number(self) -> int:
-        paths = [*(self.folder / "plans").glob("*.arrow"), *self.shards]
+        paths = [*plan_paths(self.folder), *self.shards]
         return 1 + max((int(path.name[:6]) for path in paths), default=0)
 
-    def _stored(self) -> "_Stored":
-        ids, keys = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-        values = [np.empty(0, np.float64)]
-        for path in self.shards:
-            rows = read_shard(path, self.form.whole.names)
-            ids.append(row_ids(rows, self.form.ids))
-            keys.append(rows["key"].to_numpy())
-            values.append(rows[self.form.value].to_numpy().astype(np.float64))  # none: NaN
-        return _Stored(np.concatenate(ids), np.concatenate(keys), np.concatenate(values))
-
-
-@dataclass(frozen=True, eq=False)
-class _Stored:
-    """What is in a store's shards, oldest first, by numbers: 24 bytes a row."""
-
-    ids: NDArray[np.uint64]
-    keys: NDArray[np.uint64]
-    values: NDArray[np.float64]
-
-    @cached_property
-    def is_newest(self) -> NDArray[np.bool_]:
-        """Whether a row is the last of its ids, and has a value."""
-        newest = np.zeros(len(self.ids), np.bool_)
-        newest[newest_places(self.ids)] = True
-        return newest & ~np.isnan(self.values)
-
-    def keys_of(self, ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Return the key of the texts that each row has a value for now, 0 if it has none."""
-        places = _places(self.ids[self.is_newest], ids)
-        keys = np.zeros(len(ids), np.uint64)
-        keys[places >= 0] = self.keys[self.is_newest][places[places >= 0]]
-        return keys
-
-    def values_of(self, keys: NDArray[np.uint64]) -> NDArray[np.float64]:
-        """Return the value that these texts were ever given, NaN where there is none."""
-        given = ~np.isnan(self.values)
-        places = _places(self.keys[given], keys)
-        values = np.full(len(keys), np.nan)
-        values[places >= 0] = self.values[given][places[places >= 0]]
-        return values
-
-
-def _places(table: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return where each value stands in the table, or -1."""
-    if not len(table):
-        return np.full(len(wanted), -1)
-    order = np.argsort(table, kind="stable")
-    places = order[np.searchsorted(table, wanted, sorter=order).clip(max=len(table) - 1)]
-    return np.where(table[places] == wanted, places, -1)
-
-
-def _stretches(plan: pa.Table) -> list[tuple[int, int]]:
-    """Return where each stretch of a plan starts and ends; a list of candidates is never cut."""
-    shard_rows = int(plan.schema.metadata[b"shard_rows"])
-    if plan.schema.metadata[b"unit"] != b"list":
-        starts = range(0, len(plan), shard_rows)
-        return [(start, min(start + shard_rows, len(plan))) for start in starts]
-    queries = plan["query_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    bounds = [*np.flatnonzero(np.diff(queries, prepend=-1)).tolist(), len(plan)]
-    cuts = [0]
-    for end in bounds[1:]:
-        if end - cuts[-1] >= shard_rows or end == len(plan):
-            cuts.append(end)
-    return list(pairwise(cuts))
-
-
-def _to_arrow(rows: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    return bytes(sink.getvalue().to_pybytes())
-
-
-def _from_arrow(path: Path) -> pa.Table:
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"{path} is damaged ({error}). Delete this file and run the same command again."
-        ) from error
+    def _stored(self) -> Stored:
+        return Stored.read(self.shards, self.form, lists=self.lists)

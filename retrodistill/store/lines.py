@@ -1,15 +1,13 @@
 """Text files as numbered lines, gzipped or not: streamed in, and written whole or not at all."""
 
 import gzip
-import os
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from retrodistill.errors import DataError
+from retrodistill.files import new_file as new_file
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -55,23 +53,6 @@ def decoded(place: str, *fields: bytes) -> list[str]:
         raise DataError(
             f"{place}: {error.object!r} is not UTF-8. Convert the file to UTF-8."
         ) from error
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, which replaces it only if the block ends well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    aside = Path(name)
-    try:
-        yield aside
-        aside.chmod(0o644)
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """Judgements: which documents are relevant to which queries, and how much."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,10 +44,13 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str, int]]:
             )
         query, doc = decoded(f"{path}:{number}", parts[0], parts[-2])
         try:
-            yield number, query, doc, int(parts[-1])
+            grade = float(parts[-1])
         except ValueError:
             if beir and position == 0:
                 continue
+            grade = math.nan
+        if not grade.is_integer():  # 1.0 is 1
             raise DataError(
-                f"{path}:{number}: the grade must be a whole number, not {parts[-1]!r}."
-            ) from None
+                f"{path}:{number}: the grade must be a whole number, not {parts[-1].decode()!r}."
+            )
+        yield number, query, doc, int(grade)

@@ -6,12 +6,12 @@ measuring fit each other without converters.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,20 +21,19 @@ from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
 from retrodistill.manifest import Manifest, new_folder
+from retrodistill.store.columns import coded, joined
 from retrodistill.store.lineage import UNKNOWN, Lineage, lineage_in
 from retrodistill.store.lines import decoded, new_file, numbered_lines, write_lines
+from retrodistill.store.run_table import COLUMNS, Scores, Strings, ranked_table
 from retrodistill.store.shards import SCORES, current_rows
 
 FILE = "run.parquet"
-COLUMNS = ("query_id", "doc_id", "score")
 SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float32())])
 CHUNK_ROWS = 1 << 18
 BLANK = r"[ \t\n\r\f\v]|^\x{FEFF}"
 """What no id of a TREC file may hold: C's isspace, which separates its columns (other spaces
 may), and at its start a byte order mark, which reading drops."""
 
-Strings: TypeAlias = Sequence[str] | NDArray[Any] | pa.Array | pa.ChunkedArray
-Scores: TypeAlias = Sequence[float] | NDArray[Any] | pa.Array | pa.ChunkedArray
 Row = tuple[int, str, str, float]
 """Line number, query id, document id, score."""
 
@@ -56,6 +55,8 @@ class Run:
     scale: str = "unknown"
     """What the scores are, a name of `retrodistill.types.SCALES`; a score store knows it."""
 
+    origin: Path | None = None
+    """Folder or file that the run was read from, or selected from."""
     lineage: Lineage = UNKNOWN
     """What the systems behind it were trained on."""
 
@@ -77,7 +78,7 @@ class Run:
         """
         place = f"{source}: row " if source else "row "
         columns = (query_ids, doc_ids, scores)
-        table = _ranked(*columns, where=lambda row: f"{place}{row + 1}")
+        table = ranked_table(*columns, where=lambda row: f"{place}{row + 1}")
         return cls(table, lineage=lineage)
 
     @classmethod
@@ -107,7 +108,7 @@ class Run:
         """
         path = Path(path)
         if path.is_dir():
-            return cls._read_folder(path)
+            return replace(cls._read_folder(path), origin=path)
         if not path.exists():
             raise DataError(
                 f"there is no run at {path}. Give a run folder, a score store, "
@@ -116,13 +117,15 @@ class Run:
         foreign = Lineage(unrecorded=(path.name,))
         suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
         if suffix == ".parquet":
-            return cls._of_table(_read_parquet(path), source=str(path), lineage=foreign)
+            run = cls._of_table(_read_parquet(path), source=str(path), lineage=foreign)
+            return replace(run, origin=path)
         rows = _jsonl_rows if suffix == ".jsonl" else _trec_rows
 
         def where(row: int) -> str:
             return f"{path}:{next(islice(rows(path), row, None))[0]}"
 
-        return cls(_ranked(*_gathered(rows(path)), where=where), lineage=foreign)
+        table = ranked_table(*_gathered(rows(path)), where=where)
+        return cls(table, origin=path, lineage=foreign)
 
     @classmethod
     def _read_folder(cls, folder: Path) -> "Run":
@@ -139,7 +142,8 @@ class Run:
                 )
             return run
         if manifest.kind == "scores":
-            rows = current_rows(folder, SCORES)
+            lists = manifest.details.get("unit") == "list"
+            rows = current_rows(folder, SCORES, lists=lists)
             run = cls._of_table(rows, source=str(folder), lineage=lineage)
             return replace(run, scale=str(manifest.details.get("scale", run.scale)))
         raise DataError(
@@ -235,7 +239,7 @@ class Run:
     @cached_property
     def _queries(self) -> tuple[list[str], NDArray[np.int64]]:
         """Distinct query ids, and where each one's rows start, then the number of rows."""
-        codes = _codes(self.table["query_id"])
+        codes = coded(self.table["query_id"])
         steps = np.diff(codes.indices.to_numpy(), prepend=-1)
         return codes.dictionary.to_pylist(), np.append(np.flatnonzero(steps), len(self))
 
@@ -251,7 +255,7 @@ class Run:
 
     def lists(self) -> Iterator[tuple[str, list[str], NDArray[np.float32]]]:
         """Yield (query id, its document ids, their scores), best first."""
-        doc_ids = self.table["doc_id"].combine_chunks()
+        doc_ids = joined(self.table["doc_id"])
         scores = self.table["score"].to_numpy()
         query_ids, bounds = self._queries
         for query, start, end in zip(query_ids, bounds[:-1], bounds[1:], strict=True):
@@ -266,7 +270,7 @@ class Run:
 
     def select(self, query_ids: Iterable[str]) -> "Run":
         """Return the run of these queries only, in this run's order; absent ones stay absent."""
-        wanted = pa.array(list(query_ids), pa.string())
+        wanted = pa.array(list(query_ids), self.table["query_id"].type)
         table = self.table.filter(pc.is_in(self.table["query_id"], value_set=wanted))
         return replace(self, table=table)
 
@@ -282,97 +286,12 @@ class Run:
         return hasher.hexdigest()
 
 
-def _ranked(
-    query_ids: Strings, doc_ids: Strings, scores: Scores, *, where: Callable[[int], str]
-) -> pa.Table:
-    """Return the checked table in ranked order; `where` says where a row came from."""
-    lengths = {len(query_ids), len(doc_ids), len(scores)}
-    if len(lengths) > 1:
-        raise DataError(
-            f"a run needs one document and one score a row, but got {len(query_ids)} query ids, "
-            f"{len(doc_ids)} document ids and {len(scores)} scores."
-        )
-    queries, docs = _strings(query_ids, "query_id", where), _strings(doc_ids, "doc_id", where)
-    values = _floats(scores, where)
-    codes = _codes(queries).indices
-    _check_pairs_once(codes, queries, docs, where)
-    keys = pa.table({"query": codes, "score": values, "doc": docs})
-    order = pc.sort_indices(
-        keys, sort_keys=[("query", "ascending"), ("score", "descending"), ("doc", "descending")]
-    )
-    return pa.table([queries, docs, values], schema=SCHEMA).take(order).combine_chunks()
-
-
-def _strings(values: Strings, name: str, where: Callable[[int], str]) -> pa.ChunkedArray:
-    """Return ids as one string column without gaps; columns of whole numbers are taken."""
-    try:
-        if not isinstance(values, pa.Array | pa.ChunkedArray):
-            values = pa.array(values, None if isinstance(values, np.ndarray) else pa.string())
-        if pa.types.is_floating(values.type) or pa.types.is_boolean(values.type):
-            raise pa.ArrowTypeError(f"ids cannot be of type {values.type}")
-        column = values.cast(pa.string())
-    except (pa.ArrowException, UnicodeEncodeError) as error:
-        raise DataError(f"{name} must be strings ({where(0)}): {error}.") from error
-    if not isinstance(column, pa.ChunkedArray):
-        column = pa.chunked_array([column])
-    bad = pc.index(pc.equal(pc.fill_null(column, ""), ""), True).as_py()
-    if bad >= 0:
-        raise DataError(f"{where(bad)}: {name} is empty. Give each row an id.")
-    return column
-
-
-def _floats(values: Scores, where: Callable[[int], str]) -> pa.Array:
-    """Return scores as float32, without NaN and infinity, and with one zero."""
-    try:
-        if isinstance(values, pa.Array | pa.ChunkedArray):
-            values = values.to_numpy()
-        with np.errstate(over="ignore"):
-            scores = np.asarray(values, np.float32) + np.float32(0)  # -0 becomes 0: a tie
-    except (TypeError, ValueError) as error:
-        raise DataError(f"scores must be numbers ({where(0)}): {error}.") from error
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if len(bad):
-        raise DataError(
-            f"{where(int(bad[0]))}: score is {scores[bad[0]]} ({len(bad)} such of {len(scores)}), "
-            "but must be a finite float32. Repair or drop what gave it."
-        )
-    return pa.array(scores)
-
-
-def _codes(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Return a column as numbers in order of first appearance, with their dictionary."""
-    if column.num_chunks == 0:
-        column = pa.chunked_array([pa.array([], column.type)])
-    return column.combine_chunks().dictionary_encode()
-
-
-def _check_pairs_once(
-    codes: pa.Array, queries: pa.ChunkedArray, docs: pa.ChunkedArray, where: Callable[[int], str]
-) -> None:
-    """Raise DataError if a (query, document) pair has two rows."""
-    if len(codes) < 2:
-        return
-    pairs = pa.table({"query": codes, "doc": docs})
-    order = pc.sort_indices(pairs, sort_keys=[("query", "ascending"), ("doc", "ascending")])
-    pairs = pairs.take(order)
-    same = pc.and_(
-        *(pc.equal(pairs[name].slice(1), pairs[name].slice(0, len(codes) - 1))
-          for name in ("query", "doc"))
-    )  # fmt: skip
-    found = pc.index(same, True).as_py()
-    if found >= 0:
-        first, second = sorted(order.slice(found, 2).to_pylist())
-        raise DataError(
-            f"{where(second)}: query {queries[second].as_py()!r} has document "
-            f"{docs[second].as_py()!r} a second time (first: {where(first)}). Keep one of them."
-        )
-
-
 def _characters(column: pa.ChunkedArray) -> Iterator[memoryview]:
     """Yield the bytes of a string column, without what surrounds a slice."""
+    width = np.int64 if pa.types.is_large_string(column.type) else np.int32
     for chunk in column.chunks:
         _, offsets, data = chunk.buffers()
-        bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        bounds = np.frombuffer(offsets, width)[chunk.offset : chunk.offset + len(chunk) + 1]
         if len(chunk):
             yield memoryview(data)[bounds[0] : bounds[-1]]
 
@@ -421,7 +340,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             row = json.loads(line)
             query, doc, score = (row[name] for name in COLUMNS)
             f"{query}{doc}".encode()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path}:{number}: a line must be a JSON object with {', '.join(COLUMNS)}, but "
                 f"{type(error).__name__}: {error} in {line[:80]!r}."
@@ -431,7 +350,15 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
                 raise DataError(f"{path}:{number}: {name} must be a string, not {value!r}.")
         if isinstance(score, bool) or not isinstance(score, int | float):
             raise DataError(f"{path}:{number}: score must be a number, not {score!r}.")
-        yield number, str(query), str(doc), score
+        yield number, str(query), str(doc), _as_float(score)
+
+
+def _as_float(number: float) -> float:
+    """Return a number as a float, which is infinite where it is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return float("inf")
 
 
 def _gathered(

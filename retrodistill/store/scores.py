@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from retrodistill.store.columns import widened
 from retrodistill.store.keyed import KeyedStore
 from retrodistill.store.runs import Run
 from retrodistill.store.shards import PREFERENCES, SCORES, current_rows
@@ -31,4 +32,6 @@ class PreferenceStore(KeyedStore):
             DataError: there is no shard yet, or one is damaged.
 
         """
-        return current_rows(self.folder, self.form).drop_columns("key")
+        table = current_rows(self.folder, self.form)
+        columns = [widened(table[name]) for name in self.form.ids]
+        return pa.table([*columns, table[self.form.value]], [*self.form.ids, self.form.value])

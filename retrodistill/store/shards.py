@@ -1,7 +1,8 @@
 """Shards of a store: Parquet files that appear whole or not at all, one worker at each.
 
 A later row of the same ids replaces an earlier one, and a row without a value withdraws it, so a
-store is only ever added to. Shards are read in the order of their names.
+store is only ever added to. Shards are read in the order of their names. Where a score depends on
+the other candidates of its query, a query's later list replaces its earlier one as a whole.
 """
 
 import fcntl
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from retrodistill.errors import DataError
 from retrodistill.manifest import write_atomically
+from retrodistill.store.columns import coded, narrow
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,49 +59,82 @@ def shard_paths(folder: Path) -> list[Path]:
 
 def write_shard(path: Path, table: pa.Table, form: Form, details: Mapping[str, str]) -> None:
     """Write a shard, with checksums over its pages; `details` go into the file's metadata."""
-    table = table.cast(form.whole).replace_schema_metadata(dict(details))
+    table = narrow(table, form.whole).replace_schema_metadata(dict(details))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
-def read_shard(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Return columns of a shard's rows; its `details` are the schema's metadata.
+def read_shard(path: Path, form: Form) -> pa.Table:
+    """Return a shard's rows; its `details` are the schema's metadata.
 
     Raises:
-        DataError: the file is truncated, changed, or no shard.
+        DataError: the file is truncated, changed, or not a shard of this form.
 
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(columns=list(columns))
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path} is damaged ({error}). Delete this file and run the same command again: "
-            "only its rows are made anew."
-        ) from error
+            table = file.read(columns=form.whole.names).cast(form.whole)
+        if any(table[name].null_count for name in form.keyed.names):
+            raise pa.ArrowInvalid("an id or a key is missing")
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
+    return table
+
+
+def damaged(path: Path, error: Exception) -> DataError:
+    """Return the error that names a damaged shard, and what to do about it."""
+    return DataError(
+        f"{path} is damaged ({error}). Delete this file and run the same command again: "
+        "only its rows are made again."
+    )
 
 
 def shard_seconds(path: Path) -> float:
-    """Return how long the teacher took for a shard."""
-    return float((pq.read_schema(path).metadata or {}).get(b"seconds", 0))
+    """Return how long the teacher took for a shard.
+
+    Raises:
+        DataError: the file is damaged.
+
+    """
+    try:
+        return float((pq.read_schema(path).metadata or {}).get(b"seconds", 0))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
 
 
-def current_rows(folder: Path, form: Form) -> pa.Table:
+def current_rows(folder: Path, form: Form, *, lists: bool = False) -> pa.Table:
     """Return a store's rows: the newest of each ids, without those that are withdrawn.
+
+    In a store of `lists`, only those of each query's newest list.
 
     Raises:
         DataError: there is no shard yet, or one is damaged.
 
     """
-    tables = [read_shard(path, form.whole.names) for path in shard_paths(folder)]
+    tables = [read_shard(path, form) for path in shard_paths(folder)]
     if not tables:
         raise DataError(f"{folder} has no shard yet. Run `retrodistill.score` to its end.")
     table = pa.concat_tables(tables)
-    newest = newest_places(row_ids(table, form.ids))
-    if len(newest) < len(table):
-        table = table.take(newest)
-    return table.filter(table[form.value].is_valid())
+    valued = table[form.value].is_valid().to_numpy()
+    if lists:
+        shards = np.repeat(np.arange(len(tables)), [len(part) for part in tables])
+        queries = row_ids(table, form.ids[:1])
+        valued &= shards == newest_lists(queries, shards, valued)
+    current = np.zeros(len(table), np.bool_)
+    current[newest_places(row_ids(table, form.ids))] = True
+    current &= valued
+    return table if current.all() else table.filter(pa.array(current))
+
+
+def newest_lists(
+    queries: NDArray[np.generic], shards: NDArray[np.int64], valued: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Return for each row the last shard in which its query has a value, -1 if it has none."""
+    _, places = np.unique(queries, return_inverse=True)
+    newest = np.full(len(places), -1)
+    np.maximum.at(newest, places[valued], shards[valued])
+    return newest[places]
 
 
 def newest_places(ids: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -110,14 +145,19 @@ def newest_places(ids: NDArray[np.generic]) -> NDArray[np.int64]:
 
 
 def row_ids(rows: pa.Table, names: Sequence[str] = SCORES.ids) -> NDArray[np.uint64]:
-    """Return 64 bits for the ids of each row, the same within a process."""
+    """Return 64 bits for the ids of each row, the same with the same pandas.
+
+    A query's id comes first; two documents have the same bits in either order.
+    """
     from pandas.util import hash_array
 
     sides = []
     for name in names:
-        column = rows[name].combine_chunks().dictionary_encode()
+        column = coded(rows[name])
         hashes = hash_array(column.dictionary.to_numpy(zero_copy_only=False), categorize=False)
         sides.append(hashes[column.indices.to_numpy()])
+    if len(sides) > 2:
+        sides[1:] = np.sort(np.stack(sides[1:]), axis=0)
     return reduce(mixed, sides)
 
 
@@ -143,7 +183,7 @@ def claimed(path: Path) -> Iterator[bool]:
     """
     lock = path.parent.with_name("locks") / path.parent.name / path.name
     lock.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,5 +192,17 @@ def claimed(path: Path) -> Iterator[bool]:
             return
         yield True
         lock.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Hold a lock file, once no other process does."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(handle)

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +17,18 @@ from retrodistill.errors import ConfigError, DataError
 from retrodistill.inference import (
     Tokens,
     body_dtype,
+    explained,
+    is_rendered,
     loading,
     model_digest,
+    model_path,
     padded,
     pick_device,
+    positions,
+    prompt_length,
+    refuse_new_weights,
+    rendered,
+    reserved,
     run_model,
     token_batches,
     tokenize,
@@ -33,6 +43,7 @@ from retrodistill.students.routes import (
     Side,
     embedding_dimension,
     is_normalised,
+    side_length,
     side_modules,
 )
 
@@ -46,6 +57,10 @@ WINDOW = 16_384
 BAR_FROM = 512
 """Fewer texts than this are encoded without a progress bar."""
 
+_evaluated: "WeakKeyDictionary[Any, tuple[int, list[Any]]]" = WeakKeyDictionary()
+"""Blocks of `evaluating` that a model is in, and its modules to be put back into training."""
+_switching = Lock()
+
 
 def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer":
     """Return a bi-encoder with float32 weights, from a folder or a hub id.
@@ -54,13 +69,14 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
     bare transformer gets mean pooling.
 
     Raises:
-        ConfigError: there is no such model, or it is no text encoder on a transformer, or it
-            makes sparse or several vectors for a text, or scores of pairs.
+        ConfigError: there is no such model, it lacks weights, or it is no text encoder on a
+            transformer, or it makes sparse or several vectors for a text, or scores of pairs.
 
     """
     import torch
     from sentence_transformers import SentenceTransformer
 
+    model = model_path(model)
     with loading(model):
         check_bi_encoder(model)
         loaded = SentenceTransformer(
@@ -69,7 +85,9 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
-    _check(loaded)
+        _check(loaded)
+        _check_lengths(loaded)
+    refuse_new_weights(model, loaded, lacking="complete body", remedy="Use another model.")
     return loaded
 
 
@@ -89,7 +107,10 @@ class DenseEncoder:
     of similar length. The body runs in `precision`; pooling, what follows it, and the vectors are
     float32. `max_tokens` cuts the end of longer texts (default: the model's own limit). A model
     that is given as an object is used where it is, and left as it was. Queries and documents may
-    take two ways through it, as in `retrodistill.students.forms.two_towers`.
+    take two ways through it, as in `retrodistill.students.forms.two_towers`. A chat template is
+    rendered, and prompts are put, as its library does.
+
+    Threads may encode at the same time, and get what one thread would get.
 
     Raises:
         ConfigError: the model cannot be loaded, or `max_tokens` is more than it can read.
@@ -97,7 +118,7 @@ class DenseEncoder:
     """
 
     fingerprint: str
-    """Hash of the weights, settings, vocabulary, prompts, `max_tokens` and number type."""
+    """Hash of the weights, settings, tokenizer, prompts, `max_tokens` and number type."""
 
     dimension: int
 
@@ -122,11 +143,16 @@ class DenseEncoder:
         self.dimension = int(self.model.get_embedding_dimension() or 0)
         self._ways = {side: _way(self.model, side) for side in SIDES}
         self._prompts = dict(zip(SIDES, side_prompts(self.model), strict=True))
-        self._tokens = _limits(self.model, max_tokens)
+        self._tokens = text_limits(self.model, max_tokens)
+        self._beside = {side: self._prompt_length(side) for side in SIDES}
         self.fingerprint = digest(
             fingerprint(self.model),
             json.dumps([*self._prompts.values(), *self._tokens.values(), str(self.dtype)]),
         )
+        if self._loaded:
+            with explained(self.name):  # its modules may not fit together
+                for side in SIDES:
+                    self._encode(["a"], side)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the path that it was loaded from, with its settings."""
@@ -163,11 +189,16 @@ class DenseEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return how many tokens the model reads of each document, after the cut."""
-        rows = self._tokenized(texts, "document")
+        rows, _ = self._tokenized(texts, "document")
         return np.array([len(row["input_ids"]) for row in rows], np.int64)
 
     def save(self, folder: Path) -> None:
-        """Write the model into a folder, in sentence-transformers format."""
+        """Write the model into a folder, in sentence-transformers format.
+
+        The files do not depend on what was encoded before.
+        """
+        for part in self.model.modules():
+            _forget_lengths(getattr(part, "tokenizer", None))
         with without_bars():
             self.model.save(str(folder), safe_serialization=True)
 
@@ -194,23 +225,29 @@ class DenseEncoder:
         self, texts: Sequence[str], side: Side
     ) -> Iterator[tuple[NDArray[np.int64], "torch.Tensor"]]:
         """Yield places of texts and their vectors, longest texts first."""
-        way, prompt, device = self._ways[side], self._prompts[side], self.model.device
-        tokens = self._tokenized(texts, side)
+        way, device = self._ways[side], self.model.device
+        tokens, beside = self._tokenized(texts, side)
         lengths = [len(row["input_ids"]) for row in tokens]
-        # Some poolings leave the prompt out, and need to know how long it is.
-        beside = {"prompt_length": _prompt_length(way[0].tokenizer, prompt)} if prompt else {}
         for batch in token_batches(lengths, self.batch_tokens):
             features = padded(way[0].tokenizer, [tokens[row] for row in batch], device) | beside
             yield batch, run_model(way, features, self.dtype)["sentence_embedding"]
 
-    def _tokenized(self, texts: Sequence[str], side: Side) -> list[Tokens]:
-        """Return the tokens of a side's texts, behind its prompt and cut at its limit."""
-        prompted = [self._prompts[side] + text for text in texts]
-        return tokenize(self._ways[side][0].tokenizer, prompted, max_tokens=self._tokens[side])
+    def _tokenized(self, texts: Sequence[str], side: Side) -> tuple[list[Tokens], dict[str, Any]]:
+        """Return the tokens of a side's texts, with its prompt, cut; and what goes beside."""
+        body, prompt, limit = self._ways[side][0], self._prompts[side], self._tokens[side]
+        if is_rendered(body):
+            return rendered(body, texts, prompt=prompt, max_tokens=limit, task=side)
+        rows = tokenize(body.tokenizer, [prompt + text for text in texts], max_tokens=limit)
+        return rows, self._beside[side]
+
+    def _prompt_length(self, side: Side) -> dict[str, int]:
+        """Return what the poolings that leave the prompt out need to know of it."""
+        prompt, body = self._prompts[side], self._ways[side][0]
+        return {"prompt_length": prompt_length(body.tokenizer, prompt)} if prompt else {}
 
 
 def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
-    """Return a hash of a model's weights, its modules' settings and its vocabulary.
+    """Return a hash of a model's weights, its modules' settings and its tokenizer.
 
     It is the same wherever the model lies and on whatever device it is.
     """
@@ -225,16 +262,37 @@ def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
     )
 
 
+def _forget_lengths(tokenizer: Any) -> None:
+    """Drop the truncation and padding of its last call, which a tokenizer would save with it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        with reserved(tokenizer):
+            backend.no_truncation()
+            backend.no_padding()
+
+
 @contextmanager
 def evaluating(model: "torch.nn.Module") -> Iterator[None]:
-    """Switch dropout off in the block, and back on where it was on."""
-    training = [part for part in model.modules() if part.training]
-    model.eval()
+    """Switch dropout off in the block, and back on where it was on when the last block ends.
+
+    Blocks may overlap, in one thread or in several.
+    """
+    with _switching:
+        blocks, training = _evaluated.get(model, (0, []))
+        if not blocks:
+            training = [part for part in model.modules() if part.training]
+            model.eval()
+        _evaluated[model] = blocks + 1, training
     try:
         yield
     finally:
-        for part in training:
-            part.training = True
+        with _switching:
+            blocks, training = _evaluated.pop(model)
+            if blocks > 1:
+                _evaluated[model] = blocks - 1, training
+            else:
+                for part in training:
+                    part.training = True
 
 
 def _check(model: "SentenceTransformer") -> None:
@@ -256,6 +314,17 @@ def _check(model: "SentenceTransformer") -> None:
         )
 
 
+def _check_lengths(model: "SentenceTransformer") -> None:
+    """Raise ValueError if a normalisation reads what no module writes: it would do nothing."""
+    from sentence_transformers.base.modules import Normalize
+
+    for part in model.modules():
+        if isinstance(part, Normalize):
+            for name in (part.module_input_name, part.module_output_name):
+                if name not in ("sentence_embedding", "token_embeddings"):
+                    raise ValueError(f"its Normalize is for {name!r}, which no module has")
+
+
 def _way(model: "SentenceTransformer", side: Side) -> "torch.nn.Sequential":
     """Return what a side's texts pass, as one module that shares the model's parts."""
     from torch.nn import Sequential
@@ -263,8 +332,11 @@ def _way(model: "SentenceTransformer", side: Side) -> "torch.nn.Sequential":
     return Sequential(*side_modules(model, side))
 
 
-def _limits(model: "SentenceTransformer", max_tokens: int | None) -> dict[Side, int]:
+def text_limits(model: "SentenceTransformer", max_tokens: int | None = None) -> dict[Side, int]:
     """Return the longest query and the longest document, in tokens.
+
+    `max_tokens` may raise or lower the length that the model is set to, but not raise a length
+    that the model sets for one side.
 
     Raises:
         ConfigError: `max_tokens` is more than the model has positions for.
@@ -273,14 +345,15 @@ def _limits(model: "SentenceTransformer", max_tokens: int | None) -> dict[Side, 
     limits: dict[Side, int] = {}
     for side in SIDES:
         body = side_modules(model, side)[0]
-        positions = getattr(body.config, "max_position_embeddings", None) or 1 << 20
-        if max_tokens is not None and max_tokens > positions:
+        longest = positions(body.model) or 1 << 20
+        if max_tokens is not None and max_tokens > longest:
             raise ConfigError(
-                f"--max-tokens {max_tokens} is more than this model can read: {positions} tokens."
+                f"--max-tokens {max_tokens} is more than this model can read: {longest} tokens."
             )
-        side_length = body.query_length if side == "query" else body.document_length
-        own = side_length or min(body.max_seq_length or positions, positions)
-        limits[side] = own if max_tokens is None else max_tokens
+        if own := side_length(model, side):
+            limits[side] = min(own, max_tokens or own, longest)
+        else:
+            limits[side] = max_tokens or min(body.max_seq_length or longest, longest)
     return limits
 
 
@@ -288,12 +361,6 @@ def _config(model: "SentenceTransformer | CrossEncoder") -> Any:
     """Return the settings of the transformer in a model."""
     assert model.transformers_model is not None
     return model.transformers_model.config
-
-
-def _prompt_length(tokenizer: Any, prompt: str) -> int:
-    """Return the tokens of a prompt, with a first special token and without a last one."""
-    ids = tokenizer(prompt)["input_ids"]
-    return len(ids) - (ids[-1] in tokenizer.all_special_ids)
 
 
 def _ignore(amount: float) -> None:

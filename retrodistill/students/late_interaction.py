@@ -9,8 +9,16 @@ from numpy.typing import NDArray
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.inference import loading, pick_device, saved_settings
+from retrodistill.inference import (
+    explained,
+    loading,
+    model_path,
+    pick_device,
+    refuse_new_weights,
+    saved_settings,
+)
 from retrodistill.manifest import digest
+from retrodistill.progress import say
 from retrodistill.students.sides import Side, Sides
 
 if TYPE_CHECKING:
@@ -18,20 +26,24 @@ if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
 
 
-def load_late_interaction(model: str, device: "torch.device") -> "MultiVectorEncoder":
+def load_late_interaction(
+    model: str, device: "torch.device", *, new_projection: bool = False
+) -> "MultiVectorEncoder":
     """Return a late-interaction model with float32 weights, from a folder or a hub id.
 
     Native, PyLate and Stanford ColBERT layouts are read. Only safetensors weights are, and no
-    code that comes with a model is run.
+    code that comes with a model is run. With `new_projection`, a model that has no projection of
+    token vectors, such as a plain BERT or a bi-encoder, gets a random one, to be trained.
 
     Raises:
-        ConfigError: there is no such model, or it was saved without a projection of token
-            vectors, so that the library would draw one at random.
+        ConfigError: there is no such model, or it has no projection of token vectors and is to
+            be used as it is.
 
     """
     import torch
     from sentence_transformers import MultiVectorEncoder
 
+    model = model_path(model)
     with loading(model):
         loaded: MultiVectorEncoder = MultiVectorEncoder(
             model,
@@ -39,15 +51,20 @@ def load_late_interaction(model: str, device: "torch.device") -> "MultiVectorEnc
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
-    kind = saved_settings(model, "config_sentence_transformers.json").get("model_type")
-    layouts = saved_settings(model, "config.json").get("architectures") or ()
-    modules = [part["type"] for part in saved_settings(model, "modules.json")]
+        kind = saved_settings(model, "config_sentence_transformers.json").get("model_type")
+        layouts = saved_settings(model, "config.json").get("architectures") or ()
+        modules = [part["type"] for part in saved_settings(model, "modules.json")]
     native = kind in ("MultiVectorEncoder", "ColBERT") or "HF_ColBERT" in layouts
-    if not native and not any(name.endswith("Dense") for name in modules):
+    has_projection = native or any(name.endswith("Dense") for name in modules)
+    if not has_projection and new_projection:
+        width = loaded.get_embedding_dimension()
+        say(f"{model} has no projection of token vectors: a new one to {width} dimensions learns.")
+    elif not has_projection:
         raise ConfigError(
             f"model {model!r} is no late-interaction model: it was saved without a projection of "
             "token vectors. Give a ColBERT-style model, or use the teacher bi-encoder."
         )
+    refuse_new_weights(model, loaded, lacking="complete body", remedy="Use another model.")
     return loaded
 
 
@@ -96,6 +113,10 @@ class LateInteractionEncoder:
         self.averaged: bool = self.model.similarity_fn_name == "meanmaxsim"
         """Whether a score is divided by the number of the query's tokens."""
         self.fingerprint = digest(self._sides.fingerprint, str(self.averaged))
+        if isinstance(model, str):
+            with explained(model):  # its modules may not fit together
+                for probe in (self.encode_queries(["a"]), self.encode_docs(["a"])):
+                    list(probe)
 
     def encode_queries(self, texts: Sequence[str]) -> Iterator[TokenVectors]:
         """Yield the token vectors of all texts, with expansion tokens where the model has such."""

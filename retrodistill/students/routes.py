@@ -25,6 +25,12 @@ def side_modules(model: Any, side: Side) -> list[Any]:
     return modules
 
 
+def side_length(model: Any, side: Side) -> int | None:
+    """Return the longest text of a side that a model sets for it alone, in tokens, if it does."""
+    name = "query_length" if side == "query" else "document_length"
+    return getattr(side_modules(model, side)[0], name, None)
+
+
 def embedding_dimension(modules: list[Any]) -> int:
     """Return how many numbers come out of modules in order; 0 if none of them says."""
     named = [part for part in modules if hasattr(part, "get_embedding_dimension")]

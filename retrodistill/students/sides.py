@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.config import Precision
-from retrodistill.inference import body_dtype, run_model, token_batches
+from retrodistill.inference import body_dtype, positions, reserved, run_model, token_batches
 from retrodistill.manifest import digest
 from retrodistill.students.dense import fingerprint, side_prompts
 from retrodistill.students.routes import SIDES, side_modules
@@ -25,10 +25,12 @@ class Sides:
     in float32. `max_tokens` cuts the end of longer documents, in tokens with the special ones, if
     that is less than the model's own limit; queries are cut at the model's own limit only.
     `swap` may give a faster equal of a module. `settings` go to the modules that know them.
+
+    Threads may ask for outputs at the same time.
     """
 
     fingerprint: str
-    """Hash of the weights, the modules' settings, vocabulary, prompts, limits and number type."""
+    """Hash of the weights, the modules' settings, tokenizer, prompts, limits and number type."""
 
     def __init__(
         self,
@@ -94,7 +96,8 @@ def side_batches(
 
     prompt = side_prompts(model)[SIDES.index(side)] or None
     limit = {} if max_tokens is None else {"max_length": max_tokens}
-    features = model.preprocess(list(texts), prompt=prompt, task=side, **limit)
+    with reserved(side_modules(model, side)[0].tokenizer):
+        features = model.preprocess(list(texts), prompt=prompt, task=side, **limit)
     read = features["attention_mask"].bool()
     if "query_expansion_positions" in features:
         read = read | features["query_expansion_positions"]
@@ -112,10 +115,9 @@ def side_batches(
 
 def _doc_limit(first: Any, max_tokens: int | None) -> int:
     """Return the longest document, in tokens: the least of what is asked for and can be read."""
-    config = getattr(first, "config", None)
     limits = (
         max_tokens,
         getattr(first, "document_length", None) or getattr(first, "max_seq_length", None),
-        getattr(config, "max_position_embeddings", None),
+        positions(first.model) if hasattr(first, "model") else None,
     )
     return min(limit for limit in limits if limit)

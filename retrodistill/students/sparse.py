@@ -7,7 +7,14 @@ import numpy as np
 
 from retrodistill.config import Precision
 from retrodistill.errors import ConfigError
-from retrodistill.inference import loading, pick_device, saved_settings
+from retrodistill.inference import (
+    explained,
+    loading,
+    model_path,
+    pick_device,
+    refuse_new_weights,
+    saved_settings,
+)
 from retrodistill.students.sides import Side, Sides
 
 if TYPE_CHECKING:
@@ -26,13 +33,14 @@ def load_sparse_encoder(model: str, device: "torch.device") -> "SparseEncoder":
     are read, and no code that comes with a model is run.
 
     Raises:
-        ConfigError: there is no such model, or it is none that makes sparse vectors, so that the
-            library would add a random layer.
+        ConfigError: there is no such model, or it makes no sparse vectors or lacks weights, so
+            that the library would add a random layer.
 
     """
     import torch
     from sentence_transformers import SparseEncoder
 
+    model = model_path(model)
     with loading(model):
         loaded: SparseEncoder = SparseEncoder(
             model,
@@ -40,13 +48,16 @@ def load_sparse_encoder(model: str, device: "torch.device") -> "SparseEncoder":
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
-    kind = saved_settings(model, "config_sentence_transformers.json").get("model_type")
-    layouts = saved_settings(model, "config.json").get("architectures") or ()
+        kind = saved_settings(model, "config_sentence_transformers.json").get("model_type")
+        layouts = saved_settings(model, "config.json").get("architectures") or ()
     if kind != "SparseEncoder" and not any(name.endswith("ForMaskedLM") for name in layouts):
         raise ConfigError(
             f"model {model!r} makes no sparse vectors: it is neither a SparseEncoder nor a masked "
             "language model. Give a SPLADE-style model, or use the teacher bi-encoder."
         )
+    refuse_new_weights(
+        model, loaded, lacking="complete language model", remedy="Use another model."
+    )
     return loaded
 
 
@@ -86,6 +97,10 @@ class SparseTextEncoder:
             max_active_dims=self._kept,
         )
         self.fingerprint = self._sides.fingerprint
+        if isinstance(model, str):
+            with explained(model):  # its modules may not fit together
+                self.encode_queries(["a"])
+                self.encode_docs(["a"])
 
     def encode_queries(self, texts: Sequence[str]) -> "csr_array":
         """Return float32 vectors of shape (len(texts), vocabulary) of one or more texts."""

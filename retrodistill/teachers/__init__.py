@@ -36,13 +36,35 @@ def load_teacher(
     part, argument = TEACHERS.split(spec)
     parameters = inspect.signature(part).parameters.values()
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    passed = {name: value for name, value in settings.items() if any_name or name in defaults}
-    own = {name: value for name, value in defaults.items() if name not in COMMON}
-    teacher = part(argument, collection, **passed, **_read_options(spec, options, own))
+    named = {parameter.name for parameter in parameters}
+    passed = {name: value for name, value in settings.items() if any_name or name in named}
+    teacher = part(argument, collection, **passed, **read_options(spec, options))
     with suppress(AttributeError):  # slots: it stays unrecorded
         teacher.lineage = spec_lineage(spec)
     return teacher
+
+
+def takes(spec: str, setting: str) -> bool:
+    """Tell whether the teacher that `spec` names has a setting.
+
+    Raises:
+        ConfigError: the name is unknown.
+
+    """
+    return setting in inspect.signature(TEACHERS.split(spec)[0]).parameters
+
+
+def read_options(spec: str, options: Sequence[str]) -> dict[str, Any]:
+    """Return the values of a teacher's own settings, each written `name=value`.
+
+    Raises:
+        ConfigError: the teacher or a setting is unknown, or a value is not of its type.
+
+    """
+    parameters = inspect.signature(TEACHERS.split(spec)[0]).parameters.values()
+    defaults = {p.name: p.default for p in parameters
+                if p.kind is p.KEYWORD_ONLY and p.name not in COMMON}  # fmt: skip
+    return _read_options(spec, options, defaults)
 
 
 def _read_options(spec: str, options: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:

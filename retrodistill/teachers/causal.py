@@ -73,7 +73,7 @@ class CausalTeacher:
         self._model = load_causal_reranker(model, self._device).eval()
         self._batch_tokens = batch_tokens
         tokenizer = self._model.tokenizer
-        check_length(self._model.config, tokenizer, max_tokens)
+        check_length(self._model[0].model, tokenizer, max_tokens)
         text, special = prompt_of(self._model, template, instruction)
         self._template = Template(
             tokenizer, text, SLOTS, max_tokens=max_tokens, special=(special, ())

@@ -15,7 +15,9 @@ from retrodistill.inference import (
     body_dtype,
     loading,
     model_digest,
+    model_path,
     pick_device,
+    positions,
 )
 from retrodistill.manifest import digest
 
@@ -40,7 +42,7 @@ class LanguageModel:
     device: "torch.device"
     dtype: "torch.dtype"
     fingerprint: str
-    """Hash of the weights, settings, vocabulary and number type."""
+    """Hash of the weights, settings, tokenizer and number type."""
 
     def __call__(self, **inputs: Any) -> Any:
         """Return the model's outputs, the head's in float32."""
@@ -97,15 +99,17 @@ def load_language_model(
         "seq2seq": AutoModelForSeq2SeqLM,
         "classifier": AutoModelForSequenceClassification,
     }
+    name = model_path(name)
     with loading(name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    kind = kind_of(config)
+        kind = kind_of(config)
     if kind is None or kind not in kinds:
         wanted = " or ".join(KINDS[one] for one in kinds)
         is_ = KINDS[kind] if kind else f"of another kind ({config.architectures})"
         raise ConfigError(f"teacher {teacher} needs {wanted}, but {name!r} is {is_}.")
     with loading(name):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer("a")  # its settings may be of wrong types
         model, report = classes[kind].from_pretrained(
             name,
             trust_remote_code=False,
@@ -117,7 +121,7 @@ def load_language_model(
     if report["missing_keys"]:
         lacking = ", ".join(sorted(report["missing_keys"])[:3])
         raise ConfigError(f"{name!r} lacks weights of {KINDS[kind]}: {lacking}. Use another model.")
-    check_length(config, tokenizer, max_tokens)
+    check_length(model, tokenizer, max_tokens)
     device = pick_device()
     dtype = body_dtype(precision, device)
     fingerprint = digest(
@@ -138,9 +142,9 @@ def kind_of(config: Any) -> Kind | None:
     return "seq2seq" if config.is_encoder_decoder and generates else None
 
 
-def check_length(config: Any, tokenizer: Any, max_tokens: int) -> None:
-    """Raise ConfigError if `max_tokens` is more than a model has positions for."""
-    limit = getattr(config, "max_position_embeddings", None)
+def check_length(model: Any, tokenizer: Any, max_tokens: int) -> None:
+    """Raise ConfigError if `max_tokens` is more than a model of transformers has positions for."""
+    limit = positions(model)
     if limit is not None and max_tokens > (limit := min(limit, tokenizer.model_max_length)):
         raise ConfigError(
             f"--max-tokens {max_tokens} is more than this model can read: {limit} tokens."
@@ -156,7 +160,7 @@ def decoder_start(model: LanguageModel) -> list[int]:
     """
     from retrodistill.teachers.templates import special_tokens
 
-    first = model.model.config.decoder_start_token_id
+    first = getattr(model.model.config, "decoder_start_token_id", None)
     if first is None:
         raise ConfigError(
             "this encoder-decoder does not say what its decoder starts with: "

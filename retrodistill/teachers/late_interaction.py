@@ -27,9 +27,6 @@ BLOCK_PAIRS = 64
 BLOCK_TOKENS = 4096
 """Query tokens, padded, whose inner products with their documents' tokens are held."""
 
-EMPTY = -1e9
-"""The score of a document of which no token counts, as in sentence-transformers."""
-
 Rows = NDArray[np.int64]
 
 
@@ -42,7 +39,8 @@ class LateInteractionTeacher:
     lose their end at `max_tokens`, or at the model's own limit for documents if that is less;
     queries at the model's own limit. The transformer runs in `precision`, the projection and
     MaxSim in float32. A model made for means over the query's tokens gives these, on the scale
-    `cosine`.
+    `cosine`. A document of which no token counts gets the least that MaxSim with vectors of
+    length 1 can be (in the library -1e9, from which no margin can be learned).
     """
 
     unit: Unit = "document"
@@ -95,7 +93,7 @@ class LateInteractionTeacher:
                 places = order[ranges(starts[batch.places], own)]
                 scores[places] = maxsim(tokens, query_rows[places], batch, own)
         if self._encoder.averaged:
-            scores /= tokens.counts[query_rows]
+            scores /= np.maximum(tokens.counts[query_rows], 1)
         return scores
 
 
@@ -136,7 +134,8 @@ def maxsim(
     `pairs[i]` says how many of the pairs belong to document i of the batch; they stand one after
     another, and `query_rows` names the query of each. The tokens of up to BLOCK_PAIRS queries of
     a document are one matrix, and matrices of similar height are multiplied together. Products
-    are float32, sums over query tokens float64.
+    are float32, sums over query tokens float64. A document of which no token counts gets minus
+    the sum of the lengths of the query's vectors.
     """
     import torch
 
@@ -160,7 +159,10 @@ def maxsim(
     pair_of_token = np.repeat(np.arange(len(counts)), counts)
     sums = np.bincount(pair_of_token, best.cpu().numpy(), minlength=len(counts))
     scores = np.asarray(sums, np.float64)
-    scores[np.repeat(~docs.mask.any(1).cpu().numpy(), pairs)] = EMPTY
+    empty = np.repeat(~docs.mask.any(1).cpu().numpy(), pairs)
+    if empty.any():
+        lengths = queries.vectors.norm(dim=1).cpu().numpy()[tokens]
+        scores[empty] = -np.bincount(pair_of_token, lengths, minlength=len(counts))[empty]
     return scores
 
 

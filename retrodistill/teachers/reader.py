@@ -10,7 +10,7 @@ from retrodistill.inference import token_batches
 from retrodistill.manifest import digest
 from retrodistill.teachers.language_models import decoder_start, load_language_model
 from retrodistill.teachers.templates import Prompts, Template, special_tokens
-from retrodistill.types import Pairs, Unit
+from retrodistill.types import Pairs, Reads, Unit
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,7 @@ class ReaderTeacher:
 
     scale = "attention"
     unit: Unit = "list"
+    reads: Reads = "fields"
 
     def __init__(
         self,

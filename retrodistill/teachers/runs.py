@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.store.runs import Run
 from retrodistill.store.shards import row_ids
-from retrodistill.types import Pairs, Unit
+from retrodistill.types import Pairs, Reads, Unit
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Collection
@@ -19,6 +19,7 @@ class RunTeacher:
     """The scores of a run, by ids: published ones, or an ensemble's."""
 
     unit: Unit = "pair"
+    reads: Reads = "id"
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError
+from retrodistill.inference.cuts import note_cuts
 
 Rows = NDArray[np.int64]
 
@@ -66,6 +67,7 @@ class Template:
         self.steady = steady
         self.pieces = self._take_apart(slots)
         fixed = sum(map(len, special)) + sum(piece.fixed for piece in self.pieces)
+        self.max_tokens = max_tokens
         self.room = max_tokens - fixed
         if self.room < 2 * len(slots):
             raise ConfigError(
@@ -137,6 +139,7 @@ class Prompts:
         )
         """Tokens of each piece of each prompt, of shape (pieces, prompts)."""
         self._cut = self.parts < whole
+        note_cuts(whole.sum(0), self.parts.sum(0), template.max_tokens, noun="prompts")
         self.lengths: Rows = self.parts.sum(0) + sum(map(len, template.special))
 
     def __len__(self) -> int:

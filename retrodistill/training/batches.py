@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrodistill.inference import Tokens, padded, token_batches, tokenize
+from retrodistill.inference import Tokens, padded, token_batches
 from retrodistill.store.vectors import doc_vectors
-from retrodistill.students.sides import Side, side_batches
-from retrodistill.training.examples import Example
+from retrodistill.students.cross_encoder import pair_rows
+from retrodistill.students.routes import SIDES, Side
+from retrodistill.students.sides import side_batches
+from retrodistill.training.examples import Example, Text
 
 if TYPE_CHECKING:
     from retrodistill.datasets import Texts
@@ -28,7 +30,7 @@ def list_signals(examples: Sequence[Example], *, teacher: bool) -> dict[str, Ten
 
     All of shape (B, N), padded.
     """
-    width = max(len(example.docs) for example in examples)
+    width = max((len(example.docs) for example in examples), default=0)
     shape = (len(examples), width)
     scores, weights = torch.zeros(2, *shape)
     mask, labels, sure = torch.zeros(3, *shape, dtype=torch.bool)
@@ -47,7 +49,7 @@ def list_signals(examples: Sequence[Example], *, teacher: bool) -> dict[str, Ten
 class TeacherVectors:
     """A teacher's vectors of all documents, and of the queries of a training.
 
-    `queue` vectors of other documents come with each batch, drawn anew for it.
+    `queue` vectors of other documents come with each batch, drawn for it alone.
     """
 
     def __init__(
@@ -62,22 +64,29 @@ class TeacherVectors:
         self.dimension = encoder.dimension
         self._docs = doc_vectors(encoder, docs)
         self._places = {row: place for place, row in enumerate(query_rows.tolist())}
-        self._queries = encoder.encode_queries(queries.full_texts(query_rows))
+        self._queries = np.zeros((0, encoder.dimension), np.float32)
+        if len(query_rows):
+            self._queries = encoder.encode_queries(queries.full_texts(query_rows))
         self._queue = min(queue, len(docs))
 
     def of(self, queries: NDArray[np.int64], docs: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Return `teacher_query_vectors` (B, T), `teacher_doc_vectors` (M, T), `queue_vectors`."""
+        """Return `teacher_query_vectors` (B, T) and `teacher_doc_vectors` (M, T) of rows."""
         places = [self._places[row] for row in queries.tolist()]
-        signals = {
+        return {
             "teacher_query_vectors": torch.from_numpy(self._queries[places]),
             "teacher_doc_vectors": torch.from_numpy(self._docs[docs]),
         }
+
+    def queue(
+        self, queries: NDArray[np.int64], docs: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return rows (Q) and vectors (Q, T) of documents that are not in the batch."""
         if not self._queue:
-            return signals
+            return None
         # The draw is a function of the batch alone, so that a resumed training has the same.
         draw = np.random.default_rng([*queries.tolist(), *docs.tolist()])
         others = np.setdiff1d(draw.choice(len(self._docs), self._queue, replace=False), docs)
-        return signals | {"queue_vectors": torch.from_numpy(self._docs[others])}
+        return torch.from_numpy(others), torch.from_numpy(self._docs[others])
 
 
 class RetrieverBatch:
@@ -109,22 +118,39 @@ class RetrieverBatch:
         signals = list_signals(examples, teacher=self._teacher)
         candidates = torch.zeros(signals["mask"].shape, dtype=torch.long)
         candidates[signals["mask"]] = torch.from_numpy(places)
-        query_rows = np.array([example.query for example in examples])
-        if self._vectors is not None:
-            signals |= self._vectors.of(query_rows, distinct)
         if self._extra is not None:
             signals |= self._extra(examples)
         return {
-            "queries": self._chunks(self._queries.full_texts(query_rows), "query"),
-            "docs": self._chunks(self._docs.full_texts(distinct), "document"),
+            **self.read(np.array([example.query for example in examples]), distinct, signals),
             "candidates": candidates,
-            "doc_rows": torch.from_numpy(distinct),
             "relevant": _sets(example.relevant for example in examples),
             "doubtful": _sets(example.doubtful for example in examples),
-            "signals": signals,
         }
 
+    def read(
+        self, queries: NDArray[np.int64], docs: NDArray[np.int64], signals: dict[str, Tensor]
+    ) -> dict[str, Any]:
+        """Return the inputs that are texts of these rows, and signals with the teacher's vectors.
+
+        `queue_rows` are the rows of the documents of `queue_vectors`, if there are any.
+        """
+        queue = None
+        if self._vectors is not None:
+            signals = signals | self._vectors.of(queries, docs)
+            queue = self._vectors.queue(queries, docs)
+        inputs = {
+            "queries": self._chunks(self._queries.full_texts(queries), "query"),
+            "docs": self._chunks(self._docs.full_texts(docs), "document"),
+            "doc_rows": torch.from_numpy(docs),
+            "signals": signals,
+        }
+        if queue is not None:
+            inputs["queue_rows"], signals["queue_vectors"] = queue
+        return inputs
+
     def _chunks(self, texts: Sequence[str], side: Side) -> list[dict[str, Any]]:
+        if not texts:
+            return []
         batches = side_batches(
             self._model, texts, side, max_tokens=self._limits[side], batch_tokens=self._budget
         )
@@ -134,6 +160,23 @@ class RetrieverBatch:
         ]
 
 
+class TextBatch(RetrieverBatch):
+    """Collate texts that stand alone: no query has a list."""
+
+    def __call__(self, texts: Sequence[Text]) -> dict[str, Any]:  # type: ignore[override]
+        """Return the inputs of `RetrieverTask.forward`."""
+        queries, docs = (
+            np.array([row for side, row in texts if side == wanted], np.int64) for wanted in SIDES
+        )
+        lists = torch.zeros(len(queries), 0, dtype=torch.long)
+        return {
+            **self.read(queries, np.unique(docs), {"mask": lists.bool()}),
+            "candidates": lists,
+            "relevant": lists,
+            "doubtful": lists,
+        }
+
+
 class CrossEncoderBatch:
     """Collate examples for a cross-encoder: one pair of texts a candidate."""
 
@@ -141,14 +184,14 @@ class CrossEncoderBatch:
         self,
         queries: "Texts",
         docs: "Texts",
-        tokenizer: Any,
+        model: Any,
         *,
         max_tokens: int,
         batch_tokens: int,
         teacher: bool,
         extra: Extra | None = None,
     ) -> None:
-        self._queries, self._docs, self._tokenizer = queries, docs, tokenizer
+        self._queries, self._docs, self._model = queries, docs, model
         self._max_tokens, self._budget = max_tokens, batch_tokens
         self._teacher, self._extra = teacher, extra
 
@@ -158,7 +201,7 @@ class CrossEncoderBatch:
         queries = self._queries.full_texts(np.array([example.query for example in examples]))
         docs = self._docs.full_texts(np.concatenate([example.docs for example in examples]))
         firsts = [text for text, count in zip(queries, counts, strict=True) for _ in range(count)]
-        rows = tokenize(self._tokenizer, firsts, docs, max_tokens=self._max_tokens)
+        rows, beside = pair_rows(self._model, firsts, docs, max_tokens=self._max_tokens)
         signals = list_signals(examples, teacher=self._teacher)
         if self._extra is not None:
             signals |= self._extra(examples)
@@ -168,13 +211,13 @@ class CrossEncoderBatch:
             "batch_labels": signals["labels"],
             "batch_mask": signals["labels"] | signals["sure"],
         }
-        return {"pairs": self._chunks(rows), "signals": signals}
+        return {"pairs": self._chunks(rows, beside), "signals": signals}
 
-    def _chunks(self, rows: Sequence[Tokens]) -> list[dict[str, Any]]:
-        lengths = [len(row["input_ids"]) for row in rows]
+    def _chunks(self, rows: Sequence[Tokens], beside: dict[str, Any]) -> list[dict[str, Any]]:
+        lengths, tokenizer = [len(row["input_ids"]) for row in rows], self._model.tokenizer
         return [
             {
-                "features": padded(self._tokenizer, [rows[place] for place in places], CPU),
+                "features": padded(tokenizer, [rows[place] for place in places], CPU) | beside,
                 "places": torch.from_numpy(places),
             }
             for places in token_batches(lengths, self._budget)

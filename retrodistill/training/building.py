@@ -1,6 +1,7 @@
 """From settings to the student that is trained, its task and its batches; and back to a folder."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def load_student(kind: str, model: str, device: "torch.device") -> Any:
-    """Return a model of a kind of student, from a folder or a hub id."""
+    """Return a model of a kind of student to train, from a folder or a hub id.
+
+    What the kind needs and the model lacks is new and random: the head of a cross-encoder, the
+    projection of token vectors of a late-interaction model.
+    """
     from retrodistill.students.cross_encoder import load_cross_encoder
     from retrodistill.students.dense import load_bi_encoder
     from retrodistill.students.late_interaction import load_late_interaction
@@ -26,8 +31,8 @@ def load_student(kind: str, model: str, device: "torch.device") -> Any:
     loaders: Mapping[str, Callable[..., Any]] = {
         "bi-encoder": load_bi_encoder,
         "sparse": load_sparse_encoder,
-        "late-interaction": load_late_interaction,
-        "cross-encoder": load_cross_encoder,
+        "late-interaction": partial(load_late_interaction, new_projection=True),
+        "cross-encoder": partial(load_cross_encoder, new_head=True),
     }
     return loaders[kind](model, device)
 
@@ -50,6 +55,10 @@ def start_student(
         if kind != "bi-encoder" and getattr(settings, name) not in (None, False):
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} is for bi-encoders, but --student-kind is {kind}.")
+    if kind != "bi-encoder" and settings.dims:
+        raise ConfigError(
+            f"--dims cuts the one vector of a bi-encoder, but --student-kind is {kind}."
+        )
     model = load_student(kind, student, device)
     if settings.keep_layers:
         model = make.keep_layers(model, settings.keep_layers)
@@ -109,11 +118,10 @@ def build_task(
         "late-interaction": tasks.LateInteractionTask,
     }.get(settings.student_kind, tasks.BiEncoderTask)
     absent = (wanted & tasks.BiEncoderTask.gives) - kind.gives
-    if absent or (settings.dims and kind is not tasks.BiEncoderTask):
-        what = ", ".join(sorted(absent)) or "the dimensions of one vector"
+    if absent:
         raise ConfigError(
-            f"--student-kind {settings.student_kind} has no {what}: choose another objective, "
-            "or a bi-encoder."
+            f"--student-kind {settings.student_kind} has no {', '.join(sorted(absent))}: choose "
+            "another objective, or a bi-encoder."
         )
     if kind is tasks.LateInteractionTask:
         common["averaged"] = model.similarity_fn_name == "meanmaxsim"
@@ -121,8 +129,10 @@ def build_task(
         dimension = int(model.get_embedding_dimension())
         if settings.dims and max(settings.dims) > dimension:
             raise ConfigError(f"--dims {max(settings.dims)}: the student has {dimension}.")
-        common |= {"dims": settings.dims, "normalised": is_normalised(model)}
-        if wanted & tasks.MATCHED and teacher_dimension not in (None, dimension):
+        matched = bool(wanted & tasks.MATCHED)
+        normalised = is_normalised(model)
+        common |= {"dims": settings.dims, "normalised": normalised, "matched": matched}
+        if matched and teacher_dimension not in (None, dimension):
             common["projection"] = nn.Linear(dimension, teacher_dimension, bias=False)
             nn.init.orthogonal_(common["projection"].weight)
         if "pair_scores" in wanted:
@@ -138,9 +148,11 @@ def build_batches(
     teacher: bool,
     vectors: "TeacherVectors | None" = None,
     extra: "Extra | None" = None,
+    lists: bool = True,
 ) -> Callable[..., dict[str, Any]]:
-    """Return what turns examples into the inputs of the task."""
-    from retrodistill.training.batches import CrossEncoderBatch, RetrieverBatch
+    """Return what turns examples, or texts without `lists`, into the inputs of the task."""
+    from retrodistill.students.routes import side_length
+    from retrodistill.training.batches import CrossEncoderBatch, RetrieverBatch, TextBatch
 
     limit = model.max_seq_length or 512
     common: dict[str, Any] = {
@@ -151,13 +163,13 @@ def build_batches(
     queries, docs = collection.queries, collection.docs
     if settings.student_kind == "cross-encoder":
         pair_tokens = min(limit, settings.doc_tokens)
-        return CrossEncoderBatch(queries, docs, model.tokenizer, max_tokens=pair_tokens, **common)
-    return RetrieverBatch(
+        return CrossEncoderBatch(queries, docs, model, max_tokens=pair_tokens, **common)
+    return (RetrieverBatch if lists else TextBatch)(
         queries,
         docs,
         model,
-        query_tokens=min(limit, settings.query_tokens),
-        doc_tokens=min(limit, settings.doc_tokens),
+        query_tokens=min(limit, settings.query_tokens, side_length(model, "query") or limit),
+        doc_tokens=min(limit, settings.doc_tokens, side_length(model, "document") or limit),
         vectors=vectors,
         **common,
     )

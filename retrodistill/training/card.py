@@ -187,6 +187,8 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
+    if "documents" in manifest.details:
+        rows.append(("documents", f"{manifest.details['documents']:,}"))
     rows += [("teacher", shown(name)) for name in teachers]
     lineage = manifest.details.get("lineage", {})
     rows += [
@@ -203,7 +205,10 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
 
 def _training(manifest: Manifest) -> str:
     config, details = manifest.config, manifest.details
-    done = [("steps", f"{details['steps']:,}")] if "steps" in details else []
+    done = []
+    if "steps" in details:
+        steps, planned = details["steps"], details.get("planned_steps", details["steps"])
+        done = [("steps", f"{steps:,}" + (f" of {planned:,}" if planned != steps else ""))]
     done += [(name, str(details[name])) for name in ("seconds", "dtype") if name in details]
     for name in ("batch_size", "candidates_per_query", "learning_rate", "seed"):
         if name in config:
@@ -219,6 +224,10 @@ def _training(manifest: Manifest) -> str:
         parts.append(
             _table(head, [(name, f"{first[name]:.4f}", f"{last[name]:.4f}") for name in names])
         )
+    shares = details.get("gradient_shares") or {}
+    if len(shares) > 1:
+        rows = [(name, f"{share:.1%}") for name, share in shares.items()]
+        parts.append(_table(("loss", "share of the gradient before the first step"), rows))
     dev = details.get("development")
     if dev:
         parts.append(
@@ -236,6 +245,8 @@ def _training(manifest: Manifest) -> str:
                 for row in unseen
             ]  # fmt: skip
             parts.append(_table(("of these queries", "number", str(dev["metric"])), cells))
+    if "teacher_cosine" in details:
+        parts.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")
     versions = ", ".join(f"{name} {own}" for name, own in manifest.versions.items())
     return "\n\n".join([*parts, f"Versions: {versions}. More is in {_code(FILE)}."])
 

@@ -1,4 +1,4 @@
-"""What a teacher's scores can teach an objective: told before a training is paid for."""
+"""What a teacher's scores can teach an objective, and a student learn: logged before training."""
 
 import inspect
 from collections.abc import Sequence
@@ -9,10 +9,11 @@ import numpy as np
 
 from retrodistill.arithmetic import calibrated_temperature, perplexity
 from retrodistill.arithmetic.lists import Floats, Lists, numbered, scores_of
-from retrodistill.errors import DataError
+from retrodistill.errors import ConfigError, DataError
 from retrodistill.progress import say
 
 if TYPE_CHECKING:
+    from retrodistill.config import TrainSettings
     from retrodistill.objective import LossTerm
     from retrodistill.store.runs import Run
 
@@ -24,6 +25,10 @@ ONE_HOT = 1.2
 
 SOFT = 2.0
 """Median perplexity below which lists are nearly one-hot."""
+
+BLUNT = 0.25
+"""Temperature above which a softmax of cosines can hardly tell documents apart: the best possible
+one has e^8 times the weight of the worst possible at 0.25, and e^2 times at 1."""
 
 FLAT = 0.9
 """Share of a list's length above which its perplexity is that of nearly equal scores."""
@@ -74,6 +79,37 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, first: int) -> 
             continue
         found[term.name] = round(_perplexity(term.name, settings[SETTING], teacher, first), 3)
     return found
+
+
+def check_student(terms: "Sequence[LossTerm]", model: Any, settings: "TrainSettings") -> None:
+    """Log which terms a student's scores cannot follow, as their temperature is for other scores.
+
+    Raises:
+        ConfigError: a term needs more candidates than --candidates-per-query.
+
+    """
+    from retrodistill.students.routes import is_normalised
+
+    for term in terms:
+        if term.name == "standardised-kl" and settings.candidates_per_query < 3:
+            raise ConfigError(
+                "standardised-kl needs three candidates: two standardised scores are always 1 and "
+                f"-1. Raise --candidates-per-query {settings.candidates_per_query}."
+            )
+    if settings.student_kind != "bi-encoder" or not is_normalised(model):
+        return
+    for term in terms:
+        chosen = _settings(term)
+        if chosen.get("scaled"):
+            continue
+        for name in ("student_temperature", "temperature"):
+            if chosen.get(name, 0.0) > BLUNT:
+                say(
+                    f"{term.name}: the student's scores are cosines, from -1 to 1, and {name} "
+                    f"{chosen[name]:g} is for unbounded scores: it can hardly tell candidates "
+                    f"apart. Set {term.name}({name}=0.05), or train a student that does not "
+                    "normalise its vectors."
+                )
 
 
 def _settings(term: "LossTerm") -> dict[str, Any]:

@@ -16,46 +16,47 @@ from retrodistill.store.lineage import Lineage, Record, joined, model_lineage, o
 if TYPE_CHECKING:
     from retrodistill.config import TrainSettings
     from retrodistill.datasets import Collection
-    from retrodistill.store.runs import Run
-    from retrodistill.store.scores import PreferenceStore
+    from retrodistill.training.candidates import CandidateLists
     from retrodistill.training.development import Development
-    from retrodistill.training.examples import CandidateLists
-    from retrodistill.types import Encoder
+    from retrodistill.training.material import Material
+    from retrodistill.training.sampling import Rows
 
 
 def student_lineage(
-    collection: "Collection",
-    candidates: "CandidateLists",
-    *,
-    split: str,
-    name: str,
-    start: str | Path,
-    settings: "TrainSettings",
-    scores: "Run | None" = None,
-    preferences: "PreferenceStore | None" = None,
-    vectors: "Encoder | None" = None,
+    material: "Material", *, name: str, start: str | Path, settings: "TrainSettings"
 ) -> Lineage:
     """Return the record of a training, with those of its start and of its teachers."""
-    queries = collection.queries.full_texts(candidates.queries)
-    lists = [
-        np.union1d(candidates.relevant[place], candidates.positives[place]).astype(np.int64)
-        for place in range(len(candidates))
-    ]
-    rows, places = np.unique(np.concatenate(lists), return_inverse=True)
-    texts = collection.docs.full_texts(rows)
-    bounds = np.cumsum([len(own) for own in lists])[:-1]
-    relevant = [[texts[place] for place in own] for own in np.split(places, bounds)]
-    record = Record.of(queries, relevant, collection=collection.name, split=split, student=name)
-    sources = [model_lineage(start)]
+    sources = material.sources
+    collection = sources.collection
+    queries = collection.queries.full_texts(material.queries)
+    relevant: list[list[str]] = [[] for _ in queries]  # where every text stands alone
+    if material.lists is not None:
+        rows, lists = _relevant(material.lists)
+        texts = collection.docs.full_texts(rows)
+        relevant = [[texts[place] for place in places] for places in lists]
+    about = {"collection": collection.name, "split": sources.split, "student": name}
+    behind = [model_lineage(start)]
     if settings.doc_student is not None:
-        sources.append(model_lineage(settings.doc_student))
-    if scores is not None:
-        sources.append(scores.lineage)
-    if preferences is not None:
-        sources.append(own_lineage(preferences))
-    if vectors is not None:
-        sources.append(own_lineage(vectors))
-    return joined([Lineage((record,)), *sources])
+        behind.append(model_lineage(settings.doc_student))
+    if sources.scores is not None:
+        behind.append(sources.scores.lineage)
+    behind += [
+        own_lineage(source)
+        for source in (sources.preferences, sources.vectors)
+        if source is not None
+    ]
+    return joined([Lineage((Record.of(queries, relevant, **about),)), *behind])
+
+
+def _relevant(lists: "CandidateLists") -> "tuple[Rows, list[Rows]]":
+    """Return the distinct relevant documents, and each query's places among them."""
+    relevant = [
+        np.union1d(lists.relevant[place], lists.positives[place]).astype(np.int64)
+        for place in range(len(lists))
+    ]
+    rows, places = np.unique(np.concatenate(relevant), return_inverse=True)
+    bounds = np.cumsum([len(docs) for docs in relevant])[:-1]
+    return rows, np.split(places, bounds)
 
 
 def unseen_values(

@@ -2,10 +2,11 @@
 
 import json
 import math
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,15 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from retrodistill.config import TrainSettings
 from retrodistill.inference import pick_device
+from retrodistill.manifest import FILE as MANIFEST
 from retrodistill.progress import bar, say
 from retrodistill.training.averaging import WeightAverage
+from retrodistill.training.processes import of_main
 from retrodistill.training.stopping import BestWeights
 from retrodistill.training.tracking import LossTerms, StudentTrainer, curve, trackers
 
 if TYPE_CHECKING:
-    from retrodistill.training.examples import Example
+    from retrodistill.training.examples import Example, Text
     from retrodistill.training.tasks import Task
 
 ROWS = 20
@@ -32,7 +35,10 @@ MEASUREMENTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a training logged."""
+    """What a training did and logged."""
+
+    steps: int
+    """Steps that were taken, fewer than planned if patience ended it."""
 
     losses: list[dict[str, float]]
     """Each weighted loss term, averaged between two rows; `step` is where the row ends."""
@@ -42,6 +48,9 @@ class Fitted:
 
     measured: list[tuple[int, float]]
     """Step and value of each measurement."""
+
+    without_signal: Mapping[str, int] = field(default_factory=dict)
+    """Steps whose batches had no signal for a loss term, by its name."""
 
 
 def checkpoint_folder(out: Path) -> Path:
@@ -62,10 +71,22 @@ def last_checkpoint(folder: Path) -> Path | None:
     return next((path for path in found if whole(path)), None)
 
 
+def remove_old_checkpoints(out: Path) -> None:
+    """Remove the checkpoints of a student that was finished after them.
+
+    They are there if its training was killed before it could remove them itself.
+    """
+    states = checkpoint_folder(out).glob("checkpoint-*/trainer_state.json")
+    newest = max((path.stat().st_mtime_ns for path in states), default=None)
+    manifest = out / MANIFEST
+    if newest is not None and manifest.exists() and manifest.stat().st_mtime_ns > newest:
+        shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
+
+
 def fit(
     task: "Task",
     collate: Callable[..., dict[str, Any]],
-    examples: "Sequence[Example]",
+    examples: "Sequence[Example] | Sequence[Text]",
     steps: int,
     settings: TrainSettings,
     out: Path,
@@ -83,7 +104,7 @@ def fit(
     if resume and last is None:
         say(f"no checkpoint under {checkpoints}: training starts at the beginning.")
     if last is not None:
-        say(f"training goes on from {last}.")
+        say(f"training resumes from {last}.")
     losses = LossTerms(lambda: task.losses)
     callbacks: list[TrainerCallback] = [_Bar(steps), losses]
     reports = [losses.means]
@@ -99,7 +120,7 @@ def fit(
         callbacks.append(average)
     if measure is not None:
         best = BestWeights(
-            partial(measure, task.model),
+            partial(of_main, partial(measure, task.model)),
             name=settings.dev_metric,
             every=settings.eval_steps or max(1, steps // MEASUREMENTS),
             patience=settings.patience,
@@ -130,6 +151,7 @@ def fit(
             disable_tqdm=True,
             report_to="none",
         )
+        _use_one_device(arguments)
         trainer = StudentTrainer(
             model=task,
             args=arguments,
@@ -142,7 +164,24 @@ def fit(
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     task.model.eval()
     losses_logged = curve(trainer.state.log_history, terms)
-    return Fitted(losses_logged, best.best if best else None, best.values if best else [])
+    return Fitted(
+        trainer.state.global_step,
+        losses_logged,
+        best.best if best else None,
+        best.values if best else [],
+        losses.without_signal,
+    )
+
+
+def _use_one_device(arguments: TrainingArguments) -> None:
+    """Keep the Trainer from cutting a batch over several GPUs: its parts belong together."""
+    visible = arguments.n_gpu
+    if visible > 1:
+        say(
+            f"{visible} GPUs are visible, and one of them is used. To use all: "
+            f"torchrun --nproc-per-node {visible} -m retrodistill.train ..."
+        )
+        arguments._n_gpu = 1
 
 
 class _Bar(TrainerCallback):

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from retrodistill.errors import DataError
 from retrodistill.progress import say
-from retrodistill.training.examples import Candidates, Example
+from retrodistill.training.candidates import Candidates
+from retrodistill.training.examples import Example
 from retrodistill.training.sampling import Floats, Rows
 
 if TYPE_CHECKING:

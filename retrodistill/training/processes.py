@@ -4,6 +4,7 @@ A process keeps its own rows first, so that row numbers of its batch stay what t
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,43 @@ def world_size() -> int:
 def is_main() -> bool:
     """Tell whether this is the process that writes."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+class SharedRows:
+    """The distinct rows of all processes, this one's first; called with tensors of rows.
+
+    A document that several processes hold is one row: this process's own copy, or the first.
+    The rows of one process are distinct.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        every = gathered(rows)
+        distinct, places = torch.unique(every, return_inverse=True)
+        order = torch.arange(len(every), device=every.device)
+        first = order.new_full(distinct.shape, len(every)).scatter_reduce(
+            0, places, order, "amin", include_self=True
+        )
+        self._first = None if len(distinct) == len(every) else first.sort().values
+        self.rows = self._kept(every)
+        """The numbers of the rows."""
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of this process's rows, with those of all processes."""
+        return self._kept(gathered(tensor))
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        return tensor if self._first is None else tensor[self._first]
+
+
+def of_main(value: Callable[[], float]) -> float:
+    """Return what the main process computes, in every process."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value()
+    values = [value() if distributed.get_rank() == 0 else None]
+    distributed.broadcast_object_list(values)
+    shared = values[0]
+    assert shared is not None
+    return shared
 
 
 def gathered(tensor: Tensor, *, fill: float = 0.0) -> Tensor:

@@ -166,20 +166,22 @@ def simans(
 ) -> tuple[Rows, Floats]:
     """Ambiguous candidates: those that score near the positive.
 
-    One after the other, with p_j proportional to exp(-a (t_j - t_positive - b)^2). `a` is in units
-    of 1 / score^2, `b` in units of the scores: below 0 it keeps off what may be relevant too.
+    One after the other, with p_j proportional to exp(-a ((t_j - t_positive) / d - b)^2), where d
+    is the standard deviation of the pool's scores: a teacher of logits and one of probabilities
+    give the same draw. `b` below 0 keeps off what may be relevant too.
 
     Raises:
         ConfigError: `a` is not above 0.
 
-    Source: Zhou et al. 2022, arXiv:2210.11773, where scores are a retriever's; defaults
-    unverified.
+    Source: Zhou et al. 2022, arXiv:2210.11773, where scores are a retriever's and are not divided:
+    with `a` = 1, scores from 0 to 1 would be drawn nearly uniformly. Defaults unverified.
 
     """
     if not a > 0:
         raise ConfigError(f"simans: a must be above 0, but it is {a}.")
     # The largest of log p + Gumbel noise are such a draw, and nothing underflows.
-    keys = random.gumbel(size=len(scores)) - a * (scores - positive - b) ** 2
+    gaps = (scores - positive) / (scores.std() or 1.0)
+    keys = random.gumbel(size=len(scores)) - a * (gaps - b) ** 2
     places = np.argsort(-keys)[:count]
     return places, np.zeros(len(places))
 

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from retrodistill.errors import ConfigError, MissingExtra
+from retrodistill.progress import say
 
 Report = Callable[[], Mapping[str, float]]
 """Gives what there is to report since its last call, by name."""
@@ -34,18 +35,40 @@ class StudentTrainer(Trainer):
 
 
 class LossTerms(TrainerCallback):
-    """Averages each loss term of a task over the steps since the last row of the log."""
+    """Averages each loss term of a task over the steps since the last row of the log.
+
+    Steps in which a term was exactly 0 are counted: their batches lacked its signal.
+    """
 
     def __init__(self, losses: Callable[[], Mapping[str, float]]) -> None:
         self._losses = losses
         self._sums: dict[str, float] = {}
         self._count = 0
+        self._steps = 0
+        self.without_signal: dict[str, int] = {}
+        """How many steps had no signal for a term, by name; terms that always had one are not here.
+
+        Counted since the start or the last resume, of this process's batches.
+        """
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Add the terms of the last forward pass."""
         self._count += 1
+        self._steps += 1
         for name, value in self._losses().items():
             self._sums[name] = self._sums.get(name, 0.0) + value
+            if value == 0:
+                self.without_signal[name] = self.without_signal.get(name, 0) + 1
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Log how many steps had no signal for a term."""
+        for name, steps in self.without_signal.items():
+            if state.is_world_process_zero:
+                say(
+                    f"{name} had no signal in {steps:,} of {self._steps:,} steps: no label, no "
+                    "negative, or no order of the teacher in the batch. It was 0 there; a larger "
+                    "--batch-size avoids that."
+                )
 
     def means(self) -> dict[str, float]:
         """Return the mean of each term since the last call."""

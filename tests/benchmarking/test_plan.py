@@ -53,7 +53,7 @@ SYSTEMS = "\nsystems: {b: {retriever: bm25}}"
         ("datasets: {a: {date: 'x'}}" + SYSTEMS, "dataset 'a': unknown setting 'date'.*'data'"),
         ("datasets: {a: {split: test}}" + SYSTEMS, "dataset 'a' needs data"),
         ("datasets: {a: [1]}" + SYSTEMS, "dataset 'a' must hold"),
-        ("datasets: {a: 'x', a: 'y'}" + SYSTEMS, "line 1: 'a' stands there already"),
+        ("datasets: {a: 'x', a: 'y'}" + SYSTEMS, "line 1: duplicate key 'a'"),
     ],
 )
 def test_a_mistake_names_the_file_and_the_place(text: str, message: str, tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_a_mistake_names_the_file_and_the_place(text: str, message: str, tmp_pat
         ("x: {rerank: bm25, of: x}", "reranks 'x', which is no system above it"),
         ("y: {rerank: bm25, of: x}, x: {retriever: bm25}", "no system above it"),
         ("first: {retriever: bm25}, y: {rerank: bm25, of: fist}", "Did you mean 'first'"),
-        ("x: {retriever: bm25}, x: {model: m}", "'x' stands there already"),
-        ("1: {retriever: bm25}, '1': {model: m}", "system '1' stands there already"),
+        ("x: {retriever: bm25}, x: {model: m}", "duplicate key 'x'"),
+        ("1: {retriever: bm25}, '1': {model: m}", "system '1' already exists"),
     ],
 )
 def test_a_mistaken_system_is_named(systems: str, message: str, tmp_path: Path) -> None:

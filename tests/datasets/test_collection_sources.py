@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retrodistill.datasets import load_collection
@@ -157,6 +158,39 @@ def test_a_damaged_cache_is_made_again(beir: Path, private_cache: Path) -> None:
         (folder / name).unlink()
         assert list(load_collection(f"beir:{beir}").docs) == list(first.docs)
     assert [path.name for path in private_cache.iterdir()] == [folder.name]
+
+
+def test_no_flipped_byte_of_the_cache_is_read(
+    beir: Path, private_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong texts (71 of 100 flips), tracebacks, and once a process killed by a signal."""
+    first = load_collection(f"beir:{beir}")
+    docs, queries = list(first.docs), list(first.queries)
+    (folder,) = private_cache.iterdir()
+    random = np.random.default_rng(0)
+    for name in ("docs.arrow", "docs.ids.npy", "queries.arrow", "queries.ids.npy"):
+        for _ in range(15):
+            content = bytearray((folder / name).read_bytes())
+            content[random.integers(len(content))] ^= 1 << int(random.integers(8))
+            (folder / name).write_bytes(content)
+            capsys.readouterr()
+            again = load_collection(f"beir:{beir}")
+            assert (list(again.docs), list(again.queries)) == (docs, queries)
+            assert again.fingerprint == first.fingerprint
+            assert again.docs.rows(["d2", "d1"]).tolist() == [1, 0]
+            assert capsys.readouterr().err.count("is damaged: ") == 1
+    assert [path.name for path in private_cache.iterdir()] == [folder.name]
+
+
+def test_a_flipped_fingerprint_of_the_cache_is_not_believed(
+    beir: Path, private_cache: Path
+) -> None:
+    """Scores of this corpus refused as another's, because its manifest was damaged."""
+    first = load_collection(f"beir:{beir}")
+    (folder,) = private_cache.iterdir()
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace(first.docs.fingerprint, "0" * 64))
+    assert load_collection(f"beir:{beir}").docs.fingerprint == first.docs.fingerprint
 
 
 def test_a_second_opening_reads_the_cache(beir: Path, private_cache: Path) -> None:

@@ -157,6 +157,15 @@ def test_a_written_folder_is_read_back(
         assert all(doc in found.docs for doc in qrels[next(iter(queries))])
 
 
+def test_columns_above_two_gigabytes_are_read(tmp_path: Path) -> None:
+    """An ArrowInvalid at books and patents, once a chunk of a corpus passes 2 GB."""
+    docs = [Doc(f"{number}" * 60_000_000, "", "") for number in range(2)]
+    stem = tmp_path / "docs"
+    fingerprint = write_texts(stem, TextSource(lambda: docs, str))
+    found = Texts(stem, name="docs", fingerprint=fingerprint).ids([0, 1] * 20)
+    assert [(len(text), text[0]) for text in found] == [(60_000_000, "0"), (60_000_000, "1")] * 20
+
+
 def test_equal_hashes_do_not_mix_documents(tmp_path: Path) -> None:
     """Two ids of one hash, of which the first is always found."""
     docs = [Doc(f"d{number}", "", str(number)) for number in range(50)]

@@ -78,6 +78,12 @@ def test_attributes_are_read_once_and_only_when_asked_for(
     kept.write_bytes(kept.read_bytes()[:-9])
     assert again.attributes().equals(first)
     assert len(readings) == 6
+    content = bytearray(kept.read_bytes())
+    place = len(content) // 2
+    content[place] ^= 1
+    kept.write_bytes(content)
+    assert again.attributes().equals(first), "a flipped byte must not be another value"
+    assert len(readings) == 9
 
 
 def test_a_corpus_that_changes_has_other_attributes(tmp_path: Path, cache: Path) -> None:
@@ -258,6 +264,29 @@ def test_ids_of_a_table_must_be_strings(tmp_path: Path) -> None:
         pq.write_table(pa.table({"_id": ids, "x": [1]}), tmp_path / "a.parquet")
         with pytest.raises(DataError, match=r"a.parquet: column _id holds no ids"):
             read_attributes(tmp_path / "a.parquet", ["d1"])
+
+
+@pytest.mark.parametrize("column", ["_id", "x"])
+def test_strings_of_a_table_must_be_utf_8(tmp_path: Path, column: str) -> None:
+    """A UnicodeDecodeError, of the ids at once or of a filter's column much later."""
+    columns = {"_id": pa.array(["d1"]), "x": pa.array(["y"])}
+    columns[column] = pa.array([b"\xff"]).view(pa.string())
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet cannot be read .*UTF"):
+        read_attributes(tmp_path / "a.parquet", ["d1"])
+
+
+def test_a_column_of_numbers_that_has_become_strings_is_logged(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One `n/a` among the years, found out when `year >= 2020` is refused after the embedding."""
+    (tmp_path / "a.csv").write_text("id,year,code\n1,2019,a\n2,n/a,b\n3,2021,3\n4,,d\n")
+    read_attributes(tmp_path / "a.csv", ["1", "2", "3", "4"])
+    said = " ".join(capfd.readouterr().err.split())
+    assert "attribute year holds strings: 1 of 3 values is no number" in said
+    assert "'n/a'" in said
+    assert "a.csv:3" in said
+    assert "code" not in said
 
 
 def test_cells_of_a_table_keep_what_they_say(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Command lines: flags, YAML underneath, messages, exit statuses."""
 
 import dataclasses
+import errno
 import shlex
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodistill import config as configs
+from retrodistill import train
 from retrodistill.command import parse, run
 from retrodistill.config import (
     AuditConfig,
     BenchmarkConfig,
+    ConvertConfig,
     DoctorConfig,
     EmbedConfig,
     EvaluateConfig,
@@ -30,6 +33,7 @@ from retrodistill.config import (
     TrainConfig,
     as_dict,
 )
+from retrodistill.config.reading import as_declared, read_yaml
 from retrodistill.errors import ConfigError, DataError
 
 WORDS: dict[type, str] = {
@@ -45,6 +49,7 @@ WORDS: dict[type, str] = {
     BenchmarkConfig: "--plan p.yaml --k 10 --timed 5 --price-per-hour 0.4 --metrics map",
     QuickstartConfig: "--out here",
     DoctorConfig: "--json",
+    ConvertConfig: "--clicks log.csv --out q.tsv --min-clicks 2 --grades clicks",
 }
 """For each config class, words that set fields of every form."""
 
@@ -234,7 +239,7 @@ def test_missing_settings_are_named_together() -> None:
     [
         (b"- a\n- b\n", "must hold `setting: value` lines"),
         (b"a: [", "is not YAML"),
-        (b"\xff\xfe\xff", "is not YAML"),
+        (b"data: d\n\xff\xfe\xff", "line 2 is not UTF-8 text"),
     ],
 )
 def test_damaged_yaml(tmp_path: Path, content: bytes, message: str) -> None:
@@ -249,8 +254,34 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     """YAML takes the last one without a word, which may not be the one that was just edited."""
     path = tmp_path / "settings.yaml"
     path.write_text("data: d\nout: o\ndepth: 5\ndata: e\n")
-    with pytest.raises(ConfigError, match=r"settings\.yaml, line 4: 'data' stands there already"):
+    with pytest.raises(
+        ConfigError, match=r"settings\.yaml, line 4: duplicate key 'data', first on line 1"
+    ):
         read(MineConfig, "--config", path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("split: 1.10", "split must be a text, but it is the number 1.1: quote it"),
+        ("data: *bomb", "data must be of type str, but it is"),
+        ("retriever: *bomb", "retriever must be of type str, but it is"),
+        ("depth: *bomb", "depth must be of type int, but it is"),
+        ("rrf_k: 1" + "0" * 400, "rrf_k must be of type float"),
+        ("out: *bomb", "out must be of type Path, but it is"),
+        ('out: "a\\0b"', "out must not hold a null character"),
+    ],
+)
+def test_a_yaml_value_that_no_setting_can_be(tmp_path: Path, line: str, message: str) -> None:
+    """A split `1.10` read as `1.1`; a traceback; or a message of 9^9 words, never finished."""
+    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    bomb = ["a0: &a0 [x]", *levels, "bomb: &bomb [*a8]"]
+    path = tmp_path / "settings.yaml"
+    path.write_text("\n".join([*bomb, line]))
+    content = read_yaml(path, "f")
+    with pytest.raises(ConfigError, match=message) as raised:
+        as_declared({name: content[name] for name in [line.partition(":")[0]]}, MineConfig)
+    assert len(str(raised.value)) < 1000
 
 
 def test_absent_yaml(tmp_path: Path) -> None:
@@ -278,10 +309,76 @@ def test_run_turns_errors_into_statuses(
     assert capsys.readouterr().err.startswith("retrodistill.v: ")
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2, "a/b: Permission denied. "),
+        (FileExistsError(errno.EEXIST, "File exists", "a", None, "b"), 2, "a -> b: File exists"),
+        (OSError(errno.EROFS, "Read-only file system", "a"), 2, "a: Read-only file system"),
+        (FileNotFoundError(errno.ENOENT, "Failed to open local file 'x'"), 2, "local file 'x'"),
+        (OSError(errno.EIO, "Input/output error", "a"), 1, "Check the disk"),
+        (OSError(errno.ENOSPC, "No space left on device", "a"), 1, "no space left to write"),
+    ],
+)
+def test_errors_of_files_are_sentences(
+    error: OSError, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback, and status 1, for a folder that the user may not write to."""
+    assert run(DoctorConfig, fail_with(error), verb="v", about="About.", words=[]) == status
+    assert message in capsys.readouterr().err
+
+
+def test_run_lets_an_error_without_a_path_through() -> None:
+    """A defect of the network code that is printed as a mistake in a path."""
+    with pytest.raises(ConnectionResetError):
+        run(DoctorConfig, fail_with(ConnectionResetError(104, "reset")), verb="v", about="",
+            words=[])  # fmt: skip
+
+
+TERMINATED = """
+import os, signal, sys
+from retrodistill.command import run
+from retrodistill.config import DoctorConfig
+
+def stage(config):
+    try:
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        print("goes on")
+    finally:
+        print("tidied up")
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+sys.exit(run(DoctorConfig, stage, verb="doctor", about="About.", words=[]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "printed"), [("SIGTERM", 143, "tidied up\n"),
+                                    ("SIGHUP", 0, "goes on\ntidied up\n")],
+)  # fmt: skip
+def test_a_request_to_end_tidies_up(name: str, status: int, printed: str) -> None:
+    """Workers, hidden folders and GPU memory that outlive `docker stop` or a scheduler's signal.
+
+    A signal that nohup has switched off stays so.
+    """
+    words = [sys.executable, "-c", TERMINATED, name]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, printed), done.stderr
+    assert ("ended by SIGTERM" in done.stderr) == (status == 143)
+
+
 def test_run_lets_a_crash_through() -> None:
     """A defect that is printed as the user's mistake hides its traceback."""
     with pytest.raises(ZeroDivisionError):
         run(DoctorConfig, fail_with(ZeroDivisionError()), verb="v", about="About.", words=[])
+
+
+def test_a_flag_that_shows_something_is_among_the_flags_of_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`train --list`, which only README knew of."""
+    assert train.main(["--help"]) == 0
+    assert "--list" in capsys.readouterr().out.partition("options:")[2]
 
 
 CRASH = """

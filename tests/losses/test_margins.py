@@ -8,7 +8,7 @@ import torch
 from signals import batch
 from torch.nn.functional import normalize
 
-from retrodistill.errors import ConfigError, DataError
+from retrodistill.errors import ConfigError
 from retrodistill.losses.margins import arm
 
 NAMES = ("query_vectors", "doc_vectors", "batch_own", "batch_labels", "batch_mask")
@@ -83,5 +83,6 @@ def test_arm_says_what_is_wrong() -> None:
     """A misspelt target that trains with the default; a positive alone, whose mean is NaN."""
     with pytest.raises(ConfigError, match="static, adaptive, distributed, not 'adaptve'"):
         by_hand("adaptve", in_batch=True)
-    with pytest.raises(DataError, match="needs a negative"):
-        arm(QUERIES, DOCS, OWN, LABELS, LABELS)
+    for target in ("static", "adaptive", "distributed"):
+        assert arm(QUERIES, DOCS, OWN, LABELS, LABELS, target=target).item() == 0
+        assert arm(QUERIES, DOCS, OWN, LABELS & False, OWN, target=target).item() == 0

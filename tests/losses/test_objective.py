@@ -16,10 +16,10 @@ from retrodistill.objective import LossTerm, Signals, bind, parse_objective
             [("listwise-kl", 1.0, {}), ("contrastive", 0.1, {})],
         ),
         (
-            "2 * listwise-kl(student_temperature=0.05, squared=false)"
+            "2 * listwise-kl(student_temperature=0.05, teacher_temperature=2)"
             "+1e-3*contrastive(temperature=1)",
             [
-                ("listwise-kl", 2.0, {"student_temperature": 0.05, "squared": False}),
+                ("listwise-kl", 2.0, {"student_temperature": 0.05, "teacher_temperature": 2.0}),
                 ("contrastive", 0.001, {"temperature": 1}),
             ],
         ),
@@ -41,7 +41,17 @@ def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float
         ("contrastive(temperature=0)", "must be above 0"),
         ("contrastive(temperature)", "must read name=value"),
         ("contrastive(temperature=x)", "must be like 0.05"),
-        ("listwise-kl(squared=2)", "must be like True"),
+        ("margin-mse(scaled=2)", "must be like False"),
+        ("listwise-kl(squared=true)", r"weigh the term instead: 0\.1\*listwise-kl"),
+        ("contrastive(squared=false)", "has no setting 'squared'"),
+        ("top-k-kl(k=2.9)", "k must be a whole number, but it is 2.9"),
+        ("contrastive(temperature=0.05,temperature=0.1)", "'temperature' is given twice"),
+        ("contrastive(temperature=1e999)", "temperature must be finite"),
+        ("decayed-contrastive(centre=-1e999)", "centre must be finite"),
+        ("1e999*ranknet", "invalid weight '1e999'.*above 0"),
+        ("-1*contrastive", "invalid weight '-1'.*drop it"),
+        ("listwise-kl + 0*contrastive", "invalid weight '0'.*drop it"),
+        ("1-1*contrastive", "invalid weight '1-1'"),
         ("", "is not understood"),
         ("listwise-kl + ", "is not understood"),
         ("listwise-kl listwise-kl", "is not understood"),
@@ -51,6 +61,12 @@ def test_a_wrong_objective_is_explained(text: str, message: str) -> None:
     """A misspelt setting that is silently left out, so that the default trains."""
     with pytest.raises(ConfigError, match=message):
         parse_objective(text)
+
+
+def test_an_older_objective_without_the_squared_temperature_is_still_read() -> None:
+    """A model card or a script that says what is now the only way, and is refused."""
+    term, _ = parse_objective("listwise-kl(student_temperature=0.05,squared=false) + contrastive")
+    assert dict(term.settings) == {"student_temperature": 0.05}
 
 
 def test_a_missing_signal_is_named() -> None:

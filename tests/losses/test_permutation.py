@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from signals import batch
 from torch import Tensor
 
-from retrodistill.errors import DataError
 from retrodistill.losses.listwise import listwise_kl
 from retrodistill.losses.pairwise import ranknet
 from retrodistill.losses.permutation import (
@@ -50,7 +49,7 @@ def test_listnet_against_torch() -> None:
     temperatures = {"student_temperature": 0.5, "teacher_temperature": 2.0}
     found = listnet(student, teacher, whole(student), **temperatures)
     assert found.item() == pytest.approx(expected.item())
-    kl = listwise_kl(student, teacher, whole(student), squared=False, **temperatures)
+    kl = listwise_kl(student, teacher, whole(student), **temperatures)
     entropy = torch.special.entr(target).sum(-1).mean()
     assert found.item() == pytest.approx((kl + entropy).item())
 
@@ -182,5 +181,4 @@ def test_approx_ndcg_leaves_out_lists_without_an_order() -> None:
     assert student.grad is not None
     assert student.grad[0].eq(0.0).all()
     assert student.grad.isfinite().all()
-    with pytest.raises(DataError, match="scores differently"):
-        approx_ndcg(student, torch.full_like(teacher, 2.0), mask)
+    assert approx_ndcg(student, torch.full_like(teacher, 2.0), mask).item() == 0

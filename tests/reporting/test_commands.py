@@ -1,10 +1,14 @@
 """Commands in a report: typed again, they are the same settings."""
 
+import json
 import shlex
+import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small import save_small_collection
 
 from retrodistill.command import parse
 from retrodistill.config import (
@@ -18,6 +22,8 @@ from retrodistill.config import (
     as_dict,
 )
 from retrodistill.reporting.commands import command_of, command_of_settings
+from retrodistill.reporting.provenance import commands_behind
+from retrodistill.store.runs import Run
 
 SETTINGS = [
     ("mine", "run", MineConfig(data="beir:x y", out=Path("r"), retriever=("bm25", "dense:m"))),
@@ -62,3 +68,60 @@ def test_a_recipe_does_not_come_back_over_what_overrode_it() -> None:
     line = command_of({"kind": "student", "config": as_dict(config)})
     assert line is not None
     assert "recipe" not in line
+
+
+def test_the_commands_of_a_report_run_in_a_fresh_folder(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands in an order in which the second needs what the fourth makes, or that miss a step."""
+
+    def run(line: str) -> None:
+        verb, *words = shlex.split(line.removeprefix("python -m retrodistill."))
+        assert import_module(f"retrodistill.{verb}").main(words) == 0, line
+
+    def report_of(folder: Path) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((folder / "report" / "report.json").read_text())
+        return content
+
+    first, fresh = tmp_path / "first", tmp_path / "fresh"
+    for folder in (first, fresh):
+        save_small_collection(folder / "data")
+        shutil.copytree(tiny_model, folder / "tiny")
+    monkeypatch.chdir(first)
+    data, exact = "--data beir:data", "--precision float32"
+    run(f"mine {data} --depth 10 --out runs/train")
+    run(f"score {data} --candidates runs/train --teacher bm25 --out scores/bm25 {exact}")
+    run(f"score {data} --candidates runs/train --teacher bi-encoder:tiny --out scores/tiny {exact}")
+    run(f"score {data} --ensemble scores/bm25 --ensemble scores/tiny --out scores/mean")
+    run(f"train {data} --scores scores/mean --student tiny --max-steps 2 --out students/kl {exact}")
+    run(f"embed {data} --model students/kl --out indexes/kl {exact}")
+    run(f"search --index indexes/kl {data} --k 20 --out runs/kl {exact}")
+    run(f"mine {data} --split test --depth 20 --out runs/bm25")
+    run("fuse --run runs/bm25 --run runs/kl --weights 0.4,0.6 --out runs/both")
+    (first / "foreign.trec").write_text("q24 Q0 d24 1 1.0 tag\n")
+    run(f"report {data} --run runs/both --run runs/kl --run foreign.trec --index indexes/kl")
+    commands = report_of(first)["sections"]["provenance"]["commands"]
+    assert len(commands) == 10
+
+    shutil.copy("foreign.trec", fresh)
+    monkeypatch.chdir(fresh)
+    for command in commands:
+        run(command)
+    assert report_of(fresh)["sections"]["provenance"]["commands"] == commands
+    assert report_of(fresh)["systems"] == report_of(first)["systems"]
+    for name in ("both", "kl", "bm25"):
+        assert Run.read(fresh / "runs" / name).fingerprint == (
+            Run.read(first / "runs" / name).fingerprint
+        )
+
+
+def test_what_no_command_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of commands that looks complete, and whose first one does not find its input."""
+    monkeypatch.chdir(tmp_path)
+    Run.from_dict({"q": {"d": 1.0}}).write(Path("own"))
+    config = FuseConfig(run=(Path("own"), Path("own")), out=Path("both"))
+    Run.from_dict({"q": {"d": 2.0}}).write(Path("both"), config=as_dict(config))
+    assert commands_behind(["both", "own"]) == [
+        "# own was made by Python code, or by another tool",
+        "python -m retrodistill.fuse --run own --run own --out both",
+    ]

@@ -167,7 +167,7 @@ def test_only_judgements_and_a_run_are_needed(folder: Path, tmp_path: Path) -> N
         (["--latency", "strong=nan"], "--latency is written name=ms"),
         (["--latency", "other=3"], "no system is called 'other'"),
         (["--student", "{folder}/index"], "is of kind 'index', but 'student' was wanted"),
-        (["--index", "{folder}/data"], "is not a index folder"),
+        (["--index", "{folder}/data"], "is not an index folder"),
         (["--depth", "0"], "--depth must be at least 1"),
     ],
 )

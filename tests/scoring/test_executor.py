@@ -1,6 +1,9 @@
 """Workers that fill one store at once, and those that die at it."""
 
 import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -171,6 +174,92 @@ def test_workers_that_all_die_are_started_anew(job: Job) -> None:
     job.run("DiesLate", workers=1)
     assert len(job.workers()) == 2
     job.check_table(extra=SHARD)
+
+
+SCRIPT = """
+import os, sys, time
+from functools import partial
+from pathlib import Path
+from retrodistill.executor import execute
+
+def note_and_wait(folder):
+    Path(folder, str(os.getpid())).write_text(os.environ["OMP_NUM_THREADS"])
+    time.sleep(60)
+
+def main():
+    execute(partial(note_and_wait, sys.argv[1]), executor="processes", workers=2, done=int)
+
+GUARD
+    main()
+"""
+
+
+def started(script: Path, folder: Path, **environment: str) -> subprocess.Popen[str]:
+    words = [sys.executable, str(script), str(folder)]
+    return subprocess.Popen(words, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
+
+
+def noted(folder: Path, count: int) -> list[Path]:
+    """Wait until so many workers have written their names, and return the files."""
+    end = time.monotonic() + 60
+    while len(names := list(folder.iterdir())) < count and time.monotonic() < end:
+        time.sleep(0.02)
+    return names
+
+
+def test_no_worker_outlives_a_killed_command(tmp_path: Path) -> None:
+    """Orphans that hold a GPU's memory, and go on asking a paid model (69 shards after the end)."""
+    (tmp_path / "script.py").write_text(SCRIPT.replace("GUARD", 'if __name__ == "__main__":'))
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    with started(tmp_path / "script.py", folder, OMP_NUM_THREADS="7") as process:
+        workers = noted(folder, 2)
+        process.kill()
+    assert len(workers) == 2
+    assert [path.read_text() for path in workers] == ["7", "7"], "the user's number of threads"
+    end = time.monotonic() + 10
+    while (alive := [path.name for path in workers if is_alive(path.name)]) and (
+        time.monotonic() < end
+    ):
+        time.sleep(0.02)
+    assert alive == []
+
+
+def is_alive(process: str) -> bool:
+    """Tell whether a process runs; one that has ended may wait for its parent to look."""
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_script_without_a_guard_is_explained(tmp_path: Path) -> None:
+    """Advice about memory to somebody whose script starts workers that start workers."""
+    (tmp_path / "script.py").write_text(SCRIPT.replace("GUARD", "if True:"))
+    with started(tmp_path / "script.py", tmp_path) as process:
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "if __name__ ==" in said.splitlines()[-1]
+    assert "out of memory" not in said
+
+
+def test_a_job_that_cannot_be_opened_is_the_users_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That all workers died, where a model's folder is not there on the workers."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "only_on_a_worker.py").write_text(
+        "from retrodistill.errors import DataError\n\n"
+        "class Job:\n"
+        "    def __reduce__(self):\n"
+        "        return fail, ()\n\n"
+        "def fail():\n"
+        "    raise DataError('the files are gone')\n"
+    )
+    from only_on_a_worker import Job as Lost  # type: ignore[import-not-found]
+
+    with pytest.raises(DataError, match="^the files are gone$"):
+        execute(Lost(), executor="processes", workers=1, done=int)
 
 
 def test_workers_that_only_die_are_given_up(job: Job) -> None:

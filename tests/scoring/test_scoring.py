@@ -188,7 +188,7 @@ def test_a_killed_cross_encoder_ends_with_the_same_scores(
     teacher = f"cross-encoder:{model}"
 
     command = _command(folder, tmp_path / "torn", teacher, tmp_path / "candidates",
-                       "--shard-pairs", "32")  # fmt: skip
+                       "--shard-pairs", "32", "--precision", "float32")  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
     while len(_state(tmp_path / "torn")) < 2 and process.poll() is None:
@@ -200,7 +200,7 @@ def test_a_killed_cross_encoder_ends_with_the_same_scores(
         score_candidates(
             collection,
             candidates,
-            load_teacher(teacher, collection),
+            load_teacher(teacher, collection, precision="float32"),
             tmp_path / name,
             shard_pairs=32,
         )
@@ -245,9 +245,9 @@ def test_a_damaged_plan_is_explained(
 ) -> None:
     """A truncated plan that is read as an empty one, so that nothing is scored."""
     score_candidates(collection, candidates, Counting(), tmp_path / "s")
-    plan = next((tmp_path / "s" / "plans").glob("*.arrow"))
+    plan = next((tmp_path / "s" / "plans").glob("*.plan"))
     plan.write_bytes(plan.read_bytes()[:40])
     for shard in ScoreStore.open(tmp_path / "s").shards:
         shard.unlink()
-    with pytest.raises(DataError, match="is damaged .* Delete this file"):
+    with pytest.raises(DataError, match="is damaged. Delete this file"):
         score_candidates(collection, candidates, Counting(), tmp_path / "s")

@@ -201,7 +201,8 @@ def test_commands(
     assert search.main(["--index", out, "vitamin and asthma", "lung", "--k", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [lines[0], lines[4]] == ["vitamin and asthma", "lung"]
-    rank, _, doc, title = lines[1].split()
+    rank, _, doc, title, *text = lines[1].split()
+    assert text
     assert (rank, title) == ("1", load_collection(data).docs.get(doc).title)
 
     asked = ["--index", out, "--data", data, "--split", "test", "--k", "5", "--out", run]

@@ -1,4 +1,4 @@
-"""Everybody's formats: files as other projects write them, and what must not be read."""
+"""Common score formats: files as other projects write them, and what must not be read."""
 
 import gzip
 import json
@@ -214,7 +214,7 @@ def labels(**changes: object) -> str:
         ("tevatron-run", "q\td\tinf\n", r":1: the score .* not inf"),
         ("colbert", '["q", ["d", 1, 2]]\n', r":1: a line must be"),
         ("colbert", '["q", ["d", 1]]\n{"q": 1}\n', r":2: a line must be"),
-        ("colbert", '["q", ["d", 1]]\n["q", ["d', r":2: .*it is no JSON"),
+        ("colbert", '["q", ["d", 1]]\n["q", ["d', r":2: .*it is not JSON"),
         ("colbert", '["q", ["d", true]]\n', r":1: the score .* not True"),
         ("colbert", '["q", [null, 1]]\n', r":1: the id of a document .* not None"),
         ("colbert", '["\\ud800", ["d", 1]]\n', r":1: the id of a query"),

@@ -1,4 +1,4 @@
-"""Everybody's formats: what was written is read back, bit by bit."""
+"""Common score formats: what was written is read back, bit by bit."""
 
 import json
 import tracemalloc
@@ -161,7 +161,7 @@ def test_what_is_left_out_or_repeated_is_told(
     capsys.readouterr()
     write_scores(path, "sbert-labels", Run.from_dict(table), relevant=relevant, collection=odd)
     told = capsys.readouterr().err
-    assert told.count("1 of 3 queries are left out") == 1
+    assert told.count("1 of 3 queries are skipped") == 1
     assert told.count("1 queries have fewer than 2 negatives") == 1
     written = pq.read_table(path)
     assert written.column_names == ["query", "positive", "negative_1", "negative_2", "label"]

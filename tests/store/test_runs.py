@@ -2,7 +2,10 @@
 
 import json
 import tracemalloc
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrodistill.errors import ConfigError, DataError
+from retrodistill.store.formats import read_scores
 from retrodistill.store.qrels import read_qrels
 from retrodistill.store.runs import Run
 from retrodistill.store.triples import (
@@ -89,6 +93,10 @@ def test_rows_that_cannot_be_are_refused(columns: tuple[list, list, list], messa
         Run.from_columns(*columns)
 
 
+def _line(score: str) -> str:
+    return f'{{"query_id": "q", "doc_id": "a", "score": {score}}}\n'
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -102,6 +110,9 @@ def test_rows_that_cannot_be_are_refused(columns: tuple[list, list, list], messa
         ("run.jsonl", '{"query_id": "q", "doc_id": "a", "score": 1}\n{"query_id"\n', r"jsonl:2"),
         ("run.jsonl", '{"query_id": "q", "doc_id": "a"}\n', r"jsonl:1"),
         ("run.parquet", "not parquet", r"run.parquet"),
+        ("run.jsonl", "[" * 5000, r"run.jsonl:1"),
+        ("run.jsonl", _line("1" * 400), r"run.jsonl:1: score is inf"),
+        ("run.jsonl", _line("1" * 5000), r"run.jsonl:1"),
     ],
 )
 def test_malformed_files_are_refused_by_line(
@@ -111,6 +122,66 @@ def test_malformed_files_are_refused_by_line(
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         Run.read(tmp_path / name)
+
+
+SECOND = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"score": pa.array([True])},
+        {"score": pa.array([SECOND])},
+        {"score": pa.array([timedelta(seconds=1)])},
+        {"score": pa.array([Decimal("1.5")])},
+        {"score": pa.array(["1.5"])},
+        {"score": pa.array([[1.5]])},
+        {"doc_id": pa.array([timedelta(seconds=1)])},
+        {"doc_id": pa.array([Decimal("1.5")])},
+        {"doc_id": pa.array([1.5])},
+        {"query_id": pa.array([SECOND])},
+        {"query_id": pa.array([True])},
+    ],
+    ids=lambda column: " ".join(f"{name} {values.type}" for name, values in column.items()),
+)
+def test_columns_of_other_types_are_refused(column: dict[str, pa.Array], tmp_path: Path) -> None:
+    """A column of flags or dates beside the right one, which becomes 0 and 1 or microseconds."""
+    columns = {"query_id": pa.array(["q"]), "doc_id": pa.array(["a"]), "score": pa.array([1.0])}
+    pq.write_table(pa.table(columns | column), tmp_path / "run.parquet")
+    with pytest.raises(DataError, match=r"run\.parquet: row 1"):
+        Run.read(tmp_path / "run.parquet")
+
+
+@pytest.mark.parametrize("scores", [[True], ["1.5"], [10**400], [b"x"], [1j]])
+def test_values_of_other_types_are_refused(scores: list[Any]) -> None:
+    """A text or a flag that NumPy is glad to make a number of."""
+    with pytest.raises(DataError, match="scores must be numbers"):
+        Run.from_columns(["q"], ["a"], scores)
+
+
+def test_usual_columns_are_taken(tmp_path: Path) -> None:
+    """Other tools' whole-number ids and scores, half precision, or repeated strings, refused."""
+    columns = {
+        "query_id": pa.array(["q", "q"]).dictionary_encode(),
+        "doc_id": pa.array([1, 2], pa.uint32()),
+        "score": pa.array(np.array([1.5, 2], np.float16)),
+    }
+    for change in (
+        {},
+        {"score": pa.array([1, 2])},
+        {"doc_id": pa.array(["1", "2"], "large_string")},
+    ):
+        pq.write_table(pa.table(columns | change), tmp_path / "run.parquet")
+        assert list(Run.read(tmp_path / "run.parquet").to_dict()["q"]) == ["2", "1"]
+    assert len(Run.from_columns([], [], [])) == 0
+
+
+@pytest.mark.parametrize(("name", "format"), [("a.trec", "trec"), ("a.jsonl", "jsonl")])
+def test_an_import_of_nothing_is_refused(name: str, format: str, tmp_path: Path) -> None:
+    """An empty download that becomes an empty store, with success."""
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=f"{name} holds no scores"):
+        read_scores(tmp_path / name, format)
 
 
 def test_mistakes_with_runs_are_explained(tmp_path: Path) -> None:
@@ -184,9 +255,18 @@ def test_text_triples_become_a_collection(tmp_path: Path) -> None:
     assert len(read_qrels(tmp_path / "out" / "qrels" / "train.tsv")) == 2
 
 
+def test_whole_grades_may_be_written_with_a_point(tmp_path: Path) -> None:
+    """Judgements that pandas wrote, refused for the form of their numbers."""
+    (tmp_path / "qrels").write_text("q 0 a 1.0\nq 0 b 0\nq 0 c 2e0\n")
+    assert read_qrels(tmp_path / "qrels") == {"q": {"a": 1, "b": 0, "c": 2}}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("q 0 a 0.5\n", "whole number, not '0.5'"),
+        ("q 0 a nan\n", "whole number"),
+        ("q 0 a inf\n", "whole number"),
         ("q 0 a 1\nq 0 b\n", ":2"),
         ("q 0 a 1\nq 0 a 2\n", "grade 2, but 1 before"),
         ("q 0 a high\n", "whole number"),

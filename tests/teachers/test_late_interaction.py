@@ -3,6 +3,7 @@
 import json
 import random
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,32 @@ def test_maxsim_against_plain_loops(
     tokens = QueryTokens(vectors, np.cumsum(sizes) - sizes, sizes)
     batch = TokenVectors(np.arange(5), torch.tensor(docs).float(), torch.from_numpy(mask))
     wanted = [
-        (queries[row] @ docs[doc][mask[doc]].T).max(1).sum() if mask[doc].any() else -1e9
+        (queries[row] @ docs[doc][mask[doc]].T).max(1).sum()
+        if mask[doc].any()
+        else -np.linalg.norm(queries[row], axis=1).sum()
         for row, doc in zip(rows, np.repeat(np.arange(5), owned), strict=True)
     ]
     np.testing.assert_allclose(maxsim(tokens, rows, batch, owned), wanted, rtol=1e-5)
-    assert -1e9 in wanted
+
+
+def test_a_document_without_a_token_keeps_to_the_scale(tmp_path: Path) -> None:
+    """A margin of a billion, which margin-mse squares."""
+    model = str(save_tiny_late_interaction(tmp_path, skip=["."]))
+    model_pairs = Pairs.of([Doc("q", "", "blood and heart")] * 2,
+                           [Doc("a", "", "a test"), Doc("b", "", "")])  # fmt: skip
+    teacher = LateInteractionTeacher(model, precision="float32")
+    real = teacher._encoder.encode_docs
+
+    def nothing_counts(texts: Sequence[str]) -> Iterator[TokenVectors]:
+        for batch in real(texts):
+            empty = torch.tensor([texts[place] == "" for place in batch.places])
+            yield TokenVectors(batch.places, batch.vectors, batch.mask & ~empty[:, None])
+
+    teacher._encoder.encode_docs = nothing_counts  # type: ignore[method-assign]
+    scores = teacher.score(model_pairs)
+    (tokens,) = teacher._encoder.encode_queries(["blood and heart"])
+    assert scores[1] == pytest.approx(-float(tokens.mask.sum()), rel=1e-5)  # of length 1 each
+    assert scores[1] <= scores[0]
 
 
 def test_maxsim_by_hand() -> None:

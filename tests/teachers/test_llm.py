@@ -12,6 +12,7 @@ from itertools import pairwise
 from math import exp, log
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from small import NOUNS
 
 from retrodistill.errors import ConfigError, DataError, MissingExtra, RetrodistillError
 from retrodistill.teachers.llm import LLMListwiseTeacher, LLMPairwiseTeacher, LLMTeacher, client
-from retrodistill.teachers.llm.answers import Answer, Malformed
+from retrodistill.teachers.llm.answers import Answer, Malformed, log_odds, parse_completion
 from retrodistill.teachers.llm.limits import asked_wait
 from retrodistill.teachers.llm.listwise import read_permutation, windows
 from retrodistill.teachers.llm.pairwise import meetings
@@ -719,3 +720,186 @@ def test_the_package_that_is_needed_is_named(
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(MissingExtra, match=r"pip install 'retrodistill\[llm\]'"):
         LLMTeacher("m", url=server.url)
+
+
+# Faults that gave wrong scores, showed a key, or cost money that nobody saw
+
+
+def thinking(text: str, *, sure: float = 0.99) -> list[dict[str, float]]:
+    """Return the likely tokens of a text, a word each, of which the last has a rival."""
+    words = [word if place == 0 else f" {word}" for place, word in enumerate(text.split())]
+    last = words[-1].strip()
+    rival = {"yes": "no", "no": "yes", "A": "B", "B": "A"}.get(last, "x")
+    return [{word: 0.95} for word in words[:-1]] + [{words[-1]: sure, rival: 1 - sure}]
+
+
+@pytest.mark.parametrize(
+    ("text", "odds"),
+    [
+        ("<think> No wait. It may. </think> yes", 4.6),
+        ("No wait. It may. </think> yes", 4.6),
+        ("<think> yes </think> <think> yes or so </think> no", -4.6),
+        ("The answer is yes", 4.6),
+        ("<think> No wait", None),  # cut off within thoughts
+        ("No wait, I think yes", None),  # says both
+    ],
+)
+@pytest.mark.parametrize("kept", [False, True])
+def test_thoughts_are_no_answer(server: Server, text: str, odds: float | None, kept: bool) -> None:
+    """The log-odds of a word within a model's thoughts: -13.7 instead of +4.6."""
+    server.answer = lambda _: completion(text, *thinking(text))
+    teacher = LLMTeacher("m", url=server.url, retries=0)
+    if odds is None:
+        with pytest.raises(DataError, match="no usable answer"):
+            teacher.score(listed(candidates(1)))
+        return
+    assert teacher.score(listed(candidates(1)))[0] == pytest.approx(odds, abs=0.01)
+    if kept:  # an answer that was paid for before is read by the same rule
+        server.answer = lambda _: refusal(500)
+        other = LLMTeacher("m", url=server.url, retries=0)
+        assert other.score(listed(candidates(1)))[0] == pytest.approx(odds, abs=0.01)
+
+
+def test_thoughts_may_come_in_any_pieces(server: Server) -> None:
+    """A mark of thoughts that is several tokens, whose end touches the answer."""
+    tops = [{"<": 1.0}, {"think>": 1.0}, {"No": 1.0}, {"</": 1.0}, {"think": 1.0}, {">\n": 1.0}]
+    server.answer = lambda _: completion("<think>No</think>\nYes", *tops, {"Yes": 0.9, "No": 0.1})
+    score = LLMTeacher("m", url=server.url).score(listed(candidates(1)))[0]
+    assert score == pytest.approx(log(9), abs=1e-4)
+
+
+def test_an_answer_that_explains_itself_is_its_first_word(server: Server) -> None:
+    """`Yes. It has no rival` taken for no."""
+    tops = [{"Yes": 0.9, "No": 0.1}, {".": 1.0}, {" It": 1.0}, {" has": 1.0}, {" no": 1.0}]
+    server.answer = lambda _: completion("Yes. It has no", *tops)
+    score = LLMTeacher("m", url=server.url).score(listed(candidates(1)))[0]
+    assert score == pytest.approx(log(9), abs=1e-4)
+
+
+def test_an_article_is_no_passage(server: Server) -> None:
+    """`a close call, but B` taken for A: +13.8 for the worse one."""
+    text = "It is a close call, but B"
+    server.answer = lambda _: completion(text, *thinking(text, sure=0.97))
+    docs = candidates(2)
+    duels = Duels([query()], docs, *(np.array([row]) for row in (0, 0, 1)))
+    teacher = LLMPairwiseTeacher("m", url=server.url)
+    # B in both orders: each document wins once, so neither is better.
+    assert teacher.compare(duels)[0] == pytest.approx(log(0.5), abs=1e-5)
+    answer = parse_completion(completion(text, *thinking(text, sure=0.97)).body)
+    assert log_odds(answer, "A", "B", cased=True) == pytest.approx(log(0.03 / 0.97), abs=1e-5)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\r"])
+def test_a_key_from_a_file_is_used_without_its_line_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """`Illegal header value b'Bearer sk-...'`: the whole key in a log."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY + end)
+    LLMTeacher("m", url=server.url).score(listed(candidates(1)))
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("key", ["sk-very\nsecret-1234", "sk-verysécret1234", "sk-very secret-1"])
+def test_a_key_that_cannot_be_sent_is_refused_at_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Six tries, and the key in the error."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY holds") as caught:
+        LLMTeacher("m", url=server.url)
+    assert "very" not in str(caught.value)
+    assert len(server) == 0
+
+
+def test_a_key_is_masked_however_it_is_written(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that comes back in an address, or as JSON."""
+    key = 'sk-"very+secret/1234\\'
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    server.answer = lambda _: refusal(401, f"{key} {quote(key, safe='')} {key!r}")
+    with pytest.raises(ConfigError) as caught:
+        LLMTeacher("m", url=server.url).score(listed(candidates(1)))
+    assert "very" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://host/v1?api_key=sk-verysecret", "host/v1?key=verysecret", "me:verysecret@host/v1",
+     "http://host/v1#verysecret"],
+)  # fmt: skip
+def test_a_key_in_the_address_is_refused(address: str) -> None:
+    """A secret in every manifest of what was scored."""
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
+        LLMTeacher("m", url=address)
+    assert "verysecret" not in str(caught.value)
+
+
+def test_a_request_that_times_out_is_paid(server: Server) -> None:
+    """A limit on cost that counts nothing while the endpoint computes for nobody: 12 for 0.0."""
+    slow = completion("Yes", {"Yes": 0.9, "No": 0.1})
+    slow.delay = 0.5
+    server.answer = lambda _: slow
+    teacher = LLMTeacher("m", url=server.url, timeout=0.1, retries=9, concurrency=1,
+                         max_cost=3.0, price_out=1e6 / 16)  # fmt: skip
+    with pytest.raises(ConfigError, match=r"would pass max_cost=3.*"):
+        teacher.score(listed(candidates(4)))
+    assert len(server) == 3
+    assert "3 requests were sent and never answered" in teacher.client._account.summary()
+
+
+def test_a_request_that_was_never_sent_costs_nothing() -> None:
+    """A limit on cost that is used up by an endpoint which is not there."""
+    teacher = LLMTeacher("m", url="http://127.0.0.1:9/v1", timeout=0.5, retries=2,
+                         max_cost=1.0, price_out=1e6 / 16)  # fmt: skip
+    with pytest.raises(ConfigError, match="no answer from"):
+        teacher.score(listed(candidates(1)))
+    assert teacher.client._account.spent == 0.0
+
+
+@pytest.mark.parametrize("code", [429, None, "rate_limited", 503])
+def test_an_error_within_a_good_response_is_an_error(server: Server, code: Any) -> None:
+    """Six tries without a pause, each booked as a paid answer."""
+    body = '{"error": {"message": "slow down", "code": %s}}'
+    written = f'"{code}"' if isinstance(code, str) else (code or "null")
+    server.script = [Reply(body % written)] * 2
+    teacher = LLMTeacher("m", url=server.url, price_out=1.0, price_in=1.0)
+    began = time.monotonic()
+    teacher.score(listed(candidates(1)))
+    assert time.monotonic() - began >= 0.015  # two pauses, of half of 10 and of 20 ms at least
+    assert teacher.client._account.answers == 1
+    server.script = [Reply(body.replace("slow down", "no such model") % 404)]
+    with pytest.raises(ConfigError, match="no such model"):
+        teacher.score(listed(candidates(1, seed=5)))
+
+
+def filtered(prompt: str) -> Reply:
+    """Refuse what mentions a weapon, and answer the rest."""
+    if "weapon" in prompt:
+        return refusal(400, "content management policy", code="content_filter")
+    return reader(prompt)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_refused_question_need_not_stop_all(kind: type, server: Server) -> None:
+    """A command that a content filter stops at the same document each time."""
+    server.answer = filtered
+    docs = [*candidates(4), Doc("bad", "", "a weapon of war")]
+    with pytest.raises(ConfigError, match=r"'q1'.*undecided=true"):
+        kind("m", url=server.url, concurrency=1).score(listed(docs))
+    kind("m", url=server.url).score(listed(docs[:4]))  # the endpoint answers others
+    teacher = kind("m", url=server.url, concurrency=1, undecided=True)
+    assert teacher.fingerprint != kind("m", url=server.url).fingerprint
+    teacher.score(listed(docs[:4]))
+    scores = teacher.score(listed(docs))
+    assert np.isfinite(scores).all()
+    if kind is LLMTeacher:
+        assert scores[4] == 0.0
+    assert "no answer, and count as undecided" in teacher.client._account.summary()
+
+
+def test_an_endpoint_that_refuses_everything_is_not_undecided(server: Server) -> None:
+    """A setting that an endpoint does not know: a store full of zeros."""
+    server.answer = lambda _: refusal(400, "unknown field temperature")
+    with pytest.raises(ConfigError, match="unknown field"):
+        LLMTeacher("m", url=server.url, undecided=True).score(listed(candidates(3)))

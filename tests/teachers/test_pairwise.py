@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_explained(folders: dict[str, Path], tmp_path: Path
         (str(three), {}, "this gives 3"),
         (str(body), {}, "lacks weights"),
         (str(save_tiny_causal(tmp_path / "lm")), {}, "is a causal language model"),
-        (str(tmp_path / "none"), {}, "cannot be loaded"),
+        (str(tmp_path / "none"), {}, "there is no folder"),
         (str(folders["t5"]), {"opponents": -1}, "at least 0"),
         (str(folders["t5"]), {"yes": "unbelievable"}, "must be one token"),
         (str(folders["one"]), {"max_tokens": 257}, "more than this model can read"),

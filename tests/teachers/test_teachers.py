@@ -1,5 +1,7 @@
 """One contract over every registered teacher, and each against its library."""
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,14 +15,14 @@ from tiny import save_tiny_cross_encoder, save_tiny_model
 from tiny_encoders import save_tiny_late_interaction, save_tiny_sparse
 from tiny_language_models import save_tiny_causal, save_tiny_seq2seq
 
-from retrodistill.datasets import Collection
+from retrodistill.datasets import Collection, load_collection
 from retrodistill.errors import ConfigError, MissingExtra
 from retrodistill.mining import mine_candidates
 from retrodistill.registry import TEACHERS
 from retrodistill.scoring import load_teacher
 from retrodistill.store.runs import Run
 from retrodistill.students.pair_head import PairHead
-from retrodistill.types import SCALES, Pairs, Teacher, Unit
+from retrodistill.types import SCALES, Pairs, Teacher, Unit, reads_of
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,38 @@ def test_every_teacher_keeps_the_contract(
         np.testing.assert_allclose(teacher.score(own), scores[one], atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def doubles(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """The collection, in which each text has a second document, whose title is in its text."""
+    other = tmp_path_factory.mktemp("doubles") / "data"
+    shutil.copytree(folder, other)
+    rows = [json.loads(line) for line in (other / "corpus.jsonl").read_text().splitlines()]
+    rows += [
+        {"_id": f"{row['_id']}-again", "title": "", "text": f"{row['title']} {row['text']}"}
+        for row in rows
+    ]
+    (other / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_collection(f"beir:{other}")
+
+
+@pytest.mark.parametrize("name", [name for name in TEACHERS if name not in ("run", "lucene")])
+def test_a_teacher_that_reads_texts_gives_equal_texts_one_score(
+    name: str, doubles: Collection, models: dict[str, str]
+) -> None:
+    """A score that a store copies between documents of equal text, though they differ in it."""
+    teacher = load_teacher(models[name], doubles, precision="float32")
+    pairs = Pairs.of(
+        [doubles.queries[0]] * 6,
+        [doubles.docs.get(f"d{number}{end}") for number in range(3) for end in ("", "-again")],
+    )
+    scores = teacher.score(pairs).reshape(3, 2)
+    alike = np.allclose(scores[:, 0], scores[:, 1], atol=1e-5)
+    assert alike or reads_of(teacher) != "text" or teacher.unit == "list"
+    assert reads_of(teacher) == ("fields" if name == "reader" else "text")
+    if name == "reader":
+        assert not alike
+
+
 def test_a_cross_encoder_equals_its_library(collection: Collection, models: dict[str, str]) -> None:
     """Squashed scores, or pairs that are cut elsewhere than in the library."""
     from sentence_transformers import CrossEncoder
@@ -124,7 +158,7 @@ def test_a_cross_encoder_equals_its_library(collection: Collection, models: dict
     peer = CrossEncoder(path, activation_fn=Identity(), max_length=12, device="cpu")
     pairs = made_pairs(collection)
     texts = list(zip(*texts_of(pairs), strict=True))
-    teacher = load_teacher(models["cross-encoder"], collection, max_tokens=12)
+    teacher = load_teacher(models["cross-encoder"], collection, max_tokens=12, precision="float32")
     np.testing.assert_allclose(teacher.score(pairs), peer.predict(texts), atol=1e-5)
 
 
@@ -137,7 +171,7 @@ def test_a_bi_encoder_equals_its_library(collection: Collection, models: dict[st
     queries, docs = texts_of(pairs)
     left = model.encode_query(queries)
     right = model.encode_document(docs)
-    teacher = load_teacher(models["bi-encoder"], collection, max_tokens=128)
+    teacher = load_teacher(models["bi-encoder"], collection, max_tokens=128, precision="float32")
     np.testing.assert_allclose(teacher.score(pairs), (left * right).sum(1), atol=1e-5)
 
 
@@ -171,7 +205,7 @@ def test_the_fingerprint_is_that_of_the_scores(
         ("cross-encoder", "needs a model"),
         ("bi-encoder", "needs a model"),
         ("bm25:x", "takes no argument"),
-        ("cross-encoder:/no/such/folder", "cannot be loaded"),
+        ("cross-encoder:/no/such/folder", "there is no folder /no/such/folder"),
     ],
 )
 def test_teachers_that_are_not_there_are_explained(

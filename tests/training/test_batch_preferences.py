@@ -10,7 +10,8 @@ from retrodistill.datasets import Collection
 from retrodistill.errors import DataError
 from retrodistill.store.runs import Run
 from retrodistill.store.scores import PreferenceStore
-from retrodistill.training.examples import Example, Schedule, gather
+from retrodistill.training.candidates import gather
+from retrodistill.training.examples import Example, Schedule
 from retrodistill.training.preferences import Preferences
 
 EDGES = [

@@ -63,6 +63,16 @@ def test_a_value_of_a_part_of_the_documents_is_called_optimistic() -> None:
     assert "optimistic" in model_card(part, name="kl")
 
 
+def test_the_share_of_each_term_is_in_the_card() -> None:
+    """A card of two losses of which one was never trained, and nobody can see it."""
+    made = manifest()
+    made.details["gradient_shares"] = {"margin-mse": 0.992, "contrastive": 0.008}
+    text = model_card(made, name="kl")
+    assert "| margin-mse | `99.2%` |" in text
+    assert "| contrastive | `0.8%` |" in text
+    assert "share of the gradient" not in model_card(manifest(), name="kl")
+
+
 def test_the_settings_that_are_not_the_defaults_are_told() -> None:
     """A card from which the training cannot be repeated."""
     text = model_card(manifest(width=128, query_prompt="find: ", dims=[64, 32]), name="kl")

@@ -1,14 +1,19 @@
 """What a teacher cannot teach is told before a training is paid for."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from tiny import save_tiny_model
 
-from retrodistill.errors import DataError
+from retrodistill.config import TrainSettings
+from retrodistill.errors import ConfigError, DataError
 from retrodistill.objective import parse_objective
 from retrodistill.store.runs import Run
-from retrodistill.training.checks import check_teacher
+from retrodistill.training.building import load_student
+from retrodistill.training.checks import check_student, check_teacher
 
 Capture = pytest.CaptureFixture[str]
 
@@ -99,3 +104,37 @@ def test_ranks_are_no_scores(capsys: Capture) -> None:
     assert "gives ranks" in said("margin-mse", run_of(2 * ranks, scale="rank"), capsys)
     assert "ranks" not in said("ranknet", run_of(ranks, scale="rank"), capsys)
     assert "ranks" not in said("listwise-kl", made_scores(), capsys)
+
+
+def test_scores_that_a_student_of_cosines_cannot_reach_are_named(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    """Margins of logits asked of cosines; a softmax at temperature 1 over numbers from -1 to 1."""
+
+    def said_of(objective: str, **settings: object) -> str:
+        check_student(parse_objective(objective), model, TrainSettings(**settings))  # type: ignore[arg-type]
+        return capsys.readouterr().err
+
+    model = load_student(
+        "bi-encoder", str(save_tiny_model(tmp_path / "unit", layers=1)), torch.device("cpu")
+    )
+    assert "margin-mse(student_temperature=0.05)" in said_of("margin-mse")
+    assert "listwise-kl: the student's scores are cosines" in said_of("listwise-kl + contrastive")
+    assert "contrastive(temperature=0.05)" in said_of("contrastive(temperature=1)")
+    for objective in (
+        "margin-mse(student_temperature=0.1)",
+        "margin-mse(scaled=true)",
+        "listwise-kl(student_temperature=0.05) + contrastive",
+        "embed-distill",
+        "dse",
+    ):
+        assert "cosines" not in said_of(objective)
+    assert "cosines" not in said_of("margin-mse", student_kind="late-interaction")
+    model = load_student(
+        "bi-encoder",
+        str(save_tiny_model(tmp_path / "free", layers=1, normalise=False)),
+        torch.device("cpu"),
+    )
+    assert "cosines" not in said_of("margin-mse + listwise-kl")
+    with pytest.raises(ConfigError, match="standardised-kl needs three candidates"):
+        said_of("standardised-kl", candidates_per_query=2)

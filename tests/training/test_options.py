@@ -240,6 +240,44 @@ def test_preferences_teach_a_student(
                       objective="preference-kl")  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("objective", "rare"),
+    [
+        ("listwise-kl + 0.1*contrastive", {"contrastive"}),
+        ("ranknet + lambdarank + approx-ndcg", {"ranknet", "lambdarank", "approx-ndcg"}),
+        ("soft-nn + passage-centric + fused-kl", {"soft-nn", "passage-centric"}),
+        ("arm(in_batch=false) + decayed-contrastive + mixed-negatives",
+         {"arm", "decayed-contrastive", "mixed-negatives"}),
+    ],
+)  # fmt: skip
+def test_a_batch_without_labels_or_order_does_not_end_a_training(
+    objective: str, rare: set[str], collection: Collection, scores: Run, tiny_model: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The main job, many queries and few labels: lost at the first batch that has none of them.
+
+    So it is with a teacher of grades, of which a batch holds only equal ones.
+    """
+    few = Collection(
+        "few",
+        docs=collection.docs,
+        queries=collection.queries,
+        judgements={"train": lambda: {"q3": {"d3": 1}}},
+    )
+    table = scores.table.to_pandas()
+    table.loc[table["query_id"] != "q3", "score"] = 1.0
+    grades = Run.from_columns(*(table[name].tolist() for name in ("query_id", "doc_id", "score")))
+    settings = dataclasses.replace(SHORT, max_steps=-1, objective=objective)
+    out = train_student(few, tiny_model, tmp_path / "s", scores=grades, settings=settings)
+    details = Manifest.read(out).details
+    assert details["steps"] == 6
+    assert details["steps_without_signal"] == dict.fromkeys(rare, 5)
+    assert all(np.isfinite(list(row.values())).all() for row in details["losses"])
+    assert all(max(row[name] for row in details["losses"]) > 0 for name in rare)
+    text = capsys.readouterr().err
+    assert all(f"{name} had no signal in 5 of 6 steps" in text for name in rare)
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_settings_that_exist(name: str) -> None:
     """A recipe with a misspelt setting, found out by the one who uses it."""
@@ -277,3 +315,4 @@ def test_the_recipes_are_listed_with_what_they_need(capsys: pytest.CaptureFixtur
     assert all(name.split("-")[0] in text for name in recipe_names())
     assert "--vectors" in text
     assert "--preferences" in text
+    assert "notes: The baseline that every distilled student has to beat." in text

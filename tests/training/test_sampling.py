@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from retrodistill.datasets import Collection
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.store.runs import Run
-from retrodistill.training.examples import CandidateLists, Schedule, gather
+from retrodistill.training.candidates import CandidateLists, gather
+from retrodistill.training.examples import Schedule
 from retrodistill.training.sampling import (
     DRAWS,
     ORDERS,
@@ -157,13 +158,20 @@ def test_margin_bins_are_met_alike_however_full_they_are() -> None:
 
 
 def test_simans_draws_as_its_formula_says() -> None:
-    """A sign or a square that is wrong: the easiest candidates are drawn most."""
+    """A sign or a square that is wrong: the easiest candidates are drawn most.
+
+    Or a draw that is uniform for a teacher whose scores lie between 0 and 1.
+    """
     pool, positive, a, b = np.array([6.0, 5.0, 4.0, 2.0]), 5.5, 0.5, -1.0
-    chances = np.exp(-a * (pool - positive - b) ** 2)
-    random = Random(0)
-    drawn = [simans(pool, positive, 1, random, a=a, b=b)[0][0] for _ in range(8000)]
-    found = np.bincount(drawn, minlength=4) / 8000
-    np.testing.assert_allclose(found, chances / chances.sum(), atol=0.02)
+    chances = np.exp(-a * ((pool - positive) / pool.std() - b) ** 2)
+    for scale in (1.0, 0.01):
+        random = Random(0)
+        drawn = [
+            simans(scale * pool, scale * positive, 1, random, a=a, b=b)[0][0] for _ in range(8000)
+        ]
+        found = np.bincount(drawn, minlength=4) / 8000
+        np.testing.assert_allclose(found, chances / chances.sum(), atol=0.02)
+    assert simans(np.full(3, 2.0), 2.0, 3, Random(0))[0].size == 3
     far, _ = simans(np.array([1e4, -1e4, -2e4]), 0.0, 3, Random(0))
     assert set(far.tolist()) == {0, 1, 2}
 
@@ -274,7 +282,7 @@ def test_weak_queries_are_dropped_aloud(
     found = by_id(collection, gather(collection, "train", scores, pool=8, drop_weak_queries=0.25))
     weakest = sorted(best, key=best.__getitem__)[:6]
     assert found.keys() == best.keys() - set(weakest)
-    assert "6 queries are left out: their best teacher score is below" in capsys.readouterr().err
+    assert "6 queries are skipped: their best teacher score is below" in capsys.readouterr().err
     alike = Run.from_dict({query: {"d1": 1.0, "d2": 0.0, f"d{query[1:]}": 1.0} for query in best})
     kept = gather(collection, "train", alike, pool=8, drop_weak_queries=0.5)
     assert len(kept) == len(gather(collection, "train", alike, pool=8))

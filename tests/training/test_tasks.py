@@ -19,10 +19,13 @@ from retrodistill.manifest import Manifest
 from retrodistill.objective import Signals, bind, parse_objective
 from retrodistill.store.runs import Run
 from retrodistill.students.dense import DenseEncoder
+from retrodistill.students.late_interaction import LateInteractionEncoder
 from retrodistill.students.pair_head import PairHead, load_pair_head
 from retrodistill.training import train_student
+from retrodistill.training.batches import TeacherVectors
 from retrodistill.training.building import build_batches, build_task, load_student
-from retrodistill.training.examples import Example, Schedule, gather
+from retrodistill.training.candidates import gather
+from retrodistill.training.examples import Example, Schedule
 from retrodistill.training.processes import gathered
 from retrodistill.training.tasks import maxsim
 
@@ -90,17 +93,77 @@ def test_matryoshka_compares_the_first_dimensions(
     collection: Collection, examples: list[Example], tiny_model: Path
 ) -> None:
     """Truncated vectors that are not scaled to length 1 again, or of which only one size trains."""
-    settings = TrainSettings(dims=(32, 8), query_tokens=16, doc_tokens=32)
-    whole, short = seen_by("contrastive", settings, tiny_model, collection, examples)
-    assert whole["doc_vectors"].shape[1] == 32
+    settings = TrainSettings(dims=(8, 16), query_tokens=16, doc_tokens=32)
+    whole, short, half = seen_by("contrastive", settings, tiny_model, collection, examples)
+    assert [part["doc_vectors"].shape[1] for part in (whole, short, half)] == [32, 8, 16]
     expected = nn.functional.normalize(whole["doc_vectors"][:, :8], dim=-1)
     torch.testing.assert_close(short["doc_vectors"], expected)
     task = build_task(load_student("bi-encoder", str(tiny_model), CPU),
                       parse_objective("contrastive"), settings, torch.float32).eval()  # fmt: skip
     student = task.model
     found = task(**build_batches(student, settings, collection, teacher=True)(examples))["loss"]
-    terms = [bind(parse_objective("contrastive"))(part)["contrastive"] for part in (whole, short)]
+    contrastive = bind(parse_objective("contrastive"))
+    terms = [contrastive(part)["contrastive"] for part in (whole, short, half)]
     torch.testing.assert_close(found, torch.stack(terms).mean())
+
+
+@pytest.mark.parametrize("dimension", [32, 48])
+@pytest.mark.parametrize(
+    "objective",
+    ["leaf", "embed-distill", "ckd", "norm-and-direction", "sinkhorn", "rkd-distance + rkd-angle",
+     "in-batch-kl", "dse + listwise-kl", "rkd-distance + embed-distill"],
+)  # fmt: skip
+def test_matryoshka_and_teachers_of_other_dimensions_fit_every_loss(
+    objective: str, dimension: int, collection: Collection, scores: Run, tiny_model: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """A traceback in the first step, or short vectors that no term trains."""
+    teacher = DenseEncoder(save_tiny_model(tmp_path / "t", dimension=dimension, seed=1))
+    settings = TrainSettings(candidates_per_query=4, batch_size=4, max_steps=1, query_tokens=16,
+                             doc_tokens=32, dims=(16, 8), queue=8, objective=objective)  # fmt: skip
+    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, vectors=teacher,
+                        settings=settings)  # fmt: skip
+    losses = Manifest.read(out).details["losses"][-1]
+    assert all(np.isfinite(value) for value in losses.values())
+    follows = any(name in objective for name in ("leaf", "distill", "ckd", "norm", "sinkhorn"))
+    assert DenseEncoder(out).dimension == (dimension if follows else 32)
+
+
+def test_a_cut_vector_is_compared_with_the_teacher_by_what_is_left_of_it(
+    collection: Collection, examples: list[Example], tiny_model: Path, tmp_path: Path
+) -> None:
+    """`--dims` beside a teacher's vectors that gives the whole vector's loss again and again."""
+    teacher = DenseEncoder(save_tiny_model(tmp_path / "t", dimension=48, seed=1))
+    rows = np.array([example.query for example in examples])
+    vectors = TeacherVectors(teacher, collection.queries, collection.docs, rows)
+    settings = TrainSettings(dims=(8,), query_tokens=16, doc_tokens=32)
+    terms = parse_objective("leaf")
+    model = load_student("bi-encoder", str(tiny_model), CPU)
+    task = build_task(model, terms, settings, torch.float32, teacher_dimension=48).eval()
+    seen: list[Signals] = []
+
+    def spy(signals: Signals) -> dict[str, torch.Tensor]:
+        seen.append(signals)
+        return bind(terms)(signals)
+
+    task._objective = spy
+    task(**build_batches(model, settings, collection, teacher=True, vectors=vectors)(examples))
+    whole, short = seen
+    weight = task.projection.weight
+    torch.testing.assert_close(short["matched_doc_vectors"],
+                               short["doc_vectors"] @ weight[:, :8].T)  # fmt: skip
+    torch.testing.assert_close(whole["matched_doc_vectors"], whole["doc_vectors"] @ weight.T)
+
+
+def test_dims_are_for_the_vector_of_a_bi_encoder(
+    collection: Collection, scores: Run, tmp_path: Path
+) -> None:
+    """The first words of a vocabulary trained as if they were a short vector."""
+    model = save_tiny_sparse(tmp_path / "sparse")
+    for kind in ("sparse", "late-interaction", "cross-encoder"):
+        settings = TrainSettings(dims=(8,), student_kind=kind)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"--dims cuts the one vector .* is {kind}"):
+            train_student(collection, model, tmp_path / "s", scores=scores, settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +211,37 @@ def test_other_students_are_trained_and_saved(
     before, after = (load_student(kind, str(folder), CPU).state_dict() for folder in (start, out))
     assert before.keys() == after.keys()
     assert any((before[name] != after[name]).any() for name in before)
+
+
+def test_a_late_interaction_student_starts_from_a_bi_encoder(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A student that no command can start, or whose new projection is lost when it is saved."""
+    settings = TrainSettings(candidates_per_query=4, batch_size=6, max_steps=8, query_tokens=16,
+                             doc_tokens=32, learning_rate=3e-3, dropout=0.0,
+                             student_kind="late-interaction")  # fmt: skip
+    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings,
+                        objective="listwise-kl + contrastive(temperature=1)")  # fmt: skip
+    assert "a new one to 128 dimensions learns" in capsys.readouterr().err
+    losses = Manifest.read(out).details["losses"]
+    assert losses[-1]["contrastive"] < losses[0]["contrastive"]
+    assert load_student("late-interaction", str(out), CPU).get_embedding_dimension() == 128
+    assert "a new one" not in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="is no late-interaction model"):
+        LateInteractionEncoder(str(tiny_model))
+
+
+def test_a_text_without_tokens_scores_0() -> None:
+    """An infinity, or 0 / 0, for a document of signs that do not count."""
+    queries = torch.randn(2, 3, 4, requires_grad=True)
+    docs = torch.randn(2, 3, 4) * torch.tensor([1.0, 0.0])[:, None, None]
+    scores = maxsim(queries, docs)
+    assert scores[:, 1].tolist() == [0.0, 0.0]
+    assert (scores[:, 0] != 0).all()
+    scores.sum().backward()
+    assert queries.grad is not None
+    assert queries.grad.isfinite().all()
 
 
 def test_maxsim_by_hand() -> None:
@@ -236,7 +330,7 @@ def test_processes_share_their_documents(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
         assert process.exitcode == 0
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first["every"][:, 0].tolist() == [0, 2, 100, 102, 104]

@@ -1,6 +1,7 @@
 """From scores to a student: what is in a batch, and what a killed training leaves."""
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from retrodistill.store.runs import Run
 from retrodistill.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.training import TrainSettings, train_student
 from retrodistill.training.batches import RetrieverBatch
-from retrodistill.training.examples import Schedule, gather
+from retrodistill.training.candidates import gather
+from retrodistill.training.examples import Schedule
 from retrodistill.training.loop import last_checkpoint
 from retrodistill.training.tasks import BiEncoderTask
 
@@ -82,7 +84,14 @@ def test_unlabelled_queries_learn_from_the_teacher_alone(
     """Queries without judgements that are thrown away, though they were scored."""
     unlabelled = mine_candidates(collection, "test", depth=10)
     (chosen,) = {
-        c.query: c for c in gather(collection, "train", unlabelled.select(["q24"]), pool=4)
+        c.query: c
+        for c in gather(
+            collection,
+            "train",
+            unlabelled.select(["q24"]),
+            pool=4,
+            unlabelled_splits=["test"],
+        )
     }.values()
     assert not chosen.relevant
     best = next(iter(unlabelled.to_dict()["q24"]))
@@ -97,7 +106,7 @@ def test_queries_whose_positive_was_not_scored_are_left_out_aloud(
     del lists["q3"]["d3"]
     found = gather(collection, "train", Run.from_dict(lists), pool=16)
     assert "q3" not in {collection.queries[chosen.query].id for chosen in found}
-    assert "1 queries are left out" in capsys.readouterr().err
+    assert "1 queries are skipped" in capsys.readouterr().err
     only = Run.from_dict({"q3": lists["q3"]})
     with pytest.raises(DataError, match="can be learned from"):
         gather(collection, "train", only, pool=16)
@@ -248,7 +257,7 @@ def test_a_killed_training_resumes_bit_for_bit(
                "--out", str(tmp_path / "torn"), "--learning-rate", "1e-3",
                *flags.split()]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 900
     while not list((tmp_path / "torn.checkpoints").glob("checkpoint-1*/trainer_state.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -261,7 +270,7 @@ def test_a_killed_training_resumes_bit_for_bit(
                       resume=name == "torn")  # fmt: skip
     torn, whole = Manifest.read(tmp_path / "torn"), Manifest.read(tmp_path / "whole")
     assert torn.fingerprint == whole.fingerprint
-    assert "goes on from" in capsys.readouterr().err
+    assert "resumes from" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_was_torn_is_passed_over(tmp_path: Path) -> None:
@@ -272,3 +281,24 @@ def test_a_checkpoint_that_was_torn_is_passed_over(tmp_path: Path) -> None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
     assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_checkpoints_of_a_finished_student_are_removed(
+    collection: Collection, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Gigabytes beside a student whose training was killed while it tidied up.
+
+    Checkpoints that are newer than the student are those of a training that is to be resumed.
+    """
+    out, checkpoints = tmp_path / "student", tmp_path / "student.checkpoints"
+    train_student(collection, tiny_model, out, settings=SMALL, objective="contrastive")
+    state = checkpoints / "checkpoint-2" / "trainer_state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    with pytest.raises(ConfigError, match="exists already"):
+        train_student(collection, tiny_model, out, settings=SMALL)
+    assert state.exists()
+    os.utime(state, (1, 1))
+    with pytest.raises(ConfigError, match="exists already"):
+        train_student(collection, tiny_model, out, settings=SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]

@@ -61,7 +61,10 @@ def test_the_json_has_the_promised_form(files: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--qrels", "qrels.txt", "--run", "none.trec"), "there is no run at none.trec"),
+        (
+            ("--qrels", "qrels.txt", "--run", "none.trec"),
+            "--run none.trec does not exist. Did you mean 'one.trec'?",
+        ),
         (("--qrels", "none.txt", "--run", "one.trec"), "none.txt"),
         (("--run", "one.trec"), "either --data"),
         (("--qrels", "qrels.txt", "--run", "one.trec", "--metrics", "ndgc"), "Did you mean"),

@@ -110,6 +110,18 @@ def test_mistakes_end_with_status_2(
     assert message in capsys.readouterr().err
 
 
+def test_runs_of_other_queries_are_refused(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of the dev split beside one of the test split: two halves under one name, no fusion."""
+    words = ["--run", str(runs / "test-good"), "--run", str(runs / "dev-good")]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert "test-good has no query in common with the other runs (as in 'test0', 'dev0')" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
+
+
 class Lengths:
     """A teacher that likes documents with an odd number of letters, then later ids."""
 

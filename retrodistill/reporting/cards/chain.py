@@ -1,12 +1,12 @@
 """The chain of artifacts behind a run: each one's verb, settings, and what it was made from."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retrodistill.inference.models import HUB_ID, PREFIX
 from retrodistill.manifest import FILE, Manifest, digest_file, digest_files
 from retrodistill.registry import RETRIEVERS, TEACHERS
 from retrodistill.reporting.commands import KINDS, VERBS, command_line, verb_of
@@ -27,8 +27,6 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "fuse": ("run", "tune", "qrels"),
 }
 """Verb -> its settings that name what was there before."""
-
-HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 GONE, CHANGED, PLAIN, FOLDER, NAME = "gone", "changed", "file", "folder", "name"
 """Kinds of inputs that are no artifacts of ours, or not any more."""
@@ -150,7 +148,8 @@ def _input(
     setting, role, name = one
     path, is_model = Path(name), setting in MODELS | SPECS
     if not path.exists():
-        kind = NAME if is_model and HUB_ID.fullmatch(name) else GONE
+        by_name = HUB_ID.fullmatch(name) or name.startswith(f"{PREFIX}:")
+        kind = NAME if is_model and by_name else GONE
         return Input(setting=setting, name=name, kind=kind)
     if not (path / FILE).is_file():
         kind = FOLDER if path.is_dir() else PLAIN
@@ -191,6 +190,6 @@ def _hindrance(path: Path, manifest: Manifest, verb: str | None, inputs: Sequenc
             return f"{one.name} (--{one.setting.replace('_', '-')}) {said}"
     if str(manifest.config.get("index")).startswith("milvus:"):
         return "its vectors lie in Milvus, where it would write over them"
-    if len([*path.glob("plans/*.arrow")]) > 1:
-        return "more than one command has filled it, and its manifest tells the first"
+    if len([*path.glob("plans/*")]) > 1:
+        return "more than one command has filled it, and its manifest tells the last"
     return ""

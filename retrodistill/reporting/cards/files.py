@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 from retrodistill.config.evaluate import Comparing
-from retrodistill.config.reading import read_yaml, required, settings_of
+from retrodistill.config.reading import read_yaml, required, settings_of, shown
 from retrodistill.errors import DataError
 from retrodistill.manifest import write_atomically
 from retrodistill.reporting.cards.chain import Input, Step
@@ -57,7 +57,7 @@ def read_card(path: Path) -> Card:
     content = read_yaml(path, where)
     if content.get("format", FORMAT) != FORMAT:
         raise DataError(
-            f"{where} has format {content['format']!r}, but this version reads {FORMAT}. "
+            f"{where} has format {shown(content['format'])}, but this version reads {FORMAT}. "
             "Use the version that wrote it."
         )
     card, texts = _part(Card, content, where), content.get("collection")
@@ -81,7 +81,7 @@ def read_card(path: Path) -> Card:
 def _part(kind: type[Part], content: Any, where: str) -> Part:
     """Return a part of a card, with each of its values of the type that it should have."""
     if not isinstance(content, dict):
-        raise DataError(f"{where} must hold `name: value` lines, but it is {content!r}.")
+        raise DataError(f"{where} must hold `name: value` lines, but it is {shown(content)}.")
     hints = get_type_hints(kind)
     fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     absent = [name for name, item in fields.items() if required(item) and name not in content]
@@ -93,10 +93,10 @@ def _part(kind: type[Part], content: Any, where: str) -> Part:
         wanted = get_origin(hints[name]) or hints[name]
         if isinstance(wanted, type) and wanted in (str, int, Sequence, Mapping):
             if not isinstance(value, wanted) or (wanted is Sequence and isinstance(value, str)):
-                raise DataError(f"{where}: {name} must not be {value!r}.")
+                raise DataError(f"{where}: {name} must not be {shown(value)}.")
     for name, value in (content["measures"] if kind is Measured else {}).items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise DataError(f"{where}: {name} must be a number, but it is {value!r}.")
+            raise DataError(f"{where}: {name} must be a number, but it is {shown(value)}.")
     return kind(**content)
 
 

@@ -1,4 +1,4 @@
-"""Everybody's files of scores, in and out.
+"""Common score formats: reading and writing.
 
     imported = read_scores(Path("bert_cat_scores.tsv"), "margin-mse")
     write_scores(Path("scores.jsonl"), "pylate", imported.run)
@@ -26,7 +26,7 @@ def read_scores(
 ) -> Imported:
     """Return the scores of a file of the named format, and what it calls relevant.
 
-    A pair that stands there several times with the same score is one row. `collection` finds the
+    A pair that is given several times with the same score is one row. `collection` finds the
     ids of texts. `differing="mean"` takes the mean where a pair has several scores.
 
     Raises:
@@ -48,8 +48,8 @@ def write_scores(
 ) -> None:
     """Write a run as a file of the named format, whole or not at all.
 
-    Formats that tell relevant documents from others need `relevant`, and leave out queries that
-    have not both; how many is told. Formats of texts need the collection.
+    Formats that tell relevant documents from others need `relevant`, and skip queries that have
+    not both; how many is logged. Formats of texts need the collection.
 
     Raises:
         ConfigError: the format is unknown, or what it needs is not given.

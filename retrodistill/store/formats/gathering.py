@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from retrodistill.errors import ConfigError, DataError
 from retrodistill.progress import say
+from retrodistill.store.columns import codes, widened
 from retrodistill.store.formats.records import (
     Differing,
     Imported,
@@ -239,8 +240,8 @@ def _once(table: pa.Table, *, where: Callable[[int], str], differing: Differing)
     relevant = np.logical_or.reduceat(table["relevant"].to_numpy()[order], starts)
     return pa.table(
         {
-            "query_id": table["query_id"].take(firsts[back]),
-            "doc_id": table["doc_id"].take(firsts[back]),
+            "query_id": widened(table["query_id"]).take(firsts[back]),
+            "doc_id": widened(table["doc_id"]).take(firsts[back]),
             "score": merged[back],
             "relevant": relevant[back],
         }
@@ -252,20 +253,12 @@ def _grouped(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
     Rows of the same pair keep their order.
     """
-    keys, docs = (_codes(table[name]) for name in ("query_id", "doc_id"))
+    keys, docs = (codes(table[name]) for name in ("query_id", "doc_id"))
     keys *= int(docs.max()) + 1
     keys += docs
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     return order, np.append(0, 1 + np.flatnonzero(keys[1:] != keys[:-1]))
-
-
-def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Return a number for each distinct value of a column."""
-    codes: NDArray[np.int64] = (
-        column.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    )
-    return codes
 
 
 def _refuse(table: pa.Table, first: int, second: int, where: Callable[[int], str]) -> NoReturn:

@@ -13,7 +13,7 @@ from retrodistill.manifest import FILE
 from retrodistill.store.formats.nway import COLUMNS as PYLATE
 from retrodistill.store.formats.sbert_labels import LABELS
 from retrodistill.store.formats.sbert_scores import blocks, refuse_pickle
-from retrodistill.store.runs import COLUMNS
+from retrodistill.store.run_table import COLUMNS
 
 NESTED = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{')
 """How a file of `{query: {document: score}}` starts."""
@@ -52,7 +52,7 @@ def _of_folder(path: Path) -> str:
         return "hf"
     if (path / FILE).exists():
         raise DataError(f"{path} is a folder of retrodistill itself: it needs no import.")
-    raise DataError(f"{path} is no folder that save_to_disk of datasets wrote (format hf).")
+    raise DataError(f"{path} is not a folder that save_to_disk of datasets wrote (format hf).")
 
 
 def _of_parquet(path: Path) -> str:

@@ -16,7 +16,8 @@ from retrodistill.store.formats.nway import COLUMNS as PYLATE
 from retrodistill.store.formats.nway import pylate_record
 from retrodistill.store.formats.records import Record, Relevant
 from retrodistill.store.formats.texts import TextCollection
-from retrodistill.store.runs import COLUMNS, Run
+from retrodistill.store.run_table import COLUMNS
+from retrodistill.store.runs import Run
 
 BATCH = 1 << 10
 

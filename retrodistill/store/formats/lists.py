@@ -49,7 +49,7 @@ def split(run: Run, relevant: Relevant | None) -> Iterator[Record]:
 
 
 def labelled(run: Run, relevant: Relevant | None) -> Iterator[Record]:
-    """Yield what `split` yields, and tell how many queries it leaves out.
+    """Yield what `split` yields, and log how many queries it skips.
 
     Raises:
         ConfigError: nobody says what is relevant.
@@ -68,7 +68,7 @@ def labelled(run: Run, relevant: Relevant | None) -> Iterator[Record]:
         )
     if written < total:
         say(
-            f"{total - written:,} of {total:,} queries are left out: they have no scored relevant "
+            f"{total - written:,} of {total:,} queries are skipped: they have no scored relevant "
             "document, or no other."
         )
 

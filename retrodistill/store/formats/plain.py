@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrodistill.errors import ConfigError
+from retrodistill.errors import ConfigError, DataError
 from retrodistill.store.formats.records import Differing, Imported, Relevant
 from retrodistill.store.formats.texts import TextCollection
 from retrodistill.store.runs import Run
@@ -23,9 +23,18 @@ class RunFormat:
     texts: bool = False
 
     def read(self, path: Path, collection: TextCollection | None, differing: Differing) -> Imported:
-        """Return a file's scores; a pair stands there once, so none can differ."""
+        """Return a file's scores; a pair has one row there, so none can differ.
+
+        Raises:
+            ConfigError: the file has the name of another format.
+            DataError: it is malformed, or holds no scores.
+
+        """
         self._check(path)
-        return Imported(Run.read(path), {})
+        run = Run.read(path)
+        if not len(run):
+            raise DataError(f"{path} holds no scores. Is it the right file?")
+        return Imported(run, {})
 
     def write(
         self, path: Path, run: Run, relevant: Relevant | None, collection: TextCollection | None

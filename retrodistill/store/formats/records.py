@@ -27,7 +27,7 @@ class Record(NamedTuple):
     docs: Sequence[str]
     scores: Sequence[float]
     relevant: int = 0
-    """The first so many of the documents are known to be relevant."""
+    """The first N of the documents are known to be relevant."""
 
 
 Records = Callable[[Path], Iterator[Record]]

@@ -55,7 +55,7 @@ def json_lines(path: Path, form: str) -> Iterator[tuple[int, Any]]:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{path}:{number}: a line must be {form}, but it is no JSON ({error}): "
+                f"{path}:{number}: a line must be {form}, but it is not JSON ({error}): "
                 f"{line[:80]!r}."
             ) from error
         yield number, value
@@ -67,7 +67,7 @@ def read_rows(
     """Yield (number, row) for each line or row, with at least these columns.
 
     Raises:
-        DataError: a column is missing, a line is no JSON object, or the file cannot be read.
+        DataError: a column is missing, a line is not a JSON object, or the file cannot be read.
 
     """
     rows = _parquet_rows(path) if path.suffix == ".parquet" else json_lines(path, form)

@@ -59,7 +59,7 @@ def write(
     """Write a row for each relevant document of a query, with all others as negatives.
 
     Every row must have as many negatives: where a query has fewer than the most that one has,
-    they are repeated in order. How many are filled so is told.
+    they are repeated in order. How many are filled so is logged.
     """
     collection = needed(collection)
     width = max((len(row.docs) - row.relevant for row in split(run, relevant)), default=0)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,15 +22,21 @@ LEAST_REST = 1e-6
 """Probability that is always taken to be left beside the listed tokens: float32's accuracy."""
 
 
+THOUGHTS = "<think>", "</think>"
+"""What some models write around their thoughts."""
+
+
 class Failure(Exception):
     """No usable answer came, but one may come if the endpoint is asked again.
 
-    `wait` is the time to let pass before, in seconds (None: the client's own back-off).
+    `wait` is the time to let pass before, in seconds (None: the client's own back-off). `sent`
+    says that the endpoint has the question, and may have done the work.
     """
 
-    def __init__(self, reason: str, *, wait: float | None = None) -> None:
+    def __init__(self, reason: str, *, wait: float | None = None, sent: bool = False) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.sent = sent
 
 
 class Malformed(Failure):
@@ -37,6 +44,17 @@ class Malformed(Failure):
 
     def __init__(self, answer: str, wanted: str) -> None:
         super().__init__(f"wanted {wanted}, but the answer begins {answer[:100]!r}", wait=0.0)
+
+
+class Reported(Exception):
+    """The endpoint reports an error in the body of a response that says it went well.
+
+    `code` is the HTTP status that it names, 0 if it names none.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +74,7 @@ class Answer:
     @property
     def conclusion(self) -> str:
         """The text without the thoughts that some models write before it."""
-        return self.text.rpartition("</think>")[2].strip()
+        return self.text.rpartition(THOUGHTS[1])[2].strip()
 
     def dump(self) -> str:
         """Return it as JSON."""
@@ -72,11 +90,14 @@ def parse_completion(body: str) -> Answer:
     """Return the answer in the body of a chat completion.
 
     Raises:
-        Malformed: the body is none.
+        Malformed: the body is not one.
+        Reported: the body is an error.
 
     """
     try:
         reply = json.loads(body)
+        if "choices" not in reply and reply.get("error"):
+            raise _reported(reply["error"])
         choice = reply["choices"][0]
         text = choice["message"].get("content") or ""
         usage = reply.get("usage") or {}
@@ -87,6 +108,14 @@ def parse_completion(body: str) -> Answer:
     if not isinstance(text, str):
         raise Malformed(body, "a text")
     return Answer(text, tops, *(count if isinstance(count, int) else None for count in counts))
+
+
+def _reported(error: Any) -> Reported:
+    """Return what an error in a response's body says."""
+    details = error if isinstance(error, dict) else {"message": error}
+    code = details.get("code")
+    message = str(details.get("message") or error)
+    return Reported(message, code if isinstance(code, int) else 0)
 
 
 def _tops(logprobs: Any) -> list[Tokens] | None:
@@ -102,17 +131,19 @@ def _tops(logprobs: Any) -> list[Tokens] | None:
     return tops if any(tops) else None
 
 
-def log_odds(answer: Answer, first: str, second: str) -> float:
+def log_odds(answer: Answer, first: str, second: str, *, cased: bool = False) -> float:
     """Return log p(first) - log p(second) at the position where the answer says either, in nats.
 
-    That is the first position whose most likely token is one of the two words, or else the first
-    that lists one of them. A word's probability is the sum over its tokens, whatever their case
-    and the marks around them. A word that is not listed there has at most the probability of the
-    last listed token, and at most what is left beside the listed ones: the smaller is taken.
+    Thoughts do not count. That position is the start, if the answer starts with one of the words
+    alone; else the last one whose most likely token is one of them, if no other position has the
+    other word; without any, the first that lists one of them. A word's probability is the sum
+    over its tokens, whatever the marks around them and, unless `cased`, their case. A word that
+    is not listed there has at most the probability of the last listed token, and at most what is
+    left beside the listed ones: the smaller is taken.
 
     Raises:
         ConfigError: the endpoint gives no log-probabilities.
-        Malformed: neither word is among the likely tokens anywhere.
+        Malformed: the answer says neither word, or both, or breaks off within thoughts.
 
     """
     words = (first, second)
@@ -121,12 +152,23 @@ def log_odds(answer: Answer, first: str, second: str) -> float:
             "the endpoint's answers carry no top_logprobs, and the score is made of them. Take "
             "another endpoint, the teacher llm with the option grades=true, or llm-listwise."
         )
-    tops = [[(_bare(token), value) for token, value in top] for top in answer.tops or () if top]
-    telling = [top for top in tops if max(top, key=lambda entry: entry[1])[0] in words]
-    telling = telling or [top for top in tops if any(token in words for token, _ in top)]
+    tops = _after_thoughts([top for top in answer.tops or () if top])
+    bare = [[(_bare(token, cased=cased), value) for token, value in top] for top in tops]
+    said = [_likeliest(top) for top in bare]
+    telling = [place for place, word in enumerate(said) if word in words]
+    if not telling:
+        telling = [n for n, top in enumerate(bare) if any(token in words for token, _ in top)][:1]
+    elif not _alone("".join(map(_likeliest, tops[telling[0] + 1 :]))) or any(said[: telling[0]]):
+        if len({said[place] for place in telling}) > 1:
+            raise Malformed(answer.text, f"either {first} or {second}")
+        telling = telling[-1:]
     if not telling:
         raise Malformed(answer.text, f"{first} or {second}")
-    top = telling[0]
+    return _difference(bare[telling[0]], words)
+
+
+def _difference(top: Tokens, words: tuple[str, str]) -> float:
+    """Return the difference of two words' log-probabilities at one position."""
     rest = max(1.0 - math.fsum(math.exp(value) for _, value in top), LEAST_REST)
     unseen = min(math.log(rest), min(value for _, value in top))
     values = [
@@ -136,5 +178,32 @@ def log_odds(answer: Answer, first: str, second: str) -> float:
     return values[0] - values[1]
 
 
-def _bare(token: str) -> str:
-    return token.strip(MARKS).lower()
+def _after_thoughts(tops: Sequence[Tokens]) -> Sequence[Tokens]:
+    """Return the positions behind a model's thoughts; none if it is still thinking."""
+    said = [_likeliest(top) for top in tops]
+    text = "".join(said)
+    opened, closed = (text.rfind(mark) for mark in THOUGHTS)
+    if opened > closed:
+        return []
+    if closed < 0:
+        return tops
+    end, place = closed + len(THOUGHTS[1]), 0
+    while end > 0:
+        end -= len(said[place])
+        place += 1
+    return tops[place:]
+
+
+def _likeliest(top: Tokens) -> str:
+    """Return the most likely token of a position."""
+    return max(top, key=lambda entry: entry[1])[0]
+
+
+def _alone(rest: str) -> bool:
+    """Tell whether the word before is no part of a sentence that goes on."""
+    return re.match(r"[ ▁Ġ]*[^\W\d_]", rest) is None
+
+
+def _bare(token: str, *, cased: bool) -> str:
+    word = token.strip(MARKS)
+    return word if cased else word.lower()

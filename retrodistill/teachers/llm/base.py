@@ -45,10 +45,11 @@ class EndpointTeacher(Settings):
             raise ConfigError("a teacher behind an endpoint needs a model's name: llm:NAME.")
         self.client = Client(self.model, self, top=self.top())
         self.fingerprint = digest(
-            "llm",
+            "llm" if not self.top() else "llm, log-odds behind thoughts",
             self.model,
             self.template(),
             *(f"{name}={getattr(self, name)}" for name in self.shaping()),
+            *(["undecided"] if self.undecided else []),
         )
 
     def template(self) -> str:
@@ -69,11 +70,15 @@ class EndpointTeacher(Settings):
         return " ".join(words).encode("utf-8", "replace").decode()
 
     def answers(
-        self, questions: Iterable[tuple[str, str]], read: Callable[[Answer], Result]
+        self,
+        questions: Iterable[tuple[str, str]],
+        read: Callable[[Answer], Result],
+        undecided: Result,
     ) -> list[Result]:
         """Return what is read from the answer to each (prompt, what it is about).
 
-        Equal prompts are asked once.
+        Equal prompts are asked once. `undecided` stands for an answer that does not come, if the
+        user allows that.
         """
         questions = list(questions)
         about: dict[str, str] = {}
@@ -81,7 +86,8 @@ class EndpointTeacher(Settings):
             about.setdefault(prompt, what)
         prompts = list(about)
         found = self.client.map(
-            lambda prompt: self.client.ask(prompt, read, about=about[prompt]), prompts
+            lambda prompt: self.client.ask(prompt, read, about=about[prompt], undecided=undecided),
+            prompts,
         )
         values = dict(zip(prompts, found, strict=True))
         return [values[prompt] for prompt, _ in questions]

@@ -7,18 +7,24 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from retrodistill.errors import ConfigError, DataError, MissingExtra
 from retrodistill.manifest import cache_folder, digest
 from retrodistill.progress import bar, say
-from retrodistill.teachers.llm.answers import Answer, Failure, Malformed, parse_completion
+from retrodistill.teachers.llm.answers import (
+    Answer,
+    Failure,
+    Malformed,
+    Reported,
+    parse_completion,
+)
 from retrodistill.teachers.llm.cache import AnswerCache
 from retrodistill.teachers.llm.limits import Account, Pace, Stopped, asked_wait
 from retrodistill.teachers.llm.settings import Settings
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, OpenAI
+    from openai import OpenAI
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,6 +41,26 @@ LONGEST_WAIT = 600.0
 BYTES_PER_TOKEN = 3
 """For estimates of cost, before an endpoint has counted."""
 
+AGAIN = (408, 409, 429)
+"""HTTP errors, beside those of 500 and more, after which a question may be asked again."""
+
+ONE_QUESTION = (400, 413, 422)
+"""HTTP errors that may be about one question: its content, or its length."""
+
+NOT_SENT = frozenset({
+    "ConnectError", "ConnectTimeout", "LocalProtocolError",
+    "PoolTimeout", "ProxyError", "UnsupportedProtocol",
+})  # fmt: skip
+"""Errors of httpx (or httpx2) after which the endpoint cannot have read the question."""
+
+
+class Unanswered(ConfigError):
+    """The endpoint refuses one question, but may answer others."""
+
+
+class Unusable(DataError):
+    """No answer to one question is of use, however often it is asked."""
+
 
 class Client:
     """Asks one model, in several threads; answers are kept, and a kept one costs nothing.
@@ -44,12 +70,13 @@ class Client:
 
     Raises:
         MissingExtra: the package openai is not installed.
-        ConfigError: the address is none, the key is missing, or the cache cannot be used.
+        ConfigError: the address is malformed or holds a secret, the key is missing or cannot be
+            sent, or the cache cannot be used.
 
     """
 
     def __init__(self, model: str, settings: Settings, *, top: int) -> None:
-        self._key = os.environ.get("OPENAI_API_KEY", "")
+        self._key = api_key()
         self._endpoint = _connect(settings.url, self._key, settings.timeout)
         self._model = model
         self._settings = settings
@@ -74,7 +101,7 @@ class Client:
                 self._pace.stop()
                 raise
 
-        paid = self._account.answers
+        asked = self._account.asked
         self._pace.resume()
         try:
             with (
@@ -89,17 +116,26 @@ class Client:
                     self._pace.stop()
                     raise
         finally:
-            if self._account.answers > paid:
+            if self._account.asked > asked:
                 say(f"{self._model}: {self._account.summary()}")
         errors = [error for future in futures if (error := future.exception()) is not None]
         if errors:
             raise min(errors, key=lambda error: isinstance(error, Stopped))
         return [future.result() for future in futures]
 
-    def ask(self, prompt: str, read: Callable[[Answer], Result], *, about: str) -> Result:
+    def ask(
+        self,
+        prompt: str,
+        read: Callable[[Answer], Result],
+        *,
+        about: str,
+        undecided: Result | None = None,
+    ) -> Result:
         """Return what `read` makes of the model's answer.
 
         Only an answer that `read` accepts is kept; after `Malformed` the model is asked again.
+        With the setting `undecided`, a question that stays without an answer gets `undecided`,
+        if the endpoint has answered others.
 
         Raises:
             ConfigError: the endpoint refuses the request or cannot be reached, or it would pass
@@ -107,6 +143,15 @@ class Client:
             DataError: no answer was usable.
 
         """
+        try:
+            return self._asked(prompt, read, about)
+        except (Unanswered, Unusable):
+            if not self._settings.undecided or undecided is None or not self._account.has_answers:
+                raise
+            self._account.undecided()
+            return undecided
+
+    def _asked(self, prompt: str, read: Callable[[Answer], Result], about: str) -> Result:
         body = self._body(prompt)
         key = digest(json.dumps(body, sort_keys=True))
         kept = self._cache.get(key)
@@ -144,12 +189,17 @@ class Client:
         longest = self._settings.answer_tokens
         self._pace.wait()
         with self._account.reserved(size, longest) as pay:
-            text = self._post(body, about)
             try:
-                answer = parse_completion(text)
+                answer = parse_completion(self._post(body, about))
             except Malformed:
                 pay(size, longest)
                 raise
+            except Failure as failure:
+                if failure.sent:  # the endpoint may compute, and bill, what nobody waits for
+                    pay(size, longest, answered=False)
+                raise
+            except Reported as error:
+                raise self._refused(self._without_key(str(error)), error.code, about) from None
             counts = answer.tokens_in, answer.tokens_out
             pay(
                 size if counts[0] is None else counts[0],
@@ -170,39 +220,56 @@ class Client:
             return self._without_key(text)
         except APIConnectionError as error:
             reason = self._without_key(str(error.__cause__ or error)) or "it hung up"
-            raise Failure(f"no answer from {self._endpoint.base_url}: {reason}") from None
+            causes = {kind.__name__ for kind in type(error.__cause__).__mro__}
+            reason = f"no answer from {self._endpoint.base_url}: {reason}"
+            raise Failure(reason, sent=NOT_SENT.isdisjoint(causes)) from None
         except APIStatusError as error:
             if limit == "max_tokens" and "max_completion_tokens" in str(error):
                 self._limit_name = "max_completion_tokens"  # OpenAI's newer models want it so
                 return self._post(body, about)
-            raise self._refused(error, about) from None
+            wait = asked_wait(error.response.headers)
+            broke = "insufficient_quota" in (error.type, error.code)
+            message = self._without_key(error.message)
+            raise self._refused(message, error.status_code, about, wait=wait, final=broke) from None
 
-    def _refused(self, error: "APIStatusError", about: str) -> Exception:
-        """Return what an HTTP error means: ask again, or give up."""
-        said = " ".join(self._without_key(error.message).split())[:500]
-        broke = "insufficient_quota" in (error.type, error.code)
-        if error.status_code in (408, 409, 429) or error.status_code >= 500:
-            if not broke:
-                wait = asked_wait(error.response.headers)
-                asked = f" (it asks for a pause of {wait:,.0f} s)" if wait else ""
-                return Failure(said + asked, wait=wait)
+    def _refused(
+        self,
+        message: str,
+        status: int,
+        about: str,
+        *,
+        wait: float | None = None,
+        final: bool = False,
+    ) -> Exception:
+        """Return what an error means: ask again, or give up. A status of 0 is unknown."""
+        said = " ".join(message.split())[:500]
+        if not final and (status in AGAIN or status >= 500 or not status):
+            asked = f" (it asks for a pause of {wait:,.0f} s)" if wait else ""
+            return Failure(said + asked, wait=wait)
         hint = {
             401: " Set OPENAI_API_KEY.",
             404: " Are the model's name and the option url right?",
-        }.get(error.status_code, "")
+        }.get(status, "")
+        kind: type[ConfigError] = ConfigError
         if "logprobs" in said:
             hint = " Lower the option top_logprobs, or take llm with grades=true or llm-listwise."
-        return ConfigError(
+        elif status in ONE_QUESTION:
+            kind = Unanswered
+            hint = (
+                " If it is about these texts alone, leave the document out of the candidates, or "
+                "set the option undecided=true to go on without an answer."
+            )
+        return kind(
             f"{self._endpoint.base_url} refuses the question about {about}: {said}.{hint} "
             "All earlier answers are kept."
         )
 
     def _given_up(self, failure: Failure, tries: int, about: str) -> Exception:
         if isinstance(failure, Malformed):
-            return DataError(
+            return Unusable(
                 f"{self._model} gave no usable answer about {about} in {tries} tries: {failure}. "
-                "Word the instruction differently, raise answer_tokens or retries, or leave the "
-                "candidate out. All earlier answers are kept."
+                "Word the instruction differently, raise answer_tokens or retries, skip the "
+                "candidate, or set undecided=true. All earlier answers are kept."
             )
         return ConfigError(
             f"{self._model} gave no answer about {about} in {tries} tries: {failure}. Is the "
@@ -220,7 +287,28 @@ class Client:
 
     def _without_key(self, text: str) -> str:
         """Return what the endpoint said, should it repeat the key; `none` and the like are none."""
-        return text.replace(self._key, "[key]") if len(self._key) >= SHORTEST_KEY else text
+        if len(self._key) < SHORTEST_KEY:
+            return text
+        spellings = (self._key, repr(self._key)[1:-1], json.dumps(self._key)[1:-1])
+        for spelling in (*spellings, quote(self._key), quote(self._key, safe="")):
+            text = text.replace(spelling, "[key]")
+        return text
+
+
+def api_key() -> str:
+    """Return the key of $OPENAI_API_KEY, without the line end that a file may have left there.
+
+    Raises:
+        ConfigError: it holds what no HTTP header can carry. It is not shown.
+
+    """
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(
+            "OPENAI_API_KEY holds a space, a line end, or a character beyond ASCII, which a "
+            "request cannot carry. Set it to the key alone."
+        )
+    return key
 
 
 def _connect(url: str, key: str, timeout: float) -> "OpenAI":
@@ -231,17 +319,23 @@ def _connect(url: str, key: str, timeout: float) -> "OpenAI":
             "teachers behind an endpoint need the package openai: pip install 'retrodistill[llm]'"
         ) from error
     url = url or os.environ.get("OPENAI_BASE_URL", "")
+    _refuse_secrets(url)
     parts = urlsplit(url)
     if url and (parts.scheme not in ("http", "https") or not parts.hostname):
         raise ConfigError(f"option url must be as http://localhost:8000/v1, but it is {url!r}.")
-    if "@" in parts.netloc:
-        raise ConfigError(
-            f"option url holds a name or password for {parts.hostname}, and would be written to "
-            "manifests. Set OPENAI_API_KEY instead."
-        )
     if not url and not key:
         raise ConfigError(
             "no endpoint to ask: set OPENAI_API_KEY for OpenAI's own, or give the option url "
             "(or OPENAI_BASE_URL) of another, as http://localhost:8000/v1."
         )
     return OpenAI(api_key=key or "none", base_url=url or None, timeout=timeout, max_retries=0)
+
+
+def _refuse_secrets(url: str) -> None:
+    """Raise ConfigError, without showing it, at an address that may hold a key."""
+    what = "a name or password" if "@" in url else "a query (?...)"
+    if any(sign in url for sign in "@?#"):
+        raise ConfigError(
+            f"option url holds {what} beside the address, and would be written to manifests. Give "
+            "the address alone, and set OPENAI_API_KEY."
+        )

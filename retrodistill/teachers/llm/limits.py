@@ -70,11 +70,15 @@ class Account:
         self._reserved = 0.0
         self._lock = Lock()
         self.answers = self.tokens_in = self.tokens_out = self.hits = 0
+        self.lost = self.skipped = 0
         self.spent = 0.0
 
     @contextmanager
-    def reserved(self, tokens_in: int, tokens_out: int) -> Iterator[Callable[[int, int], None]]:
+    def reserved(self, tokens_in: int, tokens_out: int) -> Iterator[Callable[..., None]]:
         """Set the price of so many tokens aside; the block gets a function that pays real ones.
+
+        Its `answered` is off for a request that was sent and never answered: what was set aside
+        is taken to be spent.
 
         Raises:
             ConfigError: with what is spent and set aside already, this would pass the limit.
@@ -96,9 +100,10 @@ class Account:
             with self._lock:
                 self._reserved -= estimate
 
-    def _pay(self, tokens_in: int, tokens_out: int) -> None:
+    def _pay(self, tokens_in: int, tokens_out: int, *, answered: bool = True) -> None:
         with self._lock:
-            self.answers += 1
+            self.answers += answered
+            self.lost += not answered
             self.tokens_in += tokens_in
             self.tokens_out += tokens_out
             self.spent += self._price(tokens_in, tokens_out)
@@ -108,12 +113,38 @@ class Account:
         with self._lock:
             self.hits += 1
 
+    def undecided(self) -> None:
+        """Count a question that stays without an answer."""
+        with self._lock:
+            self.skipped += 1
+
+    @property
+    def asked(self) -> int:
+        """How many requests were sent, and questions given up, by this teacher."""
+        return self.answers + self.lost + self.skipped
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the endpoint has answered anything, now or before."""
+        return self.answers + self.hits > 0
+
     def summary(self) -> str:
-        """Return all this as a sentence."""
+        """Return all this as sentences."""
         cost = f", {self.spent:.6g} spent" if any(self._prices) else ""
+        lost = (
+            f" {self.lost:,} requests were sent and never answered: they count as paid in full."
+            if self.lost
+            else ""
+        )
+        skipped = (
+            f" {self.skipped:,} questions have no answer, and count as undecided."
+            if self.skipped
+            else ""
+        )
         return (
             f"{self.answers:,} answers so far, {self.tokens_in:,} tokens read and "
             f"{self.tokens_out:,} written{cost}; {self.hits:,} more were kept from before."
+            f"{lost}{skipped}"
         )
 
     def _price(self, tokens_in: int, tokens_out: int) -> float:

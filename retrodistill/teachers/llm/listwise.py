@@ -110,7 +110,8 @@ class LLMListwiseTeacher(EndpointTeacher):
         prompt = self._question(self.cut(query), passages)
         about = f"query {query.id!r} and {len(shown)} documents from {docs[shown[0]].id!r} on"
         read = partial(read_permutation, count=len(shown))
-        named = [shown[place] for place in self.client.ask(prompt, read, about=about)]
+        order: list[int] = self.client.ask(prompt, read, about=about, undecided=[])
+        named = [shown[place] for place in order]
         return named + [place for place in places if place not in named]
 
 

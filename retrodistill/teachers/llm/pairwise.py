@@ -106,8 +106,8 @@ class LLMPairwiseTeacher(EndpointTeacher):
             texts = self.cut(first), self.cut(second)
             for one, other in (texts, texts[::-1]):
                 questions.append((self._question(self.cut(query), one, other), about))
-        read = partial(log_odds, first="a", second="b")
-        odds = np.array(self.answers(questions, read), np.float64).reshape(-1, 2)
+        read = partial(log_odds, first="A", second="B", cased=True)  # "a" is an article
+        odds = np.array(self.answers(questions, read, 0.0), np.float64).reshape(-1, 2)
         odds[:, 1] *= -1.0  # there the first document stood as B
         return _log_mean_sigmoid(odds), _log_mean_sigmoid(-odds)
 

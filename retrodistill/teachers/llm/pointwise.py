@@ -22,6 +22,8 @@ Passage: {passage}
 
 {form}"""
 
+MIDDLE_GRADE = 5.0
+
 YES_NO = "Does the passage answer the query? Say one word only: yes or no."
 
 GRADE = (
@@ -83,7 +85,8 @@ class LLMTeacher(EndpointTeacher):
             prompt = self._question(self.cut(query), self.cut(doc))
             questions.append((prompt, f"query {query.id!r} and document {doc.id!r}"))
         read = read_grade if self.grades else partial(log_odds, first="yes", second="no")
-        return np.array(self.answers(questions, read), np.float32)
+        undecided = MIDDLE_GRADE if self.grades else 0.0
+        return np.array(self.answers(questions, read, undecided), np.float32)
 
 
 def read_grade(answer: Answer) -> float:

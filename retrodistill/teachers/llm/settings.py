@@ -1,4 +1,4 @@
-"""What a user can say about an endpoint and about the questions to it."""
+"""The settings of an endpoint and of the questions to it."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from retrodistill.errors import ConfigError
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Settings:
-    """What every teacher of this kind can be told."""
+    """What every teacher of this kind can be set to."""
 
     url: str = ""
     """Base address of the endpoint, as `http://localhost:8000/v1` (default: $OPENAI_BASE_URL,
@@ -33,6 +33,10 @@ class Settings:
 
     retries: int = 5
     """How often a question is asked again after an error or an unusable answer."""
+
+    undecided: bool = False
+    """Take a question that the endpoint refuses (a content filter, say), or never answers usably,
+    as undecided instead of stopping: log-odds 0, the middle grade 5, or the order as it is."""
 
     timeout: float = 60.0
     """Longest silence of the endpoint, in seconds."""

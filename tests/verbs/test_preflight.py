@@ -1,0 +1,173 @@
+"""Mistakes in flags end a command at once: exit status 2, a sentence, nothing heavy imported."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from retrodistill.__main__ import VERBS
+
+HEAVY = ("torch", "transformers", "sentence_transformers", "ranx", "numba", "faiss", "scipy")
+
+SCRIPT = """
+import contextlib, importlib, io, json, sys
+answers = []
+for verb, words in json.load(sys.stdin):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        status = importlib.import_module("retrodistill." + verb).main(words)
+    answers.append([status, said.getvalue()])
+print(json.dumps([answers, list(sys.modules)]))
+"""
+
+MINE = "--data beir:none --out new"
+SCORE = "--data beir:none --candidates run.trec --out new"
+TRAIN = "--data beir:none --student students/kl --out new"
+EMBED = "--data beir:none --model students/kl --out new"
+MEASURE = "--qrels run.trec --run run.trec"
+
+MISTAKES: dict[str, list[tuple[str, str]]] = {
+    "mine": [
+        ("--data beir:none --out there", "there exists already"),
+        ("--data beir:none --out run.trec/new", "run.trec/new cannot be written"),
+        (f"{MINE} --retriever dens:m", "Did you mean 'dense'?"),
+        (f"{MINE} --retriever splade:m", "Did you mean 'sparse'?"),
+        (f"{MINE} --retriever dense:students/kll", "Did you mean 'students/kl'?"),
+        (f"{MINE} --retrievers bm25", "Did you mean '--retriever'?"),
+    ],
+    "score": [
+        (f"{SCORE} --teacher crossencoder:m", "Did you mean 'cross-encoder'?"),
+        (f"{SCORE} --teacher bi-encoder:./none", "there is no folder ./none"),
+        (f"{SCORE} --teacher run:none", "none does not exist"),
+        (f"{SCORE} --teacher llm:m --option modl=3", "--option 'modl=3'"),
+        ("--data beir:none --out new --import run.trec --format trek", "Did you mean 'trec'?"),
+        ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s/shards cannot be written"),
+        ("--data beir:none --out run.trec --import run.trec", "run.trec/shards cannot be written"),
+        ("--status --out none", "--out none does not exist"),
+    ],
+    "audit": [
+        ("--data beir:none --candidates none --teacher bm25", "--candidates none does not"),
+        ("--data beir:none --candidates run.trec --teacher bm52", "Did you mean 'bm25'?"),
+        ("--data beir:none --candidates run.trec --teacher bm25 --student students/kll",
+         "--student: there is no folder students/kll. Did you mean 'students/kl'?"),
+    ],
+    "train": [
+        ("--data beir:none --student students/kll --out new", "Did you mean 'students/kl'?"),
+        ("--data beir:none --student students/kl --out there", "there exists already"),
+        ("--data beir:none --student students/kl --out run.trec/new", "cannot be written"),
+        (f"{TRAIN} --objective infonce", "Did you mean 'contrastive'?"),
+        (f"{TRAIN} --objective kl+0.1*mse", "Did you mean 'listwise-kl'?"),
+        (f"{TRAIN} --objective 'listwise-kl(teacher_temprature=1)'", "'teacher_temperature'?"),
+        (f"{TRAIN} --objective 'listwise-kl(teacher_temperature=-1)'", "must be above 0"),
+        (f"{TRAIN} --draw simms", "Did you mean 'simans'?"),
+        (f"{TRAIN} --recipe simlm", "Did you mean 'simlm-kd'?"),
+        (f"{TRAIN} --scores none", "--scores none does not exist"),
+        (TRAIN, "needs teacher scores: give --scores"),
+        (f"{TRAIN} --objective contrastive", "beir:none: there is no such folder"),
+        (f"{TRAIN} --vectors package:all-MiniLM-L6-v2", "Did you mean 'packaged'?"),
+        (f"{TRAIN} --dev-split dev --dev-metric ndgc@10", "Did you mean 'ndcg'?"),
+        (f"{TRAIN} --batchsize 3", "unknown setting '--batchsize'. Did you mean '--batch-size'?"),
+    ],
+    "embed": [
+        ("--data beir:none --model there --out new", "the folder there holds no model"),
+        ("--data beir:none --model packaged:all-MiniLM-L6 --out new", "'all-MiniLM-L6-v2'?"),
+        (f"{EMBED} --index hsnw", "unknown index 'hsnw'. Did you mean 'hnsw'?"),
+        (f"{EMBED} --memory lots", "--memory must be a size"),
+        (f"{EMBED} --workload none", "none"),
+    ],
+    "search": [
+        ("--index none x", "--index none does not exist"),
+        ("--index there x", "there is not an index folder"),
+        ("--index index x --where 'year >'", "year >"),
+        ("--index index --sets 'x AND'", "is not understood at 'its end'"),
+        ("--index index --sets '\" \" NOT x'", "holds an empty text"),
+        ("--index index --data beir:none --out there", "there exists already"),
+    ],
+    "convert": [
+        ("--clicks none.csv --out there", "there exists already"),
+        ("--clicks none.csv --out run.trec", "run.trec exists already"),
+        ("--clicks none.csv --out new.tsv", "none.csv"),
+    ],
+    "fuse": [
+        ("--run run.trec --run run.trek --out new", "Did you mean 'run.trec'?"),
+        ("--run run.trec --run run.trec --out there", "there exists already"),
+        ("--run run.trec --run run.trec --tune run.trec --tune run.trec --qrels run.trec "
+         "--metric ndgc --out new", "Did you mean 'ndcg'?"),
+    ],
+    "evaluate": [
+        (f"{MEASURE} --metrics ndgc@10", "Did you mean 'ndcg'?"),
+        (f"{MEASURE} --run none", "--run none does not exist"),
+        (f"{MEASURE} --teacher none", "--teacher none does not exist"),
+        (f"{MEASURE} --json there", "--json: there is a folder"),
+        (f"{MEASURE} --card run.trec/card.yaml", "run.trec/card.yaml cannot be written"),
+    ],
+    "report": [
+        (f"{MEASURE} --out there", "there exists already"),
+        (f"{MEASURE} --metrics ndgc@10", "Did you mean 'ndcg'?"),
+        (f"{MEASURE} --index none", "--index none does not exist"),
+    ],
+    "benchmark": [
+        ("--plan none.yaml", "none.yaml cannot be read"),
+        ("--plan plan.yaml", "plan.yaml: system 'x': unknown index 'hsnw'"),
+        ("--plan plan.yaml --metrics ndgc", "Did you mean 'ndcg'?"),
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model, a run, an index' manifest, a plan, and a folder `there`."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "there").mkdir()
+    (place / "students" / "kl").mkdir(parents=True)
+    (place / "students" / "kl" / "modules.json").write_text("[]")
+    (place / "run.trec").write_text("q1 Q0 d1 1 1.0 tag\n")
+    (place / "index").mkdir()
+    manifest = {"kind": "index", "fingerprint": "ab", "versions": {}}
+    (place / "index" / "manifest.json").write_text(json.dumps(manifest))
+    (place / "plan.yaml").write_text(
+        "datasets: {a: 'beir:none'}\nsystems: {x: {model: m, index: hsnw}}\n"
+    )
+    return place
+
+
+def test_every_verb_that_takes_a_path_is_tried() -> None:
+    """A new verb would otherwise pass by not being here."""
+    assert {*MISTAKES} == {*VERBS} - {"quickstart", "doctor"}
+
+
+@pytest.mark.parametrize("verb", MISTAKES)
+def test_a_mistake_is_a_sentence_before_anything_heavy_is_imported(verb: str, place: Path) -> None:
+    """A typo answered after a minute of imports and loading, or after the training itself."""
+    before = sorted(place.rglob("*"))
+    calls = [(verb, shlex.split(words)) for words, _ in MISTAKES[verb]]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps(calls), capture_output=True, text=True, cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answers, modules = json.loads(done.stdout)
+    for (words, message), (status, said) in zip(MISTAKES[verb], answers, strict=True):
+        assert status == 2, words
+        assert message in said
+        assert said.startswith(f"retrodistill.{verb}: ")
+        assert said.count("\n") == 1, said
+    assert not {*HEAVY} & {*modules}
+    assert sorted(place.rglob("*")) == before
+
+
+def test_the_command_itself_exits_with_2(place: Path) -> None:
+    """A check that `main` makes and the command does not."""
+    words = shlex.split(f"{TRAIN} --objective infonce")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "retrodistill.train", *words],
+        capture_output=True, text=True, cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "retrodistill.train: unknown objective 'infonce'" in done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not {*HEAVY} & imported
+    assert "retrodistill.preflight" in imported
