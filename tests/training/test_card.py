@@ -18,6 +18,8 @@ from retrodistill.manifest import Manifest
 from retrodistill.mining import mine_candidates
 from retrodistill.scoring import load_teacher, score_candidates
 from retrodistill.scoring.ensembles import store_ensemble
+from retrodistill.store.lineage import lineage_of
+from retrodistill.students.dense import DenseEncoder
 from retrodistill.training import train_student
 from retrodistill.training.card import is_hub_id, model_card, shown, teachers_of, write_card
 
@@ -202,3 +204,15 @@ def test_the_card_names_all_training_and_the_dev_value_without_what_was_seen(
     assert "| trained on, by first | `24 queries of data, train` |" in text
     assert "| trained on, by second | `8 queries of data, test` |" in text
     assert "| documents unseen in training | `0` | `no query` |" in text
+
+
+def test_a_training_of_texts_alone_records_its_queries_and_no_document(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """Documents that only lent their text are taken for ones that were called relevant."""
+    collection = load_collection(f"beir:{save_small_collection(tmp_path / 'data')}")
+    settings = TrainSettings(objective="embed-distill", max_steps=1, batch_size=2)
+    teacher = DenseEncoder(tiny_model)
+    out = train_student(collection, tiny_model, tmp_path / "s", vectors=teacher, settings=settings)
+    [record] = lineage_of(out).records
+    assert (len(record.table), record.documents) == (24, 0)  # no query of the test split
