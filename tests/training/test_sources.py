@@ -149,10 +149,12 @@ def test_queries_that_no_split_judges_are_trained_on(
     ],
 )
 def test_what_is_absent_is_found_before_anything_is_read(
-    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: str, message: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An input that is found to be absent when the models are in memory."""
-    rest = f"--data beir:/nowhere --student /nowhere --out {tmp_path / 's'}"
+    (tmp_path / "S").mkdir()
+    words = words.replace("--scores S", f"--scores {tmp_path / 'S'}")
+    rest = f"--data beir:/nowhere --student {tiny_model} --out {tmp_path / 's'}"
     assert main([*words.split(), *rest.split()]) == 2
     assert message in capsys.readouterr().err
 
