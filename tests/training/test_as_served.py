@@ -12,7 +12,8 @@ from retrodistill.config import TrainSettings
 from retrodistill.datasets import Collection
 from retrodistill.store.runs import Run
 from retrodistill.training.building import build_batches, load_student
-from retrodistill.training.examples import Example, Schedule, gather
+from retrodistill.training.candidates import gather
+from retrodistill.training.examples import Example, Schedule
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "check_inputs.py"
-LIGHT = "beir,trec,jsonl,parquet,yaml,benchmark,--where,--sets,flags,attributes,recipe,id,score f"
+LIGHT = (
+    "beir,trec,jsonl,parquet,yaml,benchmark,--where,--objective,--sets,flags,attributes,recipe,id,"
+    "score f"
+)
 """Kinds that need neither a model nor a store."""
 
 
