@@ -22,6 +22,8 @@ from retrodistill.files import write_atomically
 
 FILE = "manifest.json"
 FORMAT = 1
+CHECKSUM = "checksum"
+"""Key beside the fields: a changed scale or fingerprint is noticed. Older manifests lack it."""
 MODEL_FILES = (".jinja", ".json", ".model", ".safetensors", ".txt")
 """Endings of the files that a model is loaded from."""
 
@@ -73,7 +75,9 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`, whole or not at all."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
+        content = json.loads(json.dumps(asdict(self), default=str))
+        content[CHECKSUM] = _checksum(content)
+        text = json.dumps(content, indent=2, ensure_ascii=False)
         write_atomically(folder / FILE, (text + "\n").encode())
 
     def _check_types(self) -> None:
@@ -118,7 +122,9 @@ class Manifest:
         """
         path = Path(folder) / FILE
         try:
-            manifest = cls(**json.loads(path.read_text(encoding="utf-8")))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            checksum = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
+            manifest = cls(**content)
             manifest._check_types()
         except (FileNotFoundError, NotADirectoryError):
             article = "an" if (kind or "artifact")[0] in "aeiou" else "a"
@@ -136,9 +142,20 @@ class Manifest:
                 f"{path} has format {manifest.format}, but this version reads {FORMAT}. "
                 "Make the folder again, or use the version that wrote it."
             )
+        if checksum is not None and checksum != _checksum(content):
+            raise DataError(
+                f"{path} is damaged or was changed: its checksum is another one. Make the folder "
+                f'again. If the change is meant, remove the line "{CHECKSUM}" there.'
+            )
         if kind is not None and manifest.kind != kind:
             raise DataError(f"{folder} is of kind {manifest.kind!r}, but {kind!r} was wanted.")
         return manifest
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Return a hash of a manifest's fields but `files`, whose lines may be taken away."""
+    fields = {name: value for name, value in content.items() if name not in (CHECKSUM, "files")}
+    return digest(json.dumps(fields, sort_keys=True))
 
 
 def library_versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,35 @@ def test_no_manifest(tmp_path: Path) -> None:
     for given_path in (tmp_path, tmp_path / "absent", tmp_path / "file"):
         with pytest.raises(DataError, match=f"is not a run folder: it has no {FILE}"):
             Manifest.read(given_path, kind="run")
+
+
+def test_no_flipped_bit_of_a_manifest_is_believed(tmp_path: Path) -> None:
+    """Scores of another scale, or of another teacher, by one bit of the file."""
+    manifest = Manifest(
+        kind="scores",
+        fingerprint="ab" * 32,
+        inputs={"teacher": "cd" * 32},
+        config={"temperature": 0.1, "out": "x", "layers": [0, 2]},
+        details={"scale": "logit", "unit": "pair", "seconds": 1e-7},
+    )
+    manifest.write(tmp_path)
+    sound = (tmp_path / FILE).read_bytes()
+    assert Manifest.read(tmp_path) == manifest
+    for position in range(len(sound)):
+        damaged = bytearray(sound)
+        damaged[position] ^= 1 << position % 7
+        (tmp_path / FILE).write_bytes(damaged)
+        with suppress(DataError):
+            assert Manifest.read(tmp_path) == manifest, bytes(damaged[position - 20 : position + 9])
+
+
+def test_a_line_of_files_may_be_taken_away(tmp_path: Path) -> None:
+    """The remedy that the message of a changed file gives, and that does not work."""
+    Manifest(kind="index", fingerprint="ab", files={"a": "1", "b": "2"}).write(tmp_path)
+    content = json.loads((tmp_path / FILE).read_text())
+    del content["files"]["b"]
+    (tmp_path / FILE).write_text(json.dumps(content))
+    assert Manifest.read(tmp_path).files == {"a": "1"}
 
 
 @pytest.mark.parametrize(
