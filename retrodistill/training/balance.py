@@ -4,15 +4,14 @@ A sum of losses trains the term with the largest gradient; a weight says little 
 temperature of 0.05 a term may weigh 400 times more, or less, than it seems to.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from retrodistill.progress import say
+from retrodistill.training.probe import Probe
 from retrodistill.training.processes import is_main
 
 if TYPE_CHECKING:
@@ -24,45 +23,6 @@ BATCHES = 4
 
 RATIO = 30
 """A term with a smaller part of another's gradient than 1 / RATIO is trained hardly at all."""
-
-
-class Probe:
-    """What a task reports to while it is measured: outputs of its body, and terms made from them.
-
-    The body's outputs are vectors of texts, of tokens, or a cross-encoder's scores: all that a
-    term can say to the weights goes through them. Outputs of a frozen tower do not count.
-    """
-
-    def __init__(self) -> None:
-        self._outputs: list[Tensor] = []
-        self._squares: dict[str, list[float]] = {}
-
-    def cut(self, output: Tensor) -> Tensor:
-        """Return an output as the start of a new graph, so that no gradient enters the body."""
-        leaf = output.detach().requires_grad_(output.requires_grad)
-        if leaf.requires_grad:
-            self._outputs.append(leaf)
-        return leaf
-
-    def measure(self, terms: Mapping[str, Tensor]) -> None:
-        """Note the norm of each weighted term's gradient, then forget the outputs."""
-        for name, value in terms.items():
-            square = 0.0
-            if value.requires_grad and self._outputs:
-                gradients = torch.autograd.grad(
-                    value, self._outputs, retain_graph=True, allow_unused=True
-                )
-                square = sum(float(g.square().sum()) for g in gradients if g is not None)
-            self._squares.setdefault(name, []).append(square)
-        self._outputs.clear()
-
-    def norms(self) -> dict[str, float]:
-        """Return the root mean square of each term's norm over the batches in which it had one."""
-        found = {name: [x for x in squares if x > 0] for name, squares in self._squares.items()}
-        return {
-            name: math.sqrt(sum(squares) / len(squares)) if squares else 0.0
-            for name, squares in found.items()
-        }
 
 
 def gradient_norms(task: "Task", batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:

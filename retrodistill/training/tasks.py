@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from retrodistill.inference import run_model
 from retrodistill.objective import Signals
 from retrodistill.students.routes import Side, side_modules
-from retrodistill.training.balance import Probe
+from retrodistill.training.probe import Probe
 from retrodistill.training.processes import SharedRows
 
 if TYPE_CHECKING:
