@@ -250,8 +250,10 @@ def test_a_killed_training_resumes_bit_for_bit(
     """A resume that repeats batches, forgets the optimiser, or draws other dropout masks."""
     scores.write(tmp_path / "scores")
     settings = TrainSettings(batch_size=4, max_steps=60, candidates_per_query=4, save_steps=5,
-                             dropout=0.1, learning_rate=1e-3)  # fmt: skip
-    flags = "--batch-size 4 --max-steps 60 --candidates-per-query 4 --save-steps 5 --dropout 0.1"
+                             dropout=0.1, learning_rate=1e-3,
+                             precision="float32")  # fmt: skip
+    flags = "--precision float32 --batch-size 4 --max-steps 60 --candidates-per-query 4 "
+    flags += "--save-steps 5 --dropout 0.1"
     command = [sys.executable, "-m", "retrodistill.train", "--data", f"beir:{folder}",
                "--scores", str(tmp_path / "scores"), "--student", str(tiny_model),
                "--out", str(tmp_path / "torn"), "--learning-rate", "1e-3",
