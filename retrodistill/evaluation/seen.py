@@ -180,7 +180,7 @@ def warnings_of(evaluation: "Evaluation") -> list[str]:
 
 
 def reference_of(evaluation: "Evaluation") -> str:
-    """Return the system that the others' gains are told over."""
+    """Return the system that the gains of the others are measured against."""
     baseline = evaluation.settings.get("baseline")
     known: list[str] = [*evaluation.training.get("untrained", ()), *evaluation.per_query]
     return baseline or known[0]

@@ -81,7 +81,7 @@ def test_lines_are_means_over_seeds_on_every_row(
 
 
 def test_means_over_seeds_keep_who_is_untrained(collection: rd.Collection) -> None:
-    """The first group taken for the untrained one that gains are told over."""
+    """The first group taken for the untrained one that gains are measured against."""
     trained = named_training(["train"], collection)
     runs = {
         "kl 1": runs_of(collection, trained, (6,))[0],
