@@ -154,6 +154,7 @@ def digests(folder: Path) -> dict[str, str]:
         content = path.read_bytes()
         if path.name == "manifest.json":
             manifest = json.loads(content)
+            manifest.pop("checksum")
             manifest["details"].pop("seconds", None)
             manifest["config"].pop("out", None)
             content = json.dumps(manifest).encode()
