@@ -69,10 +69,6 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file that decides results, by its path in the folder."""
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.files, Mapping):
-            raise TypeError("files must be an object")
-
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`, whole or not at all."""
         content = json.loads(json.dumps(asdict(self), default=str))
@@ -85,10 +81,10 @@ class Manifest:
         for name in ("kind", "fingerprint"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a string")
-        for name in ("inputs", "config", "details", "versions"):
+        for name in ("inputs", "config", "details", "versions", "files"):
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} must be an object")
-        for name in ("inputs", "versions"):
+        for name in ("inputs", "versions", "files"):
             if not all(isinstance(value, str) for value in getattr(self, name).values()):
                 raise TypeError(f"the values of {name} must be strings")
 

@@ -92,7 +92,7 @@ class ExactIndex(VectorIndex):
 
 
 def _mergeable(before: int, last: int) -> bool:
-    """Return whether two blocks shall be one: each vector is copied a few times at most."""
+    """Return whether to merge two blocks, so that each vector is copied a few times at most."""
     return before <= last and before + last <= MERGED
 
 

@@ -58,7 +58,7 @@ def verify_scores(
     A teacher that scores lists gets whole lists, so the sample may be larger than asked for.
 
     Raises:
-        DataError: there is no store or it is empty, it holds scores of another teacher or of
+        DataError: the store is missing or empty, or its scores are of another teacher or of
             other texts.
 
     """
