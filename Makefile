@@ -36,7 +36,7 @@ types: $(READY)  ## Check the types of the package.
 	$(BIN)/mypy
 
 docs: $(READY)  ## Write the page of all losses from their docstrings.
-	@$(BIN)/python -c 'from retrodistill.reporting.methods import PAGE, methods_page; \
+	@$(BIN)/python -c 'from retrodistill.stages.reporting.methods import PAGE, methods_page; \
 		PAGE.write_text(methods_page(), encoding="utf-8")'
 
 notebook: $(READY)  ## Execute every notebook; their files stay as they are.

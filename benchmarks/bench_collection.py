@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from retrodistill.manifest import library_versions
+from retrodistill.base.manifest import library_versions
 
 DOCS = int(os.environ.get("DOCS", "1000000"))
 
@@ -36,7 +36,7 @@ def write(folder: Path) -> None:
 
 def opened(folder: str) -> None:
     """Open the collection, look ids up, and print what it took."""
-    from retrodistill.datasets import load_collection
+    from retrodistill.data.datasets import load_collection
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     start = time.perf_counter()
@@ -70,7 +70,7 @@ def main() -> None:
         code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
         environment = os.environ | {"RETRODISTILL_CACHE": f"{scratch}/cache"}
         load = (
-            f"from retrodistill.datasets import load_collection; load_collection('beir:{folder}')"
+            f"from retrodistill.data.datasets import load_collection; load_collection('beir:{folder}')"
         )
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", load], env=environment, check=True)

@@ -27,9 +27,9 @@ from bench_index import filled, saved_bytes
 from bench_scifact import BUDGET, CONTRASTIVE
 
 import retrodistill as rd
-from retrodistill.evaluation.efficiency import median_ms
-from retrodistill.searching.truncated import shortened
-from retrodistill.store.vectors import doc_vectors
+from retrodistill.data.store.vectors import doc_vectors
+from retrodistill.stages.evaluation.efficiency import median_ms
+from retrodistill.stages.indexing.truncated import shortened
 
 DIMENSIONS = (384, 192, 96, 48, 24)
 KINDS = ("flat", "sq8", "binary")

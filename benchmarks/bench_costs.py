@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import retrodistill as rd
-from retrodistill.datasets.texts import spread_rows
-from retrodistill.evaluation.efficiency import per_second
-from retrodistill.inference import pick_device
-from retrodistill.manifest import library_versions
-from retrodistill.reporting.tables import markdown_table
-from retrodistill.searching.filling import PER_ID
-from retrodistill.students.cross_encoder import load_cross_encoder
-from retrodistill.students.dense import load_bi_encoder
-from retrodistill.students.make import keep_layers
-from retrodistill.types import Pairs
+from retrodistill.base.manifest import library_versions
+from retrodistill.base.types import Pairs
+from retrodistill.data.datasets.texts import spread_rows
+from retrodistill.models.inference import pick_device
+from retrodistill.models.students.cross_encoder import load_cross_encoder
+from retrodistill.models.students.dense import load_bi_encoder
+from retrodistill.models.students.make import keep_layers
+from retrodistill.stages.evaluation.efficiency import per_second
+from retrodistill.stages.indexing.filling import PER_ID
+from retrodistill.stages.reporting.tables import markdown_table
 
 SAMPLE, ROUNDS, TOKENS = 1_000, 3, 256
 SIZES = {"8.8 million": 8_800_000, "1 billion": 1_000_000_000}

@@ -26,9 +26,9 @@ import torch
 from bench_scoring import flops, matrix_peak, ratio, seconds, take_turns
 
 import retrodistill as rd
-from retrodistill.datasets.texts import spread_rows
-from retrodistill.inference import body_dtype, pick_device
-from retrodistill.manifest import library_versions
+from retrodistill.base.manifest import library_versions
+from retrodistill.data.datasets.texts import spread_rows
+from retrodistill.models.inference import body_dtype, pick_device
 
 MAX_TOKENS, ROUNDS = 256, 5
 

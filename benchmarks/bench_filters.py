@@ -25,9 +25,9 @@ import pyarrow as pa
 from bench_index import add_vectors, encoded, filled
 from numpy.typing import NDArray
 
-from retrodistill.filters import Attributes, parse_where
-from retrodistill.indexes.layout import arranged
-from retrodistill.manifest import library_versions
+from retrodistill.base.manifest import library_versions
+from retrodistill.data.filters import Attributes, parse_where
+from retrodistill.models.indexes.layout import arranged
 
 K, BATCH, CONDITIONS, SAMPLE, ROUNDS, RECALL = 10, 10_000, 20, 200, 3, 0.99
 SELECTIVITIES = (0.5, 0.2, 0.1, 0.05, 0.01, 0.001)

@@ -21,8 +21,8 @@ from dataclasses import replace
 import rows
 
 import retrodistill as rd
-from retrodistill.arithmetic import Norm
-from retrodistill.evaluation.seen import named_training
+from retrodistill.data.rankings import Norm
+from retrodistill.stages.evaluation.seen import named_training
 
 TUNED = 400
 DEPTH = 100

@@ -26,11 +26,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import retrodistill as rd
-from retrodistill.datasets.texts import spread_rows
-from retrodistill.indexes import new_index
-from retrodistill.indexes.faiss import FaissIndex
-from retrodistill.manifest import library_versions
-from retrodistill.store.vectors import doc_vectors
+from retrodistill.base.manifest import library_versions
+from retrodistill.data.datasets.texts import spread_rows
+from retrodistill.data.store.vectors import doc_vectors
+from retrodistill.models.indexes import new_index
+from retrodistill.models.indexes.faiss import FaissIndex
 
 K, QUERIES, ROUNDS = 10, 200, 3
 KINDS = ("flat", "sq8", "binary", "hnsw", "ivf", "ivf-pq")

@@ -33,10 +33,10 @@ import torch
 from sentence_transformers import MultiVectorEncoder
 
 import retrodistill as rd
-from retrodistill.inference import without_bars
-from retrodistill.manifest import library_versions
-from retrodistill.teachers.late_interaction import LateInteractionTeacher
-from retrodistill.types import Pairs
+from retrodistill.base.manifest import library_versions
+from retrodistill.base.types import Pairs
+from retrodistill.models.inference import without_bars
+from retrodistill.models.teachers.late_interaction import LateInteractionTeacher
 
 DEPTH, TOKENS, PLAIN, SAMPLE, ROUNDS = 100, 128, 2, 800, 3
 

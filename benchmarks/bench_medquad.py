@@ -34,15 +34,15 @@ from typing import Any
 import rows
 
 import retrodistill as rd
-from retrodistill.arithmetic import calibrated_temperature, reranked
-from retrodistill.evaluation.efficiency import median_ms, per_second, weights_mb
-from retrodistill.evaluation.fidelity import fidelity
-from retrodistill.manifest import Manifest
-from retrodistill.mining import reciprocal_ranks
-from retrodistill.mining.fuse import add_positives
-from retrodistill.searching import search_run
-from retrodistill.training import TrainSettings
-from retrodistill.types import Doc, Pairs, Teacher
+from retrodistill.base.manifest import Manifest
+from retrodistill.base.types import Doc, Pairs, Teacher
+from retrodistill.data.rankings import calibrated_temperature, reranked
+from retrodistill.stages.evaluation.efficiency import median_ms, per_second, weights_mb
+from retrodistill.stages.evaluation.fidelity import fidelity
+from retrodistill.stages.mining import reciprocal_ranks
+from retrodistill.stages.mining.fuse import add_positives
+from retrodistill.stages.searching import search_run
+from retrodistill.stages.training import TrainSettings
 
 DEPTH = 100
 QUERY_TOKENS, DOC_TOKENS, PAIR_TOKENS = 32, 96, 120

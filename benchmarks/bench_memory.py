@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.config.search import parse_bytes
-from retrodistill.manifest import library_versions
-from retrodistill.registry import INDEXES
+from retrodistill.base.config.search import parse_bytes
+from retrodistill.base.manifest import library_versions
+from retrodistill.base.registry import INDEXES
 
 DIMENSION, CENTRES, QUERIES, K = 384, 2_000, 100, 10
 
@@ -60,10 +60,10 @@ def peak_gb() -> float:
 
 def one_kind(kind: str, folder: Path, limit: int) -> None:
     """Make, save, load and search one index; print a line."""
-    from retrodistill.datasets import load_collection
-    from retrodistill.errors import ConfigError
-    from retrodistill.indexes import index_kind, new_index
-    from retrodistill.searching.filling import Vectors, check_memory, fill, needed_bytes
+    from retrodistill.base.errors import ConfigError
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.models.indexes import index_kind, new_index
+    from retrodistill.stages.indexing.filling import Vectors, check_memory, fill, needed_bytes
 
     docs = load_collection(f"beir:{folder / 'data'}").docs
     line = {"kind": kind, "documents": len(docs), "limit_gb": limit / 1e9}

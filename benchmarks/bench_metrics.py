@@ -21,10 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pytrec_eval
 
-from retrodistill.arithmetic import metrics
-from retrodistill.evaluation import evaluate_runs
-from retrodistill.manifest import library_versions
-from retrodistill.store.runs import Run
+from retrodistill.base.manifest import library_versions
+from retrodistill.data.rankings import metrics
+from retrodistill.data.store.runs import Run
+from retrodistill.stages.evaluation import evaluate_runs
 
 SIZES = ((300, 100), (7_000, 100), (7_000, 1_000))
 JUDGED, CORPUS, ROUNDS = 40, 500_000, 5

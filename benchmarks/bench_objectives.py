@@ -32,11 +32,11 @@ import rows
 from scipy.stats import spearmanr
 
 import retrodistill as rd
-from retrodistill.config import TrainSettings
-from retrodistill.manifest import Manifest
-from retrodistill.objective import inputs_of, parse_objective
-from retrodistill.recipes import load_recipe
-from retrodistill.searching import search_run
+from retrodistill.base.config import TrainSettings
+from retrodistill.base.manifest import Manifest
+from retrodistill.objectives.objective import inputs_of, parse_objective
+from retrodistill.objectives.recipes import load_recipe
+from retrodistill.stages.searching import search_run
 
 STEPS, BATCH, TOKENS, DOCS = 24, 16, 64, 4
 QUEUE = 1024

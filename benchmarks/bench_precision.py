@@ -25,9 +25,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 import retrodistill as rd
-from retrodistill.indexes.exact import ExactIndex
-from retrodistill.inference import has_bfloat16, pick_device
-from retrodistill.manifest import library_versions
+from retrodistill.base.manifest import library_versions
+from retrodistill.models.indexes.exact import ExactIndex
+from retrodistill.models.inference import has_bfloat16, pick_device
 
 ROUNDED = {
     functional.linear,

@@ -27,11 +27,11 @@ from typing import Any
 import rows
 
 import retrodistill as rd
-from retrodistill.arithmetic import calibrated_temperature
-from retrodistill.manifest import Manifest
-from retrodistill.mining import reciprocal_ranks
-from retrodistill.searching import search_run
-from retrodistill.training import TrainSettings
+from retrodistill.base.manifest import Manifest
+from retrodistill.data.rankings import calibrated_temperature
+from retrodistill.stages.mining import reciprocal_ranks
+from retrodistill.stages.searching import search_run
+from retrodistill.stages.training import TrainSettings
 
 TITLES = 400
 DEPTH = 100

@@ -31,11 +31,17 @@ import numpy as np
 import torch
 
 import retrodistill as rd
-from retrodistill.inference import body_dtype, pair_tokens, pick_device, run_model, token_batches
-from retrodistill.manifest import library_versions
-from retrodistill.scoring.filling import pairs_of
-from retrodistill.students.cross_encoder import load_cross_encoder
-from retrodistill.types import Pairs
+from retrodistill.base.manifest import library_versions
+from retrodistill.base.types import Pairs
+from retrodistill.models.inference import (
+    body_dtype,
+    pair_tokens,
+    pick_device,
+    run_model,
+    token_batches,
+)
+from retrodistill.models.students.cross_encoder import load_cross_encoder
+from retrodistill.stages.scoring.filling import pairs_of
 
 MAX_TOKENS = 256
 

@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 import retrodistill as rd
-from retrodistill.manifest import library_versions
-from retrodistill.types import Pairs
+from retrodistill.base.manifest import library_versions
+from retrodistill.base.types import Pairs
 
 QUERIES, DOCS, DEPTH = 20_000, 200_000, 100
 

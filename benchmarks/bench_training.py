@@ -29,7 +29,7 @@ from typing import Any
 from torch import Tensor
 
 import retrodistill as rd
-from retrodistill.losses.pairwise import margin_mse
+from retrodistill.objectives.losses.pairwise import margin_mse
 
 WAYS = ("default", "best", "ours", "cached")
 BATCH, POOL, QUERY_TOKENS, DOC_TOKENS = 16, 32, 64, 160
@@ -45,8 +45,8 @@ def mined(data: str) -> rd.Run:
 
 def examples(data: str, run: rd.Run, per_query: int, steps: int) -> tuple[Any, Any]:
     """Return the collection and the drawn examples."""
-    from retrodistill.training.candidates import gather
-    from retrodistill.training.examples import Schedule
+    from retrodistill.stages.training.candidates import gather
+    from retrodistill.stages.training.examples import Schedule
 
     collection = rd.load_collection(f"beir:{data}")
     found = gather(collection, "train", run, pool=POOL)
@@ -138,7 +138,7 @@ def ours(data: str, run: rd.Run, per_query: int, steps: int, *, cached: bool) ->
 
 def measure(way: str, data: str, run: rd.Run, per_query: int, steps: int) -> None:
     """Train in one way, and print queries a second and the peak of memory."""
-    from retrodistill.inference import body_dtype, pick_device
+    from retrodistill.models.inference import body_dtype, pick_device
 
     if way in ("default", "best"):
         fast = str(body_dtype("auto", pick_device())) == "torch.bfloat16"
@@ -177,7 +177,7 @@ def main() -> None:
         for way, rows in found.items()
         for name in rows[0]
     }
-    from retrodistill.manifest import library_versions
+    from retrodistill.base.manifest import library_versions
 
     speed = {way: medians[f"{way}_queries_s"] for way in WAYS}
     row = {

@@ -40,15 +40,15 @@ import numpy as np
 
 sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
 
-from small import save_small_collection
-from tiny import save_tiny_model
+from fakes.corpus import save_small_collection
+from fakes.models import save_tiny_model
 
 from retrodistill import embed, executor, mine, score, train
-from retrodistill.files import is_unfinished
-from retrodistill.mining import mine_candidates
-from retrodistill.store import vectors
-from retrodistill.store.shards import shard_paths
-from retrodistill.students.dense import DenseEncoder
+from retrodistill.base.files import is_unfinished
+from retrodistill.data.store import vectors
+from retrodistill.data.store.shards import shard_paths
+from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.stages.mining import mine_candidates
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PAUSE = 0.3
@@ -278,7 +278,7 @@ def main() -> int:
         scratch = options.keep or Path(name)
         scratch.mkdir(parents=True, exist_ok=True)
         os.environ["RETRODISTILL_CACHE"] = str(scratch / "cache")
-        from retrodistill.datasets import load_collection
+        from retrodistill.data.datasets import load_collection
 
         data = save_small_collection(scratch / "data", docs=120)
         model = save_tiny_model(scratch / "tiny", layers=2)

@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import check_inputs_cases as cases
 
-from retrodistill.errors import RetrodistillError
+from retrodistill.base.errors import RetrodistillError
 
 LIMIT = 10
 """Seconds of processor time of a case."""

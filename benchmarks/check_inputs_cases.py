@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrodistill import config as configs
-from retrodistill.command import parse
-from retrodistill.datasets import Collection, load_collection, read_attributes
-from retrodistill.mining import mine_candidates
-from retrodistill.registry import FORMATS
-from retrodistill.store.runs import Run
+from retrodistill.base import config as configs
+from retrodistill.base.command import parse
+from retrodistill.base.registry import FORMATS
+from retrodistill.data.datasets import Collection, load_collection, read_attributes
+from retrodistill.data.store.runs import Run
+from retrodistill.stages.mining import mine_candidates
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -68,7 +68,7 @@ class Base:
     """What the commands wrote, undamaged, and what is read from it."""
 
     def __init__(self, folder: Path, needs: set[str]) -> None:
-        from small import save_small_collection
+        from fakes.corpus import save_small_collection
 
         warm()
         self.folder = folder
@@ -80,7 +80,7 @@ class Base:
         if "store" in needs:
             self.scores = stored(self.collection, self.candidates, folder / "scores")
         if "cache" in needs:
-            from retrodistill.store.vectors import doc_vectors
+            from retrodistill.data.store.vectors import doc_vectors
 
             usual = os.environ["RETRODISTILL_CACHE"]
             os.environ["RETRODISTILL_CACHE"] = str(folder / "small-cache")
@@ -97,7 +97,7 @@ class Base:
             self._models()
 
     def _files(self) -> dict[str, bytes]:
-        from retrodistill.store.formats import write_scores
+        from retrodistill.data.store.formats import write_scores
 
         relevant = self.collection.relevant("test")
         lists = self.candidates.lists()
@@ -116,7 +116,7 @@ class Base:
 
     def _models(self) -> None:
         import torch
-        from tiny import save_tiny_model
+        from fakes.models import save_tiny_model
 
         import retrodistill as rd
 
@@ -136,13 +136,13 @@ class Base:
 
 def warm() -> None:
     """Import and build once what each forked case would otherwise build for itself."""
-    import conditions  # noqa: F401
+    from fakes import conditions  # noqa: F401
 
-    from retrodistill.arithmetic.sets import parse_sets
-    from retrodistill.benchmarking.plan import read_plan
-    from retrodistill.filters import Attributes, parse_where
-    from retrodistill.objective import parse_objective
-    from retrodistill.store.triples import candidates_from_triples  # noqa: F401
+    from retrodistill.data.filters import Attributes, parse_where
+    from retrodistill.data.rankings.sets import parse_sets
+    from retrodistill.data.store.triples import candidates_from_triples  # noqa: F401
+    from retrodistill.objectives.objective import parse_objective
+    from retrodistill.stages.pipelines.benchmark.plan import read_plan
 
     parse_sets("a AND b")
     Attributes.from_columns({"a": [1]}).matching(parse_where("a = 1"))
@@ -288,7 +288,7 @@ def damage_any(rng: random.Random, folder: Path, pattern: str = "*", *, flip: bo
 
 def stored(collection: Collection, candidates: Run, folder: Path) -> dict[str, Any]:
     """Return what a store holds after all candidates are scored in it."""
-    from retrodistill.scoring import score_candidates
+    from retrodistill.stages.scoring import score_candidates
 
     store = score_candidates(collection, candidates, Teacher(), folder, shard_pairs=16)
     run = store.run()
@@ -297,7 +297,7 @@ def stored(collection: Collection, candidates: Run, folder: Path) -> dict[str, A
 
 def hits(folder: Path) -> list[tuple[str, float]]:
     """Return what an index finds."""
-    from retrodistill.searching import Searcher
+    from retrodistill.stages.searching import Searcher
 
     searcher = Searcher.open(folder, precision="float32", with_texts=False)
     return [(hit.doc_id, round(hit.score, 4)) for row in searcher.search_many(QUERIES, 5)
@@ -392,16 +392,16 @@ systems:
 
 
 def plan(place: Place) -> bool:
-    from retrodistill.benchmarking.plan import read_plan
+    from retrodistill.stages.pipelines.benchmark.plan import read_plan
 
     read_plan(place.written("plan.yaml", mutated(place.rng, PLAN)))
     return True
 
 
 def where(place: Place) -> bool:
-    from conditions import truth
+    from fakes.conditions import truth
 
-    from retrodistill.filters import Attributes, parse_where
+    from retrodistill.data.filters import Attributes, parse_where
 
     rng = place.rng
     rows = [{"year": rng.choice([None, 2019, 2020, 2021]), "lang": rng.choice([None, "de", "en"]),
@@ -431,7 +431,7 @@ def condition(rng: random.Random, depth: int = 0) -> str:
 
 
 def objective(place: Place) -> bool:
-    from retrodistill.objective import parse_objective
+    from retrodistill.objectives.objective import parse_objective
 
     rng = place.rng
     names = ["listwise-kl", "contrastive", "margin-mse", "ranknet", "leaf", "infonce", "math:sqrt"]
@@ -454,7 +454,7 @@ def objective(place: Place) -> bool:
 
 
 def sets(place: Place) -> bool:
-    from retrodistill.arithmetic.sets import evaluate_sets
+    from retrodistill.data.rankings.sets import evaluate_sets
 
     rng = place.rng
     words = ["vitamin", '"vitamin D"', "AND", "OR", "NOT", "(", ")", '" "', '""', "and", "asthma"]
@@ -515,7 +515,7 @@ def attributes(place: Place) -> bool:
 
 
 def recipe(place: Place) -> bool:
-    from retrodistill.recipes import load_recipe, recipe_names
+    from retrodistill.objectives.recipes import load_recipe, recipe_names
 
     name = place.rng.choice(recipe_names())
     load_recipe(mutated(place.rng, name.encode()).decode(errors="surrogateescape"))
@@ -523,21 +523,21 @@ def recipe(place: Place) -> bool:
 
 
 def qrels(place: Place) -> bool:
-    from retrodistill.store.qrels import read_qrels
+    from retrodistill.data.store.qrels import read_qrels
 
     read_qrels(place.written("qrels", mutated(place.rng, place.base.files["trec qrels"])))
     return True
 
 
 def triples(place: Place) -> bool:
-    from retrodistill.store.triples import candidates_from_triples
+    from retrodistill.data.store.triples import candidates_from_triples
 
     path = place.written("t.tsv", mutated(place.rng, place.base.files["id triples"]))
     return readable(candidates_from_triples(path))
 
 
 def score_format(place: Place) -> bool:
-    from retrodistill.store.formats import guess_format, read_scores
+    from retrodistill.data.store.formats import guess_format, read_scores
 
     name = place.rng.choice(FILE_FORMATS)
     path = place.written(f"f.{name}", mutated(place.rng, place.base.files[name]))
@@ -556,8 +556,8 @@ def card(place: Place) -> bool:
 
 
 def manifest(place: Place) -> bool:
-    from retrodistill.manifest import Manifest
-    from retrodistill.store.scores import ScoreStore
+    from retrodistill.base.manifest import Manifest
+    from retrodistill.data.store.scores import ScoreStore
 
     name = place.rng.choice(["run", "scores"])
     folder = place.copy(name)
@@ -586,7 +586,7 @@ def index_model(place: Place, *, flip: bool = False) -> bool:
 
 
 def student(place: Place, *, flip: bool = False) -> bool:
-    from retrodistill.students.dense import DenseEncoder
+    from retrodistill.models.students.dense import DenseEncoder
 
     folder = place.copy("student")
     damage_any(place.rng, folder, flip=flip)
@@ -615,7 +615,7 @@ def run_file(place: Place, name: str) -> bool:
 
 def cached(place: Place, pattern: str) -> bool:
     """Flip a bit in the cache of vectors or texts, and read them again."""
-    from retrodistill.store.vectors import doc_vectors
+    from retrodistill.data.store.vectors import doc_vectors
 
     cache = shutil.copytree(place.base.folder / "small-cache", os.environ["RETRODISTILL_CACHE"])
     damage_any(place.rng, Path(cache), pattern, flip=True)

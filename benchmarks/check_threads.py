@@ -21,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 
 import retrodistill as rd
-from retrodistill.datasets.texts import spread_rows
-from retrodistill.indexes import index_kind
-from retrodistill.inference import pick_device
-from retrodistill.manifest import library_versions
+from retrodistill.base.manifest import library_versions
+from retrodistill.data.datasets.texts import spread_rows
+from retrodistill.models.indexes import index_kind
+from retrodistill.models.inference import pick_device
+from retrodistill.models.students.dense import load_bi_encoder
+from retrodistill.models.students.make import keep_layers
 from retrodistill.quickstart import packaged_model
-from retrodistill.students.dense import load_bi_encoder
-from retrodistill.students.make import keep_layers
 
 THREADS, SEARCHES, DOCUMENTS, QUESTIONS = 32, 10_000, 2_000, 500
 KINDS = ("exact", "flat", "ivf", "hnsw", "binary", "ivf-pq")

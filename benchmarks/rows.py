@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 import retrodistill as rd
-from retrodistill.evaluation import Evaluation, average_systems
-from retrodistill.manifest import library_versions
+from retrodistill.base.manifest import library_versions
+from retrodistill.stages.evaluation import Evaluation, average_systems
 
 METRICS = "ndcg@10,mrr@10,recall@100"
 ALL = "all"

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrodistill.reporting.tables import markdown_table, shown
+from retrodistill.stages.reporting.tables import markdown_table, shown
 
 NAMES = {
     "ndcg@10": "nDCG@10",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from retrodistill.errors import did_you_mean
+from retrodistill.base.errors import did_you_mean
 
 VERBS = (
     "quickstart", "mine", "audit", "score", "train", "embed", "search", "fuse", "evaluate",

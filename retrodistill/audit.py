@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from retrodistill.command import run
-from retrodistill.config import AuditConfig, as_dict
+from retrodistill.base.command import run
+from retrodistill.base.config import AuditConfig, as_dict
 
 if TYPE_CHECKING:
-    from retrodistill.datasets import Collection
-    from retrodistill.evaluation import Evaluation
-    from retrodistill.scoring.audit import Audit
+    from retrodistill.data.datasets import Collection
+    from retrodistill.stages.evaluation import Evaluation
+    from retrodistill.stages.scoring.audit import Audit
 
 METRICS = ("ndcg@10", "mrr@10")
 
@@ -32,9 +32,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def audit(config: AuditConfig) -> None:
     """Audit the split or the teachers, print what was found, and write the JSON."""
-    from retrodistill import preflight
-    from retrodistill.datasets import load_collection
-    from retrodistill.files import write_atomically
+    from retrodistill.base.files import write_atomically
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.stages import preflight
 
     preflight.audit(config)
     collection = load_collection(config.data)
@@ -45,13 +45,13 @@ def audit(config: AuditConfig) -> None:
 
 
 def _audit_teachers(config: AuditConfig, collection: "Collection") -> dict[str, Any]:
-    from retrodistill.evaluation import evaluate_with_unseen
-    from retrodistill.reporting.results import print_unseen
-    from retrodistill.reporting.tables import print_table
-    from retrodistill.scoring.audit import audit_teachers
-    from retrodistill.store.runs import Run
-    from retrodistill.students.dense import DenseEncoder
-    from retrodistill.teachers import load_teacher
+    from retrodistill.data.store.runs import Run
+    from retrodistill.models.students.dense import DenseEncoder
+    from retrodistill.models.teachers import load_teacher
+    from retrodistill.stages.evaluation import evaluate_with_unseen
+    from retrodistill.stages.reporting.results import print_unseen
+    from retrodistill.stages.reporting.tables import print_table
+    from retrodistill.stages.scoring.audit import audit_teachers
 
     first_stage = Run.read(config.candidates)  # type: ignore[arg-type]  # None with --leakage only
     body: dict[str, Any] = {"batch_tokens": config.batch_tokens, "precision": config.precision}
@@ -76,8 +76,8 @@ def _audit_teachers(config: AuditConfig, collection: "Collection") -> dict[str, 
 
 
 def _audit_split(config: AuditConfig, collection: "Collection") -> dict[str, Any]:
-    from retrodistill.evaluation.leakage import find_leakage
-    from retrodistill.reporting.tables import print_table
+    from retrodistill.stages.evaluation.leakage import find_leakage
+    from retrodistill.stages.reporting.tables import print_table
 
     settings = {name: getattr(config, name) for name in ("threshold", "query_shingle", "shingle")}
     found = find_leakage(collection, config.split, config.test_split, **settings)

@@ -18,8 +18,8 @@ system in the file: what is finished, and made of the same, is kept.
 import sys
 from collections.abc import Sequence
 
-from retrodistill.command import run
-from retrodistill.config import BenchmarkConfig
+from retrodistill.base.command import run
+from retrodistill.base.config import BenchmarkConfig
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -29,11 +29,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def benchmark(config: BenchmarkConfig) -> None:
     """Measure what is not measured yet, print a table for each dataset, and write the files."""
-    from retrodistill import preflight
-    from retrodistill.benchmarking import run_benchmark
-    from retrodistill.errors import DataError
-    from retrodistill.reporting.results import print_unseen
-    from retrodistill.reporting.tables import print_table
+    from retrodistill.base.errors import DataError
+    from retrodistill.stages import preflight
+    from retrodistill.stages.pipelines.benchmark import run_benchmark
+    from retrodistill.stages.reporting.results import print_unseen
+    from retrodistill.stages.reporting.tables import print_table
 
     preflight.benchmark(config)
     found = run_benchmark(

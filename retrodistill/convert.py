@@ -12,8 +12,8 @@ split `clicks` then.
 import sys
 from collections.abc import Sequence
 
-from retrodistill.command import run
-from retrodistill.config import ConvertConfig
+from retrodistill.base.command import run
+from retrodistill.base.config import ConvertConfig
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -23,12 +23,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def convert(config: ConvertConfig) -> None:
     """Write the judgements, log what became of the rows, and print the file."""
-    from retrodistill import preflight
-    from retrodistill.datasets import load_collection
-    from retrodistill.datasets.clicks import read_clicks, resolvers
-    from retrodistill.errors import DataError
-    from retrodistill.files import write_atomically
-    from retrodistill.progress import say
+    from retrodistill.base.errors import DataError
+    from retrodistill.base.files import write_atomically
+    from retrodistill.base.progress import say
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.data.datasets.clicks import read_clicks, resolvers
+    from retrodistill.stages import preflight
 
     preflight.convert(config)
     collection = None

@@ -9,8 +9,8 @@ Nothing is changed, and nothing reaches the network. Put the output into a bug r
 import sys
 from collections.abc import Sequence
 
-from retrodistill.command import run
-from retrodistill.config import DoctorConfig
+from retrodistill.base.command import run
+from retrodistill.base.config import DoctorConfig
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def doctor(config: DoctorConfig) -> None:
     import json
     from dataclasses import asdict
 
-    from retrodistill.reporting.environment import as_lines, examine
+    from retrodistill.stages.reporting.environment import as_lines, examine
 
     findings = examine()
     if config.json:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrodistill.command import run
-from retrodistill.config import EmbedConfig, as_dict
+from retrodistill.base.command import run
+from retrodistill.base.config import EmbedConfig, as_dict
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from retrodistill.datasets import Collection
+    from retrodistill.data.datasets import Collection
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -28,12 +28,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def embed(config: EmbedConfig) -> None:
     """Embed, and print the index folder."""
-    from retrodistill import preflight
-    from retrodistill.config.search import parse_bytes
-    from retrodistill.datasets import load_collection
-    from retrodistill.filters import read_conditions
-    from retrodistill.searching import embed_collection
-    from retrodistill.students.dense import DenseEncoder
+    from retrodistill.base.config.search import parse_bytes
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.data.filters import read_conditions
+    from retrodistill.models.students.dense import DenseEncoder
+    from retrodistill.stages import preflight
+    from retrodistill.stages.indexing import embed_collection
 
     preflight.embed(config)
     collection = load_collection(config.data, queries=config.queries)
@@ -64,7 +64,7 @@ def embed(config: EmbedConfig) -> None:
 
 def attributes_of(collection: "Collection", wanted: str) -> "pa.Table":
     """Return a row of attributes for each document: fields of theirs, or those of a file."""
-    from retrodistill.datasets.attributes import read_attributes
+    from retrodistill.data.datasets.attributes import read_attributes
 
     docs = collection.docs
     if Path(wanted).is_file():

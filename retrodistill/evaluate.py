@@ -19,9 +19,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrodistill.command import run
-from retrodistill.config import EvaluateConfig
-from retrodistill.progress import say
+from retrodistill.base.command import run
+from retrodistill.base.config import EvaluateConfig
+from retrodistill.base.progress import say
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -31,18 +31,18 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Measure, print the table and the tests, and write the JSON."""
-    from retrodistill import preflight
-    from retrodistill.arithmetic.measures import measures_help
-    from retrodistill.datasets import load_collection
-    from retrodistill.evaluation import evaluate_with_unseen
-    from retrodistill.evaluation.fidelity import fidelity, fidelity_table
-    from retrodistill.files import write_atomically
-    from retrodistill.reporting.cards.content import make_card
-    from retrodistill.reporting.cards.files import write_card
-    from retrodistill.reporting.results import print_results, system_names
-    from retrodistill.reporting.tables import print_table
-    from retrodistill.store.qrels import read_qrels
-    from retrodistill.store.runs import Run
+    from retrodistill.base.files import write_atomically
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.data.rankings.measures import measures_help
+    from retrodistill.data.store.qrels import read_qrels
+    from retrodistill.data.store.runs import Run
+    from retrodistill.stages import preflight
+    from retrodistill.stages.evaluation import evaluate_with_unseen
+    from retrodistill.stages.evaluation.fidelity import fidelity, fidelity_table
+    from retrodistill.stages.pipelines.reproduce.content import make_card
+    from retrodistill.stages.pipelines.reproduce.files import write_card
+    from retrodistill.stages.reporting.results import print_results, system_names
+    from retrodistill.stages.reporting.tables import print_table
 
     if config.metrics == "help":
         print(measures_help())
@@ -82,9 +82,9 @@ def evaluate(config: EvaluateConfig) -> None:
 
 def reproduce(config: EvaluateConfig, path: Path) -> None:
     """Get a card's numbers again, print them beside the card's, and raise where they differ."""
-    from retrodistill.evaluation import evaluate_runs
-    from retrodistill.reporting.cards.files import read_card
-    from retrodistill.reporting.cards.reproducing import again
+    from retrodistill.stages.evaluation import evaluate_runs
+    from retrodistill.stages.pipelines.reproduce.files import read_card
+    from retrodistill.stages.pipelines.reproduce.reproducing import again
 
     card = read_card(path)
     found = again(

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retrodistill.command import run
-from retrodistill.config import FuseConfig, as_dict
+from retrodistill.base.command import run
+from retrodistill.base.config import FuseConfig, as_dict
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -27,13 +27,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def fuse(config: FuseConfig) -> None:
     """Tune if asked to, fuse, write the run, and print its folder."""
-    from retrodistill import preflight
-    from retrodistill.arithmetic import fuse_runs, tune_fusion
-    from retrodistill.datasets import load_collection
-    from retrodistill.progress import say
-    from retrodistill.reporting.tables import print_table
-    from retrodistill.store.qrels import read_qrels
-    from retrodistill.store.runs import Run
+    from retrodistill.base.progress import say
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.data.rankings import fuse_runs, tune_fusion
+    from retrodistill.data.store.qrels import read_qrels
+    from retrodistill.data.store.runs import Run
+    from retrodistill.stages import preflight
+    from retrodistill.stages.reporting.tables import print_table
 
     preflight.fuse(config)
     runs = [Run.read(path) for path in config.run]
@@ -77,7 +77,7 @@ def fuse(config: FuseConfig) -> None:
 
 def check_common(paths: Sequence[Path], queries: Sequence[Sequence[str]]) -> None:
     """Raise DataError if a run has no query in common with any other: it is of another split."""
-    from retrodistill.errors import DataError
+    from retrodistill.base.errors import DataError
 
     for number, path in enumerate(paths):
         others = set().union(*queries[:number], *queries[number + 1 :])
@@ -91,7 +91,7 @@ def check_common(paths: Sequence[Path], queries: Sequence[Sequence[str]]) -> Non
 
 def numbers(text: str | None, name: str) -> list[float] | None:
     """Return comma-separated numbers."""
-    from retrodistill.errors import ConfigError
+    from retrodistill.base.errors import ConfigError
 
     try:
         return None if text is None else [float(part) for part in text.split(",")]

@@ -11,8 +11,8 @@ Several retrievers are fused by reciprocal ranks. Queries of a file need no judg
 import sys
 from collections.abc import Sequence
 
-from retrodistill.command import run
-from retrodistill.config import MineConfig, as_dict
+from retrodistill.base.command import run
+from retrodistill.base.config import MineConfig, as_dict
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -22,9 +22,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def mine(config: MineConfig) -> None:
     """Mine, write the run, and print its folder."""
-    from retrodistill import preflight
-    from retrodistill.datasets import load_collection
-    from retrodistill.mining import mine_candidates
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.stages import preflight
+    from retrodistill.stages.mining import mine_candidates
 
     preflight.mine(config)
     collection = load_collection(config.data, queries=config.queries)

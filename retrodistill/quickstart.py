@@ -22,17 +22,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrodistill.command import run
-from retrodistill.config import QuickstartConfig
-from retrodistill.errors import ConfigError
-from retrodistill.inference import model_path
-from retrodistill.progress import duration, say
+from retrodistill.base.command import run
+from retrodistill.base.config import QuickstartConfig
+from retrodistill.base.errors import ConfigError
+from retrodistill.base.progress import duration, say
+from retrodistill.models.inference import model_path
 
 if TYPE_CHECKING:
-    from retrodistill.datasets import Collection
-    from retrodistill.searching import Searcher
-    from retrodistill.store.runs import Run
-    from retrodistill.types import Teacher
+    from retrodistill.base.types import Teacher
+    from retrodistill.data.datasets import Collection
+    from retrodistill.data.store.runs import Run
+    from retrodistill.stages.searching import Searcher
 
 PACKAGED = "packaged:all-MiniLM-L6-v2"
 KEPT = (0, 2, 5)
@@ -54,10 +54,10 @@ def main(words: Sequence[str] | None = None) -> int:
 def quickstart(config: QuickstartConfig) -> None:
     """Do the job, print the table, and leave all that was made in --out."""
     import retrodistill as rd
-    from retrodistill.evaluation import evaluate_with_unseen
-    from retrodistill.reporting.results import print_unseen
-    from retrodistill.reporting.tables import print_table
-    from retrodistill.training import TrainSettings
+    from retrodistill.stages.evaluation import evaluate_with_unseen
+    from retrodistill.stages.reporting.results import print_unseen
+    from retrodistill.stages.reporting.tables import print_table
+    from retrodistill.stages.training import TrainSettings
 
     started = time.perf_counter()
     out, model = config.out, model_path(config.model or PACKAGED)
@@ -145,7 +145,7 @@ def packaged_model() -> str:
 
 def short_lists(mined: "Run", collection: "Collection") -> "Run":
     """Return LABELLED queries with their best SCORED candidates, a relevant one among them."""
-    from retrodistill.store.runs import Run
+    from retrodistill.data.store.runs import Run
 
     relevant = collection.relevant("train")
     step = max(1, len(mined.query_ids) // LABELLED)
@@ -178,8 +178,8 @@ Cost = tuple[str, str, str]
 def measure_bm25(collection: "Collection") -> tuple["Run", Cost]:
     """Return BM25's run of the test queries and its cost."""
     import retrodistill as rd
-    from retrodistill.evaluation.efficiency import median_ms, per_second
-    from retrodistill.lexical import Lexicon
+    from retrodistill.models.retrievers.bm25 import Lexicon
+    from retrodistill.stages.evaluation.efficiency import median_ms, per_second
 
     texts = collection.docs.full_texts()
     lexicon = Lexicon(texts)
@@ -195,8 +195,8 @@ def measure_student(
     collection: "Collection", searcher: "Searcher", model: Path
 ) -> tuple["Run", Cost]:
     """Return a student's run of the test queries and its cost."""
-    from retrodistill.evaluation.efficiency import median_ms, per_second, weights_mb
-    from retrodistill.searching import search_run
+    from retrodistill.stages.evaluation.efficiency import median_ms, per_second, weights_mb
+    from retrodistill.stages.searching import search_run
 
     sample = collection.docs.full_texts(range(0, len(collection.docs), 32))
     cost = (
@@ -215,8 +215,8 @@ def measure_teacher(
     model: Path,
 ) -> tuple["Run", Cost]:
     """Return the test run whose best RERANKED documents the teachers reranked, and its cost."""
-    from retrodistill.arithmetic import reranked
-    from retrodistill.evaluation.efficiency import weights_mb
+    from retrodistill.data.rankings import reranked
+    from retrodistill.stages.evaluation.efficiency import weights_mb
 
     started = time.perf_counter()
     scores = mean_of_teachers(collection, first.top(RERANKED), teachers, out)

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrodistill.command import run
-from retrodistill.config import ReportConfig
+from retrodistill.base.command import run
+from retrodistill.base.config import ReportConfig
 
 if TYPE_CHECKING:
-    from retrodistill.reporting.report import Agreement
-    from retrodistill.store.runs import Run
+    from retrodistill.data.store.runs import Run
+    from retrodistill.stages.reporting.report import Agreement
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -29,16 +29,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def report(config: ReportConfig) -> None:
     """Measure, print the table and the tests, write the files, and print their folder."""
-    from retrodistill import preflight
-    from retrodistill.benchmarking import latencies
-    from retrodistill.datasets import load_collection
-    from retrodistill.evaluation import evaluate_with_unseen
-    from retrodistill.reporting.commands import command_of_settings
-    from retrodistill.reporting.provenance import folders, source
-    from retrodistill.reporting.report import Measured, build_report, write_report
-    from retrodistill.reporting.results import known_system, print_results, system_names
-    from retrodistill.store.qrels import read_qrels
-    from retrodistill.store.runs import Run
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.data.store.qrels import read_qrels
+    from retrodistill.data.store.runs import Run
+    from retrodistill.stages import preflight
+    from retrodistill.stages.evaluation import evaluate_with_unseen
+    from retrodistill.stages.pipelines.benchmark import latencies
+    from retrodistill.stages.reporting.commands import command_of_settings
+    from retrodistill.stages.reporting.provenance import folders, source
+    from retrodistill.stages.reporting.report import Measured, build_report, write_report
+    from retrodistill.stages.reporting.results import known_system, print_results, system_names
 
     preflight.report(config)
     made = folders("student", config.student) + folders("index", config.index)
@@ -81,8 +81,8 @@ def _agreement(
     runs: "Mapping[str, Run]", teacher: str, system: str, judged: Sequence[str]
 ) -> "Agreement | None":
     """Return how all other systems follow the teacher, over the judged queries."""
-    from retrodistill.evaluation.fidelity import fidelity, fidelity_table
-    from retrodistill.reporting.report import Agreement
+    from retrodistill.stages.evaluation.fidelity import fidelity, fidelity_table
+    from retrodistill.stages.reporting.report import Agreement
 
     if system == teacher:
         return None

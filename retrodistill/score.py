@@ -18,8 +18,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from retrodistill.command import run
-from retrodistill.config import ScoreConfig, as_dict
+from retrodistill.base.command import run
+from retrodistill.base.config import ScoreConfig, as_dict
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -29,11 +29,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def score(config: ScoreConfig) -> None:
     """Do the one job that the settings name, and print where the result lies or what was found."""
-    from retrodistill import preflight, scoring
-    from retrodistill.datasets import load_collection
-    from retrodistill.executor import execute
-    from retrodistill.store.runs import Run
-    from retrodistill.store.shards import shard_paths
+    from retrodistill.base.executor import execute
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.data.store.runs import Run
+    from retrodistill.data.store.shards import shard_paths
+    from retrodistill.stages import preflight, scoring
 
     preflight.score(config)
     if config.status:

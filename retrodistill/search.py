@@ -15,12 +15,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from retrodistill.command import run
-from retrodistill.config import SearchConfig, as_dict
+from retrodistill.base.command import run
+from retrodistill.base.config import SearchConfig, as_dict
 
 if TYPE_CHECKING:
-    from retrodistill.datasets import Collection
-    from retrodistill.store.runs import Run
+    from retrodistill.data.datasets import Collection
+    from retrodistill.data.store.runs import Run
 
 DEEPER = 100
 """Passages that a retriever returns where one document is wanted."""
@@ -33,9 +33,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def search(config: SearchConfig) -> None:
     """Print the hits of the queries, or write the run of a split or a file."""
-    from retrodistill import preflight
-    from retrodistill.datasets import load_collection
-    from retrodistill.searching.answers import index_answers, line, run_answers, with_asked
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.stages import preflight
+    from retrodistill.stages.searching.answers import index_answers, line, run_answers, with_asked
 
     preflight.search(config)
     if config.out is not None:
@@ -55,9 +55,9 @@ def search(config: SearchConfig) -> None:
 
 
 def _write(config: SearchConfig) -> None:
-    from retrodistill.datasets import load_collection
-    from retrodistill.searching import documents
-    from retrodistill.searching.answers import index_run
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.stages.searching import documents
+    from retrodistill.stages.searching.answers import index_run
 
     assert config.data is not None
     assert config.out is not None
@@ -78,8 +78,8 @@ def _write(config: SearchConfig) -> None:
 
 def _retrieve(collection: "Collection", config: SearchConfig) -> "Run":
     """Return the run of --retriever, or of --model, over the documents of the collection."""
-    from retrodistill.mining import mine_candidates
-    from retrodistill.searching import SPLIT
+    from retrodistill.stages.mining import mine_candidates
+    from retrodistill.stages.searching import SPLIT
 
     return mine_candidates(
         collection,

@@ -17,30 +17,38 @@ learns from every document and query of the collection.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from retrodistill.command import run
-from retrodistill.config import TrainConfig
+from retrodistill.base.command import run
+from retrodistill.base.config import TrainConfig
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status (0 done, 2 a mistake of the user)."""
     return run(
         TrainConfig, train, verb="train", about=__doc__, words=words,
-        shows={"--list": ("List the recipes and stop.", print_recipes)},
+        shows={"--list": ("List the recipes and stop.", print_recipes)}, beneath=recipe_settings,
     )  # fmt: skip
+
+
+def recipe_settings(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of the recipe that these settings name, if they name one."""
+    from retrodistill.objectives.recipes import load_recipe
+
+    return load_recipe(str(given["recipe"])).settings if given.get("recipe") else {}
 
 
 def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
-    from retrodistill import preflight
-    from retrodistill.datasets import load_collection
-    from retrodistill.objective import parse_objective
-    from retrodistill.store.runs import Run
-    from retrodistill.store.scores import PreferenceStore
-    from retrodistill.students.dense import DenseEncoder
-    from retrodistill.training.card import teachers_of
-    from retrodistill.training.sources import check_settings
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.data.store.runs import Run
+    from retrodistill.data.store.scores import PreferenceStore
+    from retrodistill.models.students.dense import DenseEncoder
+    from retrodistill.objectives.objective import parse_objective
+    from retrodistill.stages import preflight
+    from retrodistill.stages.training.card import teachers_of
+    from retrodistill.stages.training.sources import check_settings
 
     preflight.train(config)
     check_settings(
@@ -55,7 +63,7 @@ def train(config: TrainConfig) -> None:
     scores = Run.read(config.scores) if config.scores else None
     preferences = PreferenceStore.open(config.preferences) if config.preferences else None
 
-    from retrodistill.training.trainer import train_student  # imports torch: last
+    from retrodistill.stages.training.trainer import train_student  # imports torch: last
 
     vectors = None
     if config.vectors:
@@ -80,9 +88,9 @@ def print_recipes() -> None:
     """Print every recipe: what it needs, its source, and how it differs from what was published."""
     from textwrap import fill
 
-    from retrodistill.config import TrainSettings
-    from retrodistill.objective import needs_of
-    from retrodistill.recipes import load_recipe, recipe_names
+    from retrodistill.base.config import TrainSettings
+    from retrodistill.objectives.objective import needs_of
+    from retrodistill.objectives.recipes import load_recipe, recipe_names
 
     for name in recipe_names():
         recipe = load_recipe(name)

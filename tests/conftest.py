@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from retrodistill.datasets import Collection
+    from retrodistill.data.datasets import Collection
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when a test module imports huggingface_hub
 
@@ -42,7 +42,7 @@ def number_type() -> Iterator[None]:
         raise ValueError(f"RETRODISTILL_TEST_BFLOAT16 must be on or off, got {forced!r}.")
     with pytest.MonkeyPatch.context() as patch:
         if forced:
-            devices = "retrodistill.inference.devices"
+            devices = "retrodistill.models.inference.devices"
             speedup = float("inf") if forced == "on" else 0.0
             patch.setattr(f"{devices}.bfloat16_speedup", lambda device: speedup)
         if forced == "on":
@@ -53,7 +53,7 @@ def number_type() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random 6-layer, 32-dimensional bi-encoder in sentence-transformers format."""
-    from tiny import save_tiny_model
+    from fakes.models import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("tiny"))
 
@@ -61,7 +61,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """BEIR folder of the small collection; one for each test module."""
-    from small import save_small_collection
+    from fakes.corpus import save_small_collection
 
     return save_small_collection(tmp_path_factory.mktemp("small") / "data")
 
@@ -69,6 +69,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def collection(folder: Path) -> "Collection":
     """Return the small collection."""
-    from retrodistill.datasets import load_collection
+    from retrodistill.data.datasets import load_collection
 
     return load_collection(f"beir:{folder}")

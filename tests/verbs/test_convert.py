@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from small import save_small_collection
+from fakes.corpus import save_small_collection
 
 from retrodistill import convert
-from retrodistill.datasets import load_collection
-from retrodistill.datasets.beir import read_qrels
-from retrodistill.datasets.queries import query_id
+from retrodistill.data.datasets import load_collection
+from retrodistill.data.datasets.beir import read_qrels
+from retrodistill.data.datasets.queries import query_id
 
 
 def write(path: Path, text: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retrodistill.evaluate import main
-from retrodistill.reporting.results import system_names
+from retrodistill.stages.reporting.results import system_names
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small import save_small_collection
-from tiny import save_tiny_model
+from fakes.corpus import save_small_collection
+from fakes.models import save_tiny_model
 
+from retrodistill.base.manifest import Manifest
+from retrodistill.data.store.runs import Run
 from retrodistill.evaluate import main
-from retrodistill.manifest import Manifest
-from retrodistill.reporting.cards.files import read_card
-from retrodistill.store.runs import Run
+from retrodistill.stages.pipelines.reproduce.files import read_card
 
 CHAIN = (
     "mine --data beir:data --depth 8 --add-positives --out runs/train",

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import retrodistill as rd
-from retrodistill.datasets import Collection
-from retrodistill.errors import ConfigError
+from retrodistill.base.errors import ConfigError
+from retrodistill.base.manifest import Manifest
+from retrodistill.base.types import Pairs, Unit
+from retrodistill.data.datasets import Collection
+from retrodistill.data.store.runs import Run
 from retrodistill.fuse import main
-from retrodistill.manifest import Manifest
-from retrodistill.store.runs import Run
-from retrodistill.types import Pairs, Unit
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from small import save_small_collection
+from fakes.corpus import save_small_collection
 
-from retrodistill.store.runs import Run
+from retrodistill.data.store.runs import Run
 
 Command = Callable[[str], str]
 

@@ -170,4 +170,4 @@ def test_the_command_itself_exits_with_2(place: Path) -> None:
     assert "retrodistill.train: unknown objective 'infonce'" in done.stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not {*HEAVY} & imported
-    assert "retrodistill.preflight" in imported
+    assert "retrodistill.stages.preflight" in imported

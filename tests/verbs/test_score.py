@@ -4,17 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import save_small_collection
-from tiny import save_tiny_cross_encoder
+from fakes.corpus import save_small_collection
+from fakes.models import save_tiny_cross_encoder
 
-from retrodistill.config import ScoreConfig
-from retrodistill.datasets import load_collection
-from retrodistill.errors import ConfigError
-from retrodistill.manifest import Manifest
-from retrodistill.mining import mine_candidates
+from retrodistill.base.config import ScoreConfig
+from retrodistill.base.errors import ConfigError
+from retrodistill.base.manifest import Manifest
+from retrodistill.data.datasets import load_collection
+from retrodistill.data.store.runs import Run
+from retrodistill.data.store.scores import PreferenceStore
 from retrodistill.score import main
-from retrodistill.store.runs import Run
-from retrodistill.store.scores import PreferenceStore
+from retrodistill.stages.mining import mine_candidates
 
 
 @pytest.fixture

@@ -1,0 +1,39 @@
+"""The settings of every command: one frozen dataclass a verb.
+
+A field is a flag (`max_tokens` is `--max-tokens`), the string below it is its help. A field of
+type `tuple[str, ...]` may be given several times. `retrodistill.base.command` reads them.
+"""
+
+from retrodistill.base.config.base import Executor, Precision, as_dict, at_least
+from retrodistill.base.config.benchmark import BenchmarkConfig
+from retrodistill.base.config.convert import ConvertConfig
+from retrodistill.base.config.evaluate import EvaluateConfig
+from retrodistill.base.config.fuse import FuseConfig
+from retrodistill.base.config.mine import MineConfig
+from retrodistill.base.config.quickstart import DoctorConfig, QuickstartConfig
+from retrodistill.base.config.report import ReportConfig
+from retrodistill.base.config.score import AuditConfig, ScoreConfig
+from retrodistill.base.config.search import EmbedConfig, SearchConfig
+from retrodistill.base.config.train import Positives, TrainConfig, TrainSettings
+
+__all__ = [
+    "AuditConfig",
+    "BenchmarkConfig",
+    "ConvertConfig",
+    "DoctorConfig",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "Executor",
+    "FuseConfig",
+    "MineConfig",
+    "Positives",
+    "Precision",
+    "QuickstartConfig",
+    "ReportConfig",
+    "ScoreConfig",
+    "SearchConfig",
+    "TrainConfig",
+    "TrainSettings",
+    "as_dict",
+    "at_least",
+]

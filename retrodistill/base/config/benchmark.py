@@ -1,0 +1,35 @@
+"""Settings of `benchmark`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrodistill.base.config.base import at_least
+from retrodistill.base.config.evaluate import Comparing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkConfig(Comparing):
+    """Settings of `python -m retrodistill.benchmark`."""
+
+    plan: Path
+    """YAML file with the datasets and the systems."""
+
+    out: Path = Path("benchmark")
+    """Folder of the tables, and of all that is made for them. What is finished there is kept."""
+
+    k: int = 100
+    """Documents to find for each query."""
+
+    timed: int = 100
+    """Queries of each dataset that are timed, one after the other, as a user asks them."""
+
+    price_per_hour: float | None = None
+    """Of this machine, in any currency: tells what a million documents and queries cost."""
+
+    overwrite: bool = False
+    """Measure again what is finished."""
+
+    def __post_init__(self) -> None:
+        Comparing.__post_init__(self)
+        at_least(self, 1, "k", "timed")
+        at_least(self, 0, "price_per_hour")

@@ -1,0 +1,150 @@
+"""Settings of `evaluate`, and what `report` and `benchmark` share with it."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from retrodistill.base.config.base import at_least
+from retrodistill.base.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparing:
+    """How systems are measured and compared."""
+
+    metrics: str = "ndcg@10,mrr@10,map,recall@100"
+    """Comma-separated: name@cutoff(key=value,...), as in ndcg@10 or map(rel=2); `evaluate --metrics
+    help` lists them. A report's plots and lists of queries follow the first."""
+
+    ignore_identical_ids: bool = False
+    """Leave out documents that have the id of their query, as BEIR does."""
+
+    judged_only: bool = False
+    """Leave out documents without a judgement, and measure the condensed lists."""
+
+    test: Literal["t", "fisher", "none"] = "t"
+    """Paired test between systems: Student's t, Fisher's randomisation, or none."""
+
+    correction: Literal["holm", "tukey", "none"] = "holm"
+    """Of p for the number of comparisons: Holm's, Tukey's randomised HSD over all systems, or none.
+    """
+
+    baseline: str | None = None
+    """Compare all systems with this one only: its name in the table (default: all pairs in the
+    tests, and the first --run in a report's plots)."""
+
+    tie: float = 1e-9
+    """Values of a query that differ by at most this are neither win nor loss."""
+
+    seed: int = 0
+    """Of the bootstrap intervals, of the randomised tests, and of the pairs that a report draws."""
+
+    trained_on: tuple[str, ...] = ()
+    """Split of --data, or student folder, that systems were trained on, beside what their records
+    say; once for each. Systems are measured also on the queries that training has not seen."""
+
+    near_double: float = 0.6
+    """A query whose words have this Jaccard similarity with those of a training query, or a higher
+    one, is its near double."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "tie", "seed")
+        if not 0 < self.near_double <= 1:
+            raise ConfigError(
+                f"--near-double must lie above 0 and up to 1, but it is {self.near_double}."
+            )
+
+    def learned(self) -> dict[str, Any]:
+        """Return the settings of `evaluate_with_unseen` beside those of `measuring`."""
+        return {"trained_on": self.trained_on, "near_double": self.near_double}
+
+    def measuring(self) -> dict[str, Any]:
+        """Return the settings of `evaluate_runs`."""
+        names = (
+            "metrics", "ignore_identical_ids", "judged_only", "test", "correction", "baseline",
+            "tie", "seed",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasureSettings(Comparing):
+    """How systems are measured and compared, and against which judgements."""
+
+    data: str | None = None
+    """Collection with the judgements (or give --qrels); `report` shows its texts too."""
+
+    split: str = "test"
+    """Split of --data."""
+
+    qrels: Path | None = None
+    """TREC or BEIR judgement file, instead of --data."""
+
+    def __post_init__(self) -> None:
+        Comparing.__post_init__(self)
+        if (self.data is None) == (self.qrels is None):
+            raise ConfigError("give either --data (with --split) or --qrels.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig(MeasureSettings):
+    """Settings of `python -m retrodistill.evaluate`."""
+
+    run: tuple[Path, ...] = ()
+    """Run folder, score store, or TREC, JSONL or Parquet run; once for each system."""
+
+    teacher: Path | None = None
+    """Score store or run of a teacher: tell how closely each --run follows it as well."""
+
+    per_query: bool = False
+    """Put each query's values into the JSON."""
+
+    json: Path | None = None
+    """File for the results."""
+
+    card: Path | None = None
+    """File for a result card (YAML): the numbers, and all that it takes to get them again."""
+
+    reproduce: Path | None = None
+    """Get the numbers of a result card again, and compare them; --data or --qrels say where its
+    collection or its judgements lie now, if elsewhere."""
+
+    out: Path | None = None
+    """With --reproduce: folder to make again in what is not here as the card has it."""
+
+    anew: bool = False
+    """With --reproduce: make all of the card's chain again, and not only what is not here."""
+
+    own_code: bool = False
+    """With --reproduce: parts that the card names by a path, as in my_lab.losses:focal, may run."""
+
+    tolerance: float | None = None
+    """With --reproduce: largest difference of a mean that counts as equal (default: 0, and 0.005
+    for runs that were made again and came out otherwise)."""
+
+    def __post_init__(self) -> None:
+        if self.metrics == "help":
+            return
+        at_least(self, 0, "tolerance")
+        if self.reproduce is not None:
+            self._check_reproducing()
+            return
+        if self.out or self.anew or self.own_code or self.tolerance is not None:
+            raise ConfigError("--out, --anew, --own-code and --tolerance need --reproduce.")
+        if not self.run:
+            raise ConfigError("needs --run. See --help.")
+        MeasureSettings.__post_init__(self)
+
+    def _check_reproducing(self) -> None:
+        own = ("reproduce", "out", "anew", "own_code", "tolerance", "data", "qrels")
+        given = [
+            f"--{item.name.replace('_', '-')}"
+            for item in fields(self)
+            if item.name not in own and getattr(self, item.name) != item.default
+        ]
+        if given:
+            raise ConfigError(f"--reproduce measures as the card says: leave {given[0]} away.")
+        if self.data is not None and self.qrels is not None:
+            raise ConfigError("give either --data or --qrels.")
+        if self.anew and self.out is None:
+            raise ConfigError("--anew needs --out, a folder to make the chain again in.")

@@ -1,0 +1,181 @@
+"""Settings of `embed` and `search`."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retrodistill.base.config.base import Executor, Precision, at_least, check_workers
+from retrodistill.base.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedConfig:
+    """Settings of `python -m retrodistill.embed`."""
+
+    data: str
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
+
+    queries: str | None = None
+    """File of queries to measure --recall with, beside those of --data."""
+
+    model: str
+    """Student or other sentence-transformers model: a folder, a hub id or packaged:NAME."""
+
+    out: Path
+    """Index folder to write."""
+
+    index: str = "flat"
+    """exact, flat, sq8, binary, hnsw, ivf, ivf-pq, faiss:LINE or milvus:URI."""
+
+    recall: float | None = None
+    """Share of the exact ten best that must be found: sets the index's effort by measuring."""
+
+    dimensions: int | None = None
+    """Keep the first so many dimensions of each vector (for Matryoshka students)."""
+
+    attributes: str | None = None
+    """Attributes to keep for --where: names of the collection's fields, or a file with ids."""
+
+    workload: Path | None = None
+    """File of conditions, a line each, as often as they are asked: vectors lie accordingly."""
+
+    memory: str | None = None
+    """Most memory that the index may take while it is made, as in 2GB."""
+
+    max_tokens: int | None = None
+    """Longest document, in tokens (default: the model's own limit)."""
+
+    batch_tokens: int = 4096
+    """Padded tokens of a forward pass."""
+
+    precision: Precision = "auto"
+    """Number type of the model's body."""
+
+    executor: Executor = "local"
+    """Where to encode the documents: in this process, in several of this machine, or on a Ray
+    cluster whose machines share the cache's file system (with flock)."""
+
+    workers: int | None = None
+    """Workers of the executor (default: one a GPU; without GPUs one, with Ray one a node)."""
+
+    overwrite: bool = False
+    """Replace what is at --out."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "batch_tokens", "dimensions")
+        check_workers(self.executor, self.workers)
+        at_least(self, 4, "max_tokens")
+        _check_recall(self.recall)
+        if self.memory is not None:
+            parse_bytes(self.memory)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchConfig:
+    """Settings of `python -m retrodistill.search`."""
+
+    query: tuple[str, ...] = field(default=(), metadata={"positional": True})
+    """Queries to answer on the terminal."""
+
+    index: Path | None = None
+    """Index folder written by `retrodistill.embed`."""
+
+    model: str | None = None
+    """Instead of --index: search the documents of --data with this model, which embeds them into
+    the cache at the first time."""
+
+    retriever: tuple[str, ...] = ()
+    """Instead of --index: bm25, lucene, dense:MODEL or sparse:MODEL over the documents of --data;
+    several are fused by reciprocal ranks."""
+
+    data: str | None = None
+    """Collection to search, whose queries to search for (with --split), or whose texts to show."""
+
+    split: str | None = None
+    """Split of --data to search for; `all` is every query (default: the queries of --queries, or
+    else `test`)."""
+
+    queries: str | None = None
+    """File of queries to search for: .txt (one a line), .jsonl, .tsv, .csv or .parquet."""
+
+    k: int = 10
+    """Documents to return for each query."""
+
+    where: str | None = None
+    """Condition on the attributes, as in: year >= 2020 and lang = 'en'."""
+
+    by_document: bool = False
+    """Show each document once, with its best passage; a run then holds documents. Passages are
+    named DOCUMENT#NUMBER, as those of docs:PATH are."""
+
+    sets: bool = False
+    """Read AND, OR, NOT and brackets in queries, as in: "vitamin D" AND asthma NOT children."""
+
+    recall: float | None = None
+    """Another recall than the one that the index was tuned for, by what was measured then."""
+
+    explain: bool = False
+    """Say how the index searches, and what was measured of it."""
+
+    out: Path | None = None
+    """Run folder to write (needs --data)."""
+
+    precision: Precision = "auto"
+    """Number type of the model's body."""
+
+    overwrite: bool = False
+    """Replace what is at --out."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "k")
+        _check_recall(self.recall)
+        systems = [self.index is not None, self.model is not None, bool(self.retriever)]
+        if sum(systems) != 1:
+            raise ConfigError(
+                "give one of --index FOLDER (made by embed), or --data with --model MODEL or "
+                "--retriever bm25."
+            )
+        if self.index is None:
+            self._check_without_index()
+        if not self.query and self.queries is None and (self.data is None or self.out is None):
+            raise ConfigError('give a query ("..."), or --data and --out to search for a split.')
+        if self.out is not None and self.data is None:
+            raise ConfigError("--out needs --data: the collection that the run belongs to.")
+        if self.query and (self.queries is not None or self.split is not None):
+            raise ConfigError("give queries on the command line, or --queries or --split.")
+        if self.sets and self.by_document:
+            raise ConfigError("--sets and --by-document exclude each other.")
+        if self.sets and not self.query:
+            raise ConfigError(
+                "--sets reads operators in the queries of the command line: give one."
+            )
+        if self.query and self.out is not None:
+            raise ConfigError("--out writes a run for the queries of --data: leave the query away.")
+
+    def _check_without_index(self) -> None:
+        if self.data is None:
+            raise ConfigError("--model and --retriever need --data: the documents to search.")
+        for name in ("where", "recall"):
+            if getattr(self, name) is not None:
+                raise ConfigError(f"--{name} needs --index, an index folder made by embed.")
+        if self.sets or self.explain:
+            raise ConfigError("--sets and --explain need --index, an index folder made by embed.")
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that `2GB`, `512 MB` or `1.5GiB` means.
+
+    Raises:
+        ConfigError: it is no such size.
+
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b\s*", text.lower())
+    if match is None or float(match[1]) == 0:
+        raise ConfigError(f"--memory must be a size such as 2GB or 512MB, but it is {text!r}.")
+    number, letter, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(letter or " "))
+
+
+def _check_recall(recall: float | None) -> None:
+    if recall is not None and not 0 < recall <= 1:
+        raise ConfigError(f"--recall must be above 0 and at most 1, but it is {recall}.")

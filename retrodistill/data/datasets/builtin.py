@@ -1,0 +1,79 @@
+"""`builtin:pydocs`: a collection that every installation has, for trying things out.
+
+`builtin:pydocs` is a cut of about 2,500 documents over the standard library, numpy, scipy,
+scikit-learn, networkx and pandas; `builtin:pydocs-full` is all that is found. What is in it
+depends on the installed versions, and so does its fingerprint. Its documents have the attributes
+`package` and `module`.
+"""
+
+import platform
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+
+from retrodistill.base.errors import ConfigError
+from retrodistill.data.datasets import pydocs
+from retrodistill.data.datasets.cache import cached_texts
+from retrodistill.data.datasets.collection import Collection
+from retrodistill.data.datasets.judgements import Judgements
+from retrodistill.data.datasets.texts import Texts, TextSource
+
+NAMES = ("pydocs", "pydocs-full")
+SPLITS = ("train", "dev", "test")
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+"""Packages that are installed under another name."""
+
+EDITION = "1"
+"""Goes into the cache key: raise it when `pydocs` takes other pairs from the same source."""
+
+
+def load(name: str) -> Collection:
+    """Return a built-in collection.
+
+    Raises:
+        ConfigError: there is none of this name.
+
+    """
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f" Did you mean builtin:{near[0]}?" if near else ""
+        raise ConfigError(f"unknown builtin:{name}.{hint} Known: {', '.join(NAMES)}.")
+
+    @cache
+    def found() -> list[pydocs.Pair]:
+        return list(pydocs.pairs(cut=name == "pydocs"))
+
+    docs, queries = cached_texts(
+        name,
+        docs=TextSource(
+            lambda: (pair.doc for pair in found()),
+            lambda row: found()[row].doc.id,
+            lambda: ((pair.doc.id, pair.attributes) for pair in found()),
+        ),
+        queries=TextSource(
+            lambda: (pair.query for pair in found()), lambda row: found()[row].query.id
+        ),
+        key=["builtin", name, EDITION, platform.python_version(), *_versions()],
+    )
+    return Collection(
+        name,
+        docs=docs,
+        queries=queries,
+        judgements={split: partial(_judgements, queries, split) for split in SPLITS},
+    )
+
+
+def _judgements(queries: Texts, split: str) -> Judgements:
+    """Return the judgements of a split: each query's one document is in its id."""
+    docs = (id.removeprefix("q:") for id in queries.ids())
+    return {f"q:{doc}": {doc: 1} for doc in docs if pydocs.split(doc) == split}
+
+
+def _versions() -> Iterator[str]:
+    """Yield the version of each package that is read and installed."""
+    for package in pydocs.PACKAGES:
+        try:
+            yield f"{package} {version(DISTRIBUTIONS.get(package, package))}"
+        except PackageNotFoundError:
+            continue

@@ -1,0 +1,132 @@
+"""Where parsed texts are kept: `$RETRODISTILL_CACHE`, or `~/.cache/retrodistill`.
+
+Each collection has a folder under `collections/`, named by what it was read from; a changed
+source has another name. A folder is filled aside and renamed, so a reader sees all of it or
+nothing, and processes that build the same one at the same time do no harm. The checksums of its
+files are compared whenever it is opened (5 GB a second once they are in memory), before anything
+is mapped: a damaged folder is built again. Deleting the cache loses nothing.
+"""
+
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.files import checksum, new_folder
+from retrodistill.base.manifest import Manifest, cache_folder, digest
+from retrodistill.base.progress import say
+from retrodistill.data.datasets.texts import Texts, TextSource, arrow_file, ids_file, write_texts
+
+LAYOUT = "texts-2"
+PARTS = {"docs": "documents", "queries": "queries"}
+
+
+def file_key(path: Path) -> list[str]:
+    """Return what tells one state of a file from another: path, size and time of change."""
+    state = path.stat()
+    return [str(path.resolve()), str(state.st_size), str(state.st_mtime_ns)]
+
+
+def cached_texts(
+    name: str, *, docs: TextSource, queries: TextSource, key: Sequence[str] | None
+) -> tuple[Texts, Texts]:
+    """Return the tables of documents and queries, read from their sources if not cached.
+
+    `key` must change whenever the content may have changed. Without one, nothing is kept: the
+    tables live as long as this process.
+
+    Raises:
+        ConfigError: the cache folder cannot be written.
+        DataError: the sources are not in order, or hold no document.
+
+    """
+    sources = {"docs": docs, "queries": queries}
+    if key is None:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as aside:
+            _fill(Path(aside), name, sources)
+            return _open(Path(aside), name, sources, kept=False)
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-48:].strip("-.")
+    folder = cache_folder("collections") / f"{slug}-{digest(LAYOUT, *key)[:16]}"
+    if not _is_whole(folder):
+        damaged = f"{folder} is damaged: {name} is read again"
+        say(damaged if folder.exists() else f"reading {name} once; it is kept in {folder}")
+        _build(folder, name, sources)
+    return _open(folder, name, sources)
+
+
+class _OutrunError(Exception):
+    """Another process has built the same folder meanwhile."""
+
+
+def _build(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        with new_folder(folder, overwrite=True) as aside:
+            _fill(aside, name, sources)
+            if _is_whole(folder):
+                raise _OutrunError
+    except _OutrunError:
+        return
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _unwritable(folder, error) from error
+        if not _is_whole(folder):
+            raise
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the cache folder {folder.parent} cannot be written ({error.strerror}). "
+        "Set RETRODISTILL_CACHE to a folder that can."
+    )
+
+
+def _fill(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
+    inputs = {part: write_texts(folder / part, source) for part, source in sources.items()}
+    checksums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
+    Manifest(
+        kind="collection",
+        fingerprint=digest(*inputs.values()),
+        inputs=inputs,
+        details={"name": name, "xxh3_128": checksums},
+    ).write(folder)
+    if not len(_open(folder, name, sources)[0]):
+        raise DataError(f"{name} holds no documents. A collection needs at least one.")
+
+
+def _open(
+    folder: Path, name: str, sources: Mapping[str, TextSource], *, kept: bool = True
+) -> tuple[Texts, Texts]:
+    manifest = Manifest.read(folder, kind="collection")
+    docs, queries = (
+        Texts(
+            folder / part,
+            name=f"the {noun} of {name}",
+            fingerprint=manifest.inputs[part],
+            source=sources.get(part),
+            kept=kept,
+        )
+        for part, noun in PARTS.items()
+    )
+    return docs, queries
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a folder's files are those that were written."""
+    try:
+        manifest = Manifest.read(folder, kind="collection")
+        if manifest.fingerprint != digest(*(manifest.inputs[part] for part in PARTS)):
+            return False
+        checksums = manifest.details["xxh3_128"]
+        files = [file(folder / part) for part in PARTS for file in (arrow_file, ids_file)]
+        return all(checksum(path) == checksums[path.name] for path in files)
+    except (DataError, OSError, KeyError, TypeError):
+        return False

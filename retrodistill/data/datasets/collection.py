@@ -1,0 +1,225 @@
+"""A test collection: documents, queries, and who judged what relevant."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.manifest import digest
+from retrodistill.base.progress import say
+from retrodistill.base.registry import COLLECTIONS
+from retrodistill.data.datasets.judgements import Judgements, read_qrels
+from retrodistill.data.datasets.options import take_options
+from retrodistill.data.datasets.queries import QueryFile, log_counts, merged_queries, read_queries
+from retrodistill.data.datasets.texts import Texts
+
+ALL = "all"
+"""Stands for every query, judged or not, in a collection without a split of this name."""
+
+OPTIONS = ("queries", "qrels")
+""".,queries=FILE,qrels=PATH behind the id of any collection."""
+
+
+class Collection:
+    """Documents, queries and judgements; the texts stay on disk, judgements are read when asked.
+
+    Judgements may name documents that the collection does not hold, as in real data: they count
+    for recall. `spec` is what `load_collection` was given. `fingerprint` is the hash of documents
+    and queries, whatever they were read from; `docs.fingerprint` is that of the documents alone.
+    `file_queries` are the ids of the queries that a file added.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        docs: Texts,
+        queries: Texts,
+        judgements: Mapping[str, Callable[[], Judgements]],
+        scoreddocs: Callable[[], Iterator[tuple[str, str, float]]] | None = None,
+    ) -> None:
+        self.name = name
+        self.spec = ""
+        self.docs = docs
+        self.queries = queries
+        self.fingerprint = digest(docs.fingerprint, queries.fingerprint)
+        self.splits = tuple(judgements)
+        self._judgements = judgements
+        self._scoreddocs = scoreddocs
+        self._qrels: dict[str, Judgements] = {}
+        self.file_queries: list[str] = []
+
+    def __repr__(self) -> str:
+        size = f"{len(self.docs)} documents, {len(self.queries)} queries"
+        return f"Collection({self.name!r}, {size}, splits {', '.join(self.splits) or 'none'})"
+
+    @property
+    def scoreddocs(self) -> Iterator[tuple[str, str, float]] | None:
+        """Query id, document id and score of each published candidate, if there are any."""
+        return self._scoreddocs() if self._scoreddocs else None
+
+    def qrels(self, split: str) -> Judgements:
+        """Return the judgements of a split: query id -> document id -> grade. Do not change it.
+
+        Raises:
+            ConfigError: there is no such split.
+            DataError: its file is malformed.
+
+        """
+        if split not in self._judgements:
+            splits = ", ".join(self.splits) or "none, for it comes without judgements"
+            raise ConfigError(
+                f"{self.name} has no split {split!r}. It has: {splits}. Queries without judgements "
+                "are given by --queries FILE."
+            )
+        if split not in self._qrels:
+            self._qrels[split] = self._judgements[split]()
+        return self._qrels[split]
+
+    def relevant(self, split: str) -> dict[str, list[str]]:
+        """Return each judged query's documents of a grade above 0 that the collection holds."""
+        qrels = self.qrels(split)
+        ids = list({doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0})
+        held = {doc for doc, row in zip(ids, self.docs.find(ids).tolist(), strict=True) if row >= 0}
+        return {
+            query: [doc for doc, grade in grades.items() if grade > 0 and doc in held]
+            for query, grades in qrels.items()
+        }
+
+    def query_ids(self, split: str) -> list[str]:
+        """Return the queries that are judged in a split, in the order of the query file.
+
+        The split `all` has every query, judged or not.
+
+        Raises:
+            ConfigError: there is no such split.
+            DataError: the split's file is malformed, or a judged query has no text.
+
+        """
+        if split == ALL and ALL not in self.splits:
+            return self.queries.ids()
+        judged = list(self.qrels(split))
+        try:
+            rows = self.queries.rows(judged)
+        except DataError as error:
+            raise DataError(f"split {split!r} judges queries that have no text: {error}") from None
+        return self.queries.ids(np.sort(rows))
+
+    def chosen_queries(self, split: str | None, *, default: str) -> list[str]:
+        """Return the queries of a split and those that a file added, in the order of the queries.
+
+        Without a split, these are the file's alone, or those of the default if there is no file.
+
+        Raises:
+            ConfigError: there is no such split.
+            DataError: no query is left.
+
+        """
+        if split is None and not self.file_queries:
+            split = default
+        ids = {*self.file_queries, *(self.query_ids(split) if split is not None else ())}
+        if not ids:
+            raise DataError(
+                f"{self.name} has no queries"
+                + (f" in its split {split!r}" if split != ALL else "")
+                + ". Give a file of queries: --queries FILE."
+            )
+        return self.queries.ids(np.sort(self.queries.rows(list(ids))))
+
+    def with_queries(self, file: QueryFile, *, name: str) -> "Collection":
+        """Return this collection with the queries of a file added; `name` is the file's.
+
+        Raises:
+            DataError: an id stands for one text here and for another one in the file.
+
+        """
+        return self._merged(file, name)[0]
+
+    def _merged(self, file: QueryFile, name: str) -> "tuple[Collection, set[str]]":
+        """Return it, and the ids of its queries that say what one of the file's says."""
+        queries, ids, alike = merged_queries(self.queries, file, name=name)
+        merged = copy(self)
+        merged.queries = queries
+        merged.fingerprint = digest(self.docs.fingerprint, queries.fingerprint)
+        merged.file_queries = list(dict.fromkeys([*self.file_queries, *ids]))
+        return merged, alike
+
+    def with_splits(self, files: Mapping[str, Path]) -> "Collection":
+        """Return this collection with a split for each name and judgement file.
+
+        Raises:
+            ConfigError: there is such a split already.
+
+        """
+        for split in sorted(files.keys() & self.splits):
+            raise ConfigError(f"{self.name} has a split {split!r} already. Rename {files[split]}.")
+        judged = copy(self)
+        added = {split: partial(read_qrels, file) for split, file in files.items()}
+        judged._judgements = {**self._judgements, **added}
+        judged.splits = tuple(judged._judgements)
+        return judged
+
+
+def load_collection(spec: str, *, queries: str | Path | None = None) -> Collection:
+    """Return the collection of an id: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs.
+
+    Behind every id may stand `,queries=FILE`, whose queries are added (`queries` is another way to
+    say so), and `,qrels=PATH`, a judgement file or a folder of them, whose names are the splits.
+
+    Raises:
+        ConfigError: the id is not of this form, or its kind or argument is unknown.
+        DataError: the collection's files are malformed.
+        MissingExtra: its kind needs a package that is not installed.
+
+    """
+    spec = os.fspath(spec)
+    bare, options = take_options(spec, OPTIONS)
+    kind, colon, argument = bare.partition(":")
+    path = Path(bare).expanduser()
+    if not colon and path.exists():
+        kind = "beir" if [*path.glob("corpus.jsonl*")] else "docs"
+        raise ConfigError(f"{spec!r} is a path, not a collection's id. Write {kind}:{spec}.")
+    if not argument:
+        raise ConfigError(
+            "a collection is written beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs, "
+            f"not {spec!r}."
+        )
+    collection: Collection = COLLECTIONS[kind](argument)
+    if "qrels" in options:
+        collection = collection.with_splits(_judgement_files(options["qrels"]))
+    collection.spec = spec if queries is None else f"{spec},queries={queries}"
+    for file in (options.get("queries"), queries):
+        if file is not None:
+            content = read_queries(str(file))
+            log_counts(str(file), content)
+            collection, alike = collection._merged(content, str(file))
+            _log_splits(collection, alike)
+    return collection
+
+
+def load_docs(spec: str) -> Texts:
+    """Return the documents of a collection's id, whatever queries and judgements it names."""
+    return load_collection(take_options(spec, OPTIONS)[0]).docs
+
+
+def _log_splits(collection: Collection, alike: set[str]) -> None:
+    """Log how many queries of a file are queries of a split."""
+    for split in collection.splits if alike else ():
+        if count := len(alike & collection.qrels(split).keys()):
+            say(
+                f"{count:,} of them are queries of the split {split!r} too"
+                + ("." if split == "train" else ": do not measure on it what they train.")
+            )
+
+
+def _judgement_files(path: str) -> dict[str, Path]:
+    """Return the judgement files of `,qrels=PATH`, by the names of their splits."""
+    place = Path(path).expanduser()
+    files = sorted(place.glob("*.tsv")) if place.is_dir() else [place]
+    if not files or not files[0].is_file():
+        raise ConfigError(f"qrels={path}: there is no judgement file ({place.absolute()}).")
+    return {file.stem: file for file in files}

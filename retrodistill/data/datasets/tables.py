@@ -1,0 +1,171 @@
+"""Rows of .jsonl, .csv, .tsv and .parquet files as mappings, and which of their columns is which.
+
+All but Parquet may be gzipped. A column is named by an option, or guessed from common names.
+"""
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from retrodistill.base.errors import DataError, did_you_mean
+from retrodistill.data.datasets.lines import DAMAGE, numbered_lines, numbered_records, opened
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row stands, as in `log.csv:17`, and its columns."""
+
+SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+
+ID = ("_id", "id", "doc_id", "docid", "doc-id", "pid", "docno", "key")
+QUERY_ID = ("_id", "id", "query_id", "query-id", "queryid", "qid")
+TEXT = ("text", "contents", "content", "body", "passage", "document", "doc", "paragraph",
+        "abstract", "description", "answer")  # fmt: skip
+QUERY = ("query", "text", "question", "query_text", "search", "search_term", "q", "utterance")
+TITLE = ("title", "headline", "heading", "subject", "name")
+
+
+def kind_of(path: Path) -> str:
+    """Return the suffix of a file in lower case, without that of gzip."""
+    named = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return named.suffix.lower()
+
+
+def table_rows(path: Path, headers: Sequence[str] = ()) -> Iterator[Row]:
+    """Yield the rows of a table; columns without a header have those of `headers`.
+
+    `headers` are lower-case names of which a header must hold one: a first line without any is
+    a row, and its columns are numbered `1`, `2`, ...
+
+    Raises:
+        DataError: the file is damaged, or a row cannot be read; file and line are named.
+
+    """
+    kind = kind_of(path)
+    if kind == ".jsonl":
+        for number, record in numbered_records(path, _mapping):
+            yield f"{path}:{number}", record
+    elif kind == ".parquet":
+        yield from _parquet_rows(path)
+    else:
+        yield from _delimited_rows(path, kind, headers)
+
+
+def column(
+    names: Iterable[str], guesses: Sequence[str], wanted: str | None, *, role: str, path: Path
+) -> str | None:
+    """Return the column of a role: the wanted one, or the first guess that there is.
+
+    Raises:
+        DataError: there is no column of the wanted name.
+
+    """
+    names = list(names)
+    if wanted is not None:
+        if wanted not in names:
+            raise DataError(
+                f"{path} has no column {wanted!r} for the {role}.{did_you_mean(wanted, names)} "
+                f"It has: {', '.join(names)}."
+            )
+        return wanted
+    lower: dict[str, str] = {}
+    for name in names:
+        lower.setdefault(name.strip().lower(), name)
+    return next((lower[guess] for guess in guesses if guess in lower), None)
+
+
+def needed(found: str | None, names: Iterable[str], *, role: str, path: Path, hint: str) -> str:
+    """Return a column that must be there.
+
+    Raises:
+        DataError: it is None.
+
+    """
+    if found is None:
+        raise DataError(
+            f"{path} has no column that looks like the {role}: it has {', '.join(names)}. {hint}"
+        )
+    return found
+
+
+def _mapping(record: Any) -> Mapping[str, Any]:
+    if not isinstance(record, Mapping):
+        raise DataError(f"expected an object, but it is {repr(record)[:60]}.")
+    return record
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=1024):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", record
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}") from None
+
+
+def _delimited_rows(path: Path, kind: str, headers: Sequence[str]) -> Iterator[Row]:
+    split = _tab_fields if kind == ".tsv" else _comma_fields
+    names: list[str] | None = None
+    for number, fields in split(path):
+        if names is None:
+            lower = [field.strip().lower() for field in fields]
+            headed = not headers or any(name in headers for name in lower)
+            names = fields if headed else [str(place + 1) for place in range(len(fields))]
+            if len(set(names)) < len(names):
+                raise DataError(f"{path}:{number}: two columns have the same name.")
+            if headed:
+                continue
+        if len(fields) != len(names):
+            raise DataError(
+                f"{path}:{number}: {len(fields)} columns, but the first line has {len(names)}."
+            )
+        yield f"{path}:{number}", dict(zip(names, fields, strict=True))
+
+
+def _tab_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    for number, raw in numbered_lines(path):
+        line = _decoded(path, number, raw).rstrip("\r\n")
+        yield number, [_unquoted(field) for field in line.split("\t")]
+
+
+def _unquoted(field: str) -> str:
+    if len(field) > 1 and field[0] == field[-1] == '"':
+        return field[1:-1].replace('""', '"')
+    return field
+
+
+def _comma_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the fields of each row, which may span lines, with the number of its first line."""
+    csv.field_size_limit(sys.maxsize)  # a whole document may be one field
+    number = 0
+    try:
+        with opened(path) as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+            first = text.readline()
+            delimiter = ";" if first.count(";") > first.count(",") else ","
+            reader = csv.reader(chain([first], text), delimiter=delimiter)
+            for fields in reader:
+                if any(fields):
+                    yield number + 1, fields
+                number = reader.line_num
+    except csv.Error as error:
+        raise DataError(f"{path}:{number + 1}: not CSV: {error}.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 after line {number}: {error}.") from None
+    except DAMAGE as error:
+        raise DataError(f"{path}: damaged after line {number} ({error}).") from None
+
+
+def _decoded(path: Path, number: int, raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:{number}: not UTF-8: {error}.") from None

@@ -1,0 +1,316 @@
+"""A table of texts on disk: id, title and text, in corpus order, read by memory map.
+
+Two files: `STEM.arrow`, the rows in record batches, and `STEM.ids.npy`, a (2, n) array of the
+ids' sorted 64-bit hashes and of their rows. An id is found by bisection in the second and
+verified in the first, so neither ids nor texts ever live in Python's memory.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodistill.base.errors import DataError
+from retrodistill.base.manifest import hash64
+from retrodistill.base.types import Doc
+from retrodistill.data.datasets.attributes import REMEDY, Fields, cached_attributes
+
+SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+BATCH_ROWS = 16_384
+BATCH_CHARACTERS = 32_000_000
+SLICE_ROWS = 1024
+
+Rows = Sequence[int] | NDArray[np.int64]
+Hasher = Callable[[Sequence[str]], NDArray[np.uint64]]
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource:
+    """Where texts are read from."""
+
+    read: Callable[[], Iterable[Doc]]
+    """Gives the texts in order, each time anew."""
+
+    place: Callable[[int], str]
+    """Names where a row stands, for messages: `corpus.jsonl:17`. It may be slow."""
+
+    fields: Callable[[], Iterable[Fields]] | None = None
+    """Gives the id and the further fields of each text in order, each time anew."""
+
+
+def no_texts() -> TextSource:
+    """Return the source of a table without rows."""
+    return TextSource(lambda: (), str)
+
+
+class Texts:
+    """The documents or the queries of a collection, as a sequence of `Doc` that is also a map.
+
+    `name` says in messages whose texts these are. `fingerprint` is the hash of the content.
+    `source` is where attributes are read from, and `kept` tells whether the files stay.
+    """
+
+    def __init__(
+        self,
+        stem: Path,
+        *,
+        name: str,
+        fingerprint: str,
+        hasher: Hasher = hash64,
+        source: TextSource | None = None,
+        kept: bool = False,
+    ) -> None:
+        self.name = name
+        self._source = source
+        self._beside = stem if kept else None
+        self.fingerprint = fingerprint
+        self._hasher = hasher
+        self._map(stem)
+
+    def _map(self, stem: Path) -> None:
+        reader = pa.ipc.open_file(pa.memory_map(str(arrow_file(stem))))
+        self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        sizes = [batch.num_rows for batch in self._batches]
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        index = np.asarray(np.load(ids_file(stem), mmap_mode="r"))
+        if index.shape != (2, len(self)):
+            raise DataError(f"{ids_file(stem)} does not belong to {arrow_file(stem)}.")
+        self._hashes, self._rows = index
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to another process as the files' name, or whole if they do not stay.
+
+        The source stays behind: attributes cannot be read there.
+        """
+        state = {**self.__dict__, "_source": None}
+        if self._beside is not None:
+            state["_beside"] = self._beside.absolute()
+            for mapped in ("_batches", "_starts", "_hashes", "_rows"):
+                del state[mapped]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._beside is not None:
+            self._map(self._beside)
+
+    def __repr__(self) -> str:
+        return f"Texts({self.name!r}, {len(self)} rows)"
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __iter__(self) -> Iterator[Doc]:
+        for batch in self._batches:
+            for start in range(0, batch.num_rows, SLICE_ROWS):
+                part = batch.slice(start, SLICE_ROWS)
+                yield from map(Doc, *(column.to_pylist() for column in part.columns))
+
+    def __getitem__(self, row: int) -> Doc:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        place = int(row - self._starts[number])
+        return Doc(*(column[place].as_py() for column in self._batches[number].columns))
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and bool(self.find([id])[0] >= 0)
+
+    def get(self, id: str) -> Doc:
+        """Return the text of an id.
+
+        Raises:
+            DataError: there is no such id.
+
+        """
+        return self[int(self.rows([id])[0])]
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row number of each id.
+
+        Raises:
+            DataError: an id is not in the collection; the first such is named.
+
+        """
+        found = self.find(ids)
+        absent = np.flatnonzero(found < 0)
+        if len(absent):
+            more = f", nor {len(absent) - 1} others asked for" if len(absent) > 1 else ""
+            raise DataError(
+                f"{self.name} ({len(self)} in all) hold no id {ids[absent[0]]!r}{more}. "
+                "Was the run, score store or judgement file made from another collection, or with "
+                "--queries FILE? Then give the same here."
+            )
+        return found
+
+    def distinct(self, ids: "pa.ChunkedArray") -> tuple[list[Doc], NDArray[np.int64]]:
+        """Return the distinct texts of a column of ids, and the place of each row's text there.
+
+        Raises:
+            DataError: an id is not in the collection; the first such is named.
+
+        """
+        codes = ids.dictionary_encode().combine_chunks()  # joined, ids may exceed 2 GB
+        names = codes.dictionary.to_pylist()
+        titles, texts = self._columns(self.rows(names), "title", "text")
+        docs = list(map(Doc, names, titles, texts))
+        return docs, codes.indices.to_numpy().astype(np.int64)
+
+    def ids(self, rows: Rows | None = None) -> list[str]:
+        """Return the ids of these rows, or of all."""
+        return self._columns(rows, "id")[0]
+
+    def full_texts(self, rows: Rows | None = None) -> list[str]:
+        """Return title and text, joined by a space, of these rows, or of all."""
+        titles, texts = self._columns(rows, "title", "text")
+        return [Doc("", title, text).full_text for title, text in zip(titles, texts, strict=True)]
+
+    def attributes(self, names: Sequence[str] | None = None) -> pa.Table:
+        """Return the further fields of the texts as typed columns, a row a text.
+
+        `names` are those wanted. None is all that can be columns; what cannot, because its values
+        are of several types, is said. A text without a field has null there. The source is read a
+        second time for it, and the columns are kept beside the cached texts.
+
+        Raises:
+            DataError: the texts have no further field, or none of a name; a wanted one cannot be a
+                column; or the source was changed after the texts were read.
+
+        """
+        if self._source is None or self._source.fields is None:
+            raise DataError(f"{self.name} come without further fields. {REMEDY}")
+        ids = pa.chunked_array([batch["id"] for batch in self._batches], pa.string())
+        return cached_attributes(
+            self._beside, self.name, ids, self._source.fields, self._source.place, names
+        )
+
+    def _columns(self, rows: Rows | None, *names: str) -> list[list[str]]:
+        """Return columns of some rows, in the order asked for, each batch touched once."""
+        if rows is None:
+            return [
+                [value for batch in self._batches for value in batch[name].to_pylist()]
+                for name in names
+            ]
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
+        distinct, places = np.unique(rows, return_inverse=True)
+        cuts = np.searchsorted(distinct, self._starts)
+        columns = [np.empty(len(distinct), object) for _ in names]
+        for number in np.flatnonzero(np.diff(cuts)).tolist():  # never more than a batch in Arrow
+            span = slice(cuts[number], cuts[number + 1])
+            taken = pa.array(distinct[span] - self._starts[number])
+            for column, name in zip(columns, names, strict=True):
+                texts = self._batches[number][name].take(taken)
+                column[span] = texts.to_numpy(zero_copy_only=False)
+        return [column[places].tolist() for column in columns]
+
+    def find(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each id, or -1."""
+        found = np.full(len(ids), -1, dtype=np.int64)
+        wanted = self._hasher(ids)
+        position = np.searchsorted(self._hashes, wanted)
+        pending = np.arange(len(ids))
+        while True:  # ids whose hashes collide are tried one by one
+            pending = pending[position[pending] < len(self._hashes)]
+            pending = pending[self._hashes[position[pending]] == wanted[pending]]
+            if not len(pending):
+                return found
+            rows = self._rows[position[pending]].astype(np.int64)
+            real = self.ids(rows)
+            hit = np.array([ids[i] == id for i, id in zip(pending, real, strict=True)])
+            found[pending[hit]] = rows[hit]
+            pending = pending[~hit]
+            position[pending] += 1
+
+
+def spread_rows(total: int, count: int) -> NDArray[np.int64]:
+    """Return `count` rows, spread evenly over so many, the first and the last among them.
+
+    All of them where there are fewer.
+    """
+    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+
+
+def arrow_file(stem: Path) -> Path:
+    """Return the file that holds the rows."""
+    return stem.with_name(stem.name + ".arrow")
+
+
+def ids_file(stem: Path) -> Path:
+    """Return the file that holds the sorted hashes of the ids, and their rows."""
+    return stem.with_name(stem.name + ".ids.npy")
+
+
+def write_texts(stem: Path, source: TextSource, *, hasher: Hasher = hash64) -> str:
+    """Write the two files of a `Texts`; return the fingerprint of the content.
+
+    Memory is a batch of texts, and some 40 bytes for each row.
+
+    Raises:
+        DataError: an id occurs twice, or a text is not Unicode that can be written.
+
+    """
+    content = hashlib.sha256()
+    hashes = array("Q")
+    with pa.OSFile(str(arrow_file(stem)), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        for batch in _batches(source.read()):
+            for row, doc in enumerate(batch, start=len(hashes)):
+                try:
+                    content.update(_record(doc))
+                except UnicodeEncodeError as error:
+                    raise DataError(
+                        f"{source.place(row)}: the text holds half of a surrogate pair "
+                        f"({error}), which UTF-8 cannot write. Remove it."
+                    ) from None
+            hashes.frombytes(hasher([doc.id for doc in batch]).tobytes())
+            columns = [[doc.id for doc in batch], [doc.title for doc in batch]]
+            columns.append([doc.text for doc in batch])
+            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+    unsorted = np.frombuffer(hashes, dtype=np.uint64)
+    order = np.argsort(unsorted, kind="stable")
+    index = np.stack([unsorted[order], order.astype(np.uint64)])
+    np.save(ids_file(stem), index)
+    fingerprint = content.hexdigest()
+    alike = np.flatnonzero(index[0, 1:] == index[0, :-1])
+    if len(alike):
+        suspects = np.unique(np.concatenate([order[alike], order[alike + 1]]))
+        texts = Texts(stem, name="texts", fingerprint=fingerprint, hasher=hasher)
+        _refuse_duplicates(suspects.tolist(), texts.ids(suspects), source.place)
+    return fingerprint
+
+
+def _batches(docs: Iterable[Doc]) -> Iterator[list[Doc]]:
+    batch: list[Doc] = []
+    characters = 0
+    for doc in docs:
+        batch.append(doc)
+        characters += len(doc.title) + len(doc.text)
+        if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _record(doc: Doc) -> bytes:
+    """Return a text's bytes for the fingerprint; the lengths keep the boundaries."""
+    lengths = f"{len(doc.id)} {len(doc.title)} {len(doc.text)}\n"
+    return f"{lengths}{doc.id}{doc.title}{doc.text}".encode()
+
+
+def _refuse_duplicates(rows: list[int], ids: list[str], place: Callable[[int], str]) -> None:
+    seen: dict[str, int] = {}
+    for row, id in zip(rows, ids, strict=True):
+        if id in seen:
+            raise DataError(
+                f"{place(row)}: id {id!r} is taken already, by {place(seen[id])}. "
+                "Ids must be unique: remove or rename one."
+            )
+        seen[id] = row

@@ -1,0 +1,177 @@
+"""What is known of each vector beside its numbers: typed columns, and which rows fit a condition.
+
+`columns` has the types, `matching` says which rows fit.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from retrodistill.base.errors import DataError
+from retrodistill.base.files import write_atomically
+from retrodistill.data.filters.columns import KINDS, cast, examples, typed, unknown
+from retrodistill.data.filters.expressions import Expression
+from retrodistill.data.filters.matching import evaluated
+
+
+class Attributes:
+    """Typed columns, one row a vector; see `columns` for the types. It never changes.
+
+    A missing value is None, and NaN among numbers. It fits no comparison, nor the negation of one,
+    as in SQL: of `year > 2020` and `not year > 2020`, neither holds where the year is missing, and
+    `year > 2020 or year is missing` asks for both. An empty list is no missing value: it contains
+    nothing.
+
+    Make one with `from_table` or `from_columns`, which check the columns.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        """The columns, of the types above."""
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "Attributes":
+        """Return the attributes in an Arrow table, each column in one of the types above.
+
+        Raises:
+            DataError: a column of another type, or two of one name.
+
+        """
+        names = table.column_names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice or "" in names:
+            raise DataError(
+                f"attributes need distinct names that are not empty, but {(twice or [''])[0]!r} "
+                "is not. Rename a column."
+            )
+        columns = [typed(name, table[name]) for name in names]
+        return cls(pa.table(dict(zip(names, columns, strict=True))) if names else table)
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> "Attributes":
+        """Return the attributes in columns of equal length, with None where a value is missing.
+
+        Raises:
+            DataError: values of several types in one column, or columns of several lengths.
+
+        """
+        arrays = {}
+        for name, values in columns.items():
+            try:
+                arrays[name] = pa.array(values)
+            except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+                raise DataError(
+                    f"column {name!r} cannot be held: {error}. Values of a column must be of one "
+                    "type: convert them."
+                ) from error
+        lengths = {name: len(values) for name, values in arrays.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"columns must be equally long, but their lengths are {lengths}.")
+        return cls.from_table(pa.table(arrays))
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        columns = (f"{field.name}: {KINDS[field.type]}" for field in self.table.schema)
+        return f"Attributes({len(self)} rows; {', '.join(columns)})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attributes) and bool(self.table.equals(other.table))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return list(self.table.column_names)
+
+    def append(self, other: "Attributes") -> "Attributes":
+        """Return these rows, followed by those of another.
+
+        A column that the other lacks is missing in its rows. Whole numbers fit a column of
+        numbers, rounded beyond 2^53, and a column without any value fits every type.
+
+        Raises:
+            DataError: the other has a column that is unknown here (a misspelt name would hide its
+                values otherwise), or one of another type.
+
+        """
+        for name in other.names:
+            if name not in self.names:
+                raise DataError(
+                    f"the new rows have a column {name!r}, but {unknown(name, self.names)} Rename "
+                    "it, or give the first rows this column too, with None where nothing is known."
+                )
+        columns = {}
+        for name in self.names:
+            mine, empty = self.table[name], pa.chunked_array([pa.nulls(len(other))])
+            theirs = other.table[name] if name in other.names else empty
+            types = {mine.type, theirs.type} - {pa.null()}
+            if types == {pa.int64(), pa.float64()} and mine.type == pa.float64():
+                types = {pa.float64()}
+            if len(types) > 1:
+                raise DataError(
+                    f"column {name!r} holds {KINDS[mine.type]}{examples(mine)}, but in the new "
+                    f"rows {KINDS[theirs.type]}{examples(theirs)}. Convert them."
+                )
+            target = types.pop() if types else pa.null()
+            chunks = [*mine.cast(target).chunks, *cast(theirs, target).chunks]
+            columns[name] = pa.chunked_array(chunks, type=target)
+        return Attributes(pa.table(columns)) if columns else self
+
+    def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "Attributes":
+        """Return some rows, in the order asked for.
+
+        Raises:
+            IndexError: there is no such row.
+
+        """
+        wanted = np.asarray(rows, dtype=np.int64)
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)}")
+        return Attributes(self.table.take(pa.array(wanted)))
+
+    def matching(self, expression: Expression) -> NDArray[np.bool_]:
+        """Return for each row whether it fits a condition.
+
+        Raises:
+            ConfigError: the condition names a column that is not there, compares one with a value
+                of another type, or orders what has no order.
+
+        """
+        fits = evaluated(expression, self.table)
+        return np.asarray(pc.fill_null(fits, False).to_numpy(), dtype=np.bool_)
+
+    def estimate(self, expression: Expression) -> float:
+        """Return the share of rows that fit a condition; of no rows, 0. It counts them."""
+        return float(self.matching(expression).mean()) if len(self) else 0.0
+
+    def write(self, path: Path) -> None:
+        """Write one Arrow file, whole or not at all."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, self.table.schema) as writer:
+            writer.write_table(self.table)
+        write_atomically(Path(path), sink.getvalue())
+
+    @classmethod
+    def read(cls, path: Path) -> "Attributes":
+        """Open what `write` wrote; the columns stay on disk until they are used.
+
+        Raises:
+            DataError: there is no such file, or it is damaged.
+
+        """
+        try:
+            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as opened:
+                table = opened.read_all()
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{path} cannot be read as attributes ({error}). Write them again."
+            ) from error
+        return cls.from_table(table)

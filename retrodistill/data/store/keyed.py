@@ -1,0 +1,357 @@
+"""Stores of what teachers say of texts: keyed by the texts, written once, never lost.
+
+A folder with
+
+    manifest.json             the teacher's fingerprint, the scale, what the last command read
+    plans/NUMBER-ID.plan      the rows that one command had to fill, in order
+    shards/NUMBER-ID-STRETCH.parquet  ids, key and value: one stretch of a plan
+
+A value belongs to a teacher (the store's) and to what it reads of the texts, whose hash is the
+`key`. Ids are only names of texts, unless the teacher answers by id: where a text has changed its
+values are withdrawn and asked for again, and where texts that were asked about come back under
+other ids their value is copied.
+
+A plan is written before its first shard, so a command that was killed finds the same stretches
+again, skips those that are finished, and ends with the table that it would have had. The same
+command may run several times at once: each takes the stretches that nobody holds.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrodistill.base.errors import DataError
+from retrodistill.base.manifest import FILE, Manifest, digest
+from retrodistill.base.types import Unit
+from retrodistill.data.store.columns import codes, widened
+from retrodistill.data.store.lineage import KEY, Lineage, lineage_in
+from retrodistill.data.store.plans import plan_paths, read_plan, stretches, write_plan
+from retrodistill.data.store.shards import (
+    Form,
+    claimed,
+    locked,
+    read_shard,
+    row_ids,
+    shard_paths,
+    write_shard,
+)
+from retrodistill.data.store.stored import Keys, Stored
+
+WAIT = 0.5
+"""Seconds between two looks at what other processes hold."""
+
+TYPES = ("float32", "bfloat16")
+"""Number types of --precision."""
+
+TextKeys = Callable[[pa.Table], Keys]
+"""Gives the key of the texts that the ids of each row name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A stretch of a plan that is still to be filled."""
+
+    path: Path
+    rows: pa.Table
+    """The ids and the key."""
+
+
+class KeyedStore:
+    """A folder of one teacher's numbers, of the form that a subclass names.
+
+    Raises:
+        DataError: the folder holds those of another teacher, or something else.
+
+    """
+
+    form: Form
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        teacher: str,
+        inputs: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / FILE).exists():
+            self._refuse_strange_files()
+            with self._lock():
+                if not (self.folder / FILE).exists():
+                    Manifest(
+                        kind=self.form.kind,
+                        fingerprint=digest(self.form.kind, teacher),
+                        inputs={"teacher": teacher, **(inputs or {})},
+                        config=config or {},
+                        details=details or {},
+                    ).write(self.folder)
+        self.manifest = Manifest.read(self.folder, kind=self.form.kind)
+        self.check_teacher(teacher, config or {})
+        self.fingerprint = self.manifest.fingerprint
+        """Hash of the rows, as of the last plan that found nothing missing."""
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Return the store of a folder, whatever its teacher.
+
+        Raises:
+            DataError: it is not such a store.
+
+        """
+        manifest = Manifest.read(Path(folder), kind=cls.form.kind)
+        return cls(folder, teacher=manifest.inputs.get("teacher", ""))
+
+    @property
+    def lineage(self) -> Lineage:
+        """What the teacher, and the systems that found the candidates, were trained on."""
+        return lineage_in(self.folder, self.manifest)
+
+    def join_lineage(self, lineage: Lineage) -> None:
+        """Note what a teacher and candidates were trained on, beside what is noted already."""
+        with self._lock():
+            manifest = Manifest.read(self.folder, kind=self.form.kind)
+            fresh = KEY not in manifest.details and not self.shards
+            known = Lineage() if fresh else lineage_in(self.folder, manifest)
+            if fresh or known | lineage != known:
+                noted = (known | lineage).write(self.folder)
+                manifest = replace(manifest, details={**manifest.details, **noted})
+                manifest.write(self.folder)
+            self.manifest = manifest
+
+    @property
+    def shards(self) -> list[Path]:
+        """Finished shards, oldest first."""
+        return shard_paths(self.folder)
+
+    @property
+    def lists(self) -> bool:
+        """Whether a value depends on the other candidates, so that a query's last list counts."""
+        return self.manifest.details.get("unit") == "list"
+
+    def check_teacher(self, teacher: str, config: Mapping[str, Any]) -> None:
+        """Raise DataError if the store's values are another teacher's; `config` may tell why."""
+        own = self.manifest.inputs.get("teacher", "")
+        if own == teacher:
+            return
+        first, now = (c.get("precision") for c in (self.manifest.config, config))
+        hint = "Give another --out."
+        if first in TYPES and now in TYPES and first != now:
+            hint = f"It was begun with --precision {first}: give that, or another --out."
+        elif first == "auto" and now in TYPES:  # by an earlier version, perhaps elsewhere
+            other = TYPES[1 - TYPES.index(now)]
+            hint = (
+                f"If it was begun on another machine, give --precision {other}, else another --out."
+            )
+        raise DataError(
+            f"{self.folder} holds {self.form.kind} of another teacher "
+            f"({own[:12]}..., not {teacher[:12]}...). {hint}"
+        )
+
+    def adopt(self, collection: str, text_keys: TextKeys) -> int:
+        """Withdraw the values of texts that are not in this collection any more; count them.
+
+        `collection` is its fingerprint; `text_keys` gives 0 where an id is unknown. Nothing is
+        read if the store has seen this collection last.
+        """
+        with self._lock():
+            self.manifest = Manifest.read(self.folder, kind=self.form.kind)
+            if self.manifest.inputs.get("collection") == collection:
+                return 0
+            stored = self._stored()
+            stale: list[pa.Table] = [self.form.keyed.empty_table()]
+            ends = np.cumsum(stored.sizes)
+            for path, start, end in zip(stored.paths, ends - stored.sizes, ends, strict=True):
+                rows = read_shard(path, self.form).select(self.form.keyed.names)
+                changed = text_keys(rows) != rows["key"].to_numpy()
+                changed &= stored.is_current[start:end]
+                stale.append(rows.filter(pa.array(changed)))
+            table = pa.concat_tables(stale)
+            if len(table):
+                self._write("withdrawn", table, np.full(len(table), np.nan, np.float32))
+            self.manifest = self.manifest.with_inputs(collection=collection)
+            self.manifest.write(self.folder)
+            return len(table)
+
+    def plan(self, rows: pa.Table, *, shard_rows: int, unit: Unit = "pair") -> list[Shard]:
+        """Return the shards that are to be filled, so that each row of ids and key has a value.
+
+        Rows whose texts have a value under other ids are given that value at once.
+        """
+        rows = rows.select(self.form.keyed.names)
+        keys = rows["key"].to_numpy()
+        ids = row_ids(rows, self.form.ids)
+        name = digest(ids.tobytes(), keys.tobytes(), str(shard_rows), unit)[:16]
+        while True:
+            stored = self._stored()
+            missing = stored.keys_of(ids) != keys
+            if not missing.any():
+                self.fingerprint = stored.fingerprint
+                return []
+            if unit == "list":
+                queries = codes(rows["query_id"])
+                missing = np.isin(queries, queries[missing])
+            else:
+                values = np.where(missing, stored.values_of(keys), np.float32(np.nan))
+                known = ~np.isnan(values)
+                if known.any():
+                    self._write(f"{name}-copied", rows.filter(pa.array(known)), values[known])
+                    continue
+            with self._lock():
+                shards = self._resumed(name, stored, rows.filter(pa.array(missing)), unit)
+                if shards:
+                    return shards
+                # Shards of this very plan that have been finished meanwhile need no second plan.
+                since = set(self.shards).difference(stored.paths)
+                if not any(f"-{name}-" in path.name for path in since):
+                    todo = rows.filter(pa.array(missing))
+                    return self._planned(name, todo, shard_rows, unit)
+
+    def unfinished(self, name: str = "*") -> Iterator[Shard]:
+        """Yield what is left of the plans that were interrupted, in their own stretches.
+
+        `name` chooses the plans of one command, of which the newest counts.
+        """
+        paths = plan_paths(self.folder, name)
+        for path in paths if name == "*" else paths[-1:]:
+            plan = read_plan(path)
+            for number, (start, end) in enumerate(stretches(plan)):
+                shard = self._shard(path.stem, number)
+                if not shard.exists():
+                    yield Shard(shard, plan.slice(start, end - start))
+
+    def rows_left(self) -> int:
+        """Return how many rows of started plans have no value yet."""
+        planned = [row_ids(shard.rows, self.form.ids) for shard in self.unfinished()]
+        ids = np.unique(np.concatenate([np.empty(0, np.uint64), *planned]))
+        stored = self._stored()
+        return len(np.setdiff1d(ids, stored.ids[stored.is_current]))
+
+    def claim(self, shards: list[Shard]) -> Iterator[Shard]:
+        """Yield the shards one by one, each while no other process holds it.
+
+        What others hold is waited for, and taken over if they die.
+        """
+        while shards:
+            idle = True
+            for shard in shards:
+                with claimed(shard.path) as mine:
+                    if mine and not shard.path.exists():
+                        idle = False
+                        yield shard
+            shards = [shard for shard in shards if not shard.path.exists()]
+            if shards and idle:
+                time.sleep(WAIT)
+
+    def commit(self, shard: Shard, values: NDArray[np.float32], *, seconds: float = 0.0) -> None:
+        """Write a shard's values, whole or not at all.
+
+        Raises:
+            DataError: a value is NaN or infinite; the first such row is named.
+
+        """
+        values = np.asarray(values)
+        if values.shape != (len(shard.rows),) or values.dtype != np.float32:
+            raise DataError(
+                f"the teacher must give {len(shard.rows)} float32 numbers, one a row, but gave "
+                f"{values.dtype} of shape {values.shape}."
+            )
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            row = shard.rows.slice(int(bad[0]), 1).to_pylist()[0]
+            words = ("query", "document", "document")
+            named = " and ".join(
+                f"{word} {row[name]!r}" for word, name in zip(words, self.form.ids, strict=False)
+            )
+            raise DataError(
+                f"the teacher's {self.form.value} of {named} is {values[bad[0]]} "
+                f"({len(bad):,} such in this shard). Nothing of the shard was stored. "
+                "Try --precision float32, or another teacher."
+            )
+        table = shard.rows.append_column(self.form.value, pa.array(values))
+        write_shard(shard.path, table, self.form, {"seconds": f"{seconds:.3f}"})
+
+    def record(self, *, candidates: str, config: Mapping[str, Any] | None) -> None:
+        """Write into the manifest what the store holds now, and what was read for it last."""
+        with self._lock():
+            manifest = Manifest.read(self.folder, kind=self.form.kind)
+            known = (
+                *manifest.details.get("earlier_candidates", ()),
+                manifest.inputs.get("candidates", ""),
+            )
+            earlier = [one for one in dict.fromkeys(known) if one not in (candidates, "")]
+            self.manifest = replace(
+                manifest.with_inputs(candidates=candidates),
+                fingerprint=self.fingerprint,
+                config=config or manifest.config,
+                details={**manifest.details, "earlier_candidates": earlier},
+            )
+            if self.manifest != manifest:
+                self.manifest.write(self.folder)
+
+    def _refuse_strange_files(self) -> None:
+        """Raise DataError if the folder has files that no command left that began a store."""
+        names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
+        strange = [name for name in names if name != "locks" and not name.startswith(f".{FILE}.")]
+        if strange and not (self.folder / FILE).exists():
+            raise DataError(
+                f"{self.folder} is not empty and not a store of {self.form.kind}: it has "
+                f"{strange[0]}. Give another --out."
+            )
+
+    def _lock(self) -> AbstractContextManager[None]:
+        """Hold what only one process at a time may do: begin the store, plan, change a manifest."""
+        return locked(self.folder / "locks" / "store")
+
+    def _resumed(self, name: str, stored: Stored, todo: pa.Table, unit: Unit) -> list[Shard]:
+        """Return the unfinished shards of a command's plan, with the rows that are to be filled."""
+        part = self.form.ids[:1] if unit == "list" else self.form.ids
+        wanted = row_ids(todo, part)
+        shards = []
+        for shard in self.unfinished(name):
+            ids = row_ids(shard.rows, part)
+            needed = np.isin(ids, wanted)
+            if unit == "list":  # whose place is below that of a newer list would not count
+                needed &= ~stored.has_list_since(shard.path, ids)
+            if needed.any():
+                shards.append(Shard(shard.path, shard.rows.filter(pa.array(needed))))
+        return shards
+
+    def _write(self, name: str, rows: pa.Table, values: NDArray[np.float32]) -> None:
+        """Write rows that no teacher is asked about; NaN withdraws a row."""
+        column = pa.array(values, pa.float32(), from_pandas=True)
+        path = self._shard(f"{self._next_number():06d}-{name}", 0)
+        write_shard(path, rows.append_column(self.form.value, column), self.form, {})
+
+    def _planned(self, name: str, todo: pa.Table, shard_rows: int, unit: Unit) -> list[Shard]:
+        """Write a new plan, and return its shards."""
+        if unit == "document":
+            order = np.argsort(codes(todo["doc_id"]), kind="stable")
+            todo = pa.table(
+                [widened(column) for column in todo.columns[:-1]] + todo.columns[-1:],
+                names=todo.column_names,
+            ).take(order)
+        path = self.folder / "plans" / f"{self._next_number():06d}-{name}.plan"
+        todo = write_plan(path, todo, shard_rows=shard_rows, unit=unit)
+        return [
+            Shard(self._shard(path.stem, number), todo.slice(start, end - start))
+            for number, (start, end) in enumerate(stretches(todo))
+        ]
+
+    def _shard(self, plan: str, number: int) -> Path:
+        return self.folder / "shards" / f"{plan}-{number:06d}.parquet"
+
+    def _next_number(self) -> int:
+        paths = [*plan_paths(self.folder), *self.shards]
+        return 1 + max((int(path.name[:6]) for path in paths), default=0)
+
+    def _stored(self) -> Stored:
+        return Stored.read(self.shards, self.form, lists=self.lists)

@@ -1,0 +1,165 @@
+"""Vectors of a collection's documents, computed once for each model and kept in the cache.
+
+Mining, teaching and indexing with the same encoder share them. They lie in parts of PART
+documents, each named by a hash of its texts and written whole or not at all: an interrupted
+computation resumes where it was, documents that are added cost only themselves, and one that has
+changed costs its part. A part ends with a checksum, which is compared whenever the vectors are
+asked for (5 GB a second once they are in memory): a damaged part is encoded again.
+"""
+
+import io
+import mmap
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.base.config import Executor
+from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.executor import execute
+from retrodistill.base.files import is_sealed, sealed, write_atomically
+from retrodistill.base.manifest import cache_folder, digest
+from retrodistill.base.progress import bar, say
+from retrodistill.data.store.shards import claimed
+
+if TYPE_CHECKING:
+    from retrodistill.base.types import Encoder
+    from retrodistill.data.datasets import Texts
+
+PART = 2048
+"""Documents in a part: what an interruption can cost."""
+WAIT = 0.2
+"""Seconds between two looks at what other workers hold."""
+
+Part = tuple[range, Path]
+"""Rows of documents, and the file of their vectors."""
+
+
+def vector_files(encoder: "Encoder", docs: "Texts") -> Iterator[Path]:
+    """Yield the file of each part, in corpus order, encoding what is not cached or damaged."""
+    with bar("encoding documents", len(docs)) as advance:
+        for start in range(0, len(docs), PART):
+            rows = np.arange(start, min(start + PART, len(docs)))
+            texts = docs.full_texts(rows)
+            path = _part(encoder, texts)
+            if not path.exists():
+                _encode(encoder, docs, rows, texts, path)
+            elif not is_sealed(path):
+                say(f"{path} is damaged: its {len(rows):,} documents are encoded again.")
+                _encode(encoder, docs, rows, texts, path)
+            yield path
+            advance(len(rows))
+
+
+def mapped(file: Path) -> NDArray[np.float32]:
+    """Return the vectors of a part, which are read from its file as they are used.
+
+    The file must come from `vector_files`, which has compared its checksum.
+    """
+    vectors: NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return vectors
+
+
+def release(vectors: NDArray[np.float32]) -> None:
+    """Give back the memory of a mapped part, which is read from its file again when it is used."""
+    if (source := getattr(vectors, "_mmap", None)) is not None and hasattr(mmap, "MADV_DONTNEED"):
+        source.madvise(mmap.MADV_DONTNEED)
+
+
+def doc_vectors(encoder: "Encoder", docs: "Texts") -> NDArray[np.float32]:
+    """Return the vectors of all documents, shape (documents, dimension), in corpus order."""
+    parts = [mapped(file) for file in vector_files(encoder, docs)]
+    return np.concatenate(parts) if parts else np.zeros((0, encoder.dimension), np.float32)
+
+
+def cached(encoder: "Encoder", docs: "Texts") -> int:
+    """Return how many documents need no encoding any more."""
+    return len(docs) - sum(len(rows) for rows, _ in _missing(encoder, docs))
+
+
+def fill_vectors(
+    encoder: "Encoder",
+    docs: "Texts",
+    *,
+    executor: Executor = "processes",
+    workers: int | None = None,
+) -> None:
+    """Encode in several workers what is not cached yet; they share its parts.
+
+    No part is encoded twice, but one whose worker dies, which another worker takes over. Encoder
+    and documents travel to the workers by their paths. In this process alone (`local`) nothing is
+    done: whoever asks for the vectors has them encoded.
+
+    Raises:
+        ConfigError: the encoder has no path, its numbers are of another type on the workers, or
+            all workers die.
+        DataError: the encoder gives NaN or infinity.
+        MissingExtra: Ray is not installed.
+
+    """
+    missing = [] if executor == "local" else _missing(encoder, docs)
+    if missing:
+        execute(
+            partial(_share, encoder, encoder.fingerprint, docs, missing),
+            executor=executor,
+            workers=workers,
+            done=lambda: sum(path.exists() for _, path in missing),
+        )
+
+
+def _share(encoder: "Encoder", fingerprint: str, docs: "Texts", parts: list[Part]) -> None:
+    """Encode, as one worker of several, the parts that nobody else holds, until all are there."""
+    if encoder.fingerprint != fingerprint:
+        raise ConfigError(
+            "on a worker the encoder is another one than here: its files have changed, or its "
+            "number type is another. Give --precision float32 or bfloat16 in place of auto."
+        )
+    with bar("encoding documents", sum(len(rows) for rows, _ in parts)) as advance:
+        while parts:
+            idle, left = True, []
+            for rows, path in parts:
+                with claimed(path) as mine:
+                    if mine and not path.exists():
+                        idle = False
+                        own = np.array(rows)
+                        _encode(encoder, docs, own, docs.full_texts(own), path)
+                if path.exists():
+                    advance(len(rows))
+                else:
+                    left.append((rows, path))
+            parts = left
+            if parts and idle:
+                time.sleep(WAIT)
+
+
+def _encode(
+    encoder: "Encoder", docs: "Texts", rows: NDArray[np.int64], texts: list[str], path: Path
+) -> None:
+    """Encode a part's texts, and write their vectors whole or not at all."""
+    vectors = encoder.encode_docs(texts)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        name = docs[int(rows[bad[0]])].id
+        raise DataError(
+            f"the encoder gives NaN or infinity for document {name!r} "
+            f"({len(bad)} such of {len(rows)}). Check the model."
+        )
+    buffer = io.BytesIO()
+    np.save(buffer, vectors, allow_pickle=False)
+    write_atomically(path, sealed(buffer.getvalue()))
+
+
+def _missing(encoder: "Encoder", docs: "Texts") -> list[Part]:
+    """Return the parts that are not in the cache."""
+    parts = (range(start, min(start + PART, len(docs))) for start in range(0, len(docs), PART))
+    named = ((rows, _part(encoder, docs.full_texts(rows)).absolute()) for rows in parts)
+    return [(rows, path) for rows, path in named if not path.exists()]
+
+
+def _part(encoder: "Encoder", texts: Sequence[str]) -> Path:
+    name = digest(*(text.encode(errors="surrogatepass") for text in texts))
+    return cache_folder("vectors") / encoder.fingerprint[:32] / f"{name[:32]}.npy"

@@ -1,5 +1,0 @@
-"""Readers: from a file of documents to their titles, headings and texts, a kind of file each."""
-
-from retrodistill.datasets.readers.base import Document, SkippedFileError, SourceFile
-
-__all__ = ["Document", "SkippedFileError", "SourceFile"]

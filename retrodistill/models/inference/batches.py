@@ -1,0 +1,62 @@
+"""From tokens to batches of a token budget, and through a model."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.models.inference.devices import body_autocast
+from retrodistill.models.inference.fused import fused_layers
+from retrodistill.models.inference.tokens import Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+
+def token_batches(
+    lengths: Sequence[int] | NDArray[np.int64], budget: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield row numbers in batches, longest texts first, so that little is padding.
+
+    A batch's rows times its longest length stay within `budget` tokens; a text longer than the
+    budget is a batch of its own. Longest first, so that running out of memory happens at once.
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def padded(tokenizer: Any, rows: Sequence[Tokens], device: "torch.device") -> dict[str, Any]:
+    """Return the rows as tensors on a device, padded to the longest."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    batch = tokenizer.pad(columns, return_tensors="pt")
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def run_model(
+    modules: "Iterable[torch.nn.Module]",
+    features: dict[str, Any],
+    dtype: "torch.dtype",
+    **known: Any,
+) -> dict[str, Any]:
+    """Return what modules of sentence-transformers give: the first in `dtype`, the rest float32.
+
+    `known`, such as the task, goes to the modules that ask for it.
+    """
+    body, *rest = modules
+    token_ids = features["input_ids"]
+    with body_autocast(dtype, token_ids.device), fused_layers(body, token_ids, dtype):
+        features = body(dict(features))
+    features = {
+        name: value.float() if getattr(value, "dtype", None) == dtype else value
+        for name, value in features.items()
+    }
+    for module in rest:
+        wanted = getattr(module, "forward_kwargs", ())
+        features = module(features, **{k: v for k, v in known.items() if k in wanted})
+    return features

@@ -1,0 +1,94 @@
+"""Where a model runs, and in which number type."""
+
+import time
+import warnings
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from retrodistill.base.config import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+WORTHWHILE = 1.2
+"""How many times as fast as float32 products bfloat16 ones have to be for `auto` to take them."""
+
+
+def pick_device() -> "torch.device":
+    """Return the GPU if there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_bfloat16(device: "torch.device") -> bool:
+    """Tell whether the device multiplies bfloat16 matrices in hardware.
+
+    On a CPU without AVX512-BF16 or AMX, bfloat16 products are emulated, hundreds of times
+    slower than float32.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def speedup(fast: "Callable[[], Any]", slow: "Callable[[], Any]") -> float:
+    """Measure how many times as fast the first call is: in turns, the shortest time of each."""
+    times: dict[Any, float] = {fast: float("inf"), slow: float("inf")}
+    for _ in range(6):
+        for call in times:
+            began = time.perf_counter()
+            call()
+            times[call] = min(times[call], time.perf_counter() - began)
+    return times[slow] / times[fast]
+
+
+@cache
+def bfloat16_speedup(device: "torch.device") -> float:
+    """Measure how many times as fast as float32 a matrix product in bfloat16 is here.
+
+    Of a feed-forward layer's size; a tenth of a second. A processor may have the instructions and
+    be slower with them: without AMX, Intel's are.
+    """
+    import torch
+
+    shapes = (1024, 384), (384, 1536)
+    plain = [torch.ones(shape, device=device) for shape in shapes]
+    half = [matrix.bfloat16() for matrix in plain]
+
+    def product(matrices: "list[torch.Tensor]") -> float:
+        left, right = matrices
+        return float((left @ right)[0, 0])
+
+    return speedup(lambda: product(half), lambda: product(plain))
+
+
+def prefers_bfloat16(device: "torch.device") -> bool:
+    """Tell whether `auto` is bfloat16: the hardware has it, and it is measurably faster."""
+    return has_bfloat16(device) and bfloat16_speedup(device) >= WORTHWHILE
+
+
+def body_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
+    """Return the number type of a model's body: `auto` is bfloat16 where that is faster."""
+    import torch
+
+    if precision == "bfloat16" and not has_bfloat16(device):
+        warnings.warn(
+            f"this {device.type} has no bfloat16 arithmetic: it is emulated, and very slow. "
+            "Leave --precision at auto.",
+            stacklevel=2,
+        )
+    use = prefers_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+    return torch.bfloat16 if use else torch.float32
+
+
+def body_autocast(dtype: "torch.dtype", device: "torch.device") -> AbstractContextManager[None]:
+    """Return a context in which matrix products run in `dtype`; weights stay float32."""
+    import torch
+
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)

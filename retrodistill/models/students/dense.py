@@ -1,0 +1,367 @@
+"""Bi-encoders: one vector for a text, from a sentence-transformers model."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.base.config import Precision
+from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.manifest import digest
+from retrodistill.base.progress import bar
+from retrodistill.data.store.lineage import Lineage, model_lineage
+from retrodistill.models.inference import (
+    Tokens,
+    body_dtype,
+    explained,
+    is_rendered,
+    loading,
+    model_digest,
+    model_path,
+    padded,
+    pick_device,
+    positions,
+    prompt_length,
+    refuse_new_weights,
+    rendered,
+    reserved,
+    run_model,
+    token_batches,
+    tokenize,
+    without_bars,
+)
+from retrodistill.models.students.kinds import check_bi_encoder
+from retrodistill.models.students.routes import (
+    SIDES,
+    Side,
+    embedding_dimension,
+    is_normalised,
+    side_length,
+    side_modules,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+WINDOW = 16_384
+"""Texts that are tokenised, and sorted by length, at a time."""
+
+BAR_FROM = 512
+"""Fewer texts than this are encoded without a progress bar."""
+
+_evaluated: "WeakKeyDictionary[Any, tuple[int, list[Any]]]" = WeakKeyDictionary()
+"""Blocks of `evaluating` that a model is in, and its modules to be put back into training."""
+_switching = Lock()
+
+
+def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer":
+    """Return a bi-encoder with float32 weights, from a folder or a hub id.
+
+    Only safetensors weights are read, and no code that comes with a model is run. A folder of a
+    bare transformer gets mean pooling.
+
+    Raises:
+        ConfigError: there is no such model, it lacks weights, or it is no text encoder on a
+            transformer, or it makes sparse or several vectors for a text, or scores of pairs.
+
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = model_path(model)
+    with loading(model):
+        check_bi_encoder(model)
+        loaded = SentenceTransformer(
+            model,
+            device=str(device),
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+        )
+        _check(loaded)
+        _check_lengths(loaded)
+    refuse_new_weights(model, loaded, lacking="complete body", remedy="Use another model.")
+    return loaded
+
+
+def side_prompts(model: "SentenceTransformer") -> tuple[str, str]:
+    """Return what the model puts before a query and before a document, as its library would."""
+    prompts = model.prompts
+    default = prompts.get(model.default_prompt_name or "", "")
+    names = ("document", "passage", "corpus")
+    doc = next((prompts[name] for name in names if name in prompts), default)
+    return prompts.get("query", default) or "", doc or ""
+
+
+class DenseEncoder:
+    """A sentence-transformers model as an `Encoder`, with the vectors that its library gives.
+
+    Each distinct text is tokenised and encoded once, in batches of `batch_tokens` padded tokens
+    of similar length. The body runs in `precision`; pooling, what follows it, and the vectors are
+    float32. `max_tokens` cuts the end of longer texts (default: the model's own limit). A model
+    that is given as an object is used where it is, and left as it was. Queries and documents may
+    take two ways through it, as in `retrodistill.models.students.forms.two_towers`. A chat template is
+    rendered, and prompts are put, as its library does.
+
+    Threads may encode at the same time, and get what one thread would get.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or `max_tokens` is more than it can read.
+
+    """
+
+    fingerprint: str
+    """Hash of the weights, settings, tokenizer, prompts, `max_tokens` and number type."""
+
+    dimension: int
+
+    def __init__(
+        self,
+        model: "str | Path | SentenceTransformer",
+        *,
+        max_tokens: int | None = None,
+        batch_tokens: int = 4096,
+        precision: Precision = "auto",
+    ) -> None:
+        if isinstance(model, (str, Path)):
+            self.model = load_bi_encoder(str(model), pick_device())
+        else:
+            _check(model)
+            self.model = model
+        self._loaded = isinstance(model, (str, Path))
+        self.name = str(model) if self._loaded else type(model).__name__
+        self.max_tokens = max_tokens
+        self.batch_tokens = batch_tokens
+        self.dtype = body_dtype(precision, self.model.device)
+        self.dimension = int(self.model.get_embedding_dimension() or 0)
+        self._ways = {side: _way(self.model, side) for side in SIDES}
+        self._prompts = dict(zip(SIDES, side_prompts(self.model), strict=True))
+        self._tokens = text_limits(self.model, max_tokens)
+        self._beside = {side: self._prompt_length(side) for side in SIDES}
+        self.fingerprint = digest(
+            fingerprint(self.model),
+            json.dumps([*self._prompts.values(), *self._tokens.values(), str(self.dtype)]),
+        )
+        if self._loaded:
+            with explained(self.name):  # its modules may not fit together
+                for side in SIDES:
+                    self._encode(["a"], side)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as the path that it was loaded from, with its settings."""
+        if not self._loaded:
+            raise ConfigError(
+                "workers load the encoder themselves, but this one was given as an object. Save "
+                "it, and give the folder."
+            )
+        path = str(Path(self.name).absolute()) if Path(self.name).is_dir() else self.name
+        settings: dict[str, Any] = {
+            "max_tokens": self.max_tokens,
+            "batch_tokens": self.batch_tokens,
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+        return partial(DenseEncoder, path, **settings), ()
+
+    @property
+    def lineage(self) -> Lineage:
+        """What the model was trained on."""
+        return model_lineage(self.name)
+
+    @property
+    def normalised(self) -> bool:
+        """Whether all vectors have length 1, so that inner products are cosines."""
+        return is_normalised(self.model)
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return vectors of shape (len(texts), dimension)."""
+        return self._encode(texts, "query")
+
+    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return vectors of shape (len(texts), dimension)."""
+        return self._encode(texts, "document")
+
+    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return how many tokens the model reads of each document, after the cut."""
+        rows, _ = self._tokenized(texts, "document")
+        return np.array([len(row["input_ids"]) for row in rows], np.int64)
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder, in sentence-transformers format.
+
+        The files do not depend on what was encoded before.
+        """
+        for part in self.model.modules():
+            _forget_lengths(getattr(part, "tokenizer", None))
+        with without_bars():
+            self.model.save(str(folder), safe_serialization=True)
+
+    def _encode(self, texts: Sequence[str], side: Side) -> NDArray[np.float32]:
+        import torch
+
+        if isinstance(texts, str):
+            raise DataError(f"a list of texts was wanted, but one string came: {texts[:40]!r}.")
+        places: dict[str, int] = {}
+        rows = np.array([places.setdefault(text, len(places)) for text in texts], np.int64)
+        distinct = list(places)
+        vectors = np.empty((len(distinct), self.dimension), np.float32)
+        many = len(distinct) >= BAR_FROM
+        shown = bar("encoding", len(distinct)) if many else nullcontext(_ignore)
+        with shown as advance, evaluating(self.model), torch.inference_mode():
+            for start in range(0, len(distinct), WINDOW):
+                window = distinct[start : start + WINDOW]
+                for batch, found in self._batches(window, side):
+                    vectors[start + batch] = found[:, : self.dimension].float().cpu().numpy()
+                    advance(len(batch))
+        return vectors if len(distinct) == len(texts) else vectors[rows]
+
+    def _batches(
+        self, texts: Sequence[str], side: Side
+    ) -> Iterator[tuple[NDArray[np.int64], "torch.Tensor"]]:
+        """Yield places of texts and their vectors, longest texts first."""
+        way, device = self._ways[side], self.model.device
+        tokens, beside = self._tokenized(texts, side)
+        lengths = [len(row["input_ids"]) for row in tokens]
+        for batch in token_batches(lengths, self.batch_tokens):
+            features = padded(way[0].tokenizer, [tokens[row] for row in batch], device) | beside
+            yield batch, run_model(way, features, self.dtype)["sentence_embedding"]
+
+    def _tokenized(self, texts: Sequence[str], side: Side) -> tuple[list[Tokens], dict[str, Any]]:
+        """Return the tokens of a side's texts, with its prompt, cut; and what goes beside."""
+        body, prompt, limit = self._ways[side][0], self._prompts[side], self._tokens[side]
+        if is_rendered(body):
+            return rendered(body, texts, prompt=prompt, max_tokens=limit, task=side)
+        rows = tokenize(body.tokenizer, [prompt + text for text in texts], max_tokens=limit)
+        return rows, self._beside[side]
+
+    def _prompt_length(self, side: Side) -> dict[str, int]:
+        """Return what the poolings that leave the prompt out need to know of it."""
+        prompt, body = self._prompts[side], self._ways[side][0]
+        return {"prompt_length": prompt_length(body.tokenizer, prompt)} if prompt else {}
+
+
+def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
+    """Return a hash of a model's weights, its modules' settings and its tokenizer.
+
+    It is the same wherever the model lies and on whatever device it is.
+    """
+    from sentence_transformers.base.modules import Transformer
+
+    whole = model_digest(repr(model), _config(model), model.tokenizer, model)
+    bodies = [part for part in model.modules() if isinstance(part, Transformer)]
+    if len(bodies) < 2:
+        return whole
+    return digest(
+        whole, *(model_digest(repr(part), part.config, part.tokenizer, part) for part in bodies)
+    )
+
+
+def _forget_lengths(tokenizer: Any) -> None:
+    """Drop the truncation and padding of its last call, which a tokenizer would save with it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        with reserved(tokenizer):
+            backend.no_truncation()
+            backend.no_padding()
+
+
+@contextmanager
+def evaluating(model: "torch.nn.Module") -> Iterator[None]:
+    """Switch dropout off in the block, and back on where it was on when the last block ends.
+
+    Blocks may overlap, in one thread or in several.
+    """
+    with _switching:
+        blocks, training = _evaluated.get(model, (0, []))
+        if not blocks:
+            training = [part for part in model.modules() if part.training]
+            model.eval()
+        _evaluated[model] = blocks + 1, training
+    try:
+        yield
+    finally:
+        with _switching:
+            blocks, training = _evaluated.pop(model)
+            if blocks > 1:
+                _evaluated[model] = blocks - 1, training
+            else:
+                for part in training:
+                    part.training = True
+
+
+def _check(model: "SentenceTransformer") -> None:
+    """Raise ConfigError unless both sides are transformers that read text, of one dimension."""
+    from sentence_transformers.base.modules import Transformer
+
+    ways = {side: side_modules(model, side) for side in SIDES}
+    for first, *_ in ways.values():
+        if not isinstance(first, Transformer) or "text" not in first.modalities:
+            raise ConfigError(
+                f"a bi-encoder must start with a transformer that reads text, but this one starts "
+                f"with {type(first).__name__}. Use another model."
+            )
+    query, doc = (embedding_dimension(way) for way in ways.values())
+    if query != doc:
+        raise ConfigError(
+            f"queries have {query} dimensions and documents {doc}, but they are compared with each "
+            "other. Give a model whose routes end in equally many."
+        )
+
+
+def _check_lengths(model: "SentenceTransformer") -> None:
+    """Raise ValueError if a normalisation reads what no module writes: it would do nothing."""
+    from sentence_transformers.base.modules import Normalize
+
+    for part in model.modules():
+        if isinstance(part, Normalize):
+            for name in (part.module_input_name, part.module_output_name):
+                if name not in ("sentence_embedding", "token_embeddings"):
+                    raise ValueError(f"its Normalize is for {name!r}, which no module has")
+
+
+def _way(model: "SentenceTransformer", side: Side) -> "torch.nn.Sequential":
+    """Return what a side's texts pass, as one module that shares the model's parts."""
+    from torch.nn import Sequential
+
+    return Sequential(*side_modules(model, side))
+
+
+def text_limits(model: "SentenceTransformer", max_tokens: int | None = None) -> dict[Side, int]:
+    """Return the longest query and the longest document, in tokens.
+
+    `max_tokens` may raise or lower the length that the model is set to, but not raise a length
+    that the model sets for one side.
+
+    Raises:
+        ConfigError: `max_tokens` is more than the model has positions for.
+
+    """
+    limits: dict[Side, int] = {}
+    for side in SIDES:
+        body = side_modules(model, side)[0]
+        longest = positions(body.model) or 1 << 20
+        if max_tokens is not None and max_tokens > longest:
+            raise ConfigError(
+                f"--max-tokens {max_tokens} is more than this model can read: {longest} tokens."
+            )
+        if own := side_length(model, side):
+            limits[side] = min(own, max_tokens or own, longest)
+        else:
+            limits[side] = max_tokens or min(body.max_seq_length or longest, longest)
+    return limits
+
+
+def _config(model: "SentenceTransformer | CrossEncoder") -> Any:
+    """Return the settings of the transformer in a model."""
+    assert model.transformers_model is not None
+    return model.transformers_model.config
+
+
+def _ignore(amount: float) -> None:
+    """Move no bar."""

@@ -1,0 +1,107 @@
+"""Shallower students from deeper models: some of the layers, with their weights."""
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from retrodistill.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+Model = TypeVar("Model")
+"""A SentenceTransformer or a CrossEncoder."""
+
+
+def parse_layers(text: str) -> tuple[int, ...]:
+    """Return the layer numbers of `0,2,5`.
+
+    Raises:
+        ConfigError: a part is not a whole number.
+
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"layers must be whole numbers with commas, as in 0,2,5, but got {text!r}."
+        ) from None
+
+
+def keep_layers(model: Model, layers: Sequence[int]) -> Model:
+    """Return a copy of the model that has only these layers, counted from 0.
+
+    The copy shares nothing with the model, and is saved and loaded as any other of its kind.
+
+    Raises:
+        ConfigError: no layers, a layer twice, out of order or out of range, or layers without
+            which this architecture cannot be loaded again.
+
+    """
+    small = copy.deepcopy(model)
+    body: PreTrainedModel | None = small.transformers_model  # type: ignore[attr-defined]
+    if body is None:
+        raise ConfigError("only models with a transformer have layers to keep.")
+    stack = layer_stack(body)
+    count = len(stack)
+    kept = list(layers)
+    if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= count:
+        raise ConfigError(
+            f"the model has {count} layers, 0 to {count - 1}: name at least one of them, each "
+            f"once and in ascending order, but got {','.join(map(str, kept)) or 'none'}."
+        )
+    chosen = [stack[layer] for layer in kept]
+    del stack[:]
+    stack.extend(chosen)
+    body.config.num_hidden_layers = len(kept)
+    types = getattr(body.config, "layer_types", None)
+    if types is not None:
+        body.config.layer_types = [types[layer] for layer in kept]
+    _check_loadable(body, kept)
+    return small
+
+
+def layer_stack(body: "PreTrainedModel") -> "nn.ModuleList":
+    """Return the list of the body's layers: the first that is as long as the config says.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    from torch import nn
+
+    count = body.config.num_hidden_layers
+    for part in body.modules():
+        if isinstance(part, nn.ModuleList) and len(part) == count:
+            return part
+    raise ConfigError(
+        f"no list of {count} layers was found in {type(body).__name__}: "
+        "this architecture cannot be cut."
+    )
+
+
+def unlike_config(body: "PreTrainedModel") -> list[str]:
+    """Return the weights that a model made from the body's config lacks or has in another shape.
+
+    A model that is cut without its config is saved without a word, and reloaded with random
+    weights in the place of these.
+    """
+    import torch
+
+    with torch.device("meta"):
+        fresh = type(body)(copy.deepcopy(body.config))
+    found, wanted = (
+        {name: tuple(weights.shape) for name, weights in model.state_dict().items()}
+        for model in (body, fresh)
+    )
+    return sorted({name for name, _ in found.items() ^ wanted.items()})
+
+
+def _check_loadable(body: "PreTrainedModel", kept: Sequence[int]) -> None:
+    """Raise ConfigError if a model made from the cut config has other weights than the cut one."""
+    if unlike_config(body):
+        raise ConfigError(
+            f"{type(body).__name__} cannot be loaded again with the layers "
+            f"{','.join(map(str, kept))}: its first layer differs from the others. Keep layer 0."
+        )

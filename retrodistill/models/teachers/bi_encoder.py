@@ -1,0 +1,90 @@
+"""Teachers that compare vectors: each document is encoded once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.base.config import Precision
+from retrodistill.base.errors import ConfigError
+from retrodistill.base.manifest import digest
+from retrodistill.base.types import Pairs, Unit
+
+if TYPE_CHECKING:
+    from retrodistill.data.datasets import Collection
+
+
+class BiEncoderTeacher:
+    """Inner products of a sentence-transformers model's vectors.
+
+    The whole collection is encoded at the first call (and kept in the cache), so that a score
+    never depends on which other pairs are asked for.
+    """
+
+    unit: Unit = "pair"
+
+    def __init__(
+        self,
+        model: str,
+        collection: "Collection",
+        *,
+        max_tokens: int = 256,
+        batch_tokens: int = 4096,
+        precision: Precision = "auto",
+    ) -> None:
+        from retrodistill.models.students.dense import DenseEncoder
+
+        if not model:
+            raise ConfigError("teacher bi-encoder needs a model: bi-encoder:FOLDER or a hub id.")
+        self._encoder = DenseEncoder(
+            model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
+        )
+        self._collection = collection
+        self._docs: NDArray[np.float32] | None = None
+        self.fingerprint = self._encoder.fingerprint
+        self.scale = "cosine" if self._encoder.normalised else "dot"
+
+    def score(self, pairs: Pairs) -> NDArray[np.float32]:
+        """Return the inner product of each query with its document."""
+        from retrodistill.data.store.vectors import doc_vectors
+
+        if self._docs is None:
+            self._docs = doc_vectors(self._encoder, self._collection.docs)
+        # Nothing is kept from call to call: a resumed shard must see the same batches again.
+        queries = self._encoder.encode_queries([query.full_text for query in pairs.queries])
+        docs = self._docs[self._collection.docs.rows([doc.id for doc in pairs.docs])]
+        return self._compare(queries[pairs.query_rows], docs[pairs.doc_rows])
+
+    def _compare(
+        self, queries: NDArray[np.float32], docs: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return a score of each row of vectors."""
+        scores: NDArray[np.float32] = np.einsum("pd,pd->p", queries, docs)
+        return scores
+
+
+class PairHeadTeacher(BiEncoderTeacher):
+    """The head over pairs of vectors that the objective dse trains: a reranker without a body.
+
+    Its student may be a folder only, for the head is no part of sentence-transformers' format.
+    """
+
+    def __init__(self, model: str, collection: "Collection", **settings: Any) -> None:
+        from retrodistill.models.students.pair_head import load_pair_head
+
+        super().__init__(model, collection, **settings)
+        self._head = load_pair_head(Path(model))
+        weights = [part.numpy().tobytes() for part in self._head.state_dict().values()]
+        self.fingerprint = digest(self.fingerprint, *weights)
+        self.scale = "unknown"
+
+    def _compare(
+        self, queries: NDArray[np.float32], docs: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            scores = self._head(torch.from_numpy(queries), torch.from_numpy(docs))
+        found: NDArray[np.float32] = scores.numpy()
+        return found

@@ -1,0 +1,174 @@
+"""Generators as teachers: how likely a language model finds the query, having read the document."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.base.config import Precision
+from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.manifest import digest
+from retrodistill.base.types import Pairs, Unit
+from retrodistill.models.inference import token_batches
+from retrodistill.models.teachers.language_models import (
+    decoder_start,
+    in_batches,
+    load_language_model,
+    padded_rows,
+)
+from retrodistill.models.teachers.templates import Template, special_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+    from retrodistill.data.datasets import Collection
+
+Rows = NDArray[np.int64]
+
+TEMPLATE = "Passage: {doc}. Please write a question based on this passage."
+LOGITS_AT_ONCE = 1 << 26
+"""Numbers of one matrix of logits: 256 MB in float32."""
+
+
+class GeneratorTeacher:
+    """Log-likelihood of the query's tokens given the document, in nats.
+
+    An encoder-decoder reads `template` with the document in `{doc}` and writes the query; a
+    causal model reads it and goes on with the query, after a space. The score is the mean over
+    the query's tokens, or their sum with `per_token=false`; the end of the text is not counted.
+    The document is cut to fit in `max_tokens`, the template never; a query is cut at `max_tokens`,
+    and by a causal model at half of what the template leaves. The body runs in `precision`, the
+    head and the log-softmax in float32, for the query's tokens only.
+
+    Source: Sachan et al. 2022, arXiv:2204.07496 (their published code sums, and counts the end).
+    """
+
+    scale = "log-probability"
+    unit: Unit = "pair"
+
+    def __init__(
+        self,
+        model: str,
+        collection: "Collection | None" = None,
+        *,
+        max_tokens: int = 256,
+        batch_tokens: int = 4096,
+        precision: Precision = "auto",
+        template: str = TEMPLATE,
+        per_token: bool = True,
+    ) -> None:
+        self._model = load_language_model(
+            model, "generator", ("causal", "seq2seq"), max_tokens=max_tokens, precision=precision
+        )
+        self._batch_tokens = batch_tokens
+        self._per_token = per_token
+        if "{query}" in template:
+            raise ConfigError(f"the query follows a generator's template, not in {template!r}.")
+        tokenizer = self._model.tokenizer
+        before, after = special_tokens(tokenizer)
+        if self._model.kind == "causal":
+            self._prompt = Template(tokenizer, template + " {query}", ("doc", "query"), steady=True,
+                                    max_tokens=max_tokens, special=(before, ()))  # fmt: skip
+        else:
+            self._start = decoder_start(self._model)
+            self._prompt = Template(tokenizer, template, ("doc",),
+                                    max_tokens=max_tokens, special=(before, after))  # fmt: skip
+            self._target = Template(tokenizer, "{query}", ("query",), max_tokens=max_tokens)
+        self.fingerprint = digest(
+            self._model.fingerprint, template, str(max_tokens), str(per_token)
+        )
+
+    def score(self, pairs: Pairs) -> NDArray[np.float32]:
+        """Return the log-likelihood of each pair's query.
+
+        Raises:
+            DataError: a query has no tokens.
+
+        """
+        reading = self._goes_on(pairs) if self._model.kind == "causal" else self._writes(pairs)
+        empty = np.flatnonzero(reading.targets == 0)
+        if len(empty):
+            query = pairs.queries[pairs.query_rows[empty[0]]]
+            raise DataError(f"query {query.id!r} has no tokens, so it has no likelihood.")
+        vocabulary = self._model.model.get_output_embeddings().weight.shape[0]
+        batches = [
+            part
+            for places in token_batches(reading.lengths, self._batch_tokens)
+            for part in _parts(places, int(reading.targets[places].max()) * vocabulary)
+        ]
+        scores = in_batches(batches, reading.likelihoods)
+        return (scores / reading.targets).astype(np.float32) if self._per_token else scores
+
+    def _goes_on(self, pairs: Pairs) -> "_Reading":
+        """Return how a causal model reads the pairs: the query as the end of its text."""
+        prompts = self._prompt.fill(
+            {
+                "doc": ([doc.full_text for doc in pairs.docs], pairs.doc_rows),
+                "query": ([query.full_text for query in pairs.queries], pairs.query_rows),
+            }
+        )
+        targets = prompts.parts[-1]
+
+        def likelihoods(places: Rows) -> "torch.Tensor":
+            rows = [prompts.ids(place) for place in places]
+            ends = [row[-size:] for row, size in zip(rows, targets[places], strict=True)]
+            logits = self._model(
+                **self._model.inputs(rows, left=True),
+                logits_to_keep=int(targets[places].max()) + 1,
+                use_cache=False,
+            ).logits
+            return self._log_likelihood(logits[:, :-1], ends, left=True)
+
+        return _Reading(prompts.lengths, targets, likelihoods)
+
+    def _writes(self, pairs: Pairs) -> "_Reading":
+        """Return how an encoder-decoder reads the pairs: the query as what the decoder writes."""
+        docs = [doc.full_text for doc in pairs.docs]
+        queries = [query.full_text for query in pairs.queries]
+        prompts = self._prompt.fill({"doc": (docs, pairs.doc_rows)})
+        targets = self._target.fill({"query": (queries, pairs.query_rows)})
+
+        def likelihoods(places: Rows) -> "torch.Tensor":
+            ends = [targets.ids(place) for place in places]
+            begun, _ = padded_rows([self._start + end[:-1] for end in ends], 0)
+            logits = self._model(
+                **self._model.inputs([prompts.ids(place) for place in places]),
+                **self._model.tensors(decoder_input_ids=begun),
+                use_cache=False,
+            ).logits
+            return self._log_likelihood(logits[:, len(self._start) - 1 :], ends)
+
+        return _Reading(prompts.lengths + targets.lengths, targets.lengths, likelihoods)
+
+    def _log_likelihood(
+        self, logits: "torch.Tensor", targets: Sequence[list[int]], *, left: bool = False
+    ) -> "torch.Tensor":
+        """Return the summed log-probabilities of each row's targets under logits (B, T, V)."""
+        ids, real = padded_rows(targets, 0, left=left)
+        tensors = self._model.tensors(ids=ids, real=real)
+        chosen = logits.gather(-1, tensors["ids"][..., None])[..., 0]
+        nats: torch.Tensor = (chosen - logits.logsumexp(-1)) * tensors["real"]
+        return nats.sum(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Pairs made ready for a model."""
+
+    lengths: Rows
+    """Tokens of each pair."""
+
+    targets: Rows
+    """Tokens of each pair's query."""
+
+    likelihoods: "Callable[[Rows], torch.Tensor]"
+    """From places of pairs to their summed log-likelihoods."""
+
+
+def _parts(places: Rows, logits: int) -> Iterator[Rows]:
+    """Yield a batch in parts that need LOGITS_AT_ONCE logits at most, `logits` being a row's."""
+    size = max(1, LOGITS_AT_ONCE // max(1, logits))
+    for start in range(0, len(places), size):
+        yield places[start : start + size]

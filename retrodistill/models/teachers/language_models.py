@@ -1,0 +1,239 @@
+"""Language models of transformers: loaded, told apart by their weights, and run in batches."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.base.config import Precision
+from retrodistill.base.errors import ConfigError
+from retrodistill.base.manifest import digest
+from retrodistill.models.inference import (
+    body_autocast,
+    body_dtype,
+    loading,
+    model_digest,
+    model_path,
+    pick_device,
+    positions,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["causal", "seq2seq", "classifier"]
+KINDS: dict[Kind, str] = {
+    "causal": "a causal language model",
+    "seq2seq": "an encoder-decoder",
+    "classifier": "a sequence classifier",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """A transformer with float32 weights whose body runs in `dtype`, and its head in float32."""
+
+    kind: Kind
+    model: Any
+    tokenizer: Any
+    device: "torch.device"
+    dtype: "torch.dtype"
+    fingerprint: str
+    """Hash of the weights, settings, tokenizer and number type."""
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Return the model's outputs, the head's in float32."""
+        return self.run(self.model, **inputs)
+
+    def run(self, part: Any, **inputs: Any) -> Any:
+        """Return the outputs of a part of the model."""
+        with body_autocast(self.dtype, self.device):
+            return part(**inputs)
+
+    def inputs(self, rows: Sequence[Sequence[int]], *, left: bool = False) -> dict[str, Any]:
+        """Return rows of token ids as the model's inputs, padded at the right, or at the left."""
+        return model_inputs(self.model, self.tokenizer, rows, self.device, left=left)
+
+    def tensors(self, **columns: NDArray[np.int64]) -> dict[str, Any]:
+        """Return arrays as tensors on the model's device."""
+        import torch
+
+        return {name: torch.from_numpy(values).to(self.device) for name, values in columns.items()}
+
+
+def load_language_model(
+    name: str,
+    teacher: str,
+    kinds: Sequence[Kind],
+    *,
+    max_tokens: int,
+    precision: Precision,
+    attention: str | None = None,
+) -> LanguageModel:
+    """Return a transformer of one of the wanted kinds, from a folder or a hub id.
+
+    Only safetensors weights are read, and no code that comes with a model is run. `attention` is
+    transformers' name of how it is computed (default: its own choice); `eager` can be looked at.
+
+    Raises:
+        ConfigError: there is no such model, it is of another kind, it lacks weights, or it cannot
+            read `max_tokens`.
+
+    """
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    if not name:
+        raise ConfigError(f"teacher {teacher} needs a model: {teacher}:FOLDER or a hub id.")
+    classes: dict[Kind, Any] = {
+        "causal": AutoModelForCausalLM,
+        "seq2seq": AutoModelForSeq2SeqLM,
+        "classifier": AutoModelForSequenceClassification,
+    }
+    name = model_path(name)
+    with loading(name):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        kind = kind_of(config)
+    if kind is None or kind not in kinds:
+        wanted = " or ".join(KINDS[one] for one in kinds)
+        is_ = KINDS[kind] if kind else f"of another kind ({config.architectures})"
+        raise ConfigError(f"teacher {teacher} needs {wanted}, but {name!r} is {is_}.")
+    with loading(name):
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer("a")  # its settings may be of wrong types
+        model, report = classes[kind].from_pretrained(
+            name,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            output_loading_info=True,
+        )
+    if report["missing_keys"]:
+        lacking = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ConfigError(f"{name!r} lacks weights of {KINDS[kind]}: {lacking}. Use another model.")
+    check_length(model, tokenizer, max_tokens)
+    device = pick_device()
+    dtype = body_dtype(precision, device)
+    fingerprint = digest(
+        model_digest(type(model).__name__, model.config, tokenizer, model), str(dtype)
+    )
+    _keep_head_in_float32(model)
+    return LanguageModel(kind, model.to(device).eval(), tokenizer, device, dtype, fingerprint)
+
+
+def kind_of(config: Any) -> Kind | None:
+    """Return what a model is by its settings, or None if it is none of the three kinds."""
+    architecture = (config.architectures or [""])[0]
+    if architecture.endswith("ForSequenceClassification"):
+        return "classifier"
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")) and not config.is_encoder_decoder:
+        return "causal"
+    generates = architecture.endswith(("ForConditionalGeneration", "LMHeadModel"))
+    return "seq2seq" if config.is_encoder_decoder and generates else None
+
+
+def check_length(model: Any, tokenizer: Any, max_tokens: int) -> None:
+    """Raise ConfigError if `max_tokens` is more than a model of transformers has positions for."""
+    limit = positions(model)
+    if limit is not None and max_tokens > (limit := min(limit, tokenizer.model_max_length)):
+        raise ConfigError(
+            f"--max-tokens {max_tokens} is more than this model can read: {limit} tokens."
+        )
+
+
+def decoder_start(model: LanguageModel) -> list[int]:
+    """Return the tokens that an encoder-decoder's output begins with, before any word.
+
+    Raises:
+        ConfigError: the model's settings do not name the first.
+
+    """
+    from retrodistill.models.teachers.templates import special_tokens
+
+    first = getattr(model.model.config, "decoder_start_token_id", None)
+    if first is None:
+        raise ConfigError(
+            "this encoder-decoder does not say what its decoder starts with: "
+            "add decoder_start_token_id to its config.json."
+        )
+    return [first, *special_tokens(model.tokenizer)[0]]
+
+
+def in_batches(
+    batches: Sequence[NDArray[np.int64]], ask: "Callable[[NDArray[np.int64]], torch.Tensor]"
+) -> NDArray[np.float32]:
+    """Return one number a row, from a function that gives those of a batch of rows."""
+    import torch
+
+    scores = np.empty(sum(map(len, batches)), np.float32)
+    with torch.inference_mode():
+        # Read at the end only: a GPU then never waits for the next batch.
+        found = [ask(places) for places in batches]
+    if found:
+        scores[np.concatenate(batches)] = torch.cat(found).float().cpu().numpy()
+    return scores
+
+
+def model_inputs(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Sequence[int]],
+    device: "torch.device",
+    *,
+    left: bool = False,
+) -> dict[str, Any]:
+    """Return rows of token ids as a model's inputs, padded at the right, or at the left.
+
+    At the left, the positions of the tokens are given too: they do not count the padding.
+    """
+    import torch
+
+    ids, mask = padded_rows(rows, tokenizer.pad_token_id or 0, left=left)
+    columns = {"input_ids": ids, "attention_mask": mask}
+    if left and "position_ids" in inspect.signature(model.forward).parameters:
+        columns["position_ids"] = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    return {name: torch.from_numpy(values).to(device) for name, values in columns.items()}
+
+
+def padded_rows(
+    rows: Sequence[Sequence[int]], filler: int, *, left: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows as one array of the longest one's length, and a mask of what is real."""
+    lengths = np.array([len(row) for row in rows])[:, None]
+    place = np.arange(lengths.max())
+    real = place >= lengths.max() - lengths if left else place < lengths
+    ids = np.full(real.shape, filler, np.int64)
+    ids[real] = np.concatenate([np.asarray(row, np.int64) for row in rows])
+    return ids, real.astype(np.int64)
+
+
+def _keep_head_in_float32(model: Any) -> None:
+    """Replace the last linear layer by one that computes in float32 under autocast too."""
+    import torch
+
+    class Float32Linear(torch.nn.Module):
+        def __init__(self, layer: torch.nn.Linear) -> None:
+            super().__init__()
+            self.weight, self.bias = layer.weight, layer.bias
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(states.device.type, enabled=False):
+                return torch.nn.functional.linear(states.float(), self.weight, self.bias)
+
+    head = model.get_output_embeddings()
+    layers = {name: part for name, part in model.named_modules() if type(part) is torch.nn.Linear}
+    own = [name for name, part in layers.items() if part is head]
+    if head is None:
+        own = [n for n, part in layers.items() if part.out_features == model.config.num_labels]
+    for name in own[-1:]:
+        model.set_submodule(name, Float32Linear(layers[name]))

@@ -1,0 +1,167 @@
+"""When a request may start, and what it may cost."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from threading import Event, Lock
+
+from retrodistill.base.errors import ConfigError
+
+
+class Stopped(Exception):
+    """Another request has failed for good: this one is not made any more."""
+
+
+class Pace:
+    """Start times of requests: evenly spaced, and none while the endpoint asks for a pause.
+
+    `per_minute` counts starts, of second tries too; 0 is no limit.
+    """
+
+    def __init__(self, per_minute: int) -> None:
+        self._gap = 60.0 / per_minute if per_minute else 0.0
+        self._next = 0.0
+        self._lock = Lock()
+        self._stop = Event()
+
+    def wait(self) -> None:
+        """Return when a request may start."""
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._next)
+            self._next = start + self._gap
+        self.sleep(start - now)
+
+    def hold(self, seconds: float) -> None:
+        """Let no request of any thread start for so long."""
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait so long.
+
+        Raises:
+            Stopped: `stop` was called before or meanwhile.
+
+        """
+        if self._stop.wait(seconds):
+            raise Stopped
+
+    def stop(self) -> None:
+        """Wake all who wait, and let them give up."""
+        self._stop.set()
+
+    def resume(self) -> None:
+        """Let requests start again after `stop`."""
+        self._stop.clear()
+
+
+class Account:
+    """What this teacher has asked and paid, and the limit on it.
+
+    Prices are per million tokens; a limit of 0 is none.
+    """
+
+    def __init__(self, limit: float, price_in: float, price_out: float) -> None:
+        self._limit = limit
+        self._prices = price_in / 1e6, price_out / 1e6
+        self._reserved = 0.0
+        self._lock = Lock()
+        self.answers = self.tokens_in = self.tokens_out = self.hits = 0
+        self.lost = self.skipped = 0
+        self.spent = 0.0
+
+    @contextmanager
+    def reserved(self, tokens_in: int, tokens_out: int) -> Iterator[Callable[..., None]]:
+        """Set the price of so many tokens aside; the block gets a function that pays real ones.
+
+        Its `answered` is off for a request that was sent and never answered: what was set aside
+        is taken to be spent.
+
+        Raises:
+            ConfigError: with what is spent and set aside already, this would pass the limit.
+
+        """
+        estimate = self._price(tokens_in, tokens_out)
+        with self._lock:
+            if self._limit and self.spent + self._reserved + estimate > self._limit:
+                raise ConfigError(
+                    f"one more request, of about {estimate:.2g}, would pass max_cost="
+                    f"{self._limit:g}: {self.spent:.6g} is spent on {self.answers:,} answers, "
+                    f"{self._reserved:.2g} on its way. All answers are kept: run it again with "
+                    "a higher max_cost, and only the rest is paid."
+                )
+            self._reserved += estimate
+        try:
+            yield self._pay
+        finally:
+            with self._lock:
+                self._reserved -= estimate
+
+    def _pay(self, tokens_in: int, tokens_out: int, *, answered: bool = True) -> None:
+        with self._lock:
+            self.answers += answered
+            self.lost += not answered
+            self.tokens_in += tokens_in
+            self.tokens_out += tokens_out
+            self.spent += self._price(tokens_in, tokens_out)
+
+    def hit(self) -> None:
+        """Count an answer that cost nothing, for it was kept."""
+        with self._lock:
+            self.hits += 1
+
+    def undecided(self) -> None:
+        """Count a question that stays without an answer."""
+        with self._lock:
+            self.skipped += 1
+
+    @property
+    def asked(self) -> int:
+        """How many requests were sent, and questions given up, by this teacher."""
+        return self.answers + self.lost + self.skipped
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the endpoint has answered anything, now or before."""
+        return self.answers + self.hits > 0
+
+    def summary(self) -> str:
+        """Return all this as sentences."""
+        cost = f", {self.spent:.6g} spent" if any(self._prices) else ""
+        lost = (
+            f" {self.lost:,} requests were sent and never answered: they count as paid in full."
+            if self.lost
+            else ""
+        )
+        skipped = (
+            f" {self.skipped:,} questions have no answer, and count as undecided."
+            if self.skipped
+            else ""
+        )
+        return (
+            f"{self.answers:,} answers so far, {self.tokens_in:,} tokens read and "
+            f"{self.tokens_out:,} written{cost}; {self.hits:,} more were kept from before."
+            f"{lost}{skipped}"
+        )
+
+    def _price(self, tokens_in: int, tokens_out: int) -> float:
+        return tokens_in * self._prices[0] + tokens_out * self._prices[1]
+
+
+def asked_wait(headers: Mapping[str, str]) -> float | None:
+    """Return how many seconds a response's `Retry-After` asks to wait, None if it asks for none."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name, "")
+        try:
+            seconds = float(value) * unit
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(value).timestamp() - time.time()
+            except (ValueError, OverflowError):
+                continue
+        if math.isfinite(seconds) and seconds > 0:
+            return seconds
+    return None

@@ -1,0 +1,59 @@
+"""Given scores as a teacher: a run or a score table that somebody has computed already."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.types import Pairs, Reads, Unit
+from retrodistill.data.store.runs import Run
+from retrodistill.data.store.shards import row_ids
+
+if TYPE_CHECKING:
+    from retrodistill.data.datasets import Collection
+
+
+class RunTeacher:
+    """The scores of a run, by ids: published ones, or an ensemble's."""
+
+    unit: Unit = "pair"
+    reads: Reads = "id"
+
+    def __init__(
+        self,
+        run: Run | str,
+        collection: "Collection | None" = None,
+        *,
+        scale: str = "unknown",
+    ) -> None:
+        if run == "":
+            raise ConfigError("teacher run needs a run folder or file: run:PATH.")
+        self.run = Run.read(Path(run)) if isinstance(run, str) else run
+        self.scale = scale
+        self.lineage = self.run.lineage
+        self.fingerprint = self.run.fingerprint
+        ids = row_ids(self.run.table)
+        self._order = np.argsort(ids)
+        self._ids = ids[self._order]
+
+    def score(self, pairs: Pairs) -> NDArray[np.float32]:
+        """Return the run's score of each pair.
+
+        Raises:
+            DataError: the run lacks a pair; the first such is named.
+
+        """
+        ids = row_ids(pairs.ids())
+        places = np.searchsorted(self._ids, ids).clip(max=max(0, len(self._ids) - 1))
+        absent = np.flatnonzero(self._ids[places] != ids) if len(self._ids) else np.arange(len(ids))
+        if len(absent):
+            first = int(absent[0])
+            query, doc = pairs.queries[pairs.query_rows[first]], pairs.docs[pairs.doc_rows[first]]
+            raise DataError(
+                f"the given scores hold none of query {query.id!r} and document {doc.id!r} "
+                f"({len(absent):,} such of {len(ids):,} pairs). Give --candidates that they hold."
+            )
+        scores: NDArray[np.float32] = self.run.table["score"].to_numpy()[self._order[places]]
+        return scores

@@ -1,0 +1,61 @@
+"""Sparse teachers: inner products of vectors over a vocabulary, each text encoded once."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.base.config import Precision
+from retrodistill.base.errors import ConfigError
+from retrodistill.base.types import Pairs, Unit
+
+if TYPE_CHECKING:
+    from retrodistill.data.datasets import Collection
+
+PAIRS_AT_ONCE = 16_384
+"""Pairs whose vectors are multiplied at a time."""
+
+
+class SparseTeacher:
+    """Inner products of a SPLADE-style model's vectors.
+
+    A call encodes each of its queries and documents once, and holds their vectors as sparse rows;
+    rows as long as the vocabulary exist for one batch only. Documents lose their end at
+    `max_tokens`, or at the model's own limit for documents if that is less; queries at the
+    model's own limit. The transformer and its output layer run in `precision`, the weights of
+    the words and their products in float32.
+    """
+
+    scale = "dot"
+    unit: Unit = "document"
+
+    def __init__(
+        self,
+        model: str,
+        collection: "Collection | None" = None,
+        *,
+        max_tokens: int = 256,
+        batch_tokens: int = 4096,
+        precision: Precision = "auto",
+    ) -> None:
+        from retrodistill.models.students.sparse import SparseTextEncoder
+
+        if not model:
+            raise ConfigError("teacher sparse needs a model: sparse:FOLDER or a hub id.")
+        self._encoder = SparseTextEncoder(
+            model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
+        )
+        self.fingerprint = self._encoder.fingerprint
+
+    def score(self, pairs: Pairs) -> NDArray[np.float32]:
+        """Return the inner product of each query with its document."""
+        scores = np.empty(len(pairs), np.float32)
+        if not len(pairs):
+            return scores
+        queries = self._encoder.encode_queries([query.full_text for query in pairs.queries])
+        docs = self._encoder.encode_docs([doc.full_text for doc in pairs.docs])
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            part = slice(start, start + PAIRS_AT_ONCE)
+            left = queries[pairs.query_rows[part]].astype(np.float64)
+            scores[part] = left.multiply(docs[pairs.doc_rows[part]]).sum(1)
+        return scores

@@ -1,0 +1,190 @@
+"""Losses that learn from labels: a positive against what is not relevant."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor, cat
+
+from retrodistill.base.errors import ConfigError
+from retrodistill.objectives.losses.inputs import loss
+from retrodistill.objectives.losses.lists import LOWEST, average
+from retrodistill.objectives.losses.positives import choice_nll, labelled_pairs
+from retrodistill.objectives.losses.vectors import unit
+
+
+@loss
+def contrastive(
+    batch_scores: Float[Tensor, "B M"],
+    batch_own: Bool[Tensor, "B M"],
+    batch_labels: Bool[Tensor, "B M"],
+    batch_mask: Bool[Tensor, "B M"],
+    *,
+    temperature: float = 0.05,
+    own_negatives: bool = True,
+) -> Float[Tensor, ""]:
+    """InfoNCE: each positive of a query against all negatives of the batch.
+
+        -log( exp(s+ / T) / (exp(s+ / T) + sum over negatives of exp(s- / T)) )
+
+    Negatives are the query's own hard ones and every document of the other queries that
+    `batch_mask` leaves in. Without `own_negatives`, the query's own ones are left out, as in the
+    cross-entropy that SimLM's code adds to its distillation; a query alone in its batch then has
+    no negative, and its loss is 0. A query with several positives in the batch gives a term for
+    each, in which its other positives do not count as negatives. In nats, averaged over the
+    positives.
+
+    Source: van den Oord et al. 2018, arXiv:1807.03748; in-batch negatives as in Karpukhin et
+    al. 2020, arXiv:2004.04906; SimLM: Wang et al. 2022, arXiv:2207.02578.
+
+    """
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
+    negative = batch_mask & ~batch_labels
+    if not own_negatives:
+        negative = negative & ~batch_own
+    logits = batch_scores / temperature
+    return average(choice_nll(logits[rows, columns], logits[rows], negative[rows]))
+
+
+@loss
+def soft_nn(
+    batch_scores: Float[Tensor, "B M"],
+    batch_labels: Bool[Tensor, "B M"],
+    batch_mask: Bool[Tensor, "B M"],
+    *,
+    temperature: float = 0.05,
+) -> Float[Tensor, ""]:
+    """Soft nearest neighbour: a query's positives together against the batch.
+
+        -log( sum over positives of exp(s / T) / sum over the batch of exp(s / T) )
+
+    The batch is every document that `batch_mask` leaves in, the positives among them. The
+    exponentials of the positives are summed, so that it is enough to be near one of them; with
+    a single positive this is `contrastive`. In nats, averaged over the queries that have a
+    positive.
+
+    Source: Frosst et al. 2019, arXiv:1902.01889; for retrievers, the first stage of Syntriever,
+    Kim and Baek 2025, arXiv:2502.03824, whose scale of 20 is the temperature 0.05.
+
+    """
+    positive = batch_labels & batch_mask
+    keep = positive.any(-1)
+    logits = batch_scores[keep] / temperature
+    near = logits.masked_fill(~positive[keep], LOWEST).logsumexp(-1)
+    return average(logits.masked_fill(~batch_mask[keep], LOWEST).logsumexp(-1) - near)
+
+
+@loss
+def decayed_contrastive(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    labels: Bool[Tensor, "B N"],
+    sure: Bool[Tensor, "B N"],
+    *,
+    temperature: float = 0.05,
+    centre: float = 0.0,
+    width: float = 1.0,
+) -> Float[Tensor, ""]:
+    """InfoNCE over a query's own list, where a negative counts by its teacher margin.
+
+        w_j  = exp( -(t_j - t+ - centre)^2 / (2 width^2) )
+        loss = -log( exp(s+ / T) / (exp(s+ / T) + sum over negatives of w_j exp(s_j / T)) )
+
+    `centre` and `width` are in units of the teacher's scores. Negatives that the teacher puts at
+    t+ + `centre` count fully; easy ones fade, and with a centre below 0 so do those that it puts
+    above the positive, which are likely to be relevant. The weights do not depend on the student,
+    and with a large width this is InfoNCE over the list. Candidates that are not labelled are
+    negatives, unless they are not `sure`: those that the teacher finds too good count nowhere. In
+    nats, averaged over the positives that have a negative.
+
+    Raises:
+        ConfigError: the width is not above 0.
+
+    Source: ours. From SimANS, Zhou et al. 2022, arXiv:2210.11773, it takes the Gaussian of the
+    distance to the positive's score; SimANS draws negatives with that probability, by the
+    retriever's own scores, while here all of them stay, with the teacher's scores as weights.
+    Defaults unverified.
+
+    """
+    if not width > 0:
+        raise ConfigError(f"decayed_contrastive: width must be above 0, but it is {width}.")
+    negative = sure & mask & ~labels
+    rows, columns = (labels & mask & negative.any(-1, keepdim=True)).nonzero(as_tuple=True)
+    logits = student_scores / temperature
+    margins = teacher_scores[rows] - teacher_scores[rows, columns][:, None]
+    log_weights = -((margins - centre) / width).square() / 2
+    others = logits[rows] + log_weights
+    return average(choice_nll(logits[rows, columns], others, negative[rows]))
+
+
+@loss
+def passage_centric(
+    batch_scores: Float[Tensor, "B M"],
+    doc_vectors: Float[Tensor, "M D"],
+    batch_labels: Bool[Tensor, "B M"],
+    batch_mask: Bool[Tensor, "B M"],
+    *,
+    temperature: float = 0.05,
+) -> Float[Tensor, ""]:
+    """Each positive passage nearer to its query than to that query's negatives.
+
+        -log( exp(q.p+ / T) / (exp(q.p+ / T) + sum over negatives of exp(p+.p- / T)) )
+
+    Negatives are the query's own hard ones and every document of the other queries that
+    `batch_mask` leaves in; similarities are inner products, as the scores are. It says nothing of
+    queries against negatives: add it to `contrastive`. In nats, averaged over the labelled pairs.
+
+    Source: the passage-centric term of PAIR, Ren et al. 2021, arXiv:2108.06027, which gives it a
+    weight of 0.1 beside 0.9 of the query-centric one.
+
+    """
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
+    negative = batch_mask & ~batch_labels
+    own = batch_scores[rows, columns] / temperature
+    others = doc_vectors[columns] @ doc_vectors.T / temperature
+    return average(choice_nll(own, others, negative[rows]))
+
+
+@loss
+def mixed_negatives(
+    query_vectors: Float[Tensor, "B D"],
+    doc_vectors: Float[Tensor, "M D"],
+    batch_labels: Bool[Tensor, "B M"],
+    batch_mask: Bool[Tensor, "B M"],
+    *,
+    temperature: float = 0.05,
+    share: float = 0.2,
+) -> Float[Tensor, ""]:
+    """InfoNCE with one more negative: the hardest one, mixed with the positive.
+
+        m    = normalise(share p+ + (1 - share) p-)
+        loss = -log( exp(q.p+ / T) / (exp(q.p+ / T) + exp(q.m / T) + sum of exp(q.p- / T)) )
+
+    All vectors are scaled to length 1, so that scores are cosines. The hardest negative is the
+    query's best-scored one of those that `batch_mask` leaves in; the mixture keeps the loss from
+    running dry once all real negatives are far away. No gradient goes through the mixture into the
+    documents, only into the query. In nats, averaged over the labelled pairs.
+
+    Raises:
+        ConfigError: the share is not from 0 to below 1.
+
+    Source: MixCSE, Zhang et al. 2022, "Unsupervised Sentence Representation via Contrastive
+    Learning with Mixing Negatives" (AAAI). Its code detaches the mixture as here, but mixes with
+    the next text of the batch instead of the hardest, and mixes on the query's side as well. The
+    default share is from memory of the paper.
+
+    """
+    if not 0 <= share < 1:
+        raise ConfigError(
+            f"mixed_negatives: share must be at least 0 and below 1, but it is {share}: at 1 the "
+            "mixture is the positive itself."
+        )
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
+    negative = (batch_mask & ~batch_labels)[rows]
+    queries, docs = unit(query_vectors)[rows], unit(doc_vectors)
+    scores = queries @ docs.T
+    hardest = docs[scores.masked_fill(~negative, LOWEST).argmax(-1)]
+    mixtures = unit(share * docs[columns] + (1 - share) * hardest).detach()
+    mixed = (queries * mixtures).sum(-1, keepdim=True)
+    own = scores.gather(1, columns[:, None])[:, 0] / temperature
+    others = cat([scores, mixed], dim=1) / temperature
+    counted = cat([negative, negative.any(-1, keepdim=True)], dim=1)
+    return average(choice_nll(own, others, counted))

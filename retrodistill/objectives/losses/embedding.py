@@ -1,0 +1,112 @@
+"""Losses on vectors: the student's against the teacher's of the same text."""
+
+from jaxtyping import Float
+from torch import Tensor, arange, cat
+from torch.linalg import vector_norm
+from torch.nn.functional import cross_entropy
+
+from retrodistill.objectives.losses.inputs import loss
+from retrodistill.objectives.losses.vectors import SHORTEST, unit
+
+
+@loss
+def embed_distill(
+    matched_query_vectors: Float[Tensor, "B T"],
+    matched_doc_vectors: Float[Tensor, "M T"],
+    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_doc_vectors: Float[Tensor, "M T"],
+) -> Float[Tensor, ""]:
+    """One less the cosine of the student's and the teacher's vector, averaged over all texts.
+
+    Queries and documents count alike. It needs no labels and no candidates, and it tells a
+    student that lost layers where each single text belongs.
+
+    Source: the embedding-matching term of Kim et al. 2023, "EmbedDistill", arXiv:2301.12005.
+
+    """
+    student = cat([matched_query_vectors, matched_doc_vectors])
+    teacher = cat([teacher_query_vectors, teacher_doc_vectors])
+    return (1.0 - (unit(student) * unit(teacher)).sum(-1)).mean()
+
+
+@loss
+def leaf(
+    matched_query_vectors: Float[Tensor, "B T"],
+    matched_doc_vectors: Float[Tensor, "M T"],
+    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_doc_vectors: Float[Tensor, "M T"],
+) -> Float[Tensor, ""]:
+    """Squared Euclidean distance of the student's and the teacher's vector of a text.
+
+        mean over texts of ||student - teacher||^2
+
+    The sum over the T dimensions, not their mean: for vectors of length 1 it is twice
+    `embed_distill`. Queries and documents count alike; neither labels nor candidates are needed.
+    Lengths count, so that the teacher's documents may be searched with the student's queries.
+
+    Source: LEAF, Vujanic and Rueckstiess 2025, arXiv:2509.12539 (from its abstract; the form of
+    the loss unverified).
+
+    """
+    student = cat([matched_query_vectors, matched_doc_vectors])
+    teacher = cat([teacher_query_vectors, teacher_doc_vectors])
+    return (student - teacher).square().sum(-1).mean()
+
+
+@loss
+def ckd(
+    matched_query_vectors: Float[Tensor, "B T"],
+    matched_doc_vectors: Float[Tensor, "M T"],
+    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_doc_vectors: Float[Tensor, "M T"],
+    queue_vectors: Float[Tensor, "Q T"],
+    *,
+    temperature: float = 0.05,
+) -> Float[Tensor, ""]:
+    """InfoNCE: the student's vector of a text picks the teacher's vector of it among many.
+
+        -log( exp(cos(s_i, t_i) / T) / sum over j of exp(cos(s_i, t_j) / T) )
+
+    j runs over all texts of the batch, queries and documents together, and over the queue. In
+    nats, averaged over the batch's texts; above 0 even at the teacher. A text that stands in the
+    batch or the queue a second time under another id cannot be told from a negative: its two
+    copies cost ln 2 nats at the least, so remove duplicates from the collection.
+
+    Source: the contrastive distillation of DistilCSE, Gao et al. 2021, arXiv:2112.05638, whose
+    code learns the temperature, while here it is fixed; 0.05 is from memory.
+
+    """
+    student = unit(cat([matched_query_vectors, matched_doc_vectors]))
+    teacher = cat([teacher_query_vectors, teacher_doc_vectors, queue_vectors])
+    cosines = student @ unit(teacher).T
+    return cross_entropy(cosines / temperature, arange(len(student), device=cosines.device))
+
+
+@loss
+def norm_and_direction(
+    matched_query_vectors: Float[Tensor, "B T"],
+    matched_doc_vectors: Float[Tensor, "M T"],
+    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_doc_vectors: Float[Tensor, "M T"],
+    *,
+    norm_weight: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Direction and length of the teacher's vectors, each with its own term.
+
+        mean over texts of  1 - cos(s, t) + norm_weight ((|s| - |t|) / |t|)^2
+
+    For teachers whose lengths say something, as those trained with inner products; the relative
+    difference has no unit, so that long vectors weigh no more than short ones. 0 only where
+    student and teacher are equal.
+
+    Source: ours. The name and the split are those of Wang et al. 2023, arXiv:2305.17007 (from
+    its abstract), who align image features with class means and make their norms large; here
+    each text has its own target, in norm as well.
+
+    """
+    student = cat([matched_query_vectors, matched_doc_vectors])
+    teacher = cat([teacher_query_vectors, teacher_doc_vectors])
+    turned = 1.0 - (unit(student) * unit(teacher)).sum(-1)
+    length: Tensor = vector_norm(teacher, dim=-1)
+    grown: Tensor = (vector_norm(student, dim=-1) - length) / length.clamp_min(SHORTEST)
+    return (turned + norm_weight * grown.square()).mean()

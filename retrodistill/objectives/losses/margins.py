@@ -1,0 +1,68 @@
+"""Losses over margins that need no teacher."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from retrodistill.base.errors import ConfigError
+from retrodistill.objectives.losses.inputs import loss
+from retrodistill.objectives.losses.lists import average
+from retrodistill.objectives.losses.positives import labelled_pairs
+from retrodistill.objectives.losses.vectors import unit
+
+TARGETS = ("static", "adaptive", "distributed")
+
+
+@loss
+def arm(
+    query_vectors: Float[Tensor, "B D"],
+    doc_vectors: Float[Tensor, "M D"],
+    batch_own: Bool[Tensor, "B M"],
+    batch_labels: Bool[Tensor, "B M"],
+    batch_mask: Bool[Tensor, "B M"],
+    *,
+    target: str = "adaptive",
+    margin: float = 0.6,
+    in_batch: bool = True,
+) -> Float[Tensor, ""]:
+    """Squared error between a query's margin and a target that the documents' similarity sets.
+
+        margin_ij = cos(q_i, p+_i) - cos(q_i, p-_j)
+        tau_kj    = (1 + cos(p+_k, p-_j)) / 2
+        static       mean over i, j of     (margin_ij - margin)^2
+        adaptive     mean over i, j of     (margin_ij - tau_ij)^2
+        distributed  mean over i, j, k of  (margin_ij - tau_kj)^2, k over all positives of the batch
+
+    Each labelled pair (q_i, p+_i) meets every negative p-_j of its query that `batch_mask` leaves
+    in, or with `in_batch` off only those of its own list; the mean runs over all these pairs, so
+    a query with more negatives weighs more. Vectors are scaled to length 1; margins have no unit
+    and lie from -2 to 2, targets from 0 to 1. A negative like the positive gets a large target:
+    it is a hard one. The gradient goes through the targets as well, as in the published code, so
+    the documents move apart too. `margin` is the target of `static` alone.
+
+    Raises:
+        ConfigError: the target has none of these names.
+
+    Source: Gienapp et al. 2024, arXiv:2407.21515. The formulas follow its published code with
+    this difference: in the batch, that code sets the margin cos(q_j, p+_j) - cos(q_i, p-_j),
+    with the positive of another query; here a query keeps its own positive. It has `distributed`
+    with the own negatives only. Its static margin was tuned: 0.6 for MPNet, 0.2 for
+    DistilBERT.
+
+    """
+    if target not in TARGETS:
+        raise ConfigError(f"arm: target must be one of {', '.join(TARGETS)}, not {target!r}.")
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
+    counted = (batch_mask & ~batch_labels & (batch_own | in_batch))[rows]
+    docs = unit(doc_vectors)
+    scores = unit(query_vectors) @ docs.T
+    margins = scores[rows, columns][:, None] - scores[rows]
+    similar = (1 + docs[columns] @ docs.T) / 2
+    if target == "static":
+        errors = (margins - margin).square()
+    elif target == "adaptive":
+        errors = (margins - similar).square()
+    else:  # the mean of squares over k is the square of the mean, and the variance
+        centre = similar.sum(0) / max(len(rows), 1)
+        spread = (similar - centre).square().sum(0) / max(len(rows), 1)
+        errors = (margins - centre).square() + spread
+    return average(errors[counted])

@@ -1,0 +1,29 @@
+"""Losses of a head that sees a query's and a document's vector together."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from retrodistill.objectives.losses.inputs import loss
+from retrodistill.objectives.losses.lists import average
+
+
+@loss
+def dse(
+    pair_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    *,
+    teacher_temperature: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Squared error of the head's score and the teacher's, of each single pair.
+
+        mean over real candidates of (pair score - teacher score / T)^2
+
+    In squared units of the teacher's scores, divided by its temperature squared. Each candidate
+    counts alike, whatever its list. Unlike margins and lists, this teaches a score's absolute
+    height, which a head with a bias can reach and a cosine cannot.
+
+    Source: Distilled Sentence Embedding, Barkan et al. 2019, arXiv:1908.05161 (from memory).
+
+    """
+    return average((pair_scores - teacher_scores / teacher_temperature)[mask].square())

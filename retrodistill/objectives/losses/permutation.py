@@ -1,0 +1,181 @@
+"""Losses over an order: how likely the student makes the teacher's ranking.
+
+The order is that of the teacher's scores; of two equal ones, the earlier in the list is the
+better. Only `listnet` and `approx_ndcg` use more of the scores than their order.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from retrodistill.objectives.losses.inputs import loss
+from retrodistill.objectives.losses.lists import (
+    average,
+    best_first,
+    gains,
+    masked_log_softmax,
+    preferred,
+    real_lists,
+    remaining_logsumexp,
+)
+
+
+@loss
+def listnet(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    *,
+    student_temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the probabilities that a candidate comes first.
+
+    -sum of p_i ln q_i over the real candidates, with p and q the softmaxes of the teacher's and
+    the student's scores, each over its temperature. In nats, averaged over the queries with two
+    real candidates. It is `listwise_kl` plus the teacher's entropy, which no
+    student can change: same gradient, but not 0 at the teacher.
+
+    Source: Cao et al. 2007, "Learning to Rank: From Pairwise Approach to Listwise Approach",
+    ICML (the top-one form).
+
+    """
+    keep = real_lists(mask)
+    student = masked_log_softmax(student_scores / student_temperature, mask)
+    teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
+    return -average((teacher.exp() * student.masked_fill(~mask, 0.0)).sum(-1)[keep])
+
+
+@loss
+def listmle(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    *,
+    student_temperature: float = 1.0,
+) -> Float[Tensor, ""]:
+    """-ln of the probability that the student draws the teacher's whole ranking.
+
+    The Plackett-Luce model draws a ranking from the top, each time one of the candidates that
+    are left, by a softmax of their scores over the temperature. The cost of place k is
+    ln(sum over the places l >= k of exp(s_l / T)) - s_k / T. In nats, a mean over the n - 1
+    places of a list at which there is a choice (the published form is a sum), then over the
+    queries with two real candidates. Of a list of two, it is `ranknet`.
+
+    Source: Xia et al. 2008, "Listwise Approach to Learning to Rank: Theory and Algorithm", ICML.
+
+    """
+    place, length, keep = _places(mask)
+    weights = (place < length - 1).to(student_scores.dtype)
+    costs = _choices(student_scores / student_temperature, teacher_scores, mask)
+    return _weighted(costs, weights, keep)
+
+
+@loss
+def position_aware_listmle(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    *,
+    student_temperature: float = 1.0,
+) -> Float[Tensor, ""]:
+    """`listmle` in which the upper places weigh more.
+
+    Place k (from 1) of a list of n weighs 2^(n - k) - 1, over the sum of these weights: about
+    1/2, 1/4, 1/8, ... of a long list, and nothing for the last place. In nats, a weighted mean
+    over the places, then a mean over the queries with two real candidates.
+
+    Source: Lan et al. 2014, "Position-Aware ListMLE: A Sequential Learning Process for
+    Ranking", UAI; the division by the sum of the weights is this package's own.
+
+    """
+    place, length, keep = _places(mask)
+    # (2^(n - k) - 1) / 2^(n - 1), which a long list does not overflow.
+    halves = torch.exp2(-place.to(student_scores.dtype)) - torch.exp2(1.0 - length)
+    costs = _choices(student_scores / student_temperature, teacher_scores, mask)
+    return _weighted(costs, halves.clamp(min=0.0), keep)
+
+
+@loss
+def partial_pl(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    *,
+    student_temperature: float = 0.05,
+) -> Float[Tensor, ""]:
+    """-ln of the probability that the student draws the teacher's best, then its second.
+
+    The first two choices of `listmle`; the order of the rest does not count. For a teacher
+    that knows the best two of a list, such as a language model that was asked for a preference
+    between two. In nats, a mean over the two choices (one in a list of two; the published form
+    is a sum), then over the queries with two real candidates. Only the query's own candidates
+    compete.
+
+    Source: the second stage of Kim and Baek 2025, "Syntriever", arXiv:2502.03824, which adds
+    a pull towards the student of its first stage.
+
+    """
+    place, length, keep = _places(mask)
+    weights = ((place < 2) & (place < length - 1)).to(student_scores.dtype)
+    costs = _choices(student_scores / student_temperature, teacher_scores, mask)
+    return _weighted(costs, weights, keep)
+
+
+@loss
+def approx_ndcg(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    *,
+    student_temperature: float = 1.0,
+) -> Float[Tensor, ""]:
+    """1 - nDCG of the student's order, with ranks made smooth.
+
+    The rank of candidate i is 1 + sum over the others j of 1 / (1 + exp((s_i - s_j) / T)): a
+    count of the candidates above it, exact as T goes to 0. nDCG is the sum of
+    g_i / log2(1 + rank_i) over that of the teacher's order. Ranks change over differences of
+    about T: a student of cosines needs one near 0.05, or all its ranks stay in the middle.
+
+    The gain g is the teacher's score, scaled from 0 (worst of the list) to 1 (best): a teacher
+    gives no grades for 2^grade - 1. Between 0 and 1, averaged over the queries of which the
+    teacher scores two real candidates differently.
+
+    Source: Qin, Liu and Li 2010, "A General Approximation Framework for Direct Optimization of
+    Information Retrieval Measures", Information Retrieval 13; the gain is this package's own.
+
+    """
+    keep = preferred(teacher_scores, mask).any(-1).any(-1)
+    gain = gains(teacher_scores, mask)[keep]
+    scores = student_scores[keep] / student_temperature
+    above = (scores[:, None, :] - scores[:, :, None]).sigmoid() * mask[keep][:, None, :]
+    found = gain / (above.sum(-1) + 1.5).log2()  # a candidate itself counts 1/2 in the sum
+    places = torch.arange(gain.shape[-1], device=gain.device)
+    ideal = gain.sort(-1, descending=True).values / (places + 2.0).log2()
+    return average(1.0 - found.sum(-1) / ideal.sum(-1))
+
+
+def _places(
+    mask: Bool[Tensor, "B N"],
+) -> tuple[Float[Tensor, " N"], Float[Tensor, "B 1"], Bool[Tensor, " B"]]:
+    """Return the places from 0, the number of real candidates, and which queries have two."""
+    keep = real_lists(mask)
+    place = torch.arange(mask.shape[-1], device=mask.device, dtype=torch.float32)
+    return place, mask.sum(-1, keepdim=True, dtype=torch.float32), keep
+
+
+def _choices(
+    logits: Float[Tensor, "B N"], teacher_scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"]
+) -> Float[Tensor, "B N"]:
+    """Return -ln of the probability of each choice, at its place in the teacher's ranking."""
+    order = best_first(teacher_scores, mask)
+    ranked = logits.gather(-1, order)
+    return remaining_logsumexp(ranked, mask.gather(-1, order)) - ranked
+
+
+def _weighted(
+    costs: Float[Tensor, "B N"], weights: Float[Tensor, "B N"], keep: Bool[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """Return the weighted mean over the places of a list, averaged over the lists kept."""
+    costs, weights = costs[keep], weights[keep]
+    return average((costs * weights).sum(-1) / weights.sum(-1))

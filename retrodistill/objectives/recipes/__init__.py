@@ -1,0 +1,45 @@
+"""Published methods as settings of `train`: one YAML file each, with its source.
+
+A file holds `about` (a line), `source`, `notes` (what is left open, or differs from the paper) and
+`settings`, whose keys are the fields of `retrodistill.base.config.TrainSettings`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrodistill.base.config.reading import read_yaml
+from retrodistill.base.errors import ConfigError, did_you_mean
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """A published method: what it is, where it was published, and its settings."""
+
+    name: str
+    about: str
+    source: str
+    settings: Mapping[str, Any]
+    notes: str = ""
+
+
+def recipe_names() -> list[str]:
+    """Return the names of all recipes, in alphabetical order."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """Return a recipe by its name.
+
+    Raises:
+        ConfigError: there is none of this name; the nearest is named.
+
+    """
+    known = recipe_names()
+    if name not in known:
+        hint = did_you_mean(name, known) or f" Known: {', '.join(known)}."
+        raise ConfigError(f"unknown recipe {name!r}.{hint}")
+    return Recipe(name=name, **read_yaml(FOLDER / f"{name}.yaml", f"recipe {name}"))

@@ -1,0 +1,1 @@
+"""Stages chained: each step writes an artifact folder, skipped while that is up to date."""

@@ -1,0 +1,213 @@
+"""What each command checks before heavy imports and long work: names, paths, models, --out.
+
+One function a verb, of the verb's name. None of them imports torch, transformers or ranx, or reads
+more than a file's first bytes, so a mistake is reported in less than a second.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrodistill.base.errors import ConfigError, MissingExtra, did_you_mean
+from retrodistill.base.files import check_writable, refuse_existing
+from retrodistill.base.manifest import Manifest
+from retrodistill.base.registry import FORMATS, INDEXES, RETRIEVERS, TEACHERS, Registry
+from retrodistill.models.inference.models import check_model
+
+if TYPE_CHECKING:
+    from retrodistill.base import config as configs
+    from retrodistill.base.config.evaluate import MeasureSettings
+
+WITHOUT_MODEL = frozenset({"bm25", "lucene", "llm", "llm-pairwise", "llm-listwise"})
+"""Retrievers and teachers whose argument is no model of ours."""
+
+
+def mine(config: "configs.MineConfig") -> None:
+    """Check the settings of `mine`."""
+    refuse_existing(config.out, overwrite=config.overwrite)
+    for spec in config.retriever:
+        check_part(RETRIEVERS, spec)
+
+
+def score(config: "configs.ScoreConfig") -> None:
+    """Check the settings of `score`."""
+    if config.status or config.verify is not None or config.export is not None:
+        check_paths("--out", config.out)
+    else:
+        check_writable(config.out / "shards")
+    if config.export is not None:
+        check_file("--export", config.export)
+    check_paths("--candidates", config.candidates)
+    check_paths("--ensemble", *config.ensemble)
+    check_paths("--import", config.import_)
+    if config.format is not None:
+        FORMATS[config.format]
+    if config.teacher is not None:
+        from retrodistill.models.teachers import read_options
+
+        check_part(TEACHERS, config.teacher)
+        read_options(config.teacher, config.option)
+
+
+def audit(config: "configs.AuditConfig") -> None:
+    """Check the settings of `audit`."""
+    check_file("--json", config.json)
+    check_paths("--candidates", config.candidates)
+    for spec in config.teacher:
+        check_part(TEACHERS, spec)
+    check_models("--student", config.student)
+
+
+def train(config: "configs.TrainConfig") -> None:
+    """Check the settings of `train`."""
+    from retrodistill.data.rankings.measures import parse_metric
+    from retrodistill.objectives.objective import parse_objective
+    from retrodistill.stages.training.sampling import parse_draw
+
+    refuse_existing(config.out, overwrite=config.overwrite)
+    parse_objective(config.objective)
+    parse_draw(config.draw)
+    if config.dev_split is not None:
+        parse_metric(config.dev_metric)
+    check_paths("--scores", config.scores)
+    check_paths("--preferences", config.preferences)
+    check_models("--student", config.student)
+    check_models("--doc-student", config.doc_student)
+    check_models("--vectors", config.vectors)
+
+
+def embed(config: "configs.EmbedConfig") -> None:
+    """Check the settings of `embed`."""
+    from retrodistill.data.filters import read_conditions
+
+    refuse_existing(config.out, overwrite=config.overwrite)
+    INDEXES.split(config.index)
+    if config.workload is not None:
+        read_conditions(config.workload)
+    check_models("--model", config.model)
+
+
+def search(config: "configs.SearchConfig") -> None:
+    """Check the settings of `search`."""
+    if config.out is not None:
+        refuse_existing(config.out, overwrite=config.overwrite)
+    if config.index is not None:
+        check_paths("--index", config.index)
+        Manifest.read(config.index, kind="index")
+    for spec in config.retriever:
+        check_part(RETRIEVERS, spec)
+    check_models("--model", config.model)
+    if config.where is not None:
+        from retrodistill.data.filters import parse_where
+
+        parse_where(config.where)
+    if config.sets:
+        from retrodistill.data.rankings.sets import parse_sets
+
+        for query in config.query:
+            parse_sets(query)
+
+
+def convert(config: "configs.ConvertConfig") -> None:
+    """Check the settings of `convert`."""
+    refuse_existing(config.out, overwrite=config.overwrite, folder=False)
+
+
+def fuse(config: "configs.FuseConfig") -> None:
+    """Check the settings of `fuse`."""
+    from retrodistill.data.rankings.measures import parse_metric
+
+    refuse_existing(config.out, overwrite=config.overwrite)
+    check_paths("--run", *config.run)
+    check_paths("--tune", *config.tune)
+    check_paths("--qrels", config.qrels)
+    if config.tune:
+        parse_metric(config.metric)
+
+
+def evaluate(config: "configs.EvaluateConfig") -> None:
+    """Check the settings of `evaluate`."""
+    check_file("--json", config.json)
+    check_file("--card", config.card)
+    _measuring(config)
+    check_paths("--run", *config.run)
+    check_paths("--teacher", config.teacher)
+
+
+def report(config: "configs.ReportConfig") -> None:
+    """Check the settings of `report`."""
+    refuse_existing(config.out, overwrite=config.overwrite)
+    _measuring(config)
+    for flag in ("run", "student", "index"):
+        check_paths(f"--{flag}", *getattr(config, flag))
+    check_paths("--teacher", config.teacher)
+    check_paths("--benchmark", config.benchmark)
+
+
+def benchmark(config: "configs.BenchmarkConfig") -> None:
+    """Check the settings of `benchmark` and the names of its plan.
+
+    A model that is not there is one system's failure: the others are measured.
+    """
+    from retrodistill.data.rankings.measures import parse_metrics
+    from retrodistill.stages.pipelines.benchmark.plan import Dense, Reranked, read_plan
+
+    parse_metrics(config.metrics)
+    check_writable(config.out / "cells")
+    for name, system in read_plan(config.plan).systems.items():
+        with _named(f"{config.plan}: system {name!r}"):
+            if isinstance(system, Dense):
+                INDEXES.split(system.index)
+            elif isinstance(system, Reranked):
+                TEACHERS.split(system.rerank)
+
+
+def check_file(flag: str, path: Path | None) -> None:
+    """Raise ConfigError if a file cannot be written."""
+    if path is not None:
+        with _named(flag):
+            check_writable(path, folder=False)
+
+
+def check_paths(flag: str, *paths: Path | None) -> None:
+    """Raise ConfigError if something that is to be read does not exist; a near name is named."""
+    for path in paths:
+        if path is not None and not path.exists():
+            beside = path.parent.iterdir() if path.parent.is_dir() else ()
+            near = did_you_mean(path.name, [entry.name for entry in beside])
+            raise ConfigError(f"{flag} {path} does not exist.{near}")
+
+
+def check_models(flag: str, model: str | None) -> None:
+    """Raise ConfigError if a setting names no model."""
+    if model is not None:
+        with _named(flag):
+            check_model(model)
+
+
+def check_part(parts: Registry, spec: str) -> None:
+    """Raise ConfigError if `name:argument` has an unknown name, or a model that is not there."""
+    parts.split(spec)
+    name, _, argument = spec.partition(":")
+    if name == "run":
+        check_paths(f"{parts.kind} run:", Path(argument))
+    elif name in parts and name not in WITHOUT_MODEL:
+        with _named(f"{parts.kind} {spec}"):
+            check_model(argument)
+
+
+def _measuring(config: "MeasureSettings") -> None:
+    from retrodistill.data.rankings.measures import parse_metrics
+
+    parse_metrics(config.metrics)
+    check_paths("--qrels", config.qrels)
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Put the place of a mistake before its sentence."""
+    try:
+        yield
+    except (ConfigError, MissingExtra) as error:
+        raise type(error)(f"{place}: {error}") from error

@@ -1,0 +1,113 @@
+"""How an objective's terms share the gradient, measured before the first step.
+
+A sum of losses trains the term with the largest gradient; a weight says little of it. At a
+temperature of 0.05 a term may weigh 400 times more, or less, than it seems to.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from retrodistill.base.progress import say
+from retrodistill.stages.training.probe import Probe
+from retrodistill.stages.training.processes import is_main
+
+if TYPE_CHECKING:
+    from retrodistill.objectives.objective import LossTerm
+    from retrodistill.stages.training.tasks import Task
+
+BATCHES = 4
+"""Batches that are measured, spread over the training."""
+
+RATIO = 30
+"""A term with a smaller part of another's gradient than 1 / RATIO is trained hardly at all."""
+
+
+def gradient_norms(task: "Task", batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the norm of each weighted term's gradient at what the student's body returns.
+
+    Nothing is trained and no random number is drawn: dropout is off, weights, gradients, buffers
+    and modes stay as they are.
+    """
+    from accelerate.utils import send_to_device
+
+    probe = Probe()
+    with _measured(task, probe):
+        for batch in batches:
+            task(**send_to_device(batch, task.model.device))
+    return probe.norms()
+
+
+def check_balance(
+    task: "Task",
+    terms: "Sequence[LossTerm]",
+    examples: Sequence[Any],
+    collate: Callable[..., dict[str, Any]],
+    batch_size: int,
+) -> dict[str, float]:
+    """Return each term's share of the gradient before the first step, by name; log what is odd.
+
+    A warning says which term is below 1 / RATIO of another, with the weight that would give both
+    the same, and which has no gradient in any batch. Every process measures the same batches.
+    """
+    steps = max(1, len(examples) // batch_size)
+    starts = [steps * part // BATCHES * batch_size for part in range(BATCHES)]
+    batches = [
+        collate([examples[place] for place in range(start, min(start + batch_size, len(examples)))])
+        for start in dict.fromkeys(starts)
+    ]
+    norms = gradient_norms(task, batches)
+    total = sum(norms.values())
+    shares = {name: norm / total if total else 0.0 for name, norm in norms.items()}
+    if is_main():
+        for sentence in _sentences(terms, norms, shares, len(batches)):
+            say(sentence)
+    return {name: float(f"{share:.3g}") for name, share in shares.items()}
+
+
+def _sentences(
+    terms: "Sequence[LossTerm]",
+    norms: Mapping[str, float],
+    shares: Mapping[str, float],
+    batches: int,
+) -> Iterator[str]:
+    if len(shares) > 1:
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        yield f"gradient before the first step: {parts}."
+    strongest = max(norms, key=lambda name: norms[name])
+    for name, norm in norms.items():
+        if norm == 0:
+            yield (
+                f"{name} has no gradient in any of {batches} batches: they lack its signal "
+                "(labels, negatives, scores that differ), or there is nothing left to learn."
+            )
+        elif norm * RATIO < norms[strongest]:
+            times = norms[strongest] / norm
+            weights = [term.weight for term in terms if term.name == name]
+            advice = f"{times:.3g} times its weight"
+            if len(weights) == 1:
+                advice = f"{times * weights[0]:.3g}*{name}"
+            yield (
+                f"{name} has 1/{times:.0f} of the gradient of {strongest}, so {strongest} is "
+                f"trained nearly alone. {advice} would balance them; a term that only regularises "
+                "may be small on purpose."
+            )
+
+
+@contextmanager
+def _measured(task: "Task", probe: Probe) -> Iterator[None]:
+    """Have a task report to a probe, in evaluation mode, and leave it as it was."""
+    modes = {module: module.training for module in task.modules()}
+    losses, device = task.losses, task.model.device
+    task.eval()
+    task.probe = probe
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        task.probe = None
+        task.losses = losses
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,311 @@
+"""The model card of a student: what it is, how to use it, and what it was made from.
+
+Everything comes from the student's manifest. Paths are cut to their last part, so that a card that
+is published tells nothing of the computer that it was written on.
+"""
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from retrodistill.base.config import TrainSettings, as_dict
+from retrodistill.base.errors import RetrodistillError
+from retrodistill.base.files import write_atomically
+from retrodistill.base.manifest import FILE, Manifest
+
+CARD = "README.md"
+KINDS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "bi-encoder": (
+        "SentenceTransformer",
+        "sentence-similarity",
+        ("sentence-similarity", "feature-extraction", "dense"),
+    ),
+    "sparse": ("SparseEncoder", "feature-extraction", ("sparse-encoder", "sparse")),
+    "late-interaction": (
+        "MultiVectorEncoder",
+        "feature-extraction",
+        ("multi-vector", "late-interaction"),
+    ),
+    "cross-encoder": ("CrossEncoder", "text-ranking", ("cross-encoder", "reranker")),
+}
+"""Kind of student -> its class in sentence-transformers, its pipeline on the hub, its tags."""
+
+ABOUT = {
+    "bi-encoder": "It gives a query and a document one vector each; their inner product says how "
+    "well they fit.",
+    "sparse": "It gives a query and a document a weight for each word of its vocabulary; the inner "
+    "product says how well they fit.",
+    "late-interaction": "It gives each token a vector; a document's score is the sum over the "
+    "query's tokens of the best inner product with one of its own.",
+    "cross-encoder": "It reads a query and a document together, and gives one score.",
+}
+QUERY, DOC = "how high may blood pressure be", "Blood pressure above 140 mmHg is called high."
+
+
+def write_card(
+    folder: Path, manifest: Manifest, *, name: str, teachers: Sequence[str] = ()
+) -> None:
+    """Write README.md into a student's folder, over the one of its library."""
+    text = model_card(manifest, name=name, teachers=teachers)
+    write_atomically(folder / CARD, text.encode(errors="replace"))
+
+
+def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -> str:
+    """Return the card of a student: metadata of the hub, then Markdown.
+
+    `name` is what the student is called, `teachers` who gave the scores, as `teachers_of` says.
+    Of the manifest, `config` holds the settings of a training, and `details` what came of it:
+    `losses`, and `development` with split, metric, step and value, if there was one.
+    """
+    config = manifest.config
+    kind = str(config.get("student_kind", "bi-encoder"))
+    parts = [
+        _metadata(config, kind),
+        f"# {_plain(name)}\n\n{_about(config, kind)}",
+        f"## Use\n\n{_usage(name, kind)}",
+        f"## Objective\n\n{_objective(str(config.get('objective', '')))}",
+        f"## Data\n\n{_data(manifest, teachers)}",
+        f"## Training\n\n{_training(manifest)}",
+        f"## Citation\n\n{_citation(manifest)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def teachers_of(store: Path) -> list[str]:
+    """Return the names of the teachers behind a score store or run, as its manifests say.
+
+    An ensemble's members are asked in turn; what has no manifest has no names.
+    """
+    try:
+        config = Manifest.read(store).config
+    except RetrodistillError:
+        return []
+    if config.get("ensemble"):
+        members = [Path(member) for member in config["ensemble"]]
+        found = [teachers_of(member) or [shown(member.name)] for member in members]
+        return list(dict.fromkeys(name for names in found for name in names))
+    for key in ("teacher", "import", "retriever"):
+        value = config.get(key)
+        if value:
+            return [shown(str(own)) for own in (value if isinstance(value, list) else [value])]
+    return []
+
+
+def is_hub_id(text: str) -> bool:
+    """Tell whether this names a model of the hub rather than a folder."""
+    return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text)) and not _exists(text)
+
+
+def shown(text: str) -> str:
+    """Return a name as it was typed, of a path its last part: `beir:/data/nq` is `beir:nq`."""
+    kind, colon, rest = text.partition(":")
+    if colon and re.fullmatch(r"[a-z][\w-]+", kind):
+        keep = kind in ("irds", "hf") and not _exists(rest) and rest[:1] not in "/~."
+        return text if keep else f"{kind}:{shown(rest)}"
+    if is_hub_id(text):
+        return text
+    return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, no home, a null byte
+        return False
+
+
+def _metadata(config: Mapping[str, Any], kind: str) -> str:
+    import yaml
+
+    _, pipeline, tags = KINDS[kind]
+    fields: dict[str, Any] = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": pipeline,
+        "tags": ["sentence-transformers", *tags, "distillation", "retrodistill"],
+    }
+    student = str(config.get("student", ""))
+    if is_hub_id(student):
+        fields["base_model"] = student
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
+
+
+def _about(config: Mapping[str, Any], kind: str) -> str:
+    start = _code(shown(str(config["student"]))) if config.get("student") else "a model"
+    layers = config.get("keep_layers")
+    cut = f" cut to the layers {_code(_joined(layers))}" if layers else ""
+    return (
+        f"A [sentence-transformers](https://www.sbert.net) {kind}, trained with retrodistill from "
+        f"{start}{cut}. {ABOUT[kind]}"
+    )
+
+
+def _usage(name: str, kind: str) -> str:
+    cls = KINDS[kind][0]
+    query, doc = json.dumps(QUERY), json.dumps(DOC)
+    last = f"model.similarity(model.encode_query([{query}]), model.encode_document([{doc}]))"
+    if kind == "bi-encoder":
+        last = f"model.encode_query([{query}]) @ model.encode_document([{doc}]).T"
+    if kind == "cross-encoder":
+        last = f"model.predict([({query}, {doc})])"
+    lines = (
+        f"from sentence_transformers import {cls}",
+        f"model = {cls}({json.dumps(name, ensure_ascii=False)})",
+        f"scores = {last}",
+    )
+    return _fenced("\n".join(lines), "python")
+
+
+def _objective(text: str) -> str:
+    lines = [_code(text)]
+    for name, about, source in _losses(text):
+        lines.append(f"- {_code(name)}: {_plain(about)}" + (f" Source: {source}" if source else ""))
+    return "\n\n".join([lines[0], "\n".join(lines[1:])]).strip()
+
+
+def _losses(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield each loss of an objective: name, first sentence of its docstring, and its source."""
+    from retrodistill.objectives.objective import parse_objective
+
+    try:
+        terms = parse_objective(text)
+    except RetrodistillError:
+        return
+    for term in terms:
+        said = inspect.getdoc(term.function) or ""
+        source = re.search(r"^Source: (.+?)(?:\n\n|\Z)", said, re.DOTALL | re.MULTILINE)
+        own = " ".join(source[1].split()) if source else ""
+        yield term.name, said.partition("\n")[0], own
+
+
+def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
+    config = manifest.config
+    rows = [("split", str(config.get("split", "")))]
+    roles = ("data", "scores", "preferences", "vectors")
+    rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
+    if "queries" in manifest.details:
+        rows.append(("queries", f"{manifest.details['queries']:,}"))
+    if "documents" in manifest.details:
+        rows.append(("documents", f"{manifest.details['documents']:,}"))
+    rows += [("teacher", shown(name)) for name in teachers]
+    lineage = manifest.details.get("lineage", {})
+    rows += [
+        (
+            f"trained on, by {record.get('student') or 'name'}",
+            f"{record['queries']:,} queries of {record.get('collection')}, {record.get('split')}",
+        )
+        for record in lineage.get("records", ())
+    ]
+    rows += [("training not recorded", shown(name)) for name in lineage.get("unrecorded", ())]
+    rows += [(f"fingerprint of the {role}", value) for role, value in manifest.inputs.items()]
+    return _table(("", ""), rows)
+
+
+def _training(manifest: Manifest) -> str:
+    config, details = manifest.config, manifest.details
+    done = []
+    if "steps" in details:
+        steps, planned = details["steps"], details.get("planned_steps", details["steps"])
+        done = [("steps", f"{steps:,}" + (f" of {planned:,}" if planned != steps else ""))]
+    done += [(name, str(details[name])) for name in ("seconds", "dtype") if name in details]
+    for name in ("batch_size", "candidates_per_query", "learning_rate", "seed"):
+        if name in config:
+            done.append((name, str(config[name])))
+    known = {name for name, _ in done} | {"objective", "student_kind", "keep_layers"}
+    done += [row for row in _changed(config) if row[0] not in known]
+    parts = [_table(("", ""), done)]
+    losses = details.get("losses") or ()
+    if losses:
+        first, last = losses[0], losses[-1]
+        names = [name for name in first if name != "step" and name in last]
+        head = ("loss", f"to step {first['step']}", f"to step {last['step']}")
+        parts.append(
+            _table(head, [(name, f"{first[name]:.4f}", f"{last[name]:.4f}") for name in names])
+        )
+    shares = details.get("gradient_shares") or {}
+    if len(shares) > 1:
+        rows = [(name, f"{share:.1%}") for name, share in shares.items()]
+        parts.append(_table(("loss", "share of the gradient before the first step"), rows))
+    dev = details.get("development")
+    if dev:
+        parts.append(
+            f"Measured while training, on the split {_code(str(dev['split']))}: "
+            f"{_code(str(dev['metric']))} {dev['value']:.4f} at step {dev['step']:,}, whose "
+            "weights these are."
+            + (" Only a part of the documents was searched, so the value is optimistic."
+               if dev.get("docs") == "scored" else "")
+        )  # fmt: skip
+        unseen = dev.get("unseen") or ()
+        if unseen:
+            cells = [
+                (row["name"], f"{row['queries']:,}",
+                 "no query" if row["value"] is None else f"{row['value']:.4f}")
+                for row in unseen
+            ]  # fmt: skip
+            parts.append(_table(("of these queries", "number", str(dev["metric"])), cells))
+    if "teacher_cosine" in details:
+        parts.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")
+    versions = ", ".join(f"{name} {own}" for name, own in manifest.versions.items())
+    return "\n\n".join([*parts, f"Versions: {versions}. More is in {_code(FILE)}."])
+
+
+def _changed(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the settings of a training that are not the defaults."""
+    defaults = as_dict(TrainSettings())
+    for item in dataclasses.fields(TrainSettings):
+        value = config.get(item.name, defaults[item.name])
+        value = list(value) if isinstance(value, tuple) else value
+        if value != defaults[item.name]:
+            text = _joined(value) if isinstance(value, list) else str(value)
+            yield item.name, shown(text) if item.name == "doc_student" else text
+
+
+def _citation(manifest: Manifest) -> str:
+    version = manifest.versions.get("retrodistill", "")
+    entries = [
+        f"@software{{retrodistill,\n  title = {{retrodistill}},\n  version = {{{version}}}\n}}"
+    ]
+    papers: dict[str, list[str]] = {}
+    for name, _, source in _losses(str(manifest.config.get("objective", ""))):
+        for paper in re.findall(r"arXiv:(\d{4}\.\d{4,5})", source):
+            papers.setdefault(paper, []).append(name)
+    for paper, names in papers.items():
+        entries.append(
+            f"@misc{{arxiv-{paper},\n  eprint = {{{paper}}},\n  archivePrefix = {{arXiv}},\n"
+            f"  url = {{https://arxiv.org/abs/{paper}}},\n  note = {{{', '.join(names)}}}\n}}"
+        )
+    return _fenced("\n\n".join(entries), "bibtex")
+
+
+def _joined(values: Sequence[Any]) -> str:
+    return ",".join(str(value) for value in values)
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is, in one line."""
+    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """Return text as code in a line, whatever backticks it has."""
+    line = " ".join(text.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    pad = " " if len(fence) > 1 else ""
+    return f"{fence}{pad}{line}{pad}{fence}" if line else ""
+
+
+def _fenced(code: str, language: str) -> str:
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
+    return f"{fence}{language}\n{code}\n{fence}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose first column is text and whose others are code."""
+    lines = ["| " + " | ".join(map(_plain, head)) + " |", "|" + "---|" * len(head)]
+    for first, *rest in rows:
+        cells = [_plain(first), *(_code(cell).replace("|", "\\|") for cell in rest)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,33 @@
+"""How much of the documents a student's limit cuts, before it trains on what is left of them."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrodistill.data.datasets.texts import spread_rows
+from retrodistill.models.inference import counted_cuts, tokenize
+from retrodistill.models.students.dense import side_prompts
+
+if TYPE_CHECKING:
+    from retrodistill.data.datasets import Texts
+    from retrodistill.stages.training.candidates import CandidateLists
+
+SAMPLED = 1000
+"""Documents whose tokens are counted."""
+
+
+def log_cut_documents(
+    model: Any, docs: "Texts", lists: "CandidateLists | None", doc_tokens: int
+) -> None:
+    """Log how many of an even sample of the candidates are longer than the limit, if any is.
+
+    Without lists, every document is trained on.
+    """
+    rows = np.arange(len(docs))
+    if lists is not None:
+        rows = np.unique(np.concatenate([lists.positives.values, lists.pool.values]))
+    texts = docs.full_texts(rows[spread_rows(len(rows), SAMPLED)])
+    _, prompt = side_prompts(model)
+    noun = "documents" if len(rows) <= SAMPLED else "sampled documents"
+    with counted_cuts(noun):
+        tokenize(model.tokenizer, [prompt + text for text in texts], max_tokens=doc_tokens)

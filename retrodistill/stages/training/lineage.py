@@ -1,0 +1,78 @@
+"""What a student has learned from when its training is done: a record of this and all others.
+
+The queries are those that were trained on, whatever split judges them and whether they are
+labelled; relevant is what the training took for it: labels, and of a query without any the
+teacher's best document.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrodistill.data.rankings.unseen import unseen_queries
+from retrodistill.data.store.lineage import Lineage, Record, joined, model_lineage, own_lineage
+
+if TYPE_CHECKING:
+    from retrodistill.base.config import TrainSettings
+    from retrodistill.data.datasets import Collection
+    from retrodistill.stages.training.candidates import CandidateLists
+    from retrodistill.stages.training.development import Development
+    from retrodistill.stages.training.material import Material
+    from retrodistill.stages.training.sampling import Rows
+
+
+def student_lineage(
+    material: "Material", *, name: str, start: str | Path, settings: "TrainSettings"
+) -> Lineage:
+    """Return the record of a training, with those of its start and of its teachers."""
+    sources = material.sources
+    collection = sources.collection
+    queries = collection.queries.full_texts(material.queries)
+    relevant: list[list[str]] = [[] for _ in queries]  # where every text stands alone
+    if material.lists is not None:
+        rows, lists = _relevant(material.lists)
+        texts = collection.docs.full_texts(rows)
+        relevant = [[texts[place] for place in places] for places in lists]
+    about = {"collection": collection.name, "split": sources.split, "student": name}
+    behind = [model_lineage(start)]
+    if settings.doc_student is not None:
+        behind.append(model_lineage(settings.doc_student))
+    if sources.scores is not None:
+        behind.append(sources.scores.lineage)
+    behind += [
+        own_lineage(source)
+        for source in (sources.preferences, sources.vectors)
+        if source is not None
+    ]
+    return joined([Lineage((Record.of(queries, relevant, **about),)), *behind])
+
+
+def _relevant(lists: "CandidateLists") -> "tuple[Rows, list[Rows]]":
+    """Return the distinct relevant documents, and each query's places among them."""
+    relevant = [
+        np.union1d(lists.relevant[place], lists.positives[place]).astype(np.int64)
+        for place in range(len(lists))
+    ]
+    rows, places = np.unique(np.concatenate(relevant), return_inverse=True)
+    bounds = np.cumsum([len(docs) for docs in relevant])[:-1]
+    return rows, np.split(places, bounds)
+
+
+def unseen_values(
+    development: "Development", model: Any, collection: "Collection", lineage: Lineage
+) -> list[dict[str, Any]]:
+    """Return the dev metric of the finished student on the queries that training has not seen.
+
+    Each row has a name, a number of queries, and the mean: None of no query.
+    """
+    values = development.values(model)
+    subsets = unseen_queries(collection, development.qrels, lineage.records)
+    return [
+        {
+            "name": name,
+            "queries": len(queries),
+            "value": sum(values[query] for query in queries) / len(queries) if queries else None,
+        }
+        for name, queries in subsets.items()
+    ]

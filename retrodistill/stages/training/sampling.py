@@ -1,0 +1,296 @@
+"""Which query comes next (orders), and which of its candidates come with it (draws).
+
+Both take their chance from a generator that is seeded by the position alone, and know nothing of
+what came before: a training that resumes has the batches that it would have had.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrodistill.base.errors import ConfigError, did_you_mean
+from retrodistill.base.registry import Registry
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+BINS = 10
+EVEN = 0.1
+"""Share of the importance draw's chances that is spread evenly, so that no weight explodes."""
+
+_DRAW = re.compile(r"\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^()]*)\))?\s*")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Traits:
+    """What an order may go by."""
+
+    margins: Floats
+    """Of each query: its best positive's teacher score less its best other candidate's."""
+
+    batch_size: int = 1
+    """Queries of one step."""
+
+    clusters: Rows | None = None
+    """Number of each query's cluster."""
+
+
+Order = Callable[[Traits, int, np.random.Generator], Rows]
+"""Gives an epoch's order, places of all queries, from the position at which the epoch starts."""
+
+Draw = Callable[[Floats, float, int, np.random.Generator], tuple[Rows, Floats]]
+"""Draws `count` of a pool by its teacher scores, best first, and the positive's score.
+
+Gives distinct places in the pool, fewer if it holds no more, and the logarithms of their weights.
+"""
+
+
+def shuffled(traits: Traits, start: int, random: np.random.Generator) -> Rows:
+    """All queries at random."""
+    return random.permutation(len(traits.margins))
+
+
+def hard_first(traits: Traits, start: int, random: np.random.Generator) -> Rows:
+    """A curriculum: queries of small teacher margin first, equal ones at random.
+
+    The hardest are those whose best other candidate the teacher puts above every positive.
+    """
+    return np.lexsort((random.random(len(traits.margins)), traits.margins))
+
+
+def clustered(traits: Traits, start: int, random: np.random.Generator) -> Rows:
+    """Batches of one cluster each, so that in-batch negatives are of the query's own topic.
+
+    Every query comes once. What is left of clusters that their batches do not use up forms mixed
+    batches, of few clusters each; some of it fills the batch that the epoch before left open.
+
+    Raises:
+        ConfigError: there are no clusters.
+
+    Source: Hofstaetter et al. 2021, arXiv:2104.06967 (TAS-B).
+
+    """
+    if traits.clusters is None:
+        raise ConfigError("order 'clusters' needs the cluster of each query.")
+    size = traits.batch_size
+    owners = random.permutation(int(traits.clusters.max()) + 1)[traits.clusters]
+    rows = random.permutation(len(owners))
+    rows = rows[np.argsort(owners[rows], kind="stable")]
+    counts = np.bincount(owners)
+    owners = owners[rows]
+    within = np.arange(len(rows)) - (np.cumsum(counts) - counts)[owners]
+    whole = within < (counts // size * size)[owners]
+    batches, rest = rows[whole].reshape(-1, size), rows[~whole]
+    opening = -start % size
+    if len(rest) < opening and len(batches):
+        batches, rest = batches[:-1], np.concatenate([rest, batches[-1]])
+    head, rest = rest[:opening], rest[opening:]
+    cut = len(rest) // size * size
+    mixed = rest[:cut].reshape(-1, size)
+    batches = random.permutation(np.concatenate([batches, mixed]))
+    return np.concatenate([head, batches.ravel(), rest[cut:]])
+
+
+def query_clusters(vectors: NDArray[np.float32], count: int, *, seed: int = 0) -> Rows:
+    """Return the number of each vector's cluster, by k-means over batches of the vectors.
+
+    Raises:
+        ConfigError: more clusters than vectors are wanted.
+
+    """
+    from sklearn.cluster import MiniBatchKMeans
+
+    if not 1 <= count <= len(vectors):
+        raise ConfigError(
+            f"{len(vectors):,} queries cannot form {count:,} clusters. Give a smaller --clusters."
+        )
+    means = MiniBatchKMeans(count, random_state=seed, batch_size=4096, n_init=1)
+    return np.asarray(means.fit_predict(vectors), np.int64)
+
+
+def uniform(
+    scores: Floats, positive: float, count: int, random: np.random.Generator
+) -> tuple[Rows, Floats]:
+    """Each candidate with the same chance."""
+    places = random.permutation(len(scores))[:count]
+    return places, np.zeros(len(places))
+
+
+def margin_bins(
+    scores: Floats, positive: float, count: int, random: np.random.Generator, *, bins: int = BINS
+) -> tuple[Rows, Floats]:
+    """Easy and hard pairs alike, however many the pool holds of each.
+
+    The range of the query's margins to its positive is cut into `bins` of equal width. A bin
+    that still holds candidates is drawn, then one of them.
+
+    Raises:
+        ConfigError: `bins` is below 1.
+
+    Source: Hofstaetter et al. 2021, arXiv:2104.06967 (TAS-B balanced; 10 bins).
+
+    """
+    if bins < 1:
+        raise ConfigError(f"margin-bins: bins must be at least 1, but it is {bins}.")
+    margins = positive - scores
+    low, high = (margins.min(), margins.max()) if len(margins) else (0.0, 0.0)
+    numbers = np.minimum((margins - low) / ((high - low) or 1.0) * bins, bins - 1).astype(int)
+    owners = numbers.tolist()
+    stacks: dict[int, list[int]] = {}
+    for place in random.permutation(len(scores)).tolist():
+        stacks.setdefault(owners[place], []).append(place)
+    filled = list(stacks.values())
+    places = []
+    for chance in random.random(min(count, len(scores))).tolist():
+        number = int(chance * len(filled))
+        places.append(filled[number].pop())
+        if not filled[number]:
+            del filled[number]
+    return np.array(places, np.int64), np.zeros(len(places))
+
+
+def simans(
+    scores: Floats,
+    positive: float,
+    count: int,
+    random: np.random.Generator,
+    *,
+    a: float = 1.0,
+    b: float = 0.0,
+) -> tuple[Rows, Floats]:
+    """Ambiguous candidates: those that score near the positive.
+
+    One after the other, with p_j proportional to exp(-a ((t_j - t_positive) / d - b)^2), where d
+    is the standard deviation of the pool's scores: a teacher of logits and one of probabilities
+    give the same draw. `b` below 0 keeps off what may be relevant too.
+
+    Raises:
+        ConfigError: `a` is not above 0.
+
+    Source: Zhou et al. 2022, arXiv:2210.11773, where scores are a retriever's and are not divided:
+    with `a` = 1, scores from 0 to 1 would be drawn nearly uniformly. Defaults unverified.
+
+    """
+    if not a > 0:
+        raise ConfigError(f"simans: a must be above 0, but it is {a}.")
+    # The largest of log p + Gumbel noise are such a draw, and nothing underflows.
+    gaps = (scores - positive) / (scores.std() or 1.0)
+    keys = random.gumbel(size=len(scores)) - a * (gaps - b) ** 2
+    places = np.argsort(-keys)[:count]
+    return places, np.zeros(len(places))
+
+
+def importance(
+    scores: Floats,
+    positive: float,
+    count: int,
+    random: np.random.Generator,
+    *,
+    keep: float = 0.5,
+    temperature: float = 1.0,
+) -> tuple[Rows, Floats]:
+    """The teacher's best and a weighted sample of the others, which together stand for the pool.
+
+    A share `keep` of the `count` places goes to the best. Of the others, j is drawn with a known
+    probability pi_j, proportional to 0.9 softmax(t / temperature)_j + 0.1 / n, but never above 1,
+    and weighs 1 / pi_j. So sums over what is drawn have the sum over the whole pool as their mean:
+
+        E[ sum over the drawn j of exp(log_weight_j) f_j ] = sum over the pool of f_j
+
+    for whatever numbers f, such as the student's exp(s_j). Nothing is drawn twice. The draw goes
+    by fixed steps along the probabilities laid end to end in random order.
+
+    Raises:
+        ConfigError: `keep` is not from 0 to below 1, or the temperature not above 0.
+
+    Source: Horvitz and Thompson 1952 and Madow 1949 (systematic sampling) for the weights and the
+    draw; sampling a teacher's tail instead of cutting it off: "Sparse Logit Sampling",
+    arXiv:2503.16870 (from its abstract). The even share is this package's own.
+
+    """
+    if not (0 <= keep < 1 and temperature > 0):
+        raise ConfigError(
+            f"importance: keep must be from 0 to below 1 and temperature above 0, "
+            f"but they are {keep} and {temperature}."
+        )
+    if len(scores) <= count:
+        return np.arange(len(scores)), np.zeros(len(scores))
+    kept = int(keep * count)
+    shares = _shares(scores[kept:] / temperature)
+    # Shares fall, so those that would get more than 1 stand first.
+    tails = shares[::-1].cumsum()[::-1]
+    sure = int(np.argmin((count - kept - np.arange(len(shares))) * shares >= tails))
+    left = count - kept - sure
+    chances = left * shares[sure:] / tails[sure]
+    order = random.permutation(len(chances))
+    ends = chances[order].cumsum()
+    steps = (random.random() + np.arange(left)) * (ends[-1] / left)
+    drawn = order[np.minimum(np.searchsorted(ends, steps, side="right"), len(ends) - 1)]
+    first = kept + sure
+    places = np.concatenate([np.arange(first), first + drawn])
+    return places, np.concatenate([np.zeros(first), -np.log(chances[drawn])])
+
+
+def _shares(logits: Floats) -> Floats:
+    masses = np.exp(logits - logits[0])
+    shares: Floats = (1 - EVEN) * masses / masses.sum() + EVEN / len(masses)
+    return shares
+
+
+ORDERS = Registry(
+    "order",
+    {
+        "shuffled": f"{__name__}:shuffled",
+        "clusters": f"{__name__}:clustered",
+        "hard-first": f"{__name__}:hard_first",
+    },
+)
+
+DRAWS = Registry(
+    "draw",
+    {
+        "uniform": f"{__name__}:uniform",
+        "margin-bins": f"{__name__}:margin_bins",
+        "importance": f"{__name__}:importance",
+        "simans": f"{__name__}:simans",
+    },
+)
+
+
+def parse_draw(text: str) -> Draw:
+    """Return the draw of a name, with settings in brackets: `simans(a=0.5,b=-1)`.
+
+    Raises:
+        ConfigError: the name or a setting is unknown, or a setting is out of range.
+
+    """
+    match = _DRAW.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"draw {text!r} is not understood. Write a name, or `simans(a=0.5)`.")
+    function: Callable[..., Any] = DRAWS[match["name"]]
+    parameters = inspect.signature(function).parameters.values()
+    known = {p.name: type(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    settings = {}
+    for part in filter(None, (match["settings"] or "").split(",")):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigError(
+                f"draw {match['name']!r} has no setting {name!r}.{hint} "
+                f"It has: {', '.join(known) or 'none'}."
+            )
+        try:
+            settings[name] = known[name](value)
+        except ValueError:
+            raise ConfigError(
+                f"draw {match['name']!r}: {name} must be a number, but it is {value!r}."
+            ) from None
+    draw: Draw = partial(function, **settings)
+    draw(np.zeros(1), 0.0, 1, np.random.default_rng(0))  # so that a bad setting is refused now
+    return draw

@@ -1,0 +1,133 @@
+"""Measure while training, keep the best weights, and stop when nothing gets better."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback
+
+from retrodistill.base.errors import ConfigError
+from retrodistill.base.progress import say
+from retrodistill.stages.training.snapshots import (
+    Weights,
+    put,
+    read_snapshot,
+    taken,
+    write_snapshot,
+)
+
+FILE = "best.safetensors"
+
+
+class BestWeights(TrainerCallback):
+    """Measures every so many steps, and puts the best-measured weights in at the end.
+
+    The last step is measured too. The best weights are those of the highest value, the earlier
+    ones of equals. Training stops after `patience` measurements in a row none of which was above
+    the value that the count began at, by `least_gain` at least: many small gains add up to one.
+
+    The state (best weights, all values, the count) lies in each checkpoint. A training that goes
+    on from one has the measurements that it would have had.
+
+    Args:
+        measure: gives the value of the weights that the model has; higher is better.
+        name: what is measured, for the log.
+        every: steps between measurements.
+        patience: measurements without a gain before training stops (0: never).
+        least_gain: smallest gain that counts for patience.
+        weights: context in which the model has the weights to measure and keep, such as
+            `WeightAverage.applied`; else its own.
+        checkpoint: folder of the checkpoint that the training goes on from, if it does.
+
+    Raises:
+        ConfigError: a number out of its range.
+
+    """
+
+    def __init__(
+        self,
+        measure: Callable[[], float],
+        *,
+        name: str,
+        every: int,
+        patience: int = 0,
+        least_gain: float = 0.0,
+        weights: Callable[[nn.Module], AbstractContextManager[None]] = lambda model: nullcontext(),
+        checkpoint: Path | None = None,
+    ) -> None:
+        if every < 1 or patience < 0 or not least_gain >= 0:
+            raise ConfigError(
+                f"measurements must be at least 1 step apart (not {every}), and patience "
+                f"({patience}) and the least gain ({least_gain}) at least 0."
+            )
+        self._measure, self._name, self._every = measure, name, every
+        self._patience, self._least_gain = patience, least_gain
+        self._weights, self._checkpoint = weights, checkpoint
+        self._best: Weights = {}
+        self._mark, self._waited = -math.inf, 0
+        self.values: list[tuple[int, float]] = []
+        """Step and value of each measurement."""
+        self._fresh: dict[str, float] = {}
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Step and value of the best measurement, if there was one."""
+        return max(self.values, key=lambda item: (item[1], -item[0]), default=None)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has ended."""
+        return 0 < self._patience <= self._waited
+
+    def latest(self) -> dict[str, float]:
+        """Return what was measured since the last call, under the name that trackers know."""
+        fresh, self._fresh = self._fresh, {}
+        return fresh
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Take up the state of the checkpoint."""
+        if self._checkpoint is not None:
+            self._best, numbers = read_snapshot(self._checkpoint, FILE, objects["model"])
+            self.values = [(int(step), float(value)) for step, value in numbers["values"]]
+            self._waited = int(numbers["waited"])
+            self._mark = -math.inf if numbers["mark"] is None else float(numbers["mark"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> Any:
+        """Measure if it is time, and write the state where a checkpoint is due."""
+        due = state.global_step % self._every == 0 or state.global_step >= state.max_steps
+        if due and not self.exhausted:
+            with self._weights(objects["model"]):
+                self._take(state.global_step, self._measure(), objects["model"])
+            control.should_log = True
+        if self.exhausted:  # at once too, if the checkpoint was made when patience had ended
+            control.should_training_stop = True
+        if control.should_save:
+            mark = None if math.isinf(self._mark) else self._mark
+            numbers = {"values": self.values, "waited": self._waited, "mark": mark}
+            write_snapshot(args, state, FILE, self._best, numbers)
+        return control
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Make the best weights the model's."""
+        if self._best and self.best is not None:
+            put(objects["model"], self._best)
+            step, value = self.best
+            why = f", stopped at {self.values[-1][0]:,}" if self.exhausted else ""
+            say(f"best {self._name}: {value:.4f} at step {step:,} of {state.max_steps:,}{why}.")
+
+    def _take(self, step: int, value: float, model: nn.Module) -> None:
+        """Take a value down, and the weights if it is the best."""
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"{self._name} is {value} at step {step}: the training has diverged. "
+                "Lower --learning-rate."
+            )
+        if self.best is None or value > self.best[1]:
+            self._best = taken(model)
+        gained = value > self._mark and value - self._mark >= self._least_gain
+        self._mark, self._waited = (value, 0) if gained else (self._mark, self._waited + 1)
+        self.values.append((step, value))
+        self._fresh = {f"eval_{self._name}": value}

@@ -1,0 +1,30 @@
+"""A small collection in BEIR layout, made of the words that the tiny tokenizer knows."""
+
+import json
+import random
+from pathlib import Path
+
+from fakes.models import WORDS
+
+NOUNS = [word for word in WORDS if len(word) > 4]
+
+
+def save_small_collection(folder: Path, *, docs: int = 60, train: int = 24, test: int = 8) -> Path:
+    """Write documents of twelve words, each query four words of its relevant document."""
+    rng = random.Random(0)
+    (folder / "qrels").mkdir(parents=True)
+    texts = {f"d{number}": rng.sample(NOUNS, 12) for number in range(docs)}
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as corpus:
+        for doc, words in texts.items():
+            row = {"_id": doc, "title": words[0], "text": " ".join(words[1:])}
+            corpus.write(json.dumps(row) + "\n")
+    queries = [f"q{number}" for number in range(train + test)]
+    with (folder / "queries.jsonl").open("w", encoding="utf-8") as stream:
+        for number, query in enumerate(queries):
+            words = rng.sample(texts[f"d{number}"], 4)
+            stream.write(json.dumps({"_id": query, "text": " ".join(words)}) + "\n")
+    for split, part in (("train", queries[:train]), ("test", queries[train:])):
+        rows = ["query-id\tcorpus-id\tscore"]
+        rows += [f"{query}\td{query[1:]}\t1" for query in part]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,49 @@
+"""A model that was saved as one kind, and is opened as another."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
+from fakes.models import save_tiny_cross_encoder
+
+from retrodistill import embed
+from retrodistill.base.errors import ConfigError
+from retrodistill.models.students.dense import DenseEncoder
+
+
+@pytest.mark.parametrize(
+    ("save", "remedy"),
+    [
+        (save_tiny_sparse, "--retriever sparse:"),
+        (save_tiny_late_interaction, "--teacher late-interaction:"),
+        (save_tiny_cross_encoder, "--teacher cross-encoder:"),
+    ],
+)
+def test_other_kinds_are_not_mean_pooled(
+    save, remedy: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An index of vectors that nobody trained: the body of a SPLADE model with mean pooling."""
+    model = save(tmp_path / "model")
+    out = tmp_path / "index"
+    words = ["--data", f"beir:{folder}", "--model", str(model), "--out", str(out)]
+    assert embed.main(words) == 2
+    message = capsys.readouterr().err
+    assert "does not make one vector for a text" in message
+    assert remedy in message
+    assert not out.exists()
+
+
+def test_a_ranking_model_of_plain_transformers_is_refused(tmp_path: Path) -> None:
+    """A folder without the library's files says what it is in its architectures only."""
+    model = save_tiny_cross_encoder(tmp_path / "model")
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare)
+    for file in ("modules.json", "config_sentence_transformers.json"):
+        (bare / file).unlink(missing_ok=True)
+    assert json.loads((bare / "config.json").read_text())["architectures"][0].endswith(
+        "ForSequenceClassification"
+    )
+    with pytest.raises(ConfigError, match="It is a cross-encoder"):
+        DenseEncoder(bare)

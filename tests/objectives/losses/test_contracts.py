@@ -1,0 +1,273 @@
+"""What every registered loss promises, each stated once for all of them."""
+
+import pytest
+import torch
+from fakes.batch import batch, value
+
+from retrodistill.base.errors import DataError
+from retrodistill.base.registry import LOSSES
+from retrodistill.objectives.objective import LossTerm, Signals
+
+AT_THE_TEACHER = {
+    # name of a loss -> the student's signal that is set to the teacher's, with the teacher's signal
+    "margin-mse": ("student_scores", "teacher_scores"),
+    "listwise-kl": ("student_scores", "teacher_scores"),
+    "top-k-kl": ("student_scores", "teacher_scores"),
+    "standardised-kl": ("student_scores", "teacher_scores"),
+    "sampled-kl": ("student_scores", "teacher_scores"),
+    "one-vs-rest": ("student_scores", "teacher_scores"),
+    "sorted-w1": ("student_scores", "teacher_scores"),
+    "dse": ("pair_scores", "teacher_scores"),
+    "embed-distill": ("matched", "teacher"),
+    "leaf": ("matched", "teacher"),
+    "norm-and-direction": ("matched", "teacher"),
+    "sinkhorn": ("matched", "teacher"),
+    "rkd-distance": ("", "teacher"),
+    "rkd-angle": ("", "teacher"),
+}
+"""Losses that are 0 where the student is the teacher. The others have a floor of their own: label
+losses, cross-entropies, and losses of a permutation or of preferences."""
+
+NOT_ZERO = {
+    "ranknet",
+    "lambdarank",
+    "preference-kl",
+    "listwise-kl-in-batch",
+    "in-batch-kl",
+    "m3-kd",
+    "fused-kl",
+    "listnet",
+    "listmle",
+    "plackett-luce",
+    "position-aware-listmle",
+    "partial-pl",
+    "approx-ndcg",
+    "contrastive",
+    "soft-nn",
+    "decayed-contrastive",
+    "passage-centric",
+    "mixed-negatives",
+    "arm",
+    "ckd",
+    "flops",
+}
+
+DETACHED = {"mixed-negatives"}
+"""Losses that hold a part of their value fixed in the gradient; their own tests check it."""
+
+LEAVES = (
+    "student_scores",
+    "pair_scores",
+    "batch_scores",
+    "query_vectors",
+    "doc_vectors",
+    "matched_query_vectors",
+    "matched_doc_vectors",
+)
+"""Signals that a student's weights shape."""
+
+
+def asks(name: str, *signals: str) -> bool:
+    """Tell whether a loss asks for one of these signals."""
+    return bool(set(LossTerm(name=name).signals) & set(signals))
+
+
+MASKED = [name for name in LOSSES if asks(name, "mask", "batch_mask", "preference_mask")]
+LISTS = [name for name in LOSSES if asks(name, "mask") and not asks(name, "batch_mask")]
+
+
+def test_every_loss_is_sorted_here() -> None:
+    """A new loss in the registry that escapes the contracts of this file."""
+    assert set(LOSSES) == set(AT_THE_TEACHER) | NOT_ZERO
+
+
+@pytest.mark.parametrize("name", sorted(AT_THE_TEACHER))
+def test_a_distilling_loss_is_zero_at_the_teacher(name: str) -> None:
+    """A KL that is 1.71 at equality: probabilities passed where log-probabilities belong."""
+    signals = batch()
+    student, teacher = AT_THE_TEACHER[name]
+    if teacher == "teacher":
+        prefix = f"{student}_" if student else ""
+        for side in ("query_vectors", "doc_vectors"):
+            signals[prefix + side] = signals[f"teacher_{side}"]
+    else:
+        signals[student] = signals[teacher]
+    assert value(name, signals).item() == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_every_loss_ignores_padding(name: str) -> None:
+    """A padded score that leaks in trains the student on nothing, at a plausible-looking loss."""
+    signals = batch()
+    before = value(name, signals)
+    signals["student_scores"][~signals["mask"]] = 1e3
+    signals["pair_scores"][~signals["mask"]] = 1e3
+    signals["teacher_scores"][~signals["mask"]] = -1e3
+    signals["log_weights"][~signals["mask"]] = 1e3
+    signals["batch_scores"][~signals["batch_mask"]] = 1e3
+    signals["preferences"][~signals["preference_mask"]] = float("nan")
+    assert value(name, signals).item() == before.item()
+
+
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - DETACHED))
+def test_every_loss_has_a_finite_and_right_gradient(name: str) -> None:
+    """NaN from a masked -inf, which turns all weights to NaN at the first step."""
+    signals = batch(b=3, n=4)
+    leaves = [leaf for leaf in LEAVES if asks(name, leaf)]
+    tensors = tuple(signals[leaf].clone().requires_grad_() for leaf in leaves)
+
+    def loss(*tensors: torch.Tensor) -> torch.Tensor:
+        return value(name, Signals(**{**signals, **dict(zip(leaves, tensors, strict=True))}))
+
+    assert torch.autograd.gradcheck(loss, tensors)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_every_loss_survives_rows_without_a_list(name: str) -> None:
+    """One fully masked query of a batch that makes the whole loss, or its gradient, NaN."""
+    signals = batch()
+    signals["mask"][1] = False
+    signals["preference_mask"][1] = False
+    signals["batch_mask"][1] = False
+    signals["batch_labels"][1] = False
+    signals["mask"][2, 1:] = False
+    leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]
+    loss = value(name, signals)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+
+
+WITHOUT = {
+    "candidates": ("mask", "batch_mask", "preference_mask", "batch_labels", "batch_own"),
+    "labels": ("labels", "batch_labels"),
+    "negatives": ("sure",),
+    "comparisons": ("preference_mask",),
+}
+"""What a batch can lack, and the signals that are all False then."""
+
+
+@pytest.mark.parametrize("lacking", [*WITHOUT, "order"])
+@pytest.mark.parametrize("name", MASKED)
+def test_a_batch_without_signal_costs_nothing_and_training_continues(
+    name: str, lacking: str
+) -> None:
+    """A training of hours that stops at the first batch without a label; or the mean of nothing,
+    NaN; or a loss without a graph, for which one of several processes waits for ever.
+    """
+    signals = batch()
+    for mask in WITHOUT.get(lacking, ()):
+        signals[mask][:] = False
+    if lacking == "order":
+        signals["teacher_scores"][:] = 2.0
+    leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]
+    loss = value(name, signals)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+    needed = {"labels": ("batch_labels",), "comparisons": ("preference_mask",)}
+    if lacking == "candidates" or asks(name, *needed.get(lacking, ())):
+        assert loss.item() == 0.0
+        assert not any(leaf.grad.any() for leaf in leaves if leaf.grad is not None)
+
+
+@pytest.mark.parametrize("side", ["query", "doc"])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in LOSSES if all(s.endswith("vectors") for s in LossTerm(name=name).signals)],
+)
+def test_a_batch_of_queries_or_of_documents_alone_is_learned_from(name: str, side: str) -> None:
+    """The mean of no text, NaN, where a batch is made of a collection's texts."""
+    signals = batch()
+    for signal in signals:
+        if signal.endswith(f"{side}_vectors"):
+            signals[signal] = signals[signal][:0]
+    leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]
+    loss = value(name, signals)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+
+
+@pytest.mark.parametrize("filling", [float("-inf"), float("nan")])
+@pytest.mark.parametrize("name", MASKED)
+def test_padding_may_hold_anything(name: str, filling: float) -> None:
+    """-inf, with which most code pads: a good loss whose gradient is NaN, and so all weights."""
+    plain, filled = batch(), batch()
+    for signal in ("student_scores", "pair_scores", "teacher_scores", "log_weights"):
+        filled[signal][~filled["mask"]] = filling
+    filled["preferences"][~filled["preference_mask"]] = filling
+    filled["batch_scores"][~filled["batch_mask"] & ~filled["batch_own"]] = filling
+    gradients = []
+    for signals in (plain, filled):
+        leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]
+        loss = value(name, signals)
+        loss.backward()
+        gradients.append([loss, *(leaf.grad for leaf in leaves)])
+    for left, right in zip(*gradients, strict=True):
+        assert left is not None
+        assert right is not None
+        assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_counts_in_float32(name: str, dtype: torch.dtype) -> None:
+    """Scores near 1 in steps of 0.004, 0.2 nats at a temperature of 0.02; 1e4 / 0.05 as infinity.
+
+    Both by signals of that type, and by an autocast around the call.
+    """
+    signals = batch(dtype=torch.float32)
+    half = Signals(
+        **{
+            signal: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for signal, tensor in signals.items()
+        }
+    )
+    wide = Signals(
+        **{
+            signal: tensor.float() if tensor.is_floating_point() else tensor
+            for signal, tensor in half.items()
+        }
+    )
+    expected = value(name, wide)
+    assert value(name, half).item() == expected.item()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = value(name, wide)
+    assert found.dtype == torch.float32
+    assert found.item() == expected.item()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in LOSSES if any("vectors" in s for s in LossTerm(name=name).signals)]
+)
+def test_a_zero_vector_has_a_small_gradient(name: str) -> None:
+    """A dead sparse student, divided by a length of 1e-12: a step of that text alone."""
+    signals = batch(dtype=torch.float32)
+    leaves = [signals[leaf] for leaf in LEAVES if asks(name, leaf)]
+    for leaf in leaves:
+        leaf[0] = 0.0
+        leaf.requires_grad_()
+    value(name, signals).backward()
+    assert all(leaf.grad is not None and leaf.grad.abs().max() < 1e3 for leaf in leaves)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_the_size_of_a_loss_does_not_depend_on_padding(name: str) -> None:
+    """An elementwise mean, whose loss shrinks as lists grow by padding."""
+    assert value(name, batch(pad=20)).item() == pytest.approx(value(name, batch()).item())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_explains_itself(name: str) -> None:
+    """A formula without its unit or its source, which nobody can check."""
+    text = LossTerm(name=name).function.__doc__ or ""
+    assert "Source:" in text
+
+
+def test_a_teacher_of_one_column_is_refused() -> None:
+    """A teacher of shape (B, 1) broadcast against (B, N) without a word."""
+    with pytest.raises(DataError, match=r"teacher_scores has N = 1, but student_scores has N = 3"):
+        Signals(student_scores=torch.zeros(2, 3), teacher_scores=torch.zeros(2, 1))
+    with pytest.raises(DataError, match=r"must have shape \(B, N\)"):
+        Signals(student_scores=torch.zeros(2))

@@ -1,0 +1,87 @@
+"""The text of an objective, and what reaches each loss."""
+
+import pytest
+import torch
+
+from retrodistill.base.errors import ConfigError
+from retrodistill.objectives.objective import LossTerm, Signals, bind, parse_objective
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("margin-mse", [("margin-mse", 1.0, {})]),
+        (
+            " listwise-kl + 0.1*contrastive ",
+            [("listwise-kl", 1.0, {}), ("contrastive", 0.1, {})],
+        ),
+        (
+            "2 * listwise-kl(student_temperature=0.05, teacher_temperature=2)"
+            "+1e-3*contrastive(temperature=1)",
+            [
+                ("listwise-kl", 2.0, {"student_temperature": 0.05, "teacher_temperature": 2.0}),
+                ("contrastive", 0.001, {"temperature": 1}),
+            ],
+        ),
+        ("1e+2*contrastive", [("contrastive", 100.0, {})]),
+        ("contrastive+margin-mse", [("contrastive", 1.0, {}), ("margin-mse", 1.0, {})]),
+    ],
+)
+def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float, dict]]) -> None:
+    """A weight or a setting that goes to another term, or is lost."""
+    assert [(t.name, t.weight, dict(t.settings)) for t in parse_objective(text)] == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("listwise-kll", "Did you mean 'listwise-kl'"),
+        ("listwise-kl(temprature=1)", "has no setting 'temprature'"),
+        ("contrastive(temprature=1)", "Did you mean 'temperature'"),
+        ("contrastive(temperature=0)", "must be above 0"),
+        ("contrastive(temperature)", "must read name=value"),
+        ("contrastive(temperature=x)", "must be like 0.05"),
+        ("margin-mse(scaled=2)", "must be like False"),
+        ("listwise-kl(squared=true)", r"weigh the term instead: 0\.1\*listwise-kl"),
+        ("contrastive(squared=false)", "has no setting 'squared'"),
+        ("top-k-kl(k=2.9)", "k must be a whole number, but it is 2.9"),
+        ("contrastive(temperature=0.05,temperature=0.1)", "'temperature' is given twice"),
+        ("contrastive(temperature=1e999)", "temperature must be finite"),
+        ("decayed-contrastive(centre=-1e999)", "centre must be finite"),
+        ("1e999*ranknet", "invalid weight '1e999'.*above 0"),
+        ("-1*contrastive", "invalid weight '-1'.*drop it"),
+        ("listwise-kl + 0*contrastive", "invalid weight '0'.*drop it"),
+        ("1-1*contrastive", "invalid weight '1-1'"),
+        ("", "is not understood"),
+        ("listwise-kl + ", "is not understood"),
+        ("listwise-kl listwise-kl", "is not understood"),
+    ],
+)
+def test_a_wrong_objective_is_explained(text: str, message: str) -> None:
+    """A misspelt setting that is silently left out, so that the default trains."""
+    with pytest.raises(ConfigError, match=message):
+        parse_objective(text)
+
+
+def test_an_older_objective_without_the_squared_temperature_is_still_read() -> None:
+    """A model card or a script that says what is now the only way, and is refused."""
+    term, _ = parse_objective("listwise-kl(student_temperature=0.05,squared=false) + contrastive")
+    assert dict(term.settings) == {"student_temperature": 0.05}
+
+
+def test_a_missing_signal_is_named() -> None:
+    """A distilling loss without teacher scores that fails deep inside with a KeyError."""
+    signals = Signals(student_scores=torch.zeros(2, 3), mask=torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(ConfigError, match=r"'margin-mse' needs teacher_scores.*--scores"):
+        bind(parse_objective("margin-mse"))(signals)
+
+
+def test_terms_are_weighted_and_summed_by_name() -> None:
+    """A loss that is named twice and counted once."""
+    signals = Signals(
+        student_scores=torch.tensor([[2.0, 1.0]]),
+        teacher_scores=torch.tensor([[5.0, 1.0]]),
+        mask=torch.ones(1, 2, dtype=torch.bool),
+    )
+    terms = (LossTerm(name="margin-mse", weight=2.0), LossTerm(name="margin-mse", weight=1.0))
+    assert bind(terms)(signals)["margin-mse"].item() == pytest.approx(27.0)

@@ -1,0 +1,119 @@
+"""Which documents are a query's positives, and how many of them a batch sees."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retrodistill.base.config import TrainSettings
+from retrodistill.base.errors import ConfigError
+from retrodistill.data.datasets import Collection
+from retrodistill.data.datasets.collection import Collection as Plain
+from retrodistill.data.store.runs import Run
+from retrodistill.objectives.objective import Signals, bind, parse_objective
+from retrodistill.stages.training import train_student
+from retrodistill.stages.training.building import build_batches, build_task, load_student
+from retrodistill.stages.training.candidates import gather
+from retrodistill.stages.training.examples import Schedule
+
+CPU = torch.device("cpu")
+RELEVANT = ("d0", "d1", "d2", "d3")
+
+
+@pytest.fixture(scope="module")
+def several(collection: Collection) -> Collection:
+    """A collection whose three labelled queries have four relevant documents each."""
+    labels = {f"q{number}": dict.fromkeys(RELEVANT, 1) for number in range(3)}
+    return Plain(
+        "several",
+        docs=collection.docs,
+        queries=collection.queries,
+        judgements={"train": lambda: labels},
+    )
+
+
+@pytest.fixture(scope="module")
+def lists() -> Run:
+    """The relevant documents among ten candidates; q9 has no label."""
+    scored = {f"d{number}": float(10 - number) for number in range(10)}
+    return Run.from_dict(dict.fromkeys(("q0", "q1", "q2", "q9"), scored))
+
+
+def ids(collection: Collection, docs: np.ndarray) -> list[str]:
+    return collection.docs.ids(docs)
+
+
+def test_several_positives_of_a_query_are_drawn_and_labelled(
+    several: Collection, lists: Run
+) -> None:
+    """A loss of several positives that only ever sees one: it is InfoNCE under another name."""
+    candidates = gather(several, "train", lists, pool=16)
+    schedule = Schedule(candidates, 400, per_query=6, positives=3, seed=0)
+    firsts = set()
+    for example in (schedule[place] for place in range(400)):
+        docs = ids(several, example.docs)
+        assert len(docs) == len(set(docs)) == 6
+        if several.queries[example.query].id == "q9":
+            assert not example.labels.any()
+            assert docs[0] == "d0"
+            continue
+        assert example.labels.tolist() == [True] * 3 + [False] * 3
+        assert set(docs[:3]) < set(RELEVANT)
+        assert not set(docs[3:]) & set(RELEVANT)
+        scored = dict(zip(docs, example.teacher_scores.tolist(), strict=True))
+        assert all(score == 10 - int(doc[1:]) for doc, score in scored.items())
+        firsts.add(docs[0])
+    assert firsts == set(RELEVANT)
+    (one,) = (Schedule(candidates, 1, per_query=6, seed=0)[0],)
+    assert one.labels.sum() <= 1
+
+
+def test_the_soft_nearest_neighbours_are_not_infonce(
+    several: Collection, lists: Run, tiny_model: Path
+) -> None:
+    """Several positives in the list that do not reach the loss."""
+    settings = TrainSettings(query_tokens=16, doc_tokens=32, positives_per_query=3)
+    labelled = lists.select(["q0", "q1", "q2"])
+    schedule = Schedule(gather(several, "train", labelled, pool=16), 3, per_query=6, positives=3,
+                        seed=0)  # fmt: skip
+    examples = [schedule[place] for place in range(3)]
+    model = load_student("bi-encoder", str(tiny_model), CPU)
+    terms = parse_objective("soft-nn + contrastive")
+    seen: list[Signals] = []
+
+    def spy(signals: Signals) -> dict[str, torch.Tensor]:
+        seen.append(signals)
+        return bind(terms)(signals)
+
+    task = build_task(model, terms, settings, torch.float32).eval()
+    task._objective = spy
+    task(**build_batches(model, settings, several, teacher=True)(examples))
+    assert seen[0]["batch_labels"].sum(1).tolist() == [3, 3, 3]
+    assert task.losses["contrastive"] - task.losses["soft-nn"] > 0.1
+
+
+def test_the_teachers_best_document_is_the_positive_of_every_query(
+    several: Collection, lists: Run
+) -> None:
+    """`positives=teacher` that still takes the labels, or a best document without a label."""
+    swapped = {query: docs | {"d7": 99.0} for query, docs in lists.to_dict().items()}
+    candidates = gather(several, "train", Run.from_dict(swapped), pool=16, positives="teacher")
+    assert candidates.labelled.all()
+    schedule = Schedule(candidates, 40, per_query=10, seed=0)
+    for example in (schedule[place] for place in range(40)):
+        docs = ids(several, example.docs)
+        assert docs[0] == "d7"
+        relevant = {"d7"} if several.queries[example.query].id == "q9" else {"d7", *RELEVANT}
+        marked = {doc for doc, label in zip(docs, example.labels, strict=True) if label}
+        assert marked == relevant
+        assert set(ids(several, np.array(sorted(example.relevant)))) == relevant
+
+
+def test_only_positives_cannot_be_asked_for(collection: Collection, tmp_path: Path) -> None:
+    """A list of positives alone, from which no loss learns."""
+    with pytest.raises(ConfigError, match="--positives-per-query 4 leaves no negative"):
+        TrainSettings(candidates_per_query=4, positives_per_query=4)
+    settings = TrainSettings(positives="teacher", objective="contrastive")
+    with pytest.raises(ConfigError, match="--positives teacher goes by teacher scores"):
+        train_student(collection, "nowhere", tmp_path / "s", settings=settings)

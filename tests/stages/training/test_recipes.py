@@ -1,0 +1,129 @@
+"""Every recipe is trained, from the command, on few documents and a random student."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes.corpus import save_small_collection
+from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
+from fakes.models import save_tiny_cross_encoder, save_tiny_model
+
+from retrodistill import train as verb
+from retrodistill.base.config import TrainSettings
+from retrodistill.base.manifest import Manifest
+from retrodistill.data.datasets import load_collection
+from retrodistill.data.store.runs import Run
+from retrodistill.objectives.objective import needs_of, parse_objective
+from retrodistill.objectives.recipes import load_recipe, recipe_names
+from retrodistill.stages.scoring import load_teacher
+from retrodistill.stages.scoring.filling import compare_candidates
+from retrodistill.stages.training.balance import RATIO
+
+STUDENTS: dict[str, Callable[[Path], Path]] = {
+    "bi-encoder": lambda folder: save_tiny_model(folder, layers=1),
+    "sparse": save_tiny_sparse,
+    "late-interaction": save_tiny_late_interaction,
+    "cross-encoder": save_tiny_cross_encoder,
+}
+SMALL_ON_PURPOSE = {("splade-distil", "flops")}
+
+
+def needs(name: str) -> tuple[str, ...]:
+    return needs_of(TrainSettings(**load_recipe(name).settings))
+
+
+@dataclass(frozen=True)
+class Files:
+    data: Path
+    scores: Path
+    preferences: Path
+    vectors: Path
+    students: dict[str, Path]
+
+    def words(self, name: str, out: Path) -> list[str]:
+        """Return the command that trains by a recipe, and by nothing that it does not need."""
+        recipe = load_recipe(name)
+        kind = TrainSettings(**recipe.settings).student_kind
+        words = f"--recipe {name} --data beir:{self.data} --student {self.students[kind]} "
+        words += f"--out {out} --max-steps 2 --batch-size 4 --query-tokens 16 --doc-tokens 32 "
+        words += "--precision float32"
+        for flag in set(needs(name)) - {"labels"}:
+            words += f" {flag} {getattr(self, flag.removeprefix('--'))}"
+        return words.split()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A collection with several positives and unlabelled queries, and all kinds of teachers."""
+    folder = tmp_path_factory.mktemp("recipes")
+    data = save_small_collection(folder / "data")
+    with (data / "qrels" / "train.tsv").open("a", encoding="utf-8") as rows:
+        rows.writelines(
+            f"q{query}\td{query + other}\t1\n" for query in range(12) for other in (1, 2, 3)
+        )
+    with (data / "queries.jsonl").open("a", encoding="utf-8") as rows:
+        rows.writelines(
+            json.dumps({"_id": f"u{number}", "text": "blood pressure and diet"}) + "\n"
+            for number in range(6)
+        )
+    collection = load_collection(f"beir:{data}")
+    queries = [f"q{number}" for number in range(24)] + [f"u{number}" for number in range(6)]
+    random = np.random.default_rng(0)
+    docs = [f"d{(number + step) % 60}" for number in range(len(queries)) for step in range(20)]
+    scores = Run.from_columns(np.repeat(queries, 20).tolist(), docs, random.random(len(docs)))
+    scores.write(folder / "scores")
+    duo = load_teacher(f"pairwise:{save_tiny_cross_encoder(folder / 'duo')}", collection)
+    compare_candidates(collection, scores.top(4), duo, folder / "preferences", opponents=2)
+    return Files(
+        data,
+        folder / "scores",
+        folder / "preferences",
+        save_tiny_model(folder / "vectors", layers=1, dimension=48, seed=1),
+        {kind: save(folder / kind) for kind, save in STUDENTS.items()},
+    )
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_trains_each_of_its_terms(name: str, files: Files, tmp_path: Path) -> None:
+    """A method that is another one: a term without a gradient, or with 1/400 of another's.
+
+    Or one that stops at the first batch: without a label, beside a teacher of more dimensions.
+    """
+    assert verb.main(files.words(name, tmp_path / "s")) == 0
+    details = Manifest.read(tmp_path / "s").details
+    recipe = load_recipe(name)
+    for term in parse_objective(recipe.settings["objective"]):
+        for row in details["losses"]:
+            assert np.isfinite(row[term.name])
+            assert row[term.name] != 0
+        if (name, term.name) in SMALL_ON_PURPOSE:
+            assert f"{term.name}" in recipe.notes
+            assert "small on purpose" in " ".join(recipe.notes.split())
+        else:
+            largest = max(details["gradient_shares"].values())
+            assert details["gradient_shares"][term.name] > largest / RATIO
+
+
+def test_what_a_recipe_needs_is_what_its_settings_go_by() -> None:
+    """A list that says `labels` of a method that is refused without scores."""
+    assert needs("simans") == ("labels", "--scores")
+    assert needs("specialise") == ("--scores",)
+    assert needs("margin-mse") == ("--scores",)
+    assert needs("pairdistill") == ("labels", "--scores", "--preferences")
+    assert needs("leaf") == ("--vectors",)
+
+
+@pytest.mark.parametrize("name", ["simans", "tas-b", "gpl", "pair", "fid-kd", "ckd"])
+def test_a_recipe_is_refused_without_what_it_needs(
+    name: str, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A method that trains as another one where its teacher is not given."""
+    words = files.words(name, tmp_path / "s")
+    flags = [flag for flag in needs(name) if flag.startswith("--")]
+    for flag in flags:
+        place = words.index(flag)
+        assert verb.main([*words[:place], *words[place + 2 :]]) == 2
+        assert flag in capsys.readouterr().err
