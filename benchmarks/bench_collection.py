@@ -69,15 +69,19 @@ def main() -> None:
         write(folder)
         code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
         environment = os.environ | {"RETRODISTILL_CACHE": f"{scratch}/cache"}
-        load = (
-            f"from retrodistill.data.datasets import load_collection; load_collection('beir:{folder}')"
-        )
+        load = "from retrodistill.data.datasets import load_collection; "
+        load += f"load_collection('beir:{folder}')"
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", load], env=environment, check=True)
         build = time.perf_counter() - start
         call = f"{code} from bench_collection import opened; opened({str(folder)!r})"
-        done = subprocess.run([sys.executable, "-c", call], env=environment, check=True,
-                              capture_output=True, text=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", call],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         row = {"build_s": round(build, 1), **json.loads(done.stdout), **library_versions()}
         print(json.dumps(row))
 

@@ -76,18 +76,20 @@ def page(lines: list[Line], memory: list[Line], about: str) -> str:
     speed = {line["work"]: line["per_second"] for line in lines}
     kinds = [line for line in memory if "build_seconds" in line]
     parts = [PAGE_HEAD.format(about=about, tokens=lines[0]["tokens"])]
-    parts.append(markdown_table(
-        ("work", "a second, measured", *SIZES, f"machines for {DAY:.0f} h at 1 billion"),
-        [
-            (
-                f"{work} (documents)",
-                f"{speed[work]:,.0f}",
-                *(hours(size / speed[work]) for size in SIZES.values()),
-                f"{math.ceil(SIZES['1 billion'] / speed[work] / 3600 / DAY):,}",
-            )
-            for work in ("encode, 6 layers", "encode, 3 layers")
-        ],
-    ))  # fmt: skip
+    parts.append(
+        markdown_table(
+            ("work", "a second, measured", *SIZES, f"machines for {DAY:.0f} h at 1 billion"),
+            [
+                (
+                    f"{work} (documents)",
+                    f"{speed[work]:,.0f}",
+                    *(hours(size / speed[work]) for size in SIZES.values()),
+                    f"{math.ceil(SIZES['1 billion'] / speed[work] / 3600 / DAY):,}",
+                )
+                for work in ("encode, 6 layers", "encode, 3 layers")
+            ],
+        )
+    )
     pairs = QUERIES * CANDIDATES
     parts.append(
         f"\nA teacher of six layers reads {CANDIDATES} candidates of {QUERIES:,} queries,\n"
@@ -96,41 +98,58 @@ def page(lines: list[Line], memory: list[Line], about: str) -> str:
         f"## Memory and machines\n"
     )
     room = GIGABYTES * 1e9 * SHARE
-    parts.append(markdown_table(
-        ("index", "bytes a vector", *(f"GB at {name}" for name in SIZES),
-         *(f"machines at {name}" for name in SIZES)),
-        [
+    parts.append(
+        markdown_table(
             (
-                line["kind"],
-                f"{line['bytes_per_vector']:,.0f}",
-                *(f"{size * held(line) / 1e9:,.0f}" for size in SIZES.values()),
-                *(f"{math.ceil(size * held(line) / room):,}" for size in SIZES.values()),
-            )
-            for line in kinds
-        ],
-    ))  # fmt: skip
+                "index",
+                "bytes a vector",
+                *(f"GB at {name}" for name in SIZES),
+                *(f"machines at {name}" for name in SIZES),
+            ),
+            [
+                (
+                    line["kind"],
+                    f"{line['bytes_per_vector']:,.0f}",
+                    *(f"{size * held(line) / 1e9:,.0f}" for size in SIZES.values()),
+                    *(f"{math.ceil(size * held(line) / room):,}" for size in SIZES.values()),
+                )
+                for line in kinds
+            ],
+        )
+    )
     parts.append(
         f"\nIds take {PER_ID} bytes more of each document in memory. A machine has {GIGABYTES} "
         f"GB,\n{SHARE:.0%} of it for the index. `exact` reads its vectors from a file: its bytes "
         "are the disk's,\nand memory makes it fast only as far as it goes.\n\n"
         "## Building and asking\n"
     )
-    parts.append(markdown_table(
-        ("index", "s a million", *(f"h at {name}" for name in SIZES), "ms a query at 1 million",
-         *(f"s at {name}" for name in SIZES)),
-        [
+    parts.append(
+        markdown_table(
             (
-                line["kind"],
-                f"{line['build_seconds'] / line['documents'] * 1e6:,.0f}",
-                *(f"{line['build_seconds'] / line['documents'] * size / 3600:,.1f}"
-                  for size in SIZES.values()),
-                f"{line['ms_a_query_in_batch']:.2f}",
-                *(f"{line['ms_a_query_in_batch'] / line['documents'] * size / 1e3:,.2f}"
-                  for size in SIZES.values()),
-            )
-            for line in kinds
-        ],
-    ))  # fmt: skip
+                "index",
+                "s a million",
+                *(f"h at {name}" for name in SIZES),
+                "ms a query at 1 million",
+                *(f"s at {name}" for name in SIZES),
+            ),
+            [
+                (
+                    line["kind"],
+                    f"{line['build_seconds'] / line['documents'] * 1e6:,.0f}",
+                    *(
+                        f"{line['build_seconds'] / line['documents'] * size / 3600:,.1f}"
+                        for size in SIZES.values()
+                    ),
+                    f"{line['ms_a_query_in_batch']:.2f}",
+                    *(
+                        f"{line['ms_a_query_in_batch'] / line['documents'] * size / 1e3:,.2f}"
+                        for size in SIZES.values()
+                    ),
+                )
+                for line in kinds
+            ],
+        )
+    )
     parts.append(PAGE_FOOT)
     return "\n".join(parts)
 

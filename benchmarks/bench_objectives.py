@@ -78,9 +78,16 @@ OBJECTIVES = {
     "norm-and-direction + contrastive": f"norm-and-direction + {NCE}",
 }
 MAIN = (
-    "contrastive", "margin-mse + contrastive", "listwise-kl + contrastive", "m3-kd", "arm",
-    "decayed-contrastive", "embed-distill + contrastive", "leaf + contrastive", "ckd + contrastive",
-)  # fmt: skip
+    "contrastive",
+    "margin-mse + contrastive",
+    "listwise-kl + contrastive",
+    "m3-kd",
+    "arm",
+    "decayed-contrastive",
+    "embed-distill + contrastive",
+    "leaf + contrastive",
+    "ckd + contrastive",
+)
 """An objective of each family."""
 
 

@@ -109,8 +109,10 @@ def main() -> None:
     if not hardware:
         row["emulation_gap"] = gap(low.encode_queries(few), half("queries", few))
     qrels = collection.qrels("test")
-    runs = {name: searched(collection, way, 100) for name, way in
-            (("float32", plain), ("bfloat16", half))}  # fmt: skip
+    runs = {
+        name: searched(collection, way, 100)
+        for name, way in (("float32", plain), ("bfloat16", half))
+    }
     report = rd.evaluate_runs(qrels, runs, metrics="ndcg@10,recall@100")
     for name, means in report.systems.items():
         row |= {f"{name}_{metric}": round(value, 5) for metric, value in means.items()}

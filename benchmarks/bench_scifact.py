@@ -138,21 +138,27 @@ def main() -> None:
     candidates = kept(
         "candidates",
         lambda: rd.mine_candidates(
-            collection, "train", retrievers=("bm25", f"dense:{start}"), depth=DEPTH,
-            add_positives=True, max_tokens=options.search_tokens,
+            collection,
+            "train",
+            retrievers=("bm25", f"dense:{start}"),
+            depth=DEPTH,
+            add_positives=True,
+            max_tokens=options.search_tokens,
         ),
-    )  # fmt: skip
+    )
     seeds = range(options.seeds)
     systems["contrastive"] = [trained("contrastive", CONTRASTIVE, candidates, n) for n in seeds]
     fused = reciprocal_ranks([bm25, systems["contrastive"][0]]).top(DEPTH)
     lists = {"train": candidates, "test": kept("test-candidates", lambda: fused)}
     teacher = {
-        name: rd.average_scores([
-            taught(f"{name}-bm25", "bm25", of),
-            taught(f"{name}-contrastive", f"bi-encoder:{student_of('contrastive', 0)}", of),
-        ])
+        name: rd.average_scores(
+            [
+                taught(f"{name}-bm25", "bm25", of),
+                taught(f"{name}-contrastive", f"bi-encoder:{student_of('contrastive', 0)}", of),
+            ]
+        )
         for name, of in lists.items()
-    }  # fmt: skip
+    }
     systems[TEACHER] = [teacher["test"]]
     objectives = {"contrastive": CONTRASTIVE}
     temperature = calibrated_temperature(teacher["train"], PERPLEXITY, first=FIRST).temperature
@@ -173,8 +179,10 @@ def made_by(student: Path) -> dict[str, Any]:
     """Return what a student's manifest says of its training."""
     manifest = Manifest.read(student)
     steps, seconds, dtype = (manifest.details[key] for key in ("steps", "seconds", "dtype"))
-    budget = {key: manifest.config[key] for key in
-              ("batch_size", "candidates_per_query", "learning_rate", "doc_tokens")}  # fmt: skip
+    budget = {
+        key: manifest.config[key]
+        for key in ("batch_size", "candidates_per_query", "learning_rate", "doc_tokens")
+    }
     return {"steps": steps, "train_seconds": seconds, "number_type": dtype, "budget": budget}
 
 

@@ -152,9 +152,13 @@ def measure(
         "tokens_s": round(float(lengths.sum()) / middle["ours"]),
         "ratio_to_default": ratio(times["default"], times["ours"]),
         "ratio_to_best": ratio(times["best"], times["ours"]),
-        "overhead": round(statistics.median(
-            (ours - own) / own for ours, own in zip(times["ours"], times["forward"], strict=True)
-        ), 4),
+        "overhead": round(
+            statistics.median(
+                (ours - own) / own
+                for ours, own in zip(times["ours"], times["forward"], strict=True)
+            ),
+            4,
+        ),
         "gflops": round(gflops, 1),
         "peak_gflops": round(peak, 1),
         "peak_share": round(gflops / peak, 3),
@@ -166,7 +170,7 @@ def measure(
         "rounds": options.rounds,
         "machine": platform.processor() or platform.machine(),
         **library_versions(),
-    }  # fmt: skip
+    }
 
 
 def forward_only(model: Any, pairs: Pairs, dtype: torch.dtype) -> Callable[[], np.ndarray]:

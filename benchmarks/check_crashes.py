@@ -188,10 +188,24 @@ def commands(data: Path, model: Path, run: Path) -> dict[str, tuple[Any, list[st
         "embed": (embed.main, [*common, "--model", str(model), *dense]),
         "train": (
             train.main,
-            [*common, "--student", str(model), "--objective", "contrastive", "--max-steps", "12",
-             "--batch-size", "4", "--save-steps", "3", "--precision", "float32", "--resume"],
+            [
+                *common,
+                "--student",
+                str(model),
+                "--objective",
+                "contrastive",
+                "--max-steps",
+                "12",
+                "--batch-size",
+                "4",
+                "--save-steps",
+                "3",
+                "--precision",
+                "float32",
+                "--resume",
+            ],
         ),
-    }  # fmt: skip
+    }
 
 
 def trial(
@@ -288,8 +302,9 @@ def main() -> int:
         verbs = commands(data, model, scratch / "run")
         verbs = {verb: verbs[verb] for verb in options.verb or verbs}
         share = -(-options.kills // len(verbs))
-        sound = [check(verb, *command, scratch, share, options.seed)
-                 for verb, command in verbs.items()]  # fmt: skip
+        sound = [
+            check(verb, *command, scratch, share, options.seed) for verb, command in verbs.items()
+        ]
         return 0 if all(sound) else 1
 
 

@@ -67,10 +67,13 @@ def judged(check: cases.Check, place: cases.Place) -> Outcome:
         return Outcome("clean") if error.code == 2 else Outcome("traceback", f"exit {error.code}")
     except BaseException as error:
         frame = next(
-            (frame for frame in reversed(traceback.extract_tb(error.__traceback__))
-             if "retrodistill" in frame.filename and "benchmarks" not in frame.filename),
+            (
+                frame
+                for frame in reversed(traceback.extract_tb(error.__traceback__))
+                if "retrodistill" in frame.filename and "benchmarks" not in frame.filename
+            ),
             traceback.extract_tb(error.__traceback__)[-1],
-        )  # fmt: skip
+        )
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         return Outcome("traceback", f"{where} {type(error).__name__}: {str(error)[:150]}")
 
@@ -138,8 +141,11 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     cases.ENABLED = not given.undamaged
     wanted = [name for name in given.only.split(",") if name]
-    kinds = [kind for kind in cases.KINDS
-             if not wanted or any(kind.name.startswith(name) for name in wanted)]  # fmt: skip
+    kinds = [
+        kind
+        for kind in cases.KINDS
+        if not wanted or any(kind.name.startswith(name) for name in wanted)
+    ]
     rows = []
     with tempfile.TemporaryDirectory(prefix="check-inputs.") as folder:
         os.environ["RETRODISTILL_CACHE"] = str(Path(folder) / "cache")

@@ -33,10 +33,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 QUERIES = ["vitamin dose", "heart disease risk", "skin cell growth"]
 FILE_FORMATS = [name for name in FORMATS if name not in ("hf", "parquet")]
 COMMANDS = (
-    configs.MineConfig, configs.ScoreConfig, configs.AuditConfig, configs.TrainConfig,
-    configs.EmbedConfig, configs.SearchConfig, configs.EvaluateConfig, configs.FuseConfig,
-    configs.ReportConfig, configs.BenchmarkConfig,
-)  # fmt: skip
+    configs.MineConfig,
+    configs.ScoreConfig,
+    configs.AuditConfig,
+    configs.TrainConfig,
+    configs.EmbedConfig,
+    configs.SearchConfig,
+    configs.EvaluateConfig,
+    configs.FuseConfig,
+    configs.ReportConfig,
+    configs.BenchmarkConfig,
+)
 
 
 class Teacher:
@@ -45,8 +52,10 @@ class Teacher:
     fingerprint, scale, unit = "check" * 8, "logit", "pair"
 
     def score(self, pairs: Any) -> np.ndarray:
-        texts = ((pairs.queries[q].full_text, pairs.docs[d].full_text)
-                 for q, d in zip(pairs.query_rows, pairs.doc_rows, strict=True))  # fmt: skip
+        texts = (
+            (pairs.queries[q].full_text, pairs.docs[d].full_text)
+            for q, d in zip(pairs.query_rows, pairs.doc_rows, strict=True)
+        )
         return np.array([len({*q} & {*d}) + len(d) / 1000 for q, d in texts], np.float32)
 
 
@@ -107,11 +116,15 @@ class Base:
             path = self.folder / f"scores.{name}"
             write_scores(path, name, self.candidates, relevant=sure, collection=self.collection)
             files[name] = path.read_bytes()
-        rows = [(q, d, s) for q, docs, scores in self.candidates.lists()
-                for d, s in zip(docs, scores.tolist(), strict=True)]  # fmt: skip
+        rows = [
+            (q, d, s)
+            for q, docs, scores in self.candidates.lists()
+            for d, s in zip(docs, scores.tolist(), strict=True)
+        ]
         files["trec qrels"] = "".join(f"{q} 0 {d} 1\n" for q, d, _ in rows).encode()
-        files["id triples"] = "".join(f"{q}\td{n}\td{n + 1}\n" for n, (q, _, _) in
-                                      enumerate(rows[:40])).encode()  # fmt: skip
+        files["id triples"] = "".join(
+            f"{q}\td{n}\td{n + 1}\n" for n, (q, _, _) in enumerate(rows[:40])
+        ).encode()
         return files
 
     def _models(self) -> None:
@@ -124,9 +137,12 @@ class Base:
         model = save_tiny_model(self.folder / "tiny", layers=2)
         settings = rd.TrainSettings(max_steps=1, batch_size=4, doc_tokens=24, precision="float32")
         self.student = rd.train_student(
-            self.collection, model, self.folder / "student", objective="contrastive",
+            self.collection,
+            model,
+            self.folder / "student",
+            objective="contrastive",
             settings=settings,
-        )  # fmt: skip
+        )
         encoder = rd.DenseEncoder(self.student, precision="float32")
         for kind in ("flat", "hnsw"):
             rd.embed_collection(self.collection, encoder, out=self.folder / kind, index=kind)
@@ -190,18 +206,98 @@ ENABLED = True
 """Whether anything is damaged: without damage, all that is read from files is in order."""
 
 NASTY = [
-    "", " ", "\x00", "\t", "\r", "\n\n", "\ufeff", "\u2028", "null", "true", "NaN", "Infinity",
-    "-0", "1e400", "-1", "1" + "0" * 400, "0x1F", "1_000", "{}", "[]", "[" * 5000, '{"a":' * 2000,
-    '"', "\\", "'", "\\ud800", "é" * 300, "../..", "%s", "{0}", ",", ";", "(", ")", "()", "*", "+",
-    "=", "--", "q0", "d0", "1.0", "1e-320", "nan", "-inf", "AND", "NOT", "year", ">=", "in", "~",
-    "&a *a", "!!int abc", "2024-13-45", "!!python/name:os.system", "<<", "- ", ": ", "#", "---",
-    "|", ">", "@",
-]  # fmt: skip
+    "",
+    " ",
+    "\x00",
+    "\t",
+    "\r",
+    "\n\n",
+    "\ufeff",
+    "\u2028",
+    "null",
+    "true",
+    "NaN",
+    "Infinity",
+    "-0",
+    "1e400",
+    "-1",
+    "1" + "0" * 400,
+    "0x1F",
+    "1_000",
+    "{}",
+    "[]",
+    "[" * 5000,
+    '{"a":' * 2000,
+    '"',
+    "\\",
+    "'",
+    "\\ud800",
+    "é" * 300,
+    "../..",
+    "%s",
+    "{0}",
+    ",",
+    ";",
+    "(",
+    ")",
+    "()",
+    "*",
+    "+",
+    "=",
+    "--",
+    "q0",
+    "d0",
+    "1.0",
+    "1e-320",
+    "nan",
+    "-inf",
+    "AND",
+    "NOT",
+    "year",
+    ">=",
+    "in",
+    "~",
+    "&a *a",
+    "!!int abc",
+    "2024-13-45",
+    "!!python/name:os.system",
+    "<<",
+    "- ",
+    ": ",
+    "#",
+    "---",
+    "|",
+    ">",
+    "@",
+]
 RAW = [b"\xff\xfe", b"\xc3(", b"\x00" * 8, b"\xed\xa0\x80", b"\x1f\x8b", b"PAR1", b"\x80\x04."]
 VALUES: list[Any] = [
-    None, True, False, 0, -1, 1.5, 10**400, 1e308, math.nan, math.inf, "", "x", "\x00", "1", [], {},
-    [[]], {"a": 1}, [1, 2], ["x"], "é" * 300, "../../x", "\ud800", -(2**63), 2**64,
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    10**400,
+    1e308,
+    math.nan,
+    math.inf,
+    "",
+    "x",
+    "\x00",
+    "1",
+    [],
+    {},
+    [[]],
+    {"a": 1},
+    [1, 2],
+    ["x"],
+    "é" * 300,
+    "../../x",
+    "\ud800",
+    -(2**63),
+    2**64,
+]
 
 
 def mutated(rng: random.Random, content: bytes) -> bytes:
@@ -300,8 +396,9 @@ def hits(folder: Path) -> list[tuple[str, float]]:
     from retrodistill.stages.searching import Searcher
 
     searcher = Searcher.open(folder, precision="float32", with_texts=False)
-    return [(hit.doc_id, round(hit.score, 4)) for row in searcher.search_many(QUERIES, 5)
-            for hit in row]  # fmt: skip
+    return [
+        (hit.doc_id, round(hit.score, 4)) for row in searcher.search_many(QUERIES, 5) for hit in row
+    ]
 
 
 def texts_of(place: Place, name: str) -> bool:
@@ -346,8 +443,11 @@ def parquet_run(place: Place) -> bool:
         lambda: pa.nulls(count),
     ]
     usual = {"query_id": kinds[0], "doc_id": kinds[0], "score": kinds[2]}
-    columns = {name: (rng.choice(kinds) if rng.random() < 0.4 else kind)()
-               for name, kind in usual.items() if rng.random() < 0.97}  # fmt: skip
+    columns = {
+        name: (rng.choice(kinds) if rng.random() < 0.4 else kind)()
+        for name, kind in usual.items()
+        if rng.random() < 0.97
+    }
     pq.write_table(pa.table(columns), place.folder / "run.parquet")
     if rng.random() < 0.3:
         damage(rng, place.folder / "run.parquet")
@@ -374,12 +474,19 @@ def yaml_config(place: Place) -> bool:
 
 def required_settings(config: Any) -> list[str]:
     """Return settings that a command may not lack."""
-    chosen = {"ScoreConfig": ["data", "teacher", "candidates"], "AuditConfig": ["data", "leakage"],
-              "SearchConfig": ["query"], "EvaluateConfig": ["run", "data"],
-              "ReportConfig": ["data"]}  # fmt: skip
+    chosen = {
+        "ScoreConfig": ["data", "teacher", "candidates"],
+        "AuditConfig": ["data", "leakage"],
+        "SearchConfig": ["query"],
+        "EvaluateConfig": ["run", "data"],
+        "ReportConfig": ["data"],
+    }
     fields = dataclasses.fields(config)
-    names = [item.name for item in fields if item.default is dataclasses.MISSING
-             and item.default_factory is dataclasses.MISSING]  # fmt: skip
+    names = [
+        item.name
+        for item in fields
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    ]
     return [*names, *chosen.get(config.__name__, [])]
 
 
@@ -404,9 +511,15 @@ def where(place: Place) -> bool:
     from retrodistill.data.filters import Attributes, parse_where
 
     rng = place.rng
-    rows = [{"year": rng.choice([None, 2019, 2020, 2021]), "lang": rng.choice([None, "de", "en"]),
-             "stars": rng.choice([None, 1.5, 3.0]), "open": rng.choice([None, True, False])}
-            for _ in range(8)]  # fmt: skip
+    rows = [
+        {
+            "year": rng.choice([None, 2019, 2020, 2021]),
+            "lang": rng.choice([None, "de", "en"]),
+            "stars": rng.choice([None, 1.5, 3.0]),
+            "open": rng.choice([None, True, False]),
+        }
+        for _ in range(8)
+    ]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     text = condition(rng)
     if rng.random() < 0.6:
@@ -423,11 +536,19 @@ def condition(rng: random.Random, depth: int = 0) -> str:
         joint = rng.choice(["and", "or"])
         text = f"{condition(rng, depth + 1)} {joint} {condition(rng, depth + 1)}"
         return rng.choice([f"({text})", f"not ({text})", text])
-    return rng.choice([
-        f"year {rng.choice(['=', '!=', '<', '<=', '>', '>='])} {rng.randint(2018, 2022)}",
-        "lang in ('de', 'en')", "lang = 'de'", "year between 2019 and 2020", "stars > 1.5",
-        "year is missing", "not open = true", "open = false", "lang not in ('en')",
-    ])  # fmt: skip
+    return rng.choice(
+        [
+            f"year {rng.choice(['=', '!=', '<', '<=', '>', '>='])} {rng.randint(2018, 2022)}",
+            "lang in ('de', 'en')",
+            "lang = 'de'",
+            "year between 2019 and 2020",
+            "stars > 1.5",
+            "year is missing",
+            "not open = true",
+            "open = false",
+            "lang not in ('en')",
+        ]
+    )
 
 
 def objective(place: Place) -> bool:
@@ -665,4 +786,4 @@ KINDS = [
     Kind("flip: index file", 60, lambda place: index(place, "*", flip=True), "model"),
     Kind("flip: index model", 60, lambda place: index_model(place, flip=True), "model"),
     Kind("flip: student", 60, lambda place: student(place, flip=True), "model"),
-]  # fmt: skip
+]

@@ -9,9 +9,20 @@ from pathlib import Path
 from retrodistill.base.errors import did_you_mean
 
 VERBS = (
-    "quickstart", "mine", "audit", "score", "train", "embed", "search", "fuse", "evaluate",
-    "report", "benchmark", "convert", "doctor",
-)  # fmt: skip
+    "quickstart",
+    "mine",
+    "audit",
+    "score",
+    "train",
+    "embed",
+    "search",
+    "fuse",
+    "evaluate",
+    "report",
+    "benchmark",
+    "convert",
+    "doctor",
+)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -61,9 +61,15 @@ def _audit_teachers(config: AuditConfig, collection: "Collection") -> dict[str, 
     }
     student = DenseEncoder(config.student, **body) if config.student else None
     found = audit_teachers(
-        collection, config.split, first_stage, teachers, student=student,
-        queries=config.queries, depth=config.depth, seed=config.seed,
-    )  # fmt: skip
+        collection,
+        config.split,
+        first_stage,
+        teachers,
+        student=student,
+        queries=config.queries,
+        depth=config.depth,
+        seed=config.seed,
+    )
     report = evaluate_with_unseen(collection, found.qrels, found.runs, metrics=METRICS)
     means = [(name, *(f"{row[m]:.4f}" for m in METRICS)) for name, row in report.systems.items()]
     print_table(("system", *METRICS), means, title="the same lists, reranked", best=METRICS)

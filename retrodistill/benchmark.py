@@ -37,10 +37,15 @@ def benchmark(config: BenchmarkConfig) -> None:
 
     preflight.benchmark(config)
     found = run_benchmark(
-        config.plan, config.out, k=config.k, timed=config.timed,
-        price_per_hour=config.price_per_hour, overwrite=config.overwrite,
-        **config.learned(), **config.measuring(),
-    )  # fmt: skip
+        config.plan,
+        config.out,
+        k=config.k,
+        timed=config.timed,
+        price_per_hour=config.price_per_hour,
+        overwrite=config.overwrite,
+        **config.learned(),
+        **config.measuring(),
+    )
     for name, evaluation in found.evaluations.items():
         metrics = next(iter(evaluation.systems.values()))
         title = f"{name}: {evaluation.settings['queries']:,} judged queries"

@@ -25,7 +25,7 @@ def convert(config: ConvertConfig) -> None:
     """Write the judgements, log what became of the rows, and print the file."""
     from retrodistill.base.errors import DataError
     from retrodistill.base.files import write_atomically
-    from retrodistill.base.progress import say
+    from retrodistill.base.logging import log
     from retrodistill.data.datasets import load_collection
     from retrodistill.data.datasets.clicks import read_clicks, resolvers
     from retrodistill.stages import preflight
@@ -37,12 +37,13 @@ def convert(config: ConvertConfig) -> None:
     query_of, doc_of = resolvers(collection, config.queries)
     clicks = read_clicks(config.clicks, query_of=query_of, doc_of=doc_of)
     qrels = clicks.judgements(least=config.min_clicks, graded=config.grades == "clicks")
-    say(clicks.summary(qrels))
+    log.info(clicks.summary(qrels))
     if not qrels:
         raise DataError(f"{config.clicks} gives no judgement: {clicks.summary(qrels)}")
     lines = ["query-id\tcorpus-id\tscore"]
-    lines += [f"{query}\t{doc}\t{grade}" for query, docs in qrels.items()
-              for doc, grade in docs.items()]  # fmt: skip
+    lines += [
+        f"{query}\t{doc}\t{grade}" for query, docs in qrels.items() for doc, grade in docs.items()
+    ]
     write_atomically(config.out, ("\n".join(lines) + "\n").encode())
     print(config.out)
 

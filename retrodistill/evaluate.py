@@ -21,7 +21,7 @@ from pathlib import Path
 
 from retrodistill.base.command import run
 from retrodistill.base.config import EvaluateConfig
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -59,10 +59,14 @@ def evaluate(config: EvaluateConfig) -> None:
     print_results(report.to_dict(), queries=report.settings["queries"])
     for name, count in report.identical_ids.items():
         if count:
-            say(f"{name}: documents with the id of their query: {count:,}. " + (
-                "They were left out." if config.ignore_identical_ids else
-                "They count here; --ignore-identical-ids leaves them out, as BEIR does."
-            ))  # fmt: skip
+            log.info(
+                f"{name}: documents with the id of their query: {count:,}. "
+                + (
+                    "They were left out."
+                    if config.ignore_identical_ids
+                    else "They count here; --ignore-identical-ids leaves them out, as BEIR does."
+                )
+            )
     content = report.to_dict(per_query=config.per_query)
     if config.teacher is not None:
         teacher = Run.read(config.teacher)
@@ -74,9 +78,15 @@ def evaluate(config: EvaluateConfig) -> None:
         write_atomically(config.json, (json.dumps(content, indent=2) + "\n").encode())
     if config.card is not None:
         card = make_card(
-            content, runs=runs, paths=paths, qrels=qrels, settings=config.measuring(),
-            collection=collection, source=str(config.data or config.qrels), split=config.split,
-        )  # fmt: skip
+            content,
+            runs=runs,
+            paths=paths,
+            qrels=qrels,
+            settings=config.measuring(),
+            collection=collection,
+            source=str(config.data or config.qrels),
+            split=config.split,
+        )
         write_card(card, config.card)
 
 
@@ -88,9 +98,13 @@ def reproduce(config: EvaluateConfig, path: Path) -> None:
 
     card = read_card(path)
     found = again(
-        card, config.data, config.qrels,
-        out=config.out, anew=config.anew, own_code=config.own_code,
-    )  # fmt: skip
+        card,
+        config.data,
+        config.qrels,
+        out=config.out,
+        anew=config.anew,
+        own_code=config.own_code,
+    )
     systems = evaluate_runs(found.qrels, found.runs, **card.settings).systems
     found.print(systems)
     found.check(systems, config.tolerance)

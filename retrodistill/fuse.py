@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def fuse(config: FuseConfig) -> None:
     """Tune if asked to, fuse, write the run, and print its folder."""
-    from retrodistill.base.progress import say
+    from retrodistill.base.logging import log
     from retrodistill.data.datasets import load_collection
     from retrodistill.data.rankings import fuse_runs, tune_fusion
     from retrodistill.data.store.qrels import read_qrels
@@ -40,8 +40,10 @@ def fuse(config: FuseConfig) -> None:
     check_common(config.run, [run.query_ids for run in runs])
     inputs = {f"run {number}": part.fingerprint for number, part in enumerate(runs, 1)}
     settings: dict[str, Any] = {
-        "norm": config.norm, "minima": numbers(config.minima, "minima"), "k": config.k
-    }  # fmt: skip
+        "norm": config.norm,
+        "minima": numbers(config.minima, "minima"),
+        "k": config.k,
+    }
     details: dict[str, Any] = {}
     if config.tune:
         tuned_on = [Run.read(path) for path in config.tune]
@@ -60,7 +62,7 @@ def fuse(config: FuseConfig) -> None:
             {query for part in parts for query in part.query_ids} for parts in (tuned_on, runs)
         )
         if both := seen & wanted & set(qrels):
-            say(f"{len(both):,} queries of --run were tuned on: report no measure of them.")
+            log.info(f"{len(both):,} queries of --run were tuned on: report no measure of them.")
         fused = found.fuse(runs)
         details["tuning"] = found.to_dict()
         inputs |= {f"tune {number}": part.fingerprint for number, part in enumerate(tuned_on, 1)}
@@ -69,9 +71,12 @@ def fuse(config: FuseConfig) -> None:
         fused = fuse_runs(runs, config.method, weights=weights, **settings)
     kept = fused if config.depth is None else fused.top(config.depth)
     kept.write(
-        config.out, inputs=inputs, config=as_dict(config), details=details,
+        config.out,
+        inputs=inputs,
+        config=as_dict(config),
+        details=details,
         overwrite=config.overwrite,
-    )  # fmt: skip
+    )
     print(config.out)
 
 

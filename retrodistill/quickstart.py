@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 from retrodistill.base.command import run
 from retrodistill.base.config import QuickstartConfig
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.progress import duration, say
+from retrodistill.base.logging import log
+from retrodistill.base.progress import duration
 from retrodistill.models.inference import model_path
 
 if TYPE_CHECKING:
@@ -64,11 +65,17 @@ def quickstart(config: QuickstartConfig) -> None:
     collection = rd.load_collection(config.data)
     both = ("bm25", f"dense:{model}")
     budget = TrainSettings(
-        candidates_per_query=4, pool=SCORED - 1, batch_size=16, max_steps=STEPS, dropout=0.0,
-        learning_rate=1e-4, doc_tokens=TOKENS, unlabelled_split=("dev",),
-    )  # fmt: skip
+        candidates_per_query=4,
+        pool=SCORED - 1,
+        batch_size=16,
+        max_steps=STEPS,
+        dropout=0.0,
+        learning_rate=1e-4,
+        doc_tokens=TOKENS,
+        unlabelled_split=("dev",),
+    )
 
-    say("\n1. Candidates of queries, few of them with labels")
+    log.info("\n1. Candidates of queries, few of them with labels")
     mine = partial(rd.mine_candidates, collection, retrievers=both, max_tokens=TOKENS)
     labelled = short_lists(mine("train", depth=50, add_positives=True), collection)
     logged = rd.load_collection(config.data, queries=config.queries)
@@ -80,31 +87,40 @@ def quickstart(config: QuickstartConfig) -> None:
     candidates = rd.Run.from_dict(known | unlabelled | known, lineage=labelled.lineage)
     candidates.write(out / "runs" / "candidates", overwrite=True)
 
-    say("\n2. A cross-encoder teacher, from the labels")
+    log.info("\n2. A cross-encoder teacher, from the labels")
     teacher = rd.train_student(
-        collection, model, out / "teacher", scores=labelled,
+        collection,
+        model,
+        out / "teacher",
+        scores=labelled,
         objective="contrastive(temperature=1)",
-        settings=replace(budget, student_kind="cross-encoder"), overwrite=True,
-    )  # fmt: skip
+        settings=replace(budget, student_kind="cross-encoder"),
+        overwrite=True,
+    )
 
-    say("\n3. Scores of three teachers, and their mean")
+    log.info("\n3. Scores of three teachers, and their mean")
     specs = ("bm25", f"bi-encoder:{model}", f"cross-encoder:{teacher}")
     teachers = {s: rd.load_teacher(s, collection, max_tokens=TOKENS) for s in specs}
     scores = mean_of_teachers(logged, candidates, teachers, out / "scores" / "train")
 
-    say("\n4. Two students of three layers: one from the labels, one from the scores as well")
+    log.info("\n4. Two students of three layers: one from the labels, one from the scores as well")
     models = {}
     for name, objective, lists in (
         ("contrastive", "contrastive", scores.select(labelled.query_ids)),
         ("distilled", DISTILLED, scores),
     ):
         models[name] = rd.train_student(
-            logged, model, out / "students" / name, scores=lists, objective=objective,
-            settings=replace(budget, keep_layers=KEPT), overwrite=True,
-        )  # fmt: skip
+            logged,
+            model,
+            out / "students" / name,
+            scores=lists,
+            objective=objective,
+            settings=replace(budget, keep_layers=KEPT),
+            overwrite=True,
+        )
     models["six layers"] = Path(model)
 
-    say("\n5. Search and measure")
+    log.info("\n5. Search and measure")
     runs, costs = {}, {}
     runs["BM25"], costs["BM25"] = measure_bm25(collection)
     for name, path in models.items():
@@ -127,9 +143,11 @@ def quickstart(config: QuickstartConfig) -> None:
         for name, means in report.systems.items()
     ]
     print_table(
-        COLUMNS, rows, best=("nDCG@10",),
+        COLUMNS,
+        rows,
+        best=("nDCG@10",),
         title=f"{len(collection.docs):,} documents, {len(runs['BM25'].query_ids)} test queries",
-    )  # fmt: skip
+    )
     print_unseen(report.to_dict(), tests=False, notes=False)
     index = out / "indexes" / "distilled"
     for hit in rd.Searcher.open(index).search(EXAMPLE, k=3):

@@ -57,22 +57,31 @@ def report(config: ReportConfig) -> None:
     evaluation = evaluate_with_unseen(collection, qrels, runs, **measuring)
     print_results(evaluation.to_dict(), queries=evaluation.settings["queries"])
     inputs = [
-        source("teacher" if name == teacher else "run", name, path,
-               fingerprint=runs[name].fingerprint)
+        source(
+            "teacher" if name == teacher else "run", name, path, fingerprint=runs[name].fingerprint
+        )
         for name, path in paths.items()
-    ]  # fmt: skip
+    ]
     page = build_report(
         Measured(
             about=f"{collection.name} ({config.split})" if collection else str(config.qrels),
-            qrels=qrels, collection=collection, runs=runs,
-            evaluation=evaluation.to_dict(), per_query=evaluation.per_query,
-            baseline=config.baseline or systems[0], system=system, teacher=teacher,
+            qrels=qrels,
+            collection=collection,
+            runs=runs,
+            evaluation=evaluation.to_dict(),
+            per_query=evaluation.per_query,
+            baseline=config.baseline or systems[0],
+            system=system,
+            teacher=teacher,
             agreement=_agreement(runs, teacher, system, list(qrels)) if teacher else None,
-            milliseconds=milliseconds, sources=inputs + made,
+            milliseconds=milliseconds,
+            sources=inputs + made,
             command=command_of_settings("report", config),
-            queries=config.queries, depth=config.depth, seed=config.seed,
+            queries=config.queries,
+            depth=config.depth,
+            seed=config.seed,
         )
-    )  # fmt: skip
+    )
     write_report(page, config.out, overwrite=config.overwrite)
     print(config.out)
 

@@ -44,9 +44,11 @@ def score(config: ScoreConfig) -> None:
         return
     if config.teacher is not None:
         execute(
-            partial(scoring.fill, config), executor=config.executor, workers=config.workers,
+            partial(scoring.fill, config),
+            executor=config.executor,
+            workers=config.workers,
             done=lambda: len(shard_paths(config.out)),
-        )  # fmt: skip
+        )
         print(config.out)
         return
     collection = (
@@ -54,23 +56,36 @@ def score(config: ScoreConfig) -> None:
     )
     if config.export is not None and config.format is not None:
         scoring.export_scores(
-            Run.read(config.out), config.export, format=config.format, collection=collection,
+            Run.read(config.out),
+            config.export,
+            format=config.format,
+            collection=collection,
             split=config.split,
-        )  # fmt: skip
+        )
         print(config.export)
         return
     assert collection is not None
     if config.import_ is not None:
         scoring.import_scores(
-            collection, config.import_, config.out, format=config.format, scale=config.scale,
-            differing=config.differing, config=as_dict(config),
-        )  # fmt: skip
+            collection,
+            config.import_,
+            config.out,
+            format=config.format,
+            scale=config.scale,
+            differing=config.differing,
+            config=as_dict(config),
+        )
     else:
         scoring.store_ensemble(
-            collection, config.ensemble, config.out, how=config.combine,
-            weights=config.weight or None, query_weight=config.query_weight, split=config.split,
+            collection,
+            config.ensemble,
+            config.out,
+            how=config.combine,
+            weights=config.weight or None,
+            query_weight=config.query_weight,
+            split=config.split,
             config=as_dict(config),
-        )  # fmt: skip
+        )
     print(config.out)
 
 

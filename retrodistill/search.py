@@ -70,9 +70,12 @@ def _write(config: SearchConfig) -> None:
     inputs |= {"collection": collection.fingerprint}
     details |= {"split": config.split}
     hits.write(
-        config.out, inputs=inputs, config=as_dict(config), details=details,
+        config.out,
+        inputs=inputs,
+        config=as_dict(config),
+        details=details,
         overwrite=config.overwrite,
-    )  # fmt: skip
+    )
     print(config.out)
 
 

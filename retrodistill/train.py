@@ -27,9 +27,14 @@ from retrodistill.base.config import TrainConfig
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status (0 done, 2 a mistake of the user)."""
     return run(
-        TrainConfig, train, verb="train", about=__doc__, words=words,
-        shows={"--list": ("List the recipes and stop.", print_recipes)}, beneath=recipe_settings,
-    )  # fmt: skip
+        TrainConfig,
+        train,
+        verb="train",
+        about=__doc__,
+        words=words,
+        shows={"--list": ("List the recipes and stop.", print_recipes)},
+        beneath=recipe_settings,
+    )
 
 
 def recipe_settings(given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -99,8 +104,15 @@ def print_recipes() -> None:
         for label, text in (("needs", needs), ("source", recipe.source), ("notes", recipe.notes)):
             if text:
                 indented = " ".join(text.split())
-                print(fill(f"{label}: {indented}", 98, initial_indent="    ",
-                           subsequent_indent="      ", break_on_hyphens=False))  # fmt: skip
+                print(
+                    fill(
+                        f"{label}: {indented}",
+                        98,
+                        initial_indent="    ",
+                        subsequent_indent="      ",
+                        break_on_hyphens=False,
+                    )
+                )
 
 
 if __name__ == "__main__":

@@ -50,6 +50,14 @@ def number_type() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def messages() -> None:
+    """Let the package's messages go to stderr, as its commands do."""
+    from retrodistill.base.logging import log_to_stderr
+
+    log_to_stderr()
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random 6-layer, 32-dimensional bi-encoder in sentence-transformers format."""

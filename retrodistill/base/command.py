@@ -32,6 +32,7 @@ from retrodistill.base.config.reading import (
 )
 from retrodistill.base.errors import ConfigError, RetrodistillError
 from retrodistill.base.files import NO_SPACE
+from retrodistill.base.logging import log_to_stderr
 
 Config = TypeVar("Config")
 
@@ -176,6 +177,7 @@ def parse(
         parser.print_help()
         return None
     known, unknown = parser.parse_known_intermixed_args(words)
+    log_to_stderr(quiet=known.quiet, as_json=known.log_json)
     if unknown:
         raise ConfigError(unknown_setting(unknown[0].split("=")[0], map(_flag, fields)))
     where = f"--config {known.config}"
@@ -227,10 +229,25 @@ def _parser(
         if many and hint is int:
             options |= {"type": str, "metavar": "INT,INT"}
         parser.add_argument(_flag(name), dest=name, **options)
-    parser.add_argument("--config", default=None, type=Path, metavar="FILE.yaml",
-                        help="Settings to start from; flags override them.")  # fmt: skip
-    parser.add_argument("--print-config", default=False, action="store_true",
-                        help="Print the settings as YAML and stop.")  # fmt: skip
+    parser.add_argument(
+        "--config",
+        default=None,
+        type=Path,
+        metavar="FILE.yaml",
+        help="Settings to start from; flags override them.",
+    )
+    parser.add_argument(
+        "--print-config",
+        default=False,
+        action="store_true",
+        help="Print the settings as YAML and stop.",
+    )
+    parser.add_argument(
+        "--quiet", default=False, action="store_true", help="Log warnings and errors only."
+    )
+    parser.add_argument(
+        "--log-json", default=False, action="store_true", help="Log one JSON object a line."
+    )
     parser.add_argument("-h", "--help", action="store_true", help="Show this and stop.")
     return parser
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from retrodistill.base.config import Executor
 from retrodistill.base.errors import ConfigError, MissingExtra, RetrodistillError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 
 Job = Callable[[], object]
 """What a worker does, and does again in another's place; it can be pickled."""
@@ -87,7 +87,7 @@ def execute(
             for number, error in outcomes:
                 if error is None:
                     return
-                say(f"worker {number} ended: {error}")
+                log.info(f"worker {number} ended: {error}")
                 if isinstance(error, WorkerDiedError):
                     ended |= error.ended
                 else:
@@ -97,7 +97,7 @@ def execute(
         if done() == before:
             hint = UNSTARTED if ended else OUT_OF_MEMORY
             raise ConfigError(f"all workers died before they finished a part. {hint}")
-        say("no worker is left: they are started again and resume.")
+        log.info("no worker is left: they are started again and resume.")
 
 
 def processes(job: Job, workers: int | None) -> Outcomes:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 
 UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<state>new|old)-[0-9a-f]{8}(\.[^.]*)?")
 """Hidden names: `new` is what replaces a file or folder, `old` what is being replaced."""
@@ -156,7 +156,7 @@ def remove_unfinished(final: Path) -> None:
         with suppress(OSError):
             if match["state"] == "old" and not os.path.lexists(final):
                 os.rename(path, final)
-                say(f"{final} is put back: a command was killed while it replaced it.")
+                log.info(f"{final} is put back: a command was killed while it replaced it.")
             elif _is(lock, path):
                 _remove(path)
         os.close(lock)

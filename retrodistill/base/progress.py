@@ -1,4 +1,4 @@
-"""What a long stage tells the person who waits: an estimate first, then a bar, on stderr."""
+"""Progress bars on stderr, shown on a terminal only, and durations as text."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,13 +7,6 @@ from typing import Any
 
 _shown: ContextVar[Any] = ContextVar("_shown", default=None)
 """The display of the outermost bar: bars within it are further lines of it."""
-
-
-def say(message: str) -> None:
-    """Print one line for the person, apart from the results on stdout."""
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
 
 
 @contextmanager

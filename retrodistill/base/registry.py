@@ -154,7 +154,9 @@ LOSSES = Registry(
         "listnet": "retrodistill.objectives.losses.permutation:listnet",
         "listmle": "retrodistill.objectives.losses.permutation:listmle",
         "plackett-luce": "retrodistill.objectives.losses.permutation:listmle",
-        "position-aware-listmle": "retrodistill.objectives.losses.permutation:position_aware_listmle",
+        "position-aware-listmle": (
+            "retrodistill.objectives.losses.permutation:position_aware_listmle"
+        ),
         "partial-pl": "retrodistill.objectives.losses.permutation:partial_pl",
         "approx-ndcg": "retrodistill.objectives.losses.permutation:approx_ndcg",
         "sorted-w1": "retrodistill.objectives.losses.transport:sorted_w1",
@@ -306,7 +308,9 @@ INDEXES = Registry(
 
 STAGES = Registry(
     "verb",
-    {verb: f"retrodistill.{verb}:{verb}"
-     for verb in ("mine", "score", "train", "embed", "search", "fuse")},
-)  # fmt: skip
+    {
+        verb: f"retrodistill.{verb}:{verb}"
+        for verb in ("mine", "score", "train", "embed", "search", "fuse")
+    },
+)
 """What a verb does with its settings, for whoever does it again."""

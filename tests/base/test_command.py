@@ -331,8 +331,13 @@ def test_errors_of_files_are_sentences(
 def test_run_lets_an_error_without_a_path_through() -> None:
     """A defect of the network code that is printed as a mistake in a path."""
     with pytest.raises(ConnectionResetError):
-        run(DoctorConfig, fail_with(ConnectionResetError(104, "reset")), verb="v", about="",
-            words=[])  # fmt: skip
+        run(
+            DoctorConfig,
+            fail_with(ConnectionResetError(104, "reset")),
+            verb="v",
+            about="",
+            words=[],
+        )
 
 
 TERMINATED = """
@@ -353,9 +358,9 @@ sys.exit(run(DoctorConfig, stage, verb="doctor", about="About.", words=[]))
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "printed"), [("SIGTERM", 143, "tidied up\n"),
-                                    ("SIGHUP", 0, "goes on\ntidied up\n")],
-)  # fmt: skip
+    ("name", "status", "printed"),
+    [("SIGTERM", 143, "tidied up\n"), ("SIGHUP", 0, "goes on\ntidied up\n")],
+)
 def test_a_request_to_end_tidies_up(name: str, status: int, printed: str) -> None:
     """Workers, hidden folders and GPU memory that outlive `docker stop` or a scheduler's signal.
 

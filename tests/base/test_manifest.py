@@ -117,14 +117,21 @@ def test_a_line_of_files_may_be_taken_away(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"{", b"[]", b"3", b'{"kind": "run"}', b'{"a": 1}', b"\xff", b"[" * 100_000,
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b'{"kind": "run"}',
+        b'{"a": 1}',
+        b"\xff",
+        b"[" * 100_000,
         b'{"kind": "run", "fingerprint": 3}',
         b'{"kind": "run", "fingerprint": "f", "details": []}',
         b'{"kind": "run", "fingerprint": "f", "inputs": {"teacher": 3}}',
         b'{"kind": "run", "fingerprint": "f", "files": []}',
     ],
     ids=lambda content: repr(content[:40]),
-)  # fmt: skip
+)
 def test_damaged_manifest(tmp_path: Path, content: bytes) -> None:
     """A damaged file is named, instead of a JSONDecodeError without a path."""
     (tmp_path / FILE).write_bytes(content)

@@ -14,13 +14,34 @@ from retrodistill.base.errors import ConfigError
 @pytest.mark.parametrize(
     "value",
     [
-        "!!int abc", "!!int ''", "!!float x", "!!bool maybe", "!!timestamp x", "!!binary x",
-        "!!map [1, 2]", "!!set [1]", "!!set {a, b}", "!!omap [a: 1]", "!!python/name:os.system ''",
-        "!mine 1", "!!null [1]", "!!str {=: 3}", "1" + "0" * 5000, "[" * 1500, "*absent",
-        "{? [1] : 2}", "{? {a: 1} : 2}", "{? !!map [1, 2] : 3}", "{? &a [*a] : 1}", '"\\ud800"',
-        "\0", "b: c", "{b: 1, b: 2}", "{!!int x: 1}",
+        "!!int abc",
+        "!!int ''",
+        "!!float x",
+        "!!bool maybe",
+        "!!timestamp x",
+        "!!binary x",
+        "!!map [1, 2]",
+        "!!set [1]",
+        "!!set {a, b}",
+        "!!omap [a: 1]",
+        "!!python/name:os.system ''",
+        "!mine 1",
+        "!!null [1]",
+        "!!str {=: 3}",
+        "1" + "0" * 5000,
+        "[" * 1500,
+        "*absent",
+        "{? [1] : 2}",
+        "{? {a: 1} : 2}",
+        "{? !!map [1, 2] : 3}",
+        "{? &a [*a] : 1}",
+        '"\\ud800"',
+        "\0",
+        "b: c",
+        "{b: 1, b: 2}",
+        "{!!int x: 1}",
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_a_sentence_with_file_and_line(value: str) -> None:
     """A traceback from inside PyYAML, of a ValueError, KeyError, TypeError or RecursionError."""
     with pytest.raises(ConfigError, match=r"^plan\.yaml, line 2(:|, is not YAML:) .*\.$"):

@@ -36,12 +36,14 @@ def runs_of(collection: rd.Collection, lineage: Lineage, shares: tuple[int, ...]
     qrels = collection.qrels("test")
     return [
         rd.Run.from_dict(
-            {q: {next(iter(docs)) if place < share else "none": 1.0}
-             for place, (q, docs) in enumerate(qrels.items())},
+            {
+                q: {next(iter(docs)) if place < share else "none": 1.0}
+                for place, (q, docs) in enumerate(qrels.items())
+            },
             lineage=lineage,
         )
         for share in shares
-    ]  # fmt: skip
+    ]
 
 
 def test_lines_are_means_over_seeds_on_every_row(
@@ -69,10 +71,12 @@ def test_lines_are_means_over_seeds_on_every_row(
         test="none",
     )
     pair = {
-        "kl": {q: gap + wanted.per_query["bm25"]["p@1"][q]
-               for q, gap in zip(wanted.per_query["bm25"]["p@1"], means, strict=True)},
+        "kl": {
+            q: gap + wanted.per_query["bm25"]["p@1"][q]
+            for q, gap in zip(wanted.per_query["bm25"]["p@1"], means, strict=True)
+        },
         "bm25": wanted.per_query["bm25"]["p@1"],
-    }  # fmt: skip
+    }
     from retrodistill.stages.evaluation.significance import compare
 
     [test] = compare("p@1", pair)
@@ -98,20 +102,29 @@ def test_means_over_seeds_keep_who_is_untrained(collection: rd.Collection) -> No
 
 
 def test_a_table_by_hand(
-    modules: tuple[ModuleType, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    modules: tuple[ModuleType, ModuleType],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """A number under the head of another row of queries, or a p that is rounded to 0."""
     _, tables = modules
     lines: list[dict[str, Any]] = [
         {"system": "kl", "seed": 0, "ndcg@10": 0.9},
         {"system": "bm25", "queries": "all", "number": 300, "ndcg@10": 0.6863, "recall@100": 0.91},
-        {"system": "kl", "queries": "all", "number": 300, "ndcg@10": 0.7, "spread": 0.01,
-         "p": 0.00001, "recall@100": 0.95},
+        {
+            "system": "kl",
+            "queries": "all",
+            "number": 300,
+            "ndcg@10": 0.7,
+            "spread": 0.01,
+            "p": 0.00001,
+            "recall@100": 0.95,
+        },
         {"system": "bm25", "queries": UNSEEN, "number": 104, "ndcg@10": 0.5},
         {"system": "kl", "queries": UNSEEN, "number": 104, "ndcg@10": 0.45, "p": 0.034},
         {"metric": "ndcg@10", "a": "bm25", "b": "kl", "p": 0.5},
-    ]  # fmt: skip
+    ]
     file = tmp_path / "r.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr(sys, "argv", ["tables.py", str(file), "--sort"])

@@ -124,9 +124,9 @@ def truth(expression: Expression, row: dict[str, Any]) -> bool | None:
             if missing(cell):
                 return None
             other = moment(value) if isinstance(cell, datetime) else value
-            return {
-                "<": cell < other, "<=": cell <= other, ">": cell > other, ">=": cell >= other
-            }[operator]  # fmt: skip
+            return {"<": cell < other, "<=": cell <= other, ">": cell > other, ">=": cell >= other}[
+                operator
+            ]
     raise AssertionError(expression)
 
 

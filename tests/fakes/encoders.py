@@ -28,8 +28,14 @@ def save_tiny_late_interaction(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weight = torch.randn(16, 32)
-    head = Dense(32, 16, bias=False, activation_function=torch.nn.Identity(), init_weight=weight,
-                 module_input_name="token_embeddings")  # fmt: skip
+    head = Dense(
+        32,
+        16,
+        bias=False,
+        activation_function=torch.nn.Identity(),
+        init_weight=weight,
+        module_input_name="token_embeddings",
+    )
     modules = [body, head, MultiVectorMask(skiplist_words=skip)]
     if normalise:
         modules.append(Normalize(module_input_name="token_embeddings"))

@@ -16,9 +16,10 @@ def save_inputs(folder: Path) -> Path:
     docs = {EVIL: ("A | title", BREAKS), "d2": ("Second", "text *two*"), "d3": ("", "# three")}
     docs |= {f"d{number}": (f"Title {number}", "words " * 80) for number in range(4, 20)}
     queries = {"q1": BREAKS, EVIL: "what is <b>bold</b>?", "q3": "third", "q4": "fourth"}
-    _write_jsonl(folder / "data" / "corpus.jsonl", [
-        {"_id": id, "title": title, "text": text} for id, (title, text) in docs.items()
-    ])  # fmt: skip
+    _write_jsonl(
+        folder / "data" / "corpus.jsonl",
+        [{"_id": id, "title": title, "text": text} for id, (title, text) in docs.items()],
+    )
     _write_jsonl(
         folder / "data" / "queries.jsonl", [{"_id": q, "text": t} for q, t in queries.items()]
     )
@@ -27,18 +28,32 @@ def save_inputs(folder: Path) -> Path:
     (folder / "data" / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n")
 
     # nDCG@10: 1 for all; 0.5 for q1 (rank 3), 0.6309 for EVIL (rank 2), 0 for q3, 1 for q4.
-    strong = {"q1": {EVIL: 3.0, "d2": 2.0, "d5": 1.0}, EVIL: {"d2": 2.0, "d6": 1.0},
-              "q3": {"d3": 1.0, "d7": 0.5}, "q4": {"d4": 1.0, "d8": 0.5}}  # fmt: skip
-    weak = {"q1": {"d2": 3.0, "d5": 2.0, EVIL: 1.0}, EVIL: {"d6": 2.0, "d2": 1.0},
-            "q3": {"d7": 1.0}, "q4": {"d4": 2.0, "d8": 0.1}}  # fmt: skip
+    strong = {
+        "q1": {EVIL: 3.0, "d2": 2.0, "d5": 1.0},
+        EVIL: {"d2": 2.0, "d6": 1.0},
+        "q3": {"d3": 1.0, "d7": 0.5},
+        "q4": {"d4": 1.0, "d8": 0.5},
+    }
+    weak = {
+        "q1": {"d2": 3.0, "d5": 2.0, EVIL: 1.0},
+        EVIL: {"d6": 2.0, "d2": 1.0},
+        "q3": {"d7": 1.0},
+        "q4": {"d4": 2.0, "d8": 0.1},
+    }
     Run.from_dict(strong).write(folder / "strong")
     Run.from_dict(strong).write(folder / "teacher")
     Run.from_dict(weak).to_jsonl(folder / "weak_<b>&.jsonl")
     losses = [
         {"step": step, "listwise-kl": 1 / step, "contrastive": 2 / step} for step in (1, 2, 4)
     ]
-    development = {"split": "dev", "metric": "ndcg@10", "step": 2, "value": 0.7, "docs": "all",
-                   "values": [[1, 0.4], [2, 0.7], [4, 0.6]]}  # fmt: skip
+    development = {
+        "split": "dev",
+        "metric": "ndcg@10",
+        "step": 2,
+        "value": 0.7,
+        "docs": "all",
+        "values": [[1, 0.4], [2, 0.7], [4, 0.6]],
+    }
     _manifest(folder / "student", "student", {"losses": losses, "development": development})
     tried = [{"effort": {"nprobe": n}, "recall": 1 - 0.5 / n, "ms": n / 8} for n in (1, 2, 4)]
     _manifest(folder / "index", "index", {"tuning": {"target": 0.9, "k": 10, "tried": tried}})
@@ -48,11 +63,25 @@ def save_inputs(folder: Path) -> Path:
 def words(folder: Path, out: Path) -> list[str]:
     """Return the flags of a report with every part."""
     return [
-        "--data", f"beir:{folder / 'data'}", "--run", str(folder / "strong"),
-        "--run", str(folder / "weak_<b>&.jsonl"), "--teacher", str(folder / "teacher"),
-        "--student", str(folder / "student"), "--index", str(folder / "index"),
-        "--latency", "strong=12.5", "--latency", "weak_<b>&=1.25", "--out", str(out),
-    ]  # fmt: skip
+        "--data",
+        f"beir:{folder / 'data'}",
+        "--run",
+        str(folder / "strong"),
+        "--run",
+        str(folder / "weak_<b>&.jsonl"),
+        "--teacher",
+        str(folder / "teacher"),
+        "--student",
+        str(folder / "student"),
+        "--index",
+        str(folder / "index"),
+        "--latency",
+        "strong=12.5",
+        "--latency",
+        "weak_<b>&=1.25",
+        "--out",
+        str(out),
+    ]
 
 
 def _manifest(folder: Path, kind: str, details: dict[str, object]) -> None:

@@ -26,8 +26,15 @@ CHAIN = (
     "fuse --run runs/bm25 --run runs/kl --out runs/both",
     "evaluate --data beir:data --run runs/both --run runs/kl --card card.yaml",
 )
-NEEDED = ["runs/bm25", "runs/train", "scores/bm25", "students/kl", "indexes/kl", "runs/kl",
-          "runs/both"]  # fmt: skip
+NEEDED = [
+    "runs/bm25",
+    "runs/train",
+    "scores/bm25",
+    "students/kl",
+    "indexes/kl",
+    "runs/kl",
+    "runs/both",
+]
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +82,9 @@ def test_a_card_tells_the_whole_chain(work: Path) -> None:
     assert student.settings["max_steps"] == 2
     assert student.number_type
     assert [(one.name, one.kind) for one in student.inputs] == [
-        ("scores/bm25", "scores"), ("tiny/model", "folder"),
-    ]  # fmt: skip
+        ("scores/bm25", "scores"),
+        ("tiny/model", "folder"),
+    ]
     assert student.fingerprints["scores"] == card.chain[2].fingerprint
     assert card.chain[2].fingerprints["candidates"] == card.chain[1].fingerprint
 

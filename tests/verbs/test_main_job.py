@@ -36,28 +36,37 @@ def test_the_main_job_from_documents_to_a_measured_student(
     """Stages whose artifacts do not fit each other, though each passes its own tests."""
     save_small_collection(tmp_path / "data")
     data, model = "--data beir:data", str(tiny_model)
-    command(f"mine {data} --retriever bm25 --retriever dense:{model} --depth 20 "
-                      "--add-positives --out runs/train")  # fmt: skip
-    command(f"train {data} --scores runs/train --student {model} --keep-layers 0,5 "
-                      "--student-kind cross-encoder --objective contrastive(temperature=1) "
-                      "--max-steps 2 --out teacher")  # fmt: skip
+    command(
+        f"mine {data} --retriever bm25 --retriever dense:{model} --depth 20 "
+        "--add-positives --out runs/train"
+    )
+    command(
+        f"train {data} --scores runs/train --student {model} --keep-layers 0,5 "
+        "--student-kind cross-encoder --objective contrastive(temperature=1) "
+        "--max-steps 2 --out teacher"
+    )
     for teacher in ("bm25", f"bi-encoder:{model}", "cross-encoder:teacher"):
         name = teacher.partition(":")[0]
-        command(f"score {data} --candidates runs/train --teacher {teacher} "
-                          f"--out scores/{name}")  # fmt: skip
-    command(f"score {data} --ensemble scores/bm25 --ensemble scores/bi-encoder "
-                      "--ensemble scores/cross-encoder --weight 2 --weight 1 --weight 1 "
-                      "--out scores/mean")  # fmt: skip
-    command(f"train {data} --scores scores/mean --student {model} --keep-layers 0,5 "
-                      f"--vectors {model} --max-steps 2 --out students/kl "
-                      "--objective listwise-kl+0.1*contrastive+embed-distill")  # fmt: skip
+        command(f"score {data} --candidates runs/train --teacher {teacher} --out scores/{name}")
+    command(
+        f"score {data} --ensemble scores/bm25 --ensemble scores/bi-encoder "
+        "--ensemble scores/cross-encoder --weight 2 --weight 1 --weight 1 "
+        "--out scores/mean"
+    )
+    command(
+        f"train {data} --scores scores/mean --student {model} --keep-layers 0,5 "
+        f"--vectors {model} --max-steps 2 --out students/kl "
+        "--objective listwise-kl+0.1*contrastive+embed-distill"
+    )
     command(f"embed {data} --model students/kl --index hnsw --out indexes/kl")
     assert "d" in command("search --index indexes/kl blood --k 5")
     command(f"search --index indexes/kl {data} --split test --k 20 --out runs/kl")
     command(f"mine {data} --split test --depth 20 --out runs/bm25")
     command("fuse --run runs/bm25 --run runs/kl --out runs/both")
-    table = command(f"evaluate {data} --split test --run runs/bm25 --run runs/kl "
-                              "--metrics ndcg@10,mrr@10,recall@100 --json report.json")  # fmt: skip
+    table = command(
+        f"evaluate {data} --split test --run runs/bm25 --run runs/kl "
+        "--metrics ndcg@10,mrr@10,recall@100 --json report.json"
+    )
     report = json.loads((tmp_path / "report.json").read_text())
     assert [system["name"] for system in report["systems"]] == ["bm25", "kl"]
     assert "ndcg@10" in table
@@ -90,10 +99,13 @@ def test_unlabelled_queries_go_down_the_chain(
     (tmp_path / "log.txt").write_text("\n".join(log) + "\n")
     data = "--data beir:data --queries log.txt"
     command(f"mine {data} --depth 10 --out runs/log")
-    command(f"score {data} --candidates runs/log --teacher bi-encoder:{tiny_model} "
-                      "--out scores/log")  # fmt: skip
-    command(f"train {data} --scores scores/log --student {tiny_model} --keep-layers 0 "
-                      "--objective listwise-kl --max-steps 2 --out students/kl")  # fmt: skip
+    command(
+        f"score {data} --candidates runs/log --teacher bi-encoder:{tiny_model} --out scores/log"
+    )
+    command(
+        f"train {data} --scores scores/log --student {tiny_model} --keep-layers 0 "
+        "--objective listwise-kl --max-steps 2 --out students/kl"
+    )
     command("embed --data beir:data --model students/kl --out indexes/kl")
     command(f"search {data} --index indexes/kl --k 5 --out runs/kl")
     assert len(Run.read(tmp_path / "runs" / "kl").query_ids) == 20

@@ -51,8 +51,10 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
     "audit": [
         ("--data beir:none --candidates none --teacher bm25", "--candidates none does not"),
         ("--data beir:none --candidates run.trec --teacher bm52", "Did you mean 'bm25'?"),
-        ("--data beir:none --candidates run.trec --teacher bm25 --student students/kll",
-         "--student: there is no folder students/kll. Did you mean 'students/kl'?"),
+        (
+            "--data beir:none --candidates run.trec --teacher bm25 --student students/kll",
+            "--student: there is no folder students/kll. Did you mean 'students/kl'?",
+        ),
     ],
     "train": [
         ("--data beir:none --student students/kll --out new", "Did you mean 'students/kl'?"),
@@ -94,8 +96,11 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
     "fuse": [
         ("--run run.trec --run run.trek --out new", "Did you mean 'run.trec'?"),
         ("--run run.trec --run run.trec --out there", "there exists already"),
-        ("--run run.trec --run run.trec --tune run.trec --tune run.trec --qrels run.trec "
-         "--metric ndgc --out new", "Did you mean 'ndcg'?"),
+        (
+            "--run run.trec --run run.trec --tune run.trec --tune run.trec --qrels run.trec "
+            "--metric ndgc --out new",
+            "Did you mean 'ndcg'?",
+        ),
     ],
     "evaluate": [
         (f"{MEASURE} --metrics ndgc@10", "Did you mean 'ndcg'?"),
@@ -114,7 +119,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("--plan plan.yaml", "plan.yaml: system 'x': unknown index 'hsnw'"),
         ("--plan plan.yaml --metrics ndgc", "Did you mean 'ndcg'?"),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +151,11 @@ def test_a_mistake_is_a_sentence_before_anything_heavy_is_imported(verb: str, pl
     calls = [(verb, shlex.split(words)) for words, _ in MISTAKES[verb]]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        input=json.dumps(calls), capture_output=True, text=True, cwd=place,
-    )  # fmt: skip
+        input=json.dumps(calls),
+        capture_output=True,
+        text=True,
+        cwd=place,
+    )
     assert done.returncode == 0, done.stderr
     answers, modules = json.loads(done.stdout)
     for (words, message), (status, said) in zip(MISTAKES[verb], answers, strict=True):
@@ -164,8 +172,10 @@ def test_the_command_itself_exits_with_2(place: Path) -> None:
     words = shlex.split(f"{TRAIN} --objective infonce")
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "retrodistill.train", *words],
-        capture_output=True, text=True, cwd=place,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=place,
+    )
     assert done.returncode == 2
     assert "retrodistill.train: unknown objective 'infonce'" in done.stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

@@ -61,9 +61,15 @@ class Comparing:
     def measuring(self) -> dict[str, Any]:
         """Return the settings of `evaluate_runs`."""
         names = (
-            "metrics", "ignore_identical_ids", "judged_only", "test", "correction", "baseline",
-            "tie", "seed",
-        )  # fmt: skip
+            "metrics",
+            "ignore_identical_ids",
+            "judged_only",
+            "test",
+            "correction",
+            "baseline",
+            "tie",
+            "seed",
+        )
         return {name: getattr(self, name) for name in names}
 
 

@@ -54,8 +54,11 @@ def settings_of(config_class: type[Config], content: Mapping[Any, Any], where: s
 
     """
     settings = by_field(content, config_class, where)
-    absent = [key(item.name) for item in dataclasses.fields(config_class)  # type: ignore[arg-type]
-              if required(item) and item.name not in settings]  # fmt: skip
+    absent = [
+        key(item.name)
+        for item in dataclasses.fields(config_class)  # type: ignore[arg-type]
+        if required(item) and item.name not in settings
+    ]
     if absent:
         raise ConfigError(f"{where} needs {', '.join(absent)}.")
     try:

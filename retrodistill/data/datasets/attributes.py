@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 
 from retrodistill.base.errors import DataError, did_you_mean
 from retrodistill.base.files import SEAL, is_sealed, sealed, write_atomically
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
-from retrodistill.base.progress import say
 from retrodistill.data.datasets.lines import place_of_record, read_records
 from retrodistill.data.datasets.records import fields_from
 
@@ -82,7 +82,7 @@ def cached_attributes(
             with suppress(OSError):  # a cache of others, to be read only
                 _keep(table, path)
     for reason in json.loads((table.schema.metadata or {}).get(LEFT_OUT, "[]")):
-        say(f"an attribute of {whose} is left out: {reason}")
+        log.info(f"an attribute of {whose} is left out: {reason}")
     return table.replace_schema_metadata(None)
 
 
@@ -129,7 +129,7 @@ def read_attributes(path: Path, ids: Sequence[str]) -> pa.Table:
         raise DataError(f"{path} has no column beside the ids. Give it some, or leave it out.")
     rows = pc.index_in(own, value_set=found.combine_chunks())
     if rows.null_count:
-        say(f"{path}: {rows.null_count:,} of {len(own):,} documents have no attributes there")
+        log.info(f"{path}: {rows.null_count:,} of {len(own):,} documents have no attributes there")
     return table.take(rows)
 
 
@@ -232,7 +232,7 @@ def _kept(path: Path, rows: int) -> pa.Table | None:
     """Return the columns in a file, unless there is none or it is damaged."""
     try:
         if not is_sealed(path):
-            say(f"{path} is damaged: the attributes are read again.")
+            log.info(f"{path} is damaged: the attributes are read again.")
             return None
         with pa.memory_map(str(path)) as source:
             content = source.read_buffer(source.size() - SEAL)
@@ -324,7 +324,7 @@ def _log_almost_numbers(name: str, column: pa.ChunkedArray, line: Place) -> None
     if known / 2 < count < known:
         row = pc.index(numbers, False).as_py()
         verb = "is no number" if known - count == 1 else "are no numbers"
-        say(
+        log.info(
             f"attribute {name} holds strings: {known - count:,} of {known:,} values {verb}, first "
             f"{column[row].as_py()!r} ({line(row)}). Leave such cells empty to compare numbers."
         )

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import checksum, new_folder
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest, cache_folder, digest
-from retrodistill.base.progress import say
 from retrodistill.data.datasets.texts import Texts, TextSource, arrow_file, ids_file, write_texts
 
 LAYOUT = "texts-2"
@@ -52,7 +52,7 @@ def cached_texts(
     folder = cache_folder("collections") / f"{slug}-{digest(LAYOUT, *key)[:16]}"
     if not _is_whole(folder):
         damaged = f"{folder} is damaged: {name} is read again"
-        say(damaged if folder.exists() else f"reading {name} once; it is kept in {folder}")
+        log.info(damaged if folder.exists() else f"reading {name} once; it is kept in {folder}")
         _build(folder, name, sources)
     return _open(folder, name, sources)
 

@@ -29,8 +29,21 @@ from retrodistill.data.datasets.tables import (
     table_rows,
 )
 
-DOC = ("doc_id", "docid", "doc-id", "document_id", "document", "doc", "corpus-id", "corpus_id",
-       "pid", "passage_id", "item_id", "url", "page")  # fmt: skip
+DOC = (
+    "doc_id",
+    "docid",
+    "doc-id",
+    "document_id",
+    "document",
+    "doc",
+    "corpus-id",
+    "corpus_id",
+    "pid",
+    "passage_id",
+    "item_id",
+    "url",
+    "page",
+)
 CLICKS = ("clicks", "click_count", "num_clicks", "n_clicks", "count", "clicked", "n", "score")
 OPTIONS = ("query", "doc", "clicks")
 NAMED = 3

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
-from retrodistill.base.progress import say
 from retrodistill.base.registry import COLLECTIONS
 from retrodistill.data.datasets.judgements import Judgements, read_qrels
 from retrodistill.data.datasets.options import take_options
@@ -210,7 +210,7 @@ def _log_splits(collection: Collection, alike: set[str]) -> None:
     """Log how many queries of a file are queries of a split."""
     for split in collection.splits if alike else ():
         if count := len(alike & collection.qrels(split).keys()):
-            say(
+            log.info(
                 f"{count:,} of them are queries of the split {split!r} too"
                 + ("." if split == "train" else ": do not measure on it what they train.")
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrodistill.base.errors import did_you_mean
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.base.registry import READERS
 from retrodistill.data.datasets.readers import SourceFile
 from retrodistill.data.datasets.tables import kind_of
@@ -54,14 +54,14 @@ class Tally:
 
     def log(self, name: str, tokens: int) -> None:
         """Log what was read, and what was not."""
-        say(
+        log.info(
             f"{name}: {self.documents:,} documents in {self.files:,} files, {self.passages:,} "
             f"passages of up to about {tokens} tokens."
         )
         for message in self.said:
-            say(message)
+            log.info(message)
         if problems := self.problems():
-            say(f"files not read, or not as they are: {'; '.join(problems)}.")
+            log.info(f"files not read, or not as they are: {'; '.join(problems)}.")
 
 
 def list_files(place: Path, columns: Mapping[str, str], tally: Tally) -> list[SourceFile]:

@@ -23,13 +23,34 @@ REST_WORDS = 30
 KEPT_WORDS = 120
 SIGNATURE_WORDS = 40
 SKIPPED = {"test", "tests", "testing", "_vendor", "vendor", "externals", "extern"} | {
-    "site-packages", "dist-packages", "idlelib", "lib2to3", "turtledemo", "ensurepip", "conftest"
-}  # fmt: skip
+    "site-packages",
+    "dist-packages",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "ensurepip",
+    "conftest",
+}
 
 STDLIB = "stdlib"
-PACKAGES = (STDLIB, "numpy", "scipy", "sklearn", "networkx", "pandas", "matplotlib", "torch",
-            "transformers", "sentence_transformers", "datasets", "huggingface_hub", "sympy",
-            "numba", "joblib", "fsspec")  # fmt: skip
+PACKAGES = (
+    STDLIB,
+    "numpy",
+    "scipy",
+    "sklearn",
+    "networkx",
+    "pandas",
+    "matplotlib",
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "datasets",
+    "huggingface_hub",
+    "sympy",
+    "numba",
+    "joblib",
+    "fsspec",
+)
 """The standard library, and packages that come with retrodistill's own dependencies."""
 
 CUT = {STDLIB: 700, "numpy": 300, "scipy": 400, "sklearn": 400, "networkx": 400, "pandas": 300}

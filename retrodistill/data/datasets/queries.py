@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
-from retrodistill.base.progress import say
 from retrodistill.base.types import Doc
 from retrodistill.data.datasets.lines import numbered_lines
 from retrodistill.data.datasets.options import path_options
@@ -204,4 +204,4 @@ def log_counts(file: str, queries: QueryFile) -> None:
     skipped = [f"{queries.empty:,} empty"] * bool(queries.empty)
     skipped += [f"{queries.repeated:,} repeated"] * bool(queries.repeated)
     more = f" ({' and '.join(skipped)} skipped)" if skipped else ""
-    say(f"{len(queries.queries):,} queries from {file}{more}.")
+    log.info(f"{len(queries.queries):,} queries from {file}{more}.")

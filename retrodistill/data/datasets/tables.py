@@ -21,8 +21,19 @@ SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 
 ID = ("_id", "id", "doc_id", "docid", "doc-id", "pid", "docno", "key")
 QUERY_ID = ("_id", "id", "query_id", "query-id", "queryid", "qid")
-TEXT = ("text", "contents", "content", "body", "passage", "document", "doc", "paragraph",
-        "abstract", "description", "answer")  # fmt: skip
+TEXT = (
+    "text",
+    "contents",
+    "content",
+    "body",
+    "passage",
+    "document",
+    "doc",
+    "paragraph",
+    "abstract",
+    "description",
+    "answer",
+)
 QUERY = ("query", "text", "question", "query_text", "search", "search_term", "q", "utterance")
 TITLE = ("title", "headline", "heading", "subject", "name")
 

@@ -21,10 +21,25 @@ from retrodistill.data.filters.expressions import (
 )
 
 RESERVED = {
-    "and", "or", "not", "in", "like", "is", "null", "exists", "true", "false",
-    "json_contains", "json_contains_all", "json_contains_any", "array_contains",
-    "array_contains_all", "array_contains_any", "array_length", "text_match",
-}  # fmt: skip
+    "and",
+    "or",
+    "not",
+    "in",
+    "like",
+    "is",
+    "null",
+    "exists",
+    "true",
+    "false",
+    "json_contains",
+    "json_contains_all",
+    "json_contains_any",
+    "array_contains",
+    "array_contains_all",
+    "array_contains_any",
+    "array_length",
+    "text_match",
+}
 ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.data.rankings.aligning import align
 from retrodistill.data.rankings.lists import Floats, Lists, Numbers, scores_of
 from retrodistill.data.rankings.weighting import QueryWeights, checked_weights, relative_weights
@@ -100,7 +100,7 @@ def _shared(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         )
     dropped = len(kept) - int(kept.sum())
     if dropped:
-        say(
+        log.info(
             f"{dropped:,} of {len(kept):,} pairs are left out: not every member of the ensemble "
             "scored them."
         )

@@ -33,62 +33,101 @@ class Measure:
 
 MEASURES = {
     "ndcg": Measure(
-        "ndcg", "DCG over the DCG of the best order of the judged documents",
-        "Järvelin and Kekäläinen 2002", "ndcg, ndcg_cut_K", keys=("gain",),
+        "ndcg",
+        "DCG over the DCG of the best order of the judged documents",
+        "Järvelin and Kekäläinen 2002",
+        "ndcg, ndcg_cut_K",
+        keys=("gain",),
     ),
     "ndcg_burges": Measure(
-        "ndcg_burges", "nDCG with gain 2^grade - 1, the same as ndcg(gain=exp)",
-        "Burges et al. 2005", keys=(), kernel="ndcg",
+        "ndcg_burges",
+        "nDCG with gain 2^grade - 1, the same as ndcg(gain=exp)",
+        "Burges et al. 2005",
+        keys=(),
+        kernel="ndcg",
     ),
     "dcg": Measure(
-        "dcg", "sum of grade / log2(rank + 1)", "Järvelin and Kekäläinen 2002", keys=("gain",),
+        "dcg",
+        "sum of grade / log2(rank + 1)",
+        "Järvelin and Kekäläinen 2002",
+        keys=("gain",),
     ),
     "dcg_burges": Measure(
-        "dcg_burges", "DCG with gain 2^grade - 1, the same as dcg(gain=exp)",
-        "Burges et al. 2005", keys=(), kernel="dcg",
+        "dcg_burges",
+        "DCG with gain 2^grade - 1, the same as dcg(gain=exp)",
+        "Burges et al. 2005",
+        keys=(),
+        kernel="dcg",
     ),
     "mrr": Measure(
-        "reciprocal_rank", "1 / rank of the first relevant document",
-        "Voorhees 1999, TREC-8", "recip_rank",
+        "reciprocal_rank",
+        "1 / rank of the first relevant document",
+        "Voorhees 1999, TREC-8",
+        "recip_rank",
     ),
     "map": Measure(
-        "average_precision", "precision at the rank of each relevant document, 0 for one that is "
-        "not found, averaged over all that are relevant", "trec_eval", "map, map_cut_K",
+        "average_precision",
+        "precision at the rank of each relevant document, 0 for one that is "
+        "not found, averaged over all that are relevant",
+        "trec_eval",
+        "map, map_cut_K",
     ),
     "recall": Measure(
-        "recall", "share of the relevant documents that is found", "trec_eval",
+        "recall",
+        "share of the relevant documents that is found",
+        "trec_eval",
         "set_recall, recall_K",
     ),
     "precision": Measure(
-        "precision", "share of the first K ranks that is relevant; absent documents are not",
-        "trec_eval", "set_P, P_K",
+        "precision",
+        "share of the first K ranks that is relevant; absent documents are not",
+        "trec_eval",
+        "set_P, P_K",
     ),
     "rprec": Measure(
-        "r_precision", "precision at the rank R, the number of relevant documents", "trec_eval",
-        "Rprec", cutoff=False,
+        "r_precision",
+        "precision at the rank R, the number of relevant documents",
+        "trec_eval",
+        "Rprec",
+        cutoff=False,
     ),
     "hit_rate": Measure(
-        "hit_rate", "1 if any relevant document is found", "trec_eval", "success_K",
+        "hit_rate",
+        "1 if any relevant document is found",
+        "trec_eval",
+        "success_K",
     ),
     "hits": Measure("hits", "number of relevant documents found", "trec_eval", "num_rel_ret"),
     "f1": Measure(
-        "f1", "harmonic mean of precision and recall", "van Rijsbergen 1979", "set_F",
+        "f1",
+        "harmonic mean of precision and recall",
+        "van Rijsbergen 1979",
+        "set_F",
     ),
     "bpref": Measure(
-        "bpref", "1 less the share of judged non-relevant documents that stand before a relevant "
+        "bpref",
+        "1 less the share of judged non-relevant documents that stand before a relevant "
         "one (at most min(R, N) count), averaged over all R relevant; without judgement: ignored",
-        "Buckley and Voorhees 2004", "bpref", cutoff=False,
+        "Buckley and Voorhees 2004",
+        "bpref",
+        cutoff=False,
     ),
     "rbp": Measure(
-        "rank_biased_precision", "(1 - p) times the sum of p^(rank - 1) over relevant documents: "
+        "rank_biased_precision",
+        "(1 - p) times the sum of p^(rank - 1) over relevant documents: "
         "a reader goes on to the next one with probability p (default 0.8; trec_eval: 0.9)",
-        "Moffat and Zobel 2008", "rbp, of binary judgements", keys=("rel", "p"),
+        "Moffat and Zobel 2008",
+        "rbp, of binary judgements",
+        keys=("rel", "p"),
     ),
     "judged": Measure(
-        "", "share of the documents listed up to rank K that have a judgement", "trec_eval",
-        "1 - unj_K, of lists that reach K", keys=(),
+        "",
+        "share of the documents listed up to rank K that have a judgement",
+        "trec_eval",
+        "1 - unj_K, of lists that reach K",
+        keys=(),
     ),
-}  # fmt: skip
+}
 """Our name of a measure to what is known of it."""
 
 ALIASES = {

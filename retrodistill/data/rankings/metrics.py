@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.base.types import Qrels
 from retrodistill.data.rankings.measures import MEASURES, Metric, parse_metric, parse_metrics
 from retrodistill.data.store.runs import Run
@@ -137,8 +137,9 @@ class _Lists:
         found = []
         for rows in np.split(self._rows(self.grades), _starts(self.judged_sizes)[1:]):
             relevant = rows[:, 1] >= rel
-            spare = [grade for grade, known in ((rel, relevant), (rel - 1, ~relevant))
-                     if not known.any()]  # fmt: skip
+            spare = [
+                grade for grade, known in ((rel, relevant), (rel - 1, ~relevant)) if not known.any()
+            ]
             added = [(len(rows) + place, grade) for place, grade in enumerate(spare)]
             found.append(np.concatenate([rows, np.reshape(np.array(added, float), (-1, 2))]))
         return _typed(found)
@@ -206,5 +207,5 @@ def _ranx_function(name: str) -> Any:
     kernel = function.__globals__[f"_{measure.kernel or measure.function}_parallel"]
     kept = Path(kernel.stats.cache_path).glob(f"*.{kernel.py_func.__name__}-*.nbc")
     if not kernel.signatures and not any(kept):
-        say(f"compiling ranx's {measure.function}: once in an environment, some seconds.")
+        log.info(f"compiling ranx's {measure.function}: once in an environment, some seconds.")
     return function

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import write_atomically
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import FILE, Manifest, digest
-from retrodistill.base.progress import say
 from retrodistill.data.store.words import text_key, word_hashes
 
 FOLDER = "lineage"
@@ -54,10 +54,11 @@ class Record:
         """Return the record of queries' texts and of the texts of each one's documents."""
         keys: dict[str, int] = {}
         rows = [
-            sorted({keys[doc] if doc in keys else keys.setdefault(doc, text_key(doc))
-                    for doc in docs})
+            sorted(
+                {keys[doc] if doc in keys else keys.setdefault(doc, text_key(doc)) for doc in docs}
+            )
             for docs in relevant
-        ]  # fmt: skip
+        ]
         words = [word_hashes(query).tolist() for query in queries]
         return cls.of_table(pa.table([words, rows], schema=SCHEMA), about)
 
@@ -146,7 +147,7 @@ def lineage_in(folder: Path, manifest: Manifest) -> Lineage:
         if record is not None and record.fingerprint == fingerprint
     ]
     if len(records) < len(files):
-        say(f"{folder}: a record of its training is missing or damaged in {FOLDER}/.")
+        log.info(f"{folder}: a record of its training is missing or damaged in {FOLDER}/.")
         unrecorded.append(name)
     return Lineage(tuple(records), tuple(unrecorded))
 

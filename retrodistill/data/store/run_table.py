@@ -103,9 +103,11 @@ def _check_pairs_once(
     order = pc.sort_indices(pairs, sort_keys=[("query", "ascending"), ("doc", "ascending")])
     pairs = pairs.take(order)
     same = pc.and_(
-        *(pc.equal(pairs[name].slice(1), pairs[name].slice(0, len(codes) - 1))
-          for name in ("query", "doc"))
-    )  # fmt: skip
+        *(
+            pc.equal(pairs[name].slice(1), pairs[name].slice(0, len(codes) - 1))
+            for name in ("query", "doc")
+        )
+    )
     found = pc.index(same, True).as_py()
     if found >= 0:
         first, second = sorted(order.slice(found, 2).to_pylist())

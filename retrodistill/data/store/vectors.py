@@ -22,8 +22,9 @@ from retrodistill.base.config import Executor
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.executor import execute
 from retrodistill.base.files import is_sealed, sealed, write_atomically
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import cache_folder, digest
-from retrodistill.base.progress import bar, say
+from retrodistill.base.progress import bar
 from retrodistill.data.store.shards import claimed
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def vector_files(encoder: "Encoder", docs: "Texts") -> Iterator[Path]:
             if not path.exists():
                 _encode(encoder, docs, rows, texts, path)
             elif not is_sealed(path):
-                say(f"{path} is damaged: its {len(rows):,} documents are encoded again.")
+                log.info(f"{path} is damaged: its {len(rows):,} documents are encoded again.")
                 _encode(encoder, docs, rows, texts, path)
             yield path
             advance(len(rows))

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import write_atomically
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
-from retrodistill.base.progress import say
 from retrodistill.models.indexes.door import (
     check_attributes,
     check_dimension,
@@ -333,7 +333,7 @@ class MilvusIndex:
             found = self._count()
             self._unsure = found > 0
             if found:
-                say(f"{found:,} documents are in Milvus already: they are not sent again.")
+                log.info(f"{found:,} documents are in Milvus already: they are not sent again.")
         else:
             params = self._client.prepare_index_params()
             lite = "lite" in str(self._client.get_server_version()).lower()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 
 Counts = NDArray[np.int64]
 
@@ -44,7 +44,7 @@ def counted_cuts(noun: str) -> Iterator[dict[Key, Cut]]:
         _counts.reset(token)
     for (name, limit), cut in counts.items():
         if cut.longer:
-            say(
+            log.info(
                 f"{cut.longer:,} of {cut.texts:,} {name} are longer than {limit:,} tokens: "
                 f"{cut.lost / cut.tokens:.0%} of their tokens are cut."
             )

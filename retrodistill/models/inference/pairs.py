@@ -158,16 +158,24 @@ class _JoinedPairs:
         fixed = np.cumsum([0, *map(len, special)])
         # Where each part of a pair starts in the bank, and how long it is: (parts, pairs).
         shape = len(rows[0])
-        self._starts = np.stack([
-            np.full(shape, fixed[0]), starts[0][rows[0]],
-            np.full(shape, fixed[1]), starts[1][rows[1]],
-            np.full(shape, fixed[2]),
-        ])  # fmt: skip
-        self._sizes = np.stack([
-            np.full(shape, len(special[0])), kept[0],
-            np.full(shape, len(special[1])), kept[1],
-            np.full(shape, len(special[2])),
-        ])  # fmt: skip
+        self._starts = np.stack(
+            [
+                np.full(shape, fixed[0]),
+                starts[0][rows[0]],
+                np.full(shape, fixed[1]),
+                starts[1][rows[1]],
+                np.full(shape, fixed[2]),
+            ]
+        )
+        self._sizes = np.stack(
+            [
+                np.full(shape, len(special[0])),
+                kept[0],
+                np.full(shape, len(special[1])),
+                kept[1],
+                np.full(shape, len(special[2])),
+            ]
+        )
         self.lengths: Ids = self._sizes.sum(0)
 
     def batch(self, places: Ids, device: "torch.device") -> "dict[str, torch.Tensor]":

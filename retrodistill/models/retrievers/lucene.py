@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.files import new_folder
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import cache_folder, digest
-from retrodistill.base.progress import say
 from retrodistill.base.types import Doc
 
 K1, B = 0.9, 0.4
@@ -131,7 +131,7 @@ def built_index(texts: Collection[Doc], fingerprint: str, language: str) -> Path
     with folder.with_name(f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            say(f"indexing {len(texts):,} documents for Lucene once; it is kept in {folder}")
+            log.info(f"indexing {len(texts):,} documents for Lucene once; it is kept in {folder}")
             with new_folder(folder) as aside:
                 _build(texts, aside, language)
     return folder

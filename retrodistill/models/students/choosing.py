@@ -76,10 +76,16 @@ class Candidates:
         """Return the table as aligned text."""
         titles = ("student", "tau-b", f"nDCG@{NDCG.cutoff}", "texts/s", "MB", "dims")
         cells = [titles] + [
-            (row.name, _shown(row.agreement), _shown(row.ndcg), f"{row.texts_per_second:.0f}",
-             f"{row.megabytes:.1f}", str(row.dimension))
+            (
+                row.name,
+                _shown(row.agreement),
+                _shown(row.ndcg),
+                f"{row.texts_per_second:.0f}",
+                f"{row.megabytes:.1f}",
+                str(row.dimension),
+            )
             for row in self.rows
-        ]  # fmt: skip
+        ]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         return "\n".join(
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
@@ -103,8 +109,8 @@ def rank_students(
     """Measure students as they are, untrained, on a sample of the teacher's lists.
 
     A candidate is a folder or a hub id; `MODEL[0,2,5]` keeps these layers of one. In a mapping,
-    names may stand for models too, such as those of `retrodistill.models.students.make`. The sample is
-    `queries` queries drawn with `seed`, each with at most `docs_per_query` documents, evenly
+    names may stand for models too, such as those of `retrodistill.models.students.make`. The sample
+    is `queries` queries drawn with `seed`, each with at most `docs_per_query` documents, evenly
     spaced from the teacher's first to its last. With `split`, nDCG is measured against its
     labels as well. The table is sorted by RULE.
 

@@ -107,8 +107,8 @@ class DenseEncoder:
     of similar length. The body runs in `precision`; pooling, what follows it, and the vectors are
     float32. `max_tokens` cuts the end of longer texts (default: the model's own limit). A model
     that is given as an object is used where it is, and left as it was. Queries and documents may
-    take two ways through it, as in `retrodistill.models.students.forms.two_towers`. A chat template is
-    rendered, and prompts are put, as its library does.
+    take two ways through it, as in `retrodistill.models.students.forms.two_towers`. A chat template
+    is rendered, and prompts are put, as its library does.
 
     Threads may encode at the same time, and get what one thread would get.
 

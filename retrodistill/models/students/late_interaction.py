@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
-from retrodistill.base.progress import say
 from retrodistill.models.inference import (
     explained,
     loading,
@@ -58,7 +58,9 @@ def load_late_interaction(
     has_projection = native or any(name.endswith("Dense") for name in modules)
     if not has_projection and new_projection:
         width = loaded.get_embedding_dimension()
-        say(f"{model} has no projection of token vectors: a new one to {width} dimensions learns.")
+        log.info(
+            f"{model} has no projection of token vectors: a new one to {width} dimensions learns."
+        )
     elif not has_projection:
         raise ConfigError(
             f"model {model!r} is no late-interaction model: it was saved without a projection of "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.models.students.dense import side_prompts
 from retrodistill.models.students.layers import unlike_config
 
@@ -66,7 +66,7 @@ def prune_vocabulary(
     first: Any = small[0]
     first.processor = _smaller_tokenizer(tokenizer, _renumbered(state, ids))
     _cut_embeddings(first.model, ids)
-    say(
+    log.info(
         f"vocabulary: {len(ids):,} of {rows:,} tokens kept, "
         f"{_megabytes(small):.1f} MB of {_megabytes(model):.1f}."
     )

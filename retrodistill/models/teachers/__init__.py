@@ -62,8 +62,9 @@ def read_options(spec: str, options: Sequence[str]) -> dict[str, Any]:
 
     """
     parameters = inspect.signature(TEACHERS.split(spec)[0]).parameters.values()
-    defaults = {p.name: p.default for p in parameters
-                if p.kind is p.KEYWORD_ONLY and p.name not in COMMON}  # fmt: skip
+    defaults = {
+        p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in COMMON
+    }
     return _read_options(spec, options, defaults)
 
 

@@ -69,12 +69,19 @@ class GeneratorTeacher:
         tokenizer = self._model.tokenizer
         before, after = special_tokens(tokenizer)
         if self._model.kind == "causal":
-            self._prompt = Template(tokenizer, template + " {query}", ("doc", "query"), steady=True,
-                                    max_tokens=max_tokens, special=(before, ()))  # fmt: skip
+            self._prompt = Template(
+                tokenizer,
+                template + " {query}",
+                ("doc", "query"),
+                steady=True,
+                max_tokens=max_tokens,
+                special=(before, ()),
+            )
         else:
             self._start = decoder_start(self._model)
-            self._prompt = Template(tokenizer, template, ("doc",),
-                                    max_tokens=max_tokens, special=(before, after))  # fmt: skip
+            self._prompt = Template(
+                tokenizer, template, ("doc",), max_tokens=max_tokens, special=(before, after)
+            )
             self._target = Template(tokenizer, "{query}", ("query",), max_tokens=max_tokens)
         self.fingerprint = digest(
             self._model.fingerprint, template, str(max_tokens), str(per_token)

@@ -129,10 +129,12 @@ class Prompts:
         self._banks = banks
         self._rows = rows
         fixed = np.array([piece.fixed for piece in template.pieces])[:, None]
-        whole = np.stack([
-            np.array([len(ids) for ids in bank], np.int64)[own]
-            for bank, own in zip(banks, rows, strict=True)
-        ])  # fmt: skip
+        whole = np.stack(
+            [
+                np.array([len(ids) for ids in bank], np.int64)[own]
+                for bank, own in zip(banks, rows, strict=True)
+            ]
+        )
         queries = np.array([piece.slot == "query" for piece in template.pieces])
         self.parts: Rows = fixed + shares(
             whole - fixed, queries, template.room, steady=template.steady

@@ -1,8 +1,8 @@
 """Objectives as pure functions of a batch's signals.
 
 A loss never sees a model. It names the signals it needs as its parameters
-(`retrodistill.objectives.objective.Signals` lists them), takes its settings as keywords, and returns one
-number in float32 or better, whatever the number type of its signals and of autocast.
+(`retrodistill.objectives.objective.Signals` lists them), takes its settings as keywords, and
+returns one number in float32 or better, whatever the number type of its signals and of autocast.
 
 A batch may lack a loss's signal: no query of it has a label, or the teacher scores all its
 candidates alike. The loss is 0 then, with a gradient of 0, and training continues. `train` counts

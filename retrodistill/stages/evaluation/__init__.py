@@ -181,13 +181,18 @@ def evaluate_runs(
         "seed": seed,
     }
     whole = _tested(per_query, settings)
-    subsets = {} if seen is None else {
-        name: _restricted(whole, queries) for name, queries in seen.subsets.items()
-    }  # fmt: skip
+    subsets = (
+        {}
+        if seen is None
+        else {name: _restricted(whole, queries) for name, queries in seen.subsets.items()}
+    )
     return replace(
-        whole, judged=shown, identical_ids=identical, subsets=subsets,
+        whole,
+        judged=shown,
+        identical_ids=identical,
+        subsets=subsets,
         training={} if seen is None else seen.to_dict(),
-    )  # fmt: skip
+    )
 
 
 def average_systems(

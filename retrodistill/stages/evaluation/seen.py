@@ -119,9 +119,13 @@ def seen_in_training(
         without_text = int((collection.queries.find(judged) < 0).sum())
         subsets = unseen_queries(collection, qrels, records, threshold=threshold)
     return Seen(
-        subsets=subsets, threshold=threshold, records=records, untrained=untrained,
-        unrecorded=unrecorded, without_text=without_text,
-    )  # fmt: skip
+        subsets=subsets,
+        threshold=threshold,
+        records=records,
+        untrained=untrained,
+        unrecorded=unrecorded,
+        without_text=without_text,
+    )
 
 
 def named_training(names: Sequence[str], collection: "Collection | None") -> Lineage:

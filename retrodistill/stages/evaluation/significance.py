@@ -93,8 +93,9 @@ def compare(
     """
     for name, value, known in (("test", test, Test), ("correction", correction, Correction)):
         if value not in get_args(known):
-            raise ConfigError(f"{name} must be one of {', '.join(get_args(known))}, "
-                              f"but it is {value!r}.")  # fmt: skip
+            raise ConfigError(
+                f"{name} must be one of {', '.join(get_args(known))}, but it is {value!r}."
+            )
     if not tie >= 0:
         raise ConfigError(f"tie must be 0 or more, but it is {tie}.")
     if baseline is not None:
@@ -121,11 +122,21 @@ def compare(
         wins, losses = int((gaps > tie).sum()), int((gaps < -tie).sum())
         comparisons.append(
             Comparison(
-                metric, a, b, float(gaps.mean()), found[place], after_holm[place], test,
-                corrected[place], correction, interval(means[a] - means[b]),
-                wins, len(gaps) - wins - losses, losses,
+                metric,
+                a,
+                b,
+                float(gaps.mean()),
+                found[place],
+                after_holm[place],
+                test,
+                corrected[place],
+                correction,
+                interval(means[a] - means[b]),
+                wins,
+                len(gaps) - wins - losses,
+                losses,
             )
-        )  # fmt: skip
+        )
     return comparisons
 
 
@@ -133,8 +144,9 @@ def check_baseline(name: str, systems: Sequence[str]) -> None:
     """Raise ConfigError, with the nearest name, if no system is called so."""
     if name not in systems:
         hint = did_you_mean(name, systems)
-        raise ConfigError(f"there is no system {name!r} to compare with.{hint} "
-                          f"There are: {', '.join(systems)}.")  # fmt: skip
+        raise ConfigError(
+            f"there is no system {name!r} to compare with.{hint} There are: {', '.join(systems)}."
+        )
 
 
 def paired_t(a: Values, b: Values) -> float:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from retrodistill.base.config import Executor
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import new_folder
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest, digest_files, model_files
-from retrodistill.base.progress import duration, say
+from retrodistill.base.progress import duration
 from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.data.store.lineage import own_lineage
 from retrodistill.data.store.vectors import cached, fill_vectors
@@ -146,7 +147,7 @@ def _tuned(
     from retrodistill.models.indexes.tuning import tune
 
     if not isinstance(index, FaissIndex):
-        say("--recall changes nothing: an index of this kind has no effort that could be set.")
+        log.info("--recall changes nothing: an index of this kind has no effort that could be set.")
         return None
     texts = collection.queries if len(collection.queries) else collection.docs
     rows = spread_rows(len(texts), QUERIES)
@@ -155,12 +156,12 @@ def _tuned(
     exact = reference(vectors, collection.docs)
     tuning = tune(index, exact, asked, target=target, source=source)
     held_out = "" if tuning.held_out is None else f", {tuning.held_out:.3f} on as many others"
-    say(
+    log.info(
         f"recall@{tuning.k} {tuning.chosen.recall:.3f} at {tuning.chosen.ms:.2f} ms a query "
         f"({tuning.queries} {source}){held_out}: {tuning.chosen.effort or 'nothing to set'}."
     )
     if tuning.held_out is not None and tuning.held_out < target:
-        say(
+        log.info(
             f"warning: on queries that the effort was not chosen with, recall@{tuning.k} is "
             f"{tuning.held_out:.3f}, below --recall {target:g}. Ask for a little more."
         )
@@ -171,7 +172,7 @@ def _estimate(collection: "Collection", encoder: "DenseEncoder") -> None:
     """Say how many documents, tokens, seconds and bytes this takes, from an even sample."""
     total = len(collection.docs) - cached(encoder, collection.docs)
     if not total:
-        say(f"the vectors of all {len(collection.docs):,} documents are in the cache.")
+        log.info(f"the vectors of all {len(collection.docs):,} documents are in the cache.")
         return
     sample = spread_rows(len(collection.docs), SAMPLE_DOCS)
     texts = collection.docs.full_texts(sample)
@@ -183,7 +184,7 @@ def _estimate(collection: "Collection", encoder: "DenseEncoder") -> None:
     encoder.encode_docs([texts[place] for place in timed])
     seconds = (time.perf_counter() - start) / max(1, int(counts[timed].sum())) * tokens
     megabytes = total * encoder.dimension * 4 / 1e6
-    say(
+    log.info(
         f"{total:,} documents, about {tokens:,.0f} tokens, about {duration(seconds)}, "
         f"{megabytes:,.1f} MB of vectors."
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.config import Executor, Precision
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.base.registry import RETRIEVERS
 from retrodistill.data.datasets.collection import ALL
 from retrodistill.data.rankings import reciprocal_ranks
@@ -67,7 +67,7 @@ def mine_candidates(
             "documents, but these queries have no judgements."
         )
     found = [RETRIEVERS.split(spec) for spec in retrievers]
-    say(
+    log.info(
         f"{len(query_ids):,} queries over {len(collection.docs):,} documents: "
         f"{', '.join(retrievers)}"
     )
@@ -89,15 +89,15 @@ def mine_candidates(
     if false_negative_ratio is not None:
         step = fuse.drop_false_negatives(run, relevant, ratio=false_negative_ratio)
         run = step.run
-        say(f"false-negative filter: {step.rows:,} candidates dropped.")
+        log.info(f"false-negative filter: {step.rows:,} candidates dropped.")
     if drop_positives:
         step = fuse.drop_positives(run, relevant)
         run = step.run
-        say(f"{step.rows:,} known relevant documents left out.")
+        log.info(f"{step.rows:,} known relevant documents left out.")
     if add_positives:
         step = fuse.add_positives(run, relevant)
         run = step.run
-        say(f"{step.rows:,} known relevant documents added that were not found.")
+        log.info(f"{step.rows:,} known relevant documents added that were not found.")
     return run
 
 

@@ -153,8 +153,9 @@ class Postings:
     @property
     def nbytes(self) -> int:
         """Bytes of the weights and of the rows that they belong to."""
-        return int(sum(part.nbytes for part in (
-            self.matrix.data, self.matrix.indices, self.matrix.indptr)))  # fmt: skip
+        return int(
+            sum(part.nbytes for part in (self.matrix.data, self.matrix.indices, self.matrix.indptr))
+        )
 
     def top(self, query: str, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return rows and scores of the documents of a query, as `best` does, best first."""

@@ -155,14 +155,24 @@ def _(block: Case) -> Html:
         tag("span", block.text or block.query, class_="query", dir="auto"),
     )
     about = tag(
-        "p", tag("code", block.query), f" {block.metric}: ", values[0], " → ", values[1],
+        "p",
+        tag("code", block.query),
+        f" {block.metric}: ",
+        values[0],
+        " → ",
+        values[1],
         class_="values",
-    )  # fmt: skip
+    )
     columns = [
-        tag("div", tag("h4", name), tag("ol", [_hit(hit) for hit in hits]) if hits else
-            tag("p", "nothing was found", class_="note"))
+        tag(
+            "div",
+            tag("h4", name),
+            tag("ol", [_hit(hit) for hit in hits])
+            if hits
+            else tag("p", "nothing was found", class_="note"),
+        )
         for name, hits in zip(block.systems, block.lists, strict=True)
-    ]  # fmt: skip
+    ]
     missed = None
     if block.missed:
         title = tag("h4", f"Relevant, and not shown in the list of {block.systems[1]}")

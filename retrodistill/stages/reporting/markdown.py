@@ -82,8 +82,10 @@ def _(block: Case) -> str:
     ]
     parts = [title, about, _table(("rank", first, second), rows)]
     if block.missed:
-        found = [f"- {_hit(hit)}: " + (f"rank {hit.rank}" if hit.rank else "not found")
-                 for hit in block.missed]  # fmt: skip
+        found = [
+            f"- {_hit(hit)}: " + (f"rank {hit.rank}" if hit.rank else "not found")
+            for hit in block.missed
+        ]
         parts.append(f"Relevant, and not above in {escape(second)}:\n\n" + "\n".join(found))
     return "\n\n".join(parts)
 

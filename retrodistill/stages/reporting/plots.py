@@ -167,11 +167,18 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], *, label: str) ->
         y = TOP + 22 * number + 13
         said = f"{name}: {mean:.4f}, {low:.4f} to {high:.4f}"
         marks += [
-            tag("text", _cut(name), tag("title", name), x=left - 8, y=y + 4, text_anchor="end",
-                class_="name"),
+            tag(
+                "text",
+                _cut(name),
+                tag("title", name),
+                x=left - 8,
+                y=y + 4,
+                text_anchor="end",
+                class_="name",
+            ),
             tag("line", x1=x(low), x2=x(high), y1=y, y2=y, class_="whisker s0"),
             _dot(said, x(mean), y, 0, radius=4),
-        ]  # fmt: skip
+        ]
     return _plot(label, "", x, None, marks, left=left, bottom=bottom)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.base.errors import ConfigError, did_you_mean
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.stages.reporting.tables import print_table
 
 TESTS = {"t": "paired t test", "fisher": "Fisher's randomisation test"}
@@ -71,9 +71,9 @@ def print_unseen(evaluation: Mapping[str, Any], *, tests: bool = True, notes: bo
     for subset in subsets if tests else ():
         _print_tests(subset["tests"], title=f"{subset['name']}, ")
     for sentence in evaluation.get("training", {}).get("notes", ()) if notes else ():
-        say(sentence)
+        log.info(sentence)
     for sentence in evaluation.get("warnings", ()):
-        say(f"warning: {sentence}")
+        log.info(f"warning: {sentence}")
 
 
 def subset_rows(
@@ -105,13 +105,17 @@ def _print_tests(tests: Sequence[Mapping[str, Any]], *, title: str = "") -> None
     columns = ("metric", "a", "b", "a - b", "interval", "win/tie/loss", "p", f"p ({correction})")
     compared = [
         (
-            test["metric"], test["a"], test["b"], f"{test['difference']:+.4f}",
+            test["metric"],
+            test["a"],
+            test["b"],
+            f"{test['difference']:+.4f}",
             span_text(*test["interval"], sign="+"),
             "/".join(str(test[count]) for count in ("wins", "ties", "losses")),
-            p_text(test["p"]), p_text(test["p_corrected"]),
+            p_text(test["p"]),
+            p_text(test["p_corrected"]),
         )
         for test in tests
-    ]  # fmt: skip
+    ]
     print_table(columns, compared, title=f"{title}{TESTS[tests[0]['test']]}")
 
 

@@ -51,8 +51,9 @@ def headline(
                     below=span_text(*system["intervals"][metric]),
                 )
             )
-        row += [Cell(text=f"{system['judged'][at]:.4f}", number=system["judged"][at])
-                for at in judged]  # fmt: skip
+        row += [
+            Cell(text=f"{system['judged'][at]:.4f}", number=system["judged"][at]) for at in judged
+        ]
         rows.append(row)
     confidence = f"{evaluation['settings']['confidence']:.0%}"
     note = (
@@ -126,12 +127,20 @@ def tables_of_tests(
         blocks.append(
             Table(
                 caption=f"{title}{metric}: {TESTS[own[0]['test']]}",
-                columns=("systems", "difference", "interval", "wins", "ties", "losses", "p",
-                         f"p ({correction})"),
+                columns=(
+                    "systems",
+                    "difference",
+                    "interval",
+                    "wins",
+                    "ties",
+                    "losses",
+                    "p",
+                    f"p ({correction})",
+                ),
                 rows=table,
                 folded=folded or place > 0,
             )
-        )  # fmt: skip
+        )
     if len(tests) > MOST_TESTS:
         left = len(tests) - MOST_TESTS
         blocks.append(Text(text=f"{left:,} further tests are in the JSON."))

@@ -39,15 +39,17 @@ def _systems(evaluation: Mapping[str, Any]) -> Table:
         caption=SUBSETS[:1].upper() + SUBSETS[1:],
         columns=columns,
         rows=[
-            [Cell(text=cell, number=number_in(cell) if place else None)
-             for place, cell in enumerate(row)]
+            [
+                Cell(text=cell, number=number_in(cell) if place else None)
+                for place, cell in enumerate(row)
+            ]
             for row in rows
         ],
         note=f"A near double has a Jaccard similarity of its words of at least {threshold:g} with "
         "a query that any of the systems, or what taught them, was trained on; a document is seen "
         "if it was relevant to such a query. A system that is better on all queries only, "
         "remembers.",
-    )  # fmt: skip
+    )
 
 
 def _records(records: list[Mapping[str, Any]]) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.base.types import Encoder, Pairs, Qrels, Teacher
 from retrodistill.data.rankings import Calibration, calibrated_temperature
 from retrodistill.data.store.lineage import Lineage, own_lineage
@@ -156,7 +156,7 @@ def audit_teachers(
     pairs = pairs_of(collection, lists.table)
     relevant = {(q, d) for q, graded in qrels.items() for d, grade in graded.items() if grade > 0}
     missed = relevant.difference((q, d) for q, docs, _ in lists.lists() for d in docs)
-    say(
+    log.info(
         f"{len(qrels):,} queries, {len(pairs):,} pairs; {len(missed):,} of {len(relevant):,} "
         "relevant documents are not in the lists, where no teacher can rank them."
     )
@@ -190,7 +190,7 @@ def _sample(collection: "Collection", split: str, run: Run, queries: int, seed: 
             "Give the run of this split, or another --split."
         )
     if len(known) < len(judged):
-        say(f"{len(judged) - len(known):,} labelled queries have no list and are not drawn.")
+        log.info(f"{len(judged) - len(known):,} labelled queries have no list and are not drawn.")
     drawn = np.sort(np.random.default_rng(seed).permutation(len(known))[:queries])
     return {query: judged[query] for query in (known[row] for row in drawn)}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from retrodistill.base.errors import DataError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.data.rankings import (
     How,
     agreement,
@@ -64,7 +64,7 @@ def tell_temperature(scores: Run) -> None:
     except DataError:
         return  # lists of two candidates, or of equal scores: no temperature helps
     low, high = found.quartiles
-    say(
+    log.info(
         f"a teacher_temperature of {found.temperature:.3g} spreads half of the lists over "
         f"{found.perplexity:.3g} documents and more (quartiles {low:.3g} and {high:.3g})."
     )

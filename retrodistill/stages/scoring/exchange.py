@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.files import refuse_existing
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.base.types import SCALES
 from retrodistill.data.store.formats import guess_format, read_scores, write_scores
 from retrodistill.data.store.formats.records import Differing
@@ -32,8 +32,8 @@ def import_scores(
 ) -> ScoreStore:
     """Make a store of the scores in somebody's file, and return it.
 
-    `format` is a name of `retrodistill.base.registry.FORMATS` (None: by the file's content), `scale`
-    one of `retrodistill.base.types.SCALES`.
+    `format` is a name of `retrodistill.base.registry.FORMATS` (None: by the file's content),
+    `scale` one of `retrodistill.base.types.SCALES`.
 
     Raises:
         ConfigError: the format or the scale is unknown, or the format cannot be guessed.
@@ -44,7 +44,7 @@ def import_scores(
         raise ConfigError(f"scale must be one of {', '.join(SCALES)}, but it is {scale!r}.")
     imported = read_scores(path, format or guess_format(path), collection, differing=differing)
     labels = sum(map(len, imported.positives.values()))
-    say(
+    log.info(
         f"{len(imported.run):,} scores of {len(imported.run.query_ids):,} queries in {path}"
         + (f", which calls {labels:,} of them relevant" if labels else "")
     )

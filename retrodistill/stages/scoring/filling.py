@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.progress import bar, duration, say
+from retrodistill.base.logging import log
+from retrodistill.base.progress import bar, duration
 from retrodistill.base.types import Comparer, Duels, Pairs, Reads, Teacher, Unit, reads_of
 from retrodistill.data.store.columns import widened
 from retrodistill.data.store.keyed import KeyedStore, Shard
@@ -161,14 +162,14 @@ def _fill(
         collection.fingerprint, text_keys(collection, names, reads=reads, strict=False)
     )
     if withdrawn:
-        say(f"{withdrawn:,} {store.form.kind} are withdrawn: their texts have changed.")
+        log.info(f"{withdrawn:,} {store.form.kind} are withdrawn: their texts have changed.")
     total, missing = None, rows
     # A second round is needed only if other processes were at work on other plans.
     while shards := store.plan(missing, shard_rows=shard_rows, unit=unit):
         left = sum(len(shard.rows) for shard in shards)
         if total is None:
             total = left
-            say(f"{len(rows):,} pairs, {len(rows) - left:,} of them scored already.")
+            log.info(f"{len(rows):,} pairs, {len(rows) - left:,} of them scored already.")
             _estimate(collection, shards, left)
         with counted_cuts("texts"):
             _ask(store, shards, left, ask)
@@ -176,7 +177,7 @@ def _fill(
             asked = pa.concat_tables([shard.rows for shard in shards])["query_id"]
             missing = missing.filter(pc.invert(pc.is_in(missing["query_id"], asked)))
     if total is None:
-        say(f"{len(rows):,} pairs, all of them scored already.")
+        log.info(f"{len(rows):,} pairs, all of them scored already.")
 
 
 def _ask(
@@ -196,7 +197,7 @@ def _ask(
             if first and len(shards) > 1:
                 rate = len(shard.rows) / seconds
                 left = duration((total - len(shard.rows)) / rate)
-                say(f"{rate:,.0f} pairs/s in the first shard: about {left} left.")
+                log.info(f"{rate:,.0f} pairs/s in the first shard: about {left} left.")
             first = False
 
 
@@ -248,7 +249,7 @@ def _estimate(collection: "Collection", shards: Sequence[Shard], total: int) -> 
     spread = range(0, len(docs), max(1, len(docs) // SAMPLE))
     rows = collection.docs.rows(docs.take(list(spread)).to_pylist())
     words = sum(len(text.split()) for text in collection.docs.full_texts(rows)) / len(rows)
-    say(
+    log.info(
         f"{total:,} pairs to score, documents of about {words:,.0f} words: about "
         f"{total * words / 1e6:,.1f} million words in {len(shards):,} shards, "
         f"{total * 12 / 1e6:,.1f} MB."

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.config import SearchConfig
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.data.datasets.queries import query_file, read_queries
 from retrodistill.stages.searching.searcher import Hit, Searcher, hits_of, search_run
 
@@ -77,7 +77,7 @@ def _opened(config: SearchConfig, queries: int | None, **settings: Any) -> Searc
     if config.recall is not None:
         searcher.set_recall(config.recall)
     if config.explain:
-        say(searcher.explain(config.where, config.k, queries))
+        log.info(searcher.explain(config.where, config.k, queries))
     return searcher
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.stages.training.snapshots import (
     Weights,
     put,
@@ -93,7 +93,7 @@ class WeightAverage(TrainerCallback):
         """Make the average the model's weights."""
         if self.count:
             put(objects["model"], self._average)
-            say(f"the weights are an average ({self._kind}) over {self.count:,} steps.")
+            log.info(f"the weights are an average ({self._kind}) over {self.count:,} steps.")
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.stages.training.probe import Probe
 from retrodistill.stages.training.processes import is_main
 
@@ -63,7 +63,7 @@ def check_balance(
     shares = {name: norm / total if total else 0.0 for name, norm in norms.items()}
     if is_main():
         for sentence in _sentences(terms, norms, shares, len(batches)):
-            say(sentence)
+            log.info(sentence)
     return {name: float(f"{share:.3g}") for name, share in shares.items()}
 
 

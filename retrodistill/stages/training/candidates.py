@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from retrodistill.base.config import Positives
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.stages.training.sampling import Floats, Rows
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def _from_scores(
     if ratio is not None:
         best = positive_scores.values[positive_scores.bounds[:-1]]
         doubtful = ~positive & (values > ratio * best[owners])
-        say(
+        log.info(
             f"{int(doubtful.sum()):,} candidates of {len(np.unique(owners[doubtful])):,} queries "
             f"score above {ratio:g} of the best positive: no negatives."
         )
@@ -365,4 +365,4 @@ def _selected(lists: Ragged, kept: NDArray[np.bool_]) -> Ragged:
 
 def _tell(count: int, why: str) -> None:
     if count:
-        say(f"{count:,} queries are skipped: {why}")
+        log.info(f"{count:,} queries are skipped: {why}")

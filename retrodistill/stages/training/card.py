@@ -235,16 +235,22 @@ def _training(manifest: Manifest) -> str:
             f"Measured while training, on the split {_code(str(dev['split']))}: "
             f"{_code(str(dev['metric']))} {dev['value']:.4f} at step {dev['step']:,}, whose "
             "weights these are."
-            + (" Only a part of the documents was searched, so the value is optimistic."
-               if dev.get("docs") == "scored" else "")
-        )  # fmt: skip
+            + (
+                " Only a part of the documents was searched, so the value is optimistic."
+                if dev.get("docs") == "scored"
+                else ""
+            )
+        )
         unseen = dev.get("unseen") or ()
         if unseen:
             cells = [
-                (row["name"], f"{row['queries']:,}",
-                 "no query" if row["value"] is None else f"{row['value']:.4f}")
+                (
+                    row["name"],
+                    f"{row['queries']:,}",
+                    "no query" if row["value"] is None else f"{row['value']:.4f}",
+                )
                 for row in unseen
-            ]  # fmt: skip
+            ]
             parts.append(_table(("of these queries", "number", str(dev["metric"])), cells))
     if "teacher_cosine" in details:
         parts.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.data.rankings import calibrated_temperature, perplexity
 from retrodistill.data.rankings.lists import Floats, Lists, numbered, scores_of
 
@@ -69,7 +69,7 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, first: int) -> 
         if SETTING not in settings:
             continue
         if ranks:
-            say(
+            log.info(
                 f"{term.name}: the teacher gives ranks, whose differences say nothing of how much "
                 "better a document is. Better: ranknet, lambdarank or listmle, which go by order."
             )
@@ -104,7 +104,7 @@ def check_student(terms: "Sequence[LossTerm]", model: Any, settings: "TrainSetti
             continue
         for name in ("student_temperature", "temperature"):
             if chosen.get(name, 0.0) > BLUNT:
-                say(
+                log.info(
                     f"{term.name}: the student's scores are cosines, from -1 to 1, and {name} "
                     f"{chosen[name]:g} is for unbounded scores: it can hardly tell candidates "
                     f"apart. Set {term.name}({name}=0.05), or train a student that does not "
@@ -130,7 +130,9 @@ def _check_constant(terms: "Sequence[LossTerm]", teacher: _Teacher) -> None:
             "scores were not rounded."
         )
     if constant:
-        say(f"{constant:,} of {len(lists):,} lists are constant: the teacher prefers no document.")
+        log.info(
+            f"{constant:,} of {len(lists):,} lists are constant: the teacher prefers no document."
+        )
 
 
 def _are_ranks(teacher: _Teacher) -> bool:
@@ -144,7 +146,7 @@ def _are_ranks(teacher: _Teacher) -> bool:
 def _tell_bounded(name: str, teacher: _Teacher) -> None:
     low, high = float(teacher.scores.min()), float(teacher.scores.max())
     if teacher.run.scale in BOUNDED or (low >= -1 and high <= 1):
-        say(
+        log.info(
             f"{name}: the teacher's scores are bounded (from {low:.3g} to {high:.3g}), so its "
             f"margins are no match for inner products. Set {name}(scaled=true), or a {SETTING} "
             f"well below 1, such as {name}({SETTING}=0.1)."
@@ -159,7 +161,7 @@ def _perplexity(name: str, temperature: float, teacher: _Teacher, first: int) ->
         what = "one-hot" if median < ONE_HOT else "nearly one-hot"
     elif length > SOFT and median > FLAT * length:
         what, target = "nearly flat", max(SOFT, length / 3)
-    say(
+    log.info(
         f"{name}: at {SETTING} {temperature:g} the teacher spreads half of the lists over "
         f"{median:.2f} of the {first} best documents and more{_advice(what, target, teacher)}."
     )

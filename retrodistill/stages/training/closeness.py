@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrodistill.base.config import TrainSettings
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -52,12 +52,12 @@ def teacher_cosine(
     lengths = np.linalg.norm(student, axis=1) * np.linalg.norm(teacher, axis=1)
     cosines = (student * teacher).sum(1) / np.maximum(lengths, np.finfo(np.float32).tiny)
     mean = float(cosines.mean())
-    say(
+    log.info(
         f"mean cosine to the teacher's vectors: {mean:.3f} "
         f"({len(rows[0]):,} queries, {len(rows[1]):,} documents)."
     )
     if required and mean < ENOUGH:
-        say(
+        log.info(
             f"warning: below {ENOUGH} the student does not stand in for its teacher. Train longer, "
             "with a higher --learning-rate, or from a student nearer to the teacher."
         )

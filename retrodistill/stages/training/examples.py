@@ -57,8 +57,10 @@ class Schedule(Sequence[Example]):
         batch_size: int = 1,
         clusters: Rows | None = None,
     ) -> None:
-        for what, name, plain in (("order", order, order != "hard-first"),
-                                  ("draw", draw, draw == "uniform")):  # fmt: skip
+        for what, name, plain in (
+            ("order", order, order != "hard-first"),
+            ("draw", draw, draw == "uniform"),
+        ):
             if not (plain or candidates.scored):
                 raise ConfigError(f"{what} {name!r} goes by teacher scores: give --scores.")
         if clusters is not None and len(clusters) != len(candidates):

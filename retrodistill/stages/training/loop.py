@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from retrodistill.base.config import TrainSettings
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import FILE as MANIFEST
-from retrodistill.base.progress import bar, say
+from retrodistill.base.progress import bar
 from retrodistill.models.inference import pick_device
 from retrodistill.stages.training.averaging import WeightAverage
 from retrodistill.stages.training.processes import of_main
@@ -102,9 +103,9 @@ def fit(
     checkpoints = checkpoint_folder(out)
     last = last_checkpoint(checkpoints) if resume else None
     if resume and last is None:
-        say(f"no checkpoint under {checkpoints}: training starts at the beginning.")
+        log.info(f"no checkpoint under {checkpoints}: training starts at the beginning.")
     if last is not None:
-        say(f"training resumes from {last}.")
+        log.info(f"training resumes from {last}.")
     losses = LossTerms(lambda: task.losses)
     callbacks: list[TrainerCallback] = [_Bar(steps), losses]
     reports = [losses.means]
@@ -177,7 +178,7 @@ def _use_one_device(arguments: TrainingArguments) -> None:
     """Keep the Trainer from cutting a batch over several GPUs: its parts belong together."""
     visible = arguments.n_gpu
     if visible > 1:
-        say(
+        log.info(
             f"{visible} GPUs are visible, and one of them is used. To use all: "
             f"torchrun --nproc-per-node {visible} -m retrodistill.train ..."
         )

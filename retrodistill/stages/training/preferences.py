@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retrodistill.base.errors import DataError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.stages.training.candidates import Candidates
 from retrodistill.stages.training.examples import Example
 from retrodistill.stages.training.sampling import Floats, Rows
@@ -70,7 +70,7 @@ class Preferences:
             )
         if not (known.any() or self._told):
             self._told = True
-            say(
+            log.info(
                 f"a batch of {len(examples)} queries holds no compared pair: preference-kl is 0 "
                 "there. A larger --batch-size, or more compared pairs, avoid that (told once)."
             )

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest
-from retrodistill.base.progress import say
 from retrodistill.base.types import Reads
 from retrodistill.data.store.shards import PREFERENCES, SCORES, Form, current_rows
 from retrodistill.data.store.text_keys import text_keys
@@ -73,7 +73,7 @@ class Sources:
             lists = manifest.details.get("unit") == "list"
             self._compare(origin, SCORES, self.scores.table, lists=lists)
         elif manifest is None or "collection" not in manifest.inputs:
-            say(
+            log.info(
                 f"{origin} does not say which texts its ids name: that they are those of "
                 f"{self.collection.name} cannot be checked."
             )
@@ -162,7 +162,9 @@ def check_labels(
             "teacher's best document for the positive: --positives teacher."
         )
     if labelled < queries:
-        say(f"{labelled:,} of {queries:,} queries have labels; the others learn from the teacher.")
+        log.info(
+            f"{labelled:,} of {queries:,} queries have labels; the others learn from the teacher."
+        )
 
 
 def needs_lists(terms: "Sequence[LossTerm]") -> bool:

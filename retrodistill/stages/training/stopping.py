@@ -10,7 +10,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.stages.training.snapshots import (
     Weights,
     put,
@@ -116,7 +116,9 @@ class BestWeights(TrainerCallback):
             put(objects["model"], self._best)
             step, value = self.best
             why = f", stopped at {self.values[-1][0]:,}" if self.exhausted else ""
-            say(f"best {self._name}: {value:.4f} at step {step:,} of {state.max_steps:,}{why}.")
+            log.info(
+                f"best {self._name}: {value:.4f} at step {step:,} of {state.max_steps:,}{why}."
+            )
 
     def _take(self, step: int, value: float, model: nn.Module) -> None:
         """Take a value down, and the weights if it is the best."""

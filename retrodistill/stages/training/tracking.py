@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from retrodistill.base.errors import ConfigError, MissingExtra
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 
 Report = Callable[[], Mapping[str, float]]
 """Gives what there is to report since its last call, by name."""
@@ -64,7 +64,7 @@ class LossTerms(TrainerCallback):
         """Log how many steps had no signal for a term."""
         for name, steps in self.without_signal.items():
             if state.is_world_process_zero:
-                say(
+                log.info(
                     f"{name} had no signal in {steps:,} of {self._steps:,} steps: no label, no "
                     "negative, or no order of the teacher in the batch. It was 0 there; a larger "
                     "--batch-size avoids that."

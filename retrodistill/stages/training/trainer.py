@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.config import TrainSettings, as_dict
 from retrodistill.base.files import new_folder, refuse_existing
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest, digest_files, model_files
-from retrodistill.base.progress import duration, say
+from retrodistill.base.progress import duration
 from retrodistill.stages.training.building import (
     build_batches,
     build_task,
@@ -123,7 +124,7 @@ def train_student(
         extra=material.preferences,
         lists=material.lists is not None,
     )
-    say(material.sentence(settings))
+    log.info(material.sentence(settings))
     log_cut_documents(model, collection.docs, material.lists, settings.doc_tokens)
     shares = check_balance(task, terms, schedule, collate, settings.batch_size)
     started = time.perf_counter()
@@ -146,9 +147,13 @@ def train_student(
     details |= {"seconds": round(seconds, 1), "dtype": str(task.dtype).removeprefix("torch.")}
     if teacher_vectors is not None and follows_vectors(terms):
         details["teacher_cosine"] = teacher_cosine(
-            task, teacher_vectors, collection, material.queries, settings,
+            task,
+            teacher_vectors,
+            collection,
+            material.queries,
+            settings,
             required=any(term.name == "leaf" for term in terms),
-        )  # fmt: skip
+        )
     lineage = student_lineage(material, name=out.name, start=student, settings=settings)
     if development is not None and fitted.best is not None:
         unseen = unseen_values(development, task.model, collection, lineage)
@@ -167,7 +172,7 @@ def train_student(
         manifest.write(folder)
         write_card(folder, manifest, name=out.name, teachers=teachers)
     shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
-    say(f"trained in {duration(seconds)}: {out}")
+    log.info(f"trained in {duration(seconds)}: {out}")
     return out
 
 

@@ -208,7 +208,8 @@ def test_processes_that_build_at_once_agree(beir: Path, private_cache: Path) -> 
     """Two workers that start together, of which one dies or sees half a corpus."""
     rows = [{"_id": f"n{number}", "title": "", "text": "x " * 20} for number in range(20_000)]
     save_jsonl(beir / "corpus.jsonl", rows)
-    code = f"from retrodistill.data.datasets import load_collection as load; print(load('beir:{beir}'))"
+    code = "from retrodistill.data.datasets import load_collection as load; "
+    code += f"print(load('beir:{beir}'))"
     running = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         for _ in range(3)

@@ -182,8 +182,12 @@ def test_what_cannot_be_read_is_counted_and_named(
     write(folder / os.fsdecode(b"odd\xe9.txt"), "Odd name.")
     found = texts(folder)
     assert set(found) == {
-        "good.txt", "latin.txt", "wide.txt", "bad.jsonl:1", "odd\ufffd.txt",
-    }  # fmt: skip
+        "good.txt",
+        "latin.txt",
+        "wide.txt",
+        "bad.jsonl:1",
+        "odd\ufffd.txt",
+    }
     assert found["latin.txt"][1] == "Grüne Äpfel"
     assert found["wide.txt"][1] == "Gelbe Äpfel"
     said = capsys.readouterr().err
@@ -339,14 +343,17 @@ def test_texts_are_cut_between_sentences() -> None:
     text = "Aa bb cc. Dd ee ff. Gg hh ii. Jj kk ll."  # four tokens a sentence
     assert cut_text(text, tokens=8, overlap=0) == ["Aa bb cc. Dd ee ff.", "Gg hh ii. Jj kk ll."]
     assert cut_text(text, tokens=8, overlap=4) == [
-        "Aa bb cc. Dd ee ff.", "Dd ee ff. Gg hh ii.", "Gg hh ii. Jj kk ll.",
-    ]  # fmt: skip
+        "Aa bb cc. Dd ee ff.",
+        "Dd ee ff. Gg hh ii.",
+        "Gg hh ii. Jj kk ll.",
+    ]
     assert cut_text(text, tokens=4, overlap=2) == text.replace(". ", ".|").split("|")
     assert cut_text("a b c d e f g", tokens=3, overlap=0) == ["a b c", "d e f", "g"]
     assert cut_text("你好。世界。", tokens=3, overlap=0) == ["你好。", "世界。"]
     assert cut_text("See e.g. the note. Then 3.5 of it.", tokens=9, overlap=0) == [
-        "See e.g. the note.", "Then 3.5 of it.",
-    ]  # fmt: skip
+        "See e.g. the note.",
+        "Then 3.5 of it.",
+    ]
     assert cut_text("", tokens=3, overlap=0) == []
 
 

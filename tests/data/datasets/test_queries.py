@@ -108,8 +108,13 @@ def test_a_collection_with_a_file_has_both(tmp_path: Path, data: Path) -> None:
     assert both.file_queries == ["q5", query_id("red apples")]
     assert both.chosen_queries(None, default="train") == both.file_queries
     assert both.chosen_queries("train", default="train") == [
-        "q0", "q1", "q2", "q3", "q5", query_id("red apples"),
-    ]  # fmt: skip
+        "q0",
+        "q1",
+        "q2",
+        "q3",
+        "q5",
+        query_id("red apples"),
+    ]
     assert len(both.query_ids("all")) == 7
     assert both.relevant("train") == plain.relevant("train")
     assert both.docs.fingerprint == plain.docs.fingerprint

@@ -16,10 +16,15 @@ from retrodistill.data.store.runs import Run
 from retrodistill.stages.evaluation import evaluate_runs
 
 ORACLE = [
-    "msmarco-dl19/BM25", "msmarco-dl19/BM25_RM3", "msmarco-dl19/D_BERT_KD_TASB",
-    "msmarco-dl19/OPEN_AI_ADA2", "msmarco-dl19/SPLADE_P_P_ENSEMBLE_DISTIL",
-    "msmarco-dl21/BM25", "msmarco-dl21/BM25_RM3", "msmarco-dl21/SPLADE_P_P_ENSEMBLE_DISTIL",
-]  # fmt: skip
+    "msmarco-dl19/BM25",
+    "msmarco-dl19/BM25_RM3",
+    "msmarco-dl19/D_BERT_KD_TASB",
+    "msmarco-dl19/OPEN_AI_ADA2",
+    "msmarco-dl19/SPLADE_P_P_ENSEMBLE_DISTIL",
+    "msmarco-dl21/BM25",
+    "msmarco-dl21/BM25_RM3",
+    "msmarco-dl21/SPLADE_P_P_ENSEMBLE_DISTIL",
+]
 NAMES = {
     "ndcg@10": "ndcg_cut_10",
     "mrr(rel={level})": "recip_rank",
@@ -40,11 +45,13 @@ PEERS = {
     "f1(rel={level})": "set_F",
     "hits(rel={level})": "num_rel_ret",
     **{f"ndcg@{k}": f"ndcg_cut_{k}" for k in CUTOFFS},
-    **{f"{ours}@{k}(rel={{level}})": f"{theirs}_{k}"
-       for ours, theirs in (("map", "map_cut"), ("recall", "recall"), ("precision", "P"))
-       for k in CUTOFFS},
+    **{
+        f"{ours}@{k}(rel={{level}})": f"{theirs}_{k}"
+        for ours, theirs in (("map", "map_cut"), ("recall", "recall"), ("precision", "P"))
+        for k in CUTOFFS
+    },
     **{f"hit_rate@{k}(rel={{level}})": f"success_{k}" for k in (1, 5, 10)},
-}  # fmt: skip
+}
 """Ours -> trec_eval's, for all that both know; RBP and judged@k have further rules."""
 
 JUDGED = {f"judged@{k}": f"unj_{k}" for k in (5, 10, 20)}
@@ -174,19 +181,41 @@ LISTS = st.dictionaries(
     min_size=1,
 )
 PYTREC = {
-    "ndcg": "ndcg", "ndcg@1": "ndcg_cut_1", "ndcg@5": "ndcg_cut_5", "map(rel={level})": "map",
-    "map@3(rel={level})": "map_cut_3", "mrr(rel={level})": "recip_rank",
-    "recall@2(rel={level})": "recall_2", "recall@20(rel={level})": "recall_20",
-    "precision@3(rel={level})": "P_3", "precision@20(rel={level})": "P_20",
-    "rprec(rel={level})": "Rprec", "bpref(rel={level})": "bpref",
-    "hit_rate@1(rel={level})": "success_1", "hit_rate@4(rel={level})": "success_4",
-    "precision(rel={level})": "set_P", "recall(rel={level})": "set_recall",
-    "f1(rel={level})": "set_F", "hits(rel={level})": "num_rel_ret",
-}  # fmt: skip
+    "ndcg": "ndcg",
+    "ndcg@1": "ndcg_cut_1",
+    "ndcg@5": "ndcg_cut_5",
+    "map(rel={level})": "map",
+    "map@3(rel={level})": "map_cut_3",
+    "mrr(rel={level})": "recip_rank",
+    "recall@2(rel={level})": "recall_2",
+    "recall@20(rel={level})": "recall_20",
+    "precision@3(rel={level})": "P_3",
+    "precision@20(rel={level})": "P_20",
+    "rprec(rel={level})": "Rprec",
+    "bpref(rel={level})": "bpref",
+    "hit_rate@1(rel={level})": "success_1",
+    "hit_rate@4(rel={level})": "success_4",
+    "precision(rel={level})": "set_P",
+    "recall(rel={level})": "set_recall",
+    "f1(rel={level})": "set_F",
+    "hits(rel={level})": "num_rel_ret",
+}
 ASKED = {
-    "ndcg", "ndcg_cut.1,5", "map", "map_cut.3", "recip_rank", "recall.2,20", "P.3,20", "Rprec",
-    "bpref", "success.1,4", "set_P", "set_recall", "set_F", "num_rel_ret",
-}  # fmt: skip
+    "ndcg",
+    "ndcg_cut.1,5",
+    "map",
+    "map_cut.3",
+    "recip_rank",
+    "recall.2,20",
+    "P.3,20",
+    "Rprec",
+    "bpref",
+    "success.1,4",
+    "set_P",
+    "set_recall",
+    "set_F",
+    "num_rel_ret",
+}
 
 
 @settings(max_examples=60, deadline=None)
@@ -302,9 +331,10 @@ def test_compiling_is_announced(
     _ranx_function("ndcg_burges")  # the same compiled code
     assert capfd.readouterr().err == ""
     kernel = SimpleNamespace(
-        signatures=[], stats=SimpleNamespace(cache_path=tmp_path),
+        signatures=[],
+        stats=SimpleNamespace(cache_path=tmp_path),
         py_func=ranx.metrics.f1.__globals__["_f1_parallel"].py_func,
-    )  # fmt: skip
+    )
     monkeypatch.setitem(ranx.metrics.f1.__globals__, "_f1_parallel", kernel)
     _ranx_function("f1")
     assert "compiling ranx's f1" in capfd.readouterr().err
@@ -320,9 +350,11 @@ def test_every_measure_is_explained_and_measured() -> None:
     run = Run.from_dict({"q": {"a": 1.0, "b": 0.5}})
     found = evaluate({"q": {"a": 1}}, run, [Metric(name) for name in MEASURES])
     assert {name: row["q"] for name, row in found.items() if row["q"] != 1} == {
-        "precision": 1 / 2, "f1": pytest.approx(2 / 3), "rbp(p=0.8)": pytest.approx(0.2),
+        "precision": 1 / 2,
+        "f1": pytest.approx(2 / 3),
+        "rbp(p=0.8)": pytest.approx(0.2),
         "judged": 1 / 2,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,12 @@ def test_records_are_equal_by_words_and_texts_and_not_by_ids_or_order_of_words()
     )
     assert one != other_docs
     assert one.to_dict() == {
-        "fingerprint": one.fingerprint, "student": "kl", "split": "train", "queries": 1,
+        "fingerprint": one.fingerprint,
+        "student": "kl",
+        "split": "train",
+        "queries": 1,
         "documents": 1,
-    }  # fmt: skip
+    }
 
 
 def test_a_run_keeps_its_lineage_on_the_disk(tmp_path: Path) -> None:
@@ -134,9 +137,12 @@ def test_what_is_made_of_one_run_has_its_lineage() -> None:
     lineage = Lineage((record("asthma"),))
     run, relevant = run_of(lineage), {"q1": frozenset({"d1"})}
     for made in (
-        run.top(1), run.select(["q1"]), drop_positives(run, relevant).run,
-        add_positives(run, relevant).run, drop_false_negatives(run, relevant, ratio=0.9).run,
-    ):  # fmt: skip
+        run.top(1),
+        run.select(["q1"]),
+        drop_positives(run, relevant).run,
+        add_positives(run, relevant).run,
+        drop_false_negatives(run, relevant, ratio=0.9).run,
+    ):
         assert made.lineage == lineage
 
 

@@ -448,7 +448,9 @@ def test_missing_packages_are_told(
 
 def test_listing_the_kinds_imports_no_milvus() -> None:
     """`--help` that waits seconds for grpc."""
-    code = "import sys, retrodistill.models.indexes.milvus as m; m.MilvusIndex.bytes_per_vector(3); "
+    code = (
+        "import sys, retrodistill.models.indexes.milvus as m; m.MilvusIndex.bytes_per_vector(3); "
+    )
     code += "sys.exit('pymilvus' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

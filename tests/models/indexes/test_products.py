@@ -23,8 +23,9 @@ def test_they_are_the_ones_of_a_sort(queries: int, vectors: int, k: int, seed: i
     scores, places = largest(left, right, min(k, vectors))
     products = left @ right.T
     np.testing.assert_allclose(scores, -np.sort(-products, axis=1)[:, :k], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(np.take_along_axis(products, places, axis=1), scores, rtol=1e-5,
-                               atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(
+        np.take_along_axis(products, places, axis=1), scores, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_equal_products_are_found_once_each() -> None:

@@ -111,11 +111,15 @@ def test_a_packaged_model_is_one_wherever_a_model_is_given(
         rd.DenseEncoder(name, precision="float32") for name in (tiny_model, "packaged:tiny")
     ]
     assert encoders[0].fingerprint == encoders[1].fingerprint
-    teachers = [rd.load_teacher(f"bi-encoder:{name}", collection, precision="float32")
-                for name in (tiny_model, "packaged:tiny")]  # fmt: skip
+    teachers = [
+        rd.load_teacher(f"bi-encoder:{name}", collection, precision="float32")
+        for name in (tiny_model, "packaged:tiny")
+    ]
     assert teachers[0].fingerprint == teachers[1].fingerprint
-    runs = [rd.mine_candidates(collection, "test", retrievers=[f"dense:{name}"], depth=3)
-            for name in (tiny_model, "packaged:tiny")]  # fmt: skip
+    runs = [
+        rd.mine_candidates(collection, "test", retrievers=[f"dense:{name}"], depth=3)
+        for name in (tiny_model, "packaged:tiny")
+    ]
     assert runs[0].fingerprint == runs[1].fingerprint
     assert type(load_student("bi-encoder", "packaged:tiny", pick_device())).__name__ == (
         "SentenceTransformer"

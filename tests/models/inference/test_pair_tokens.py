@@ -56,14 +56,12 @@ def wrapped(made: Tokenizer, **options: Any) -> Any:
 
 
 FAMILIES: dict[str, Callable[[], Any]] = {
-    "RoBERTa": lambda: wrapped(
-        byte_level(), model_input_names=["input_ids", "attention_mask"]
-    ),
+    "RoBERTa": lambda: wrapped(byte_level(), model_input_names=["input_ids", "attention_mask"]),
     "T5": lambda: wrapped(unigram("$A </s>", "$A </s> $B </s>")),
     "XLM-R": lambda: wrapped(unigram("<s> $A </s>", "<s> $A </s> </s> $B </s>")),
     "Llama": lambda: wrapped(unigram("<s> $A", "<s> $A <s>:1 $B:1")),
     "bare": lambda: wrapped(unigram("$A", "$A $B:1")),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +85,13 @@ TEXT = st.one_of(
 )
 @settings(max_examples=60, deadline=None)
 def test_joined_tokens_are_the_tokenizers_own(
-    tokenizers: dict[str, Any], family: str, firsts: list[str], seconds: list[str],
-    max_tokens: int, rng: Any,
-) -> None:  # fmt: skip
+    tokenizers: dict[str, Any],
+    family: str,
+    firsts: list[str],
+    seconds: list[str],
+    max_tokens: int,
+    rng: Any,
+) -> None:
     """A missing separator, a wrong type, or a cut in another place: scores of another model."""
     tokenizer = tokenizers[family]
     assert learn_template(tokenizer) is not None
@@ -128,9 +130,13 @@ def test_what_cannot_be_joined_is_asked_for(side: str, tokenizers: dict[str, Any
     rows = (np.array([0, 1, 1]), np.array([1, 0, 1]))
     found = pair_tokens(tokenizer, firsts, seconds, rows, max_tokens=9)
     expected = tokenizer(
-        [firsts[row] for row in rows[0]], [seconds[row] for row in rows[1]],
-        truncation=True, max_length=9, padding=True, return_tensors="pt",
-    )  # fmt: skip
+        [firsts[row] for row in rows[0]],
+        [seconds[row] for row in rows[1]],
+        truncation=True,
+        max_length=9,
+        padding=True,
+        return_tensors="pt",
+    )
     batch = found.batch(np.arange(3), CPU)
     assert torch.equal(batch["input_ids"], expected["input_ids"])
 
@@ -147,8 +153,12 @@ def test_a_real_vocabulary(shared_data: Path) -> None:
     for max_tokens in (64, 129, 512):
         found = pair_tokens(tokenizer, firsts, seconds, rows, max_tokens=max_tokens)
         expected = tokenizer(
-            [firsts[row] for row in rows[0]], seconds, truncation=True, max_length=max_tokens,
-            padding=True, return_tensors="pt",
-        )  # fmt: skip
+            [firsts[row] for row in rows[0]],
+            seconds,
+            truncation=True,
+            max_length=max_tokens,
+            padding=True,
+            return_tensors="pt",
+        )
         batch = found.batch(np.arange(40), CPU)
         assert all(torch.equal(batch[name], expected[name]) for name in expected)

@@ -115,11 +115,22 @@ def test_the_rule() -> None:
     def row(name: str, agreement: float | None, speed: float) -> Candidate:
         return Candidate(name, agreement, 1, None, speed, 1.0, 8)
 
-    rows = [row("untold", None, 9), row("against", -0.5, 9), row("slow", 0.5, 1),
-            row("b", 0.5, 2), row("a", 0.5, 2), row("best", 0.6, 1)]  # fmt: skip
+    rows = [
+        row("untold", None, 9),
+        row("against", -0.5, 9),
+        row("slow", 0.5, 1),
+        row("b", 0.5, 2),
+        row("a", 0.5, 2),
+        row("best", 0.6, 1),
+    ]
     assert [r.name for r in sorted(rows, key=_place)] == [
-        "best", "a", "b", "slow", "against", "untold",
-    ]  # fmt: skip
+        "best",
+        "a",
+        "b",
+        "slow",
+        "against",
+        "untold",
+    ]
 
 
 def test_the_table(collection: Collection, scores: Run, tiny_model: Path) -> None:

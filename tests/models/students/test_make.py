@@ -31,11 +31,19 @@ def modernbert(folder: Path) -> SentenceTransformer:
     size = len(save_tokenizer(folder))
     ModernBertModel(
         ModernBertConfig(
-            vocab_size=size, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
-            intermediate_size=32, pad_token_id=0, bos_token_id=2, eos_token_id=3,
-            cls_token_id=2, sep_token_id=3, global_attn_every_n_layers=2,
+            vocab_size=size,
+            hidden_size=16,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            intermediate_size=32,
+            pad_token_id=0,
+            bos_token_id=2,
+            eos_token_id=3,
+            cls_token_id=2,
+            sep_token_id=3,
+            global_attn_every_n_layers=2,
         )
-    ).save_pretrained(folder)  # fmt: skip
+    ).save_pretrained(folder)
     return SentenceTransformer(str(folder), device="cpu")
 
 

@@ -98,9 +98,11 @@ def trained(kind: str, folder: Path) -> SentenceTransformer:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=500, special_tokens=special, show_progress=False,
+            vocab_size=500,
+            special_tokens=special,
+            show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        )  # fmt: skip
+        )
     tokenizer.train_from_iterator(words, trainer)
     tokenizer.post_processor = (
         processors.TemplateProcessing(
@@ -110,15 +112,27 @@ def trained(kind: str, folder: Path) -> SentenceTransformer:
         else processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", cls_token="<s>",
-        sep_token="</s>", pad_token="<pad>", unk_token="<unk>", model_max_length=128,
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=128,
+    )
     fast.save_pretrained(folder)
     config = RobertaConfig(
-        vocab_size=len(fast), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=32, initializer_range=0.2, pad_token_id=1, bos_token_id=0,
+        vocab_size=len(fast),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.2,
+        pad_token_id=1,
+        bos_token_id=0,
         eos_token_id=2,
-    )  # fmt: skip
+    )
     RobertaModel(config).save_pretrained(folder)
     return SentenceTransformer(str(folder), device="cpu")
 
@@ -147,14 +161,26 @@ def test_a_padding_token_that_moves(roberta: bool, tmp_path: Path) -> None:
         ("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"])
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
-        sep_token="[SEP]", mask_token="[MASK]", model_max_length=32,
-    ).save_pretrained(tmp_path / "model")  # fmt: skip
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=32,
+    ).save_pretrained(tmp_path / "model")
     kind, config = (RobertaModel, RobertaConfig) if roberta else (BertModel, BertConfig)
     kind(
-        config(vocab_size=len(places), hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
-               intermediate_size=8, initializer_range=0.5, pad_token_id=places["[PAD]"])
-    ).save_pretrained(tmp_path / "model")  # fmt: skip
+        config(
+            vocab_size=len(places),
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+            initializer_range=0.5,
+            pad_token_id=places["[PAD]"],
+        )
+    ).save_pretrained(tmp_path / "model")
     model = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     texts = ["cell", "cell bone cell cell"]
     if roberta:
@@ -183,9 +209,14 @@ def test_models_without_such_a_vocabulary_are_refused(
         tokenizer_object=words, unk_token="[UNK]", pad_token="[UNK]", model_max_length=16
     ).save_pretrained(tmp_path)
     BertModel(
-        BertConfig(vocab_size=2, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
-                   intermediate_size=8)
-    ).save_pretrained(tmp_path)  # fmt: skip
+        BertConfig(
+            vocab_size=2,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+        )
+    ).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="of the kind WordLevel"):
         prune_vocabulary(SentenceTransformer(str(tmp_path), device="cpu"), TEXTS)
 

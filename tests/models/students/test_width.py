@@ -160,9 +160,15 @@ def distilbert(folder: Path) -> None:
 def roberta(folder: Path) -> None:
     size = len(save_tokenizer(folder))
     config = RobertaConfig(
-        vocab_size=size, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=64, pad_token_id=0, bos_token_id=2, eos_token_id=3,
-    )  # fmt: skip
+        vocab_size=size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
     RobertaModel(config).save_pretrained(folder)
 
 
@@ -185,10 +191,17 @@ def test_widths_that_do_not_fit(model: SentenceTransformer, width: int) -> None:
 def test_unknown_architectures_are_refused(tmp_path: Path) -> None:
     size = len(save_tokenizer(tmp_path))
     config = ModernBertConfig(
-        vocab_size=size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, pad_token_id=0, bos_token_id=2, eos_token_id=3,
-        cls_token_id=2, sep_token_id=3,
-    )  # fmt: skip
+        vocab_size=size,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        cls_token_id=2,
+        sep_token_id=3,
+    )
     ModernBertModel(config).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="only bert, .* starts with ModernBertModel"):
         narrow(SentenceTransformer(str(tmp_path), device="cpu"), 8)

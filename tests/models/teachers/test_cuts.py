@@ -23,9 +23,12 @@ def test_cuts_are_counted_by_hand(tiny_model: Path, capsys: pytest.CaptureFixtur
     assert "2 of 3 documents are longer than 8 tokens: 56% of their tokens are cut." in said
     with counted_cuts("texts") as counts:
         pair_tokens(
-            tokenizer, ["water"], ["water", words],
-            (torch.tensor([0, 0]).numpy(), torch.tensor([0, 1]).numpy()), max_tokens=8,
-        )  # fmt: skip
+            tokenizer,
+            ["water"],
+            ["water", words],
+            (torch.tensor([0, 0]).numpy(), torch.tensor([0, 1]).numpy()),
+            max_tokens=8,
+        )
     (cut,) = counts.values()
     assert (cut.texts, cut.longer, cut.tokens, cut.lost) == (2, 1, 10, 5)
 

@@ -100,8 +100,10 @@ def test_the_query_is_never_cut_for_a_document(name: str, folders: dict[str, Pat
     room = 60 - len(_ids(folders[name], TEMPLATE.replace("{doc}", "")))
     room -= len(_ids(folders[name], query)) if name in CAUSAL else 0
     kept = "cancer " * (room + 3)
-    shorter = [teacher.score(Pairs.of([Doc("q", "", query)], [Doc("d", "", kept[: 7 * words - 1])]))
-               for words in range(room - 3, room + 4)]  # fmt: skip
+    shorter = [
+        teacher.score(Pairs.of([Doc("q", "", query)], [Doc("d", "", kept[: 7 * words - 1])]))
+        for words in range(room - 3, room + 4)
+    ]
     assert min(abs(score[0] - same) for score in shorter) < 1e-4
 
 

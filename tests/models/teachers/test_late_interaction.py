@@ -172,8 +172,9 @@ def test_maxsim_against_plain_loops(
 def test_a_document_without_a_token_keeps_to_the_scale(tmp_path: Path) -> None:
     """A margin of a billion, which margin-mse squares."""
     model = str(save_tiny_late_interaction(tmp_path, skip=["."]))
-    model_pairs = Pairs.of([Doc("q", "", "blood and heart")] * 2,
-                           [Doc("a", "", "a test"), Doc("b", "", "")])  # fmt: skip
+    model_pairs = Pairs.of(
+        [Doc("q", "", "blood and heart")] * 2, [Doc("a", "", "a test"), Doc("b", "", "")]
+    )
     teacher = LateInteractionTeacher(model, precision="float32")
     real = teacher._encoder.encode_docs
 

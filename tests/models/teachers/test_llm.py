@@ -830,9 +830,13 @@ def test_a_key_is_masked_however_it_is_written(
 
 @pytest.mark.parametrize(
     "address",
-    ["http://host/v1?api_key=sk-verysecret", "host/v1?key=verysecret", "me:verysecret@host/v1",
-     "http://host/v1#verysecret"],
-)  # fmt: skip
+    [
+        "http://host/v1?api_key=sk-verysecret",
+        "host/v1?key=verysecret",
+        "me:verysecret@host/v1",
+        "http://host/v1#verysecret",
+    ],
+)
 def test_a_key_in_the_address_is_refused(address: str) -> None:
     """A secret in every manifest of what was scored."""
     with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
@@ -845,8 +849,9 @@ def test_a_request_that_times_out_is_paid(server: Server) -> None:
     slow = completion("Yes", {"Yes": 0.9, "No": 0.1})
     slow.delay = 0.5
     server.answer = lambda _: slow
-    teacher = LLMTeacher("m", url=server.url, timeout=0.1, retries=9, concurrency=1,
-                         max_cost=3.0, price_out=1e6 / 16)  # fmt: skip
+    teacher = LLMTeacher(
+        "m", url=server.url, timeout=0.1, retries=9, concurrency=1, max_cost=3.0, price_out=1e6 / 16
+    )
     with pytest.raises(ConfigError, match=r"would pass max_cost=3.*"):
         teacher.score(listed(candidates(4)))
     assert len(server) == 3
@@ -855,8 +860,9 @@ def test_a_request_that_times_out_is_paid(server: Server) -> None:
 
 def test_a_request_that_was_never_sent_costs_nothing() -> None:
     """A limit on cost that is used up by an endpoint which is not there."""
-    teacher = LLMTeacher("m", url="http://127.0.0.1:9/v1", timeout=0.5, retries=2,
-                         max_cost=1.0, price_out=1e6 / 16)  # fmt: skip
+    teacher = LLMTeacher(
+        "m", url="http://127.0.0.1:9/v1", timeout=0.5, retries=2, max_cost=1.0, price_out=1e6 / 16
+    )
     with pytest.raises(ConfigError, match="no answer from"):
         teacher.score(listed(candidates(1)))
     assert teacher.client._account.spent == 0.0

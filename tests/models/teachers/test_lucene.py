@@ -25,8 +25,19 @@ from retrodistill.models.teachers.lucene import LuceneTeacher
 
 WORDS = ["protein", "virus", "running", "vaccine", "trials", "Übergröße", "H5N1", "don't", "漢字"]
 ODD = ["", "the of and", ' {"quoted": \\ "protein"}\n\u2028\x00 virus 😀', "\x00", "protein"]
-QUERIES = ["virus", "run trial", "proteins protein vaccine", "H5N1 übergröße", "漢字 don't",
-           "quoted 😀", "unheard words", "the", "?!", "* AND ) ~ ^", " ".join(NOUNS)]  # fmt: skip
+QUERIES = [
+    "virus",
+    "run trial",
+    "proteins protein vaccine",
+    "H5N1 übergröße",
+    "漢字 don't",
+    "quoted 😀",
+    "unheard words",
+    "the",
+    "?!",
+    "* AND ) ~ ^",
+    " ".join(NOUNS),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -162,7 +173,8 @@ def test_a_killed_build_leaves_nothing_half(
     """Half an index that is taken for a whole one, a lock for ever, or a build at every start."""
     monkeypatch.setenv("RETRODISTILL_CACHE", str(tmp_path))
     script = (
-        "from retrodistill.models.retrievers.lucene import built_index; from retrodistill.base.types import Doc; "
+        "from retrodistill.models.retrievers.lucene import built_index; "
+        "from retrodistill.base.types import Doc; "
         "built_index([Doc('a', '', 'virus')], 'killed', 'de')"
     )
     child = subprocess.Popen([sys.executable, "-c", script])

@@ -122,8 +122,10 @@ def test_a_duel_does_not_depend_on_its_neighbours(name: str, folders: dict[str, 
     duels = some_duels()
     together = teacher.compare(duels)
     for place in range(len(duels)):
-        rows = (side[place : place + 1] for side in
-                (duels.query_rows, duels.first_rows, duels.second_rows))  # fmt: skip
+        rows = (
+            side[place : place + 1]
+            for side in (duels.query_rows, duels.first_rows, duels.second_rows)
+        )
         alone = teacher.compare(Duels(duels.queries, duels.docs, *rows))
         np.testing.assert_allclose(alone, together[place], atol=1e-4)
 
@@ -154,9 +156,11 @@ def test_both_documents_are_cut_evenly(folders: dict[str, Path]) -> None:
     first, second = teacher.compare(duels)
     assert first == pytest.approx(second, abs=1e-5)
     prompts = teacher._template.fill(
-        {name: ([text], np.array([0])) for name, text in
-         [("query", "insulin"), ("first", long), ("second", other)]}
-    )  # fmt: skip
+        {
+            name: ([text], np.array([0]))
+            for name, text in [("query", "insulin"), ("first", long), ("second", other)]
+        }
+    )
     words = teacher._model.tokenizer.convert_ids_to_tokens(prompts.ids(0))
     assert words.count("▁blood") == words.count("▁cancer") > 10
     assert words[-3:] == ["▁Relevant", ":", "</s>"]
@@ -263,8 +267,9 @@ def test_certainty_stays_finite() -> None:
 
 def test_the_mean_of_both_orders_by_hand() -> None:
     """p = 0.8 in one order and 0.4 in the other: log-probabilities averaged, scaled to add up."""
-    duels = Duels([Doc("q", "", "x")], [Doc("a", "", "a"), Doc("b", "", "b")],
-                  *np.array([[0, 0, 1]]).T)  # fmt: skip
+    duels = Duels(
+        [Doc("q", "", "x")], [Doc("a", "", "a"), Doc("b", "", "b")], *np.array([[0, 0, 1]]).T
+    )
     asked = []
 
     def judge(questions: Duels) -> np.ndarray:

@@ -318,8 +318,10 @@ def test_the_table_names_what_it_counts() -> None:
     """A column under the name of another measure."""
     run = Run.from_dict({"q": {"a": 1.0, "b": 2.0}})
     half = Run.from_dict({"q": {"a": 2.0, "b": 1.0, "c": 0.0}})
-    found = {name: fidelity(r, run, measures=["kl", "overlap"], k=3) for name, r in
-             (("same", run), ("half", half))}  # fmt: skip
+    found = {
+        name: fidelity(r, run, measures=["kl", "overlap"], k=3)
+        for name, r in (("same", run), ("half", half))
+    }
     columns, rows = fidelity_table(found)
     assert columns == ["system", "KL", "overlap@3", "pooled margins", "compared", "shared"]
     assert rows[0] == ["same", "0.0000", "1.0000", "1.0000", "1", "100.0%"]

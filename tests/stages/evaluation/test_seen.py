@@ -90,8 +90,9 @@ def test_all_systems_share_the_rows_of_all_training(data: rd.Collection) -> None
     both = seen_in_training(data, qrels, {"a": run_of(lineage=first), "b": run_of(lineage=second)})
     assert both.subsets == {NO_DOUBLE: ["t3", "t4"], UNSEEN: ["t3", "t4"]}
     assert seen_in_training(data, qrels, {"a": run_of(lineage=first)}).subsets == {
-        NO_DOUBLE: ["t2", "t3", "t4"], UNSEEN: ["t1", "t2", "t3", "t4"],
-    }  # fmt: skip
+        NO_DOUBLE: ["t2", "t3", "t4"],
+        UNSEEN: ["t1", "t2", "t3", "t4"],
+    }
 
 
 def test_unknown_training_gives_no_rows_and_says_so(data: rd.Collection) -> None:
@@ -102,10 +103,14 @@ def test_unknown_training_gives_no_rows_and_says_so(data: rd.Collection) -> None
     assert lost.notes() == [
         "training data unknown: kl (no record of kl.trec). Name it with --trained-on."
     ]
-    beside = seen_in_training(data, qrels, {
-        "kl": run_of(lineage=trained(data) | Lineage(unrecorded=("hub/base",))),
-        "zero": run_of(lineage=Lineage(unrecorded=("hub/zero",))),
-    })  # fmt: skip
+    beside = seen_in_training(
+        data,
+        qrels,
+        {
+            "kl": run_of(lineage=trained(data) | Lineage(unrecorded=("hub/base",))),
+            "zero": run_of(lineage=Lineage(unrecorded=("hub/zero",))),
+        },
+    )
     assert beside.notes() == [
         "training data unknown: zero (no record of hub/zero). Name it with --trained-on.",
         "training data before the recorded one is unknown: kl (no record of hub/base).",
@@ -193,8 +198,18 @@ def test_the_command_prints_the_rows(
     """What only the JSON says is not read."""
     run_of("t1", "t2").write(tmp_path / "bm25")
     run_of("t1", "t3", "t4", lineage=trained(data)).write(tmp_path / "kl")
-    words = ["--data", data.spec, "--run", str(tmp_path / "bm25"), "--run", str(tmp_path / "kl"),
-             "--metrics", "p@1", "--json", str(tmp_path / "r.json")]  # fmt: skip
+    words = [
+        "--data",
+        data.spec,
+        "--run",
+        str(tmp_path / "bm25"),
+        "--run",
+        str(tmp_path / "kl"),
+        "--metrics",
+        "p@1",
+        "--json",
+        str(tmp_path / "r.json"),
+    ]
     assert main(words) == 0
     printed = capsys.readouterr()
     lines = [line for line in printed.out.splitlines() if "│" in line and "in training" in line]
@@ -213,8 +228,21 @@ def test_an_empty_row_says_so(
 ) -> None:
     """A mean over no query printed as 0 would be the worst of all systems."""
     run_of("t1", lineage=trained(data, "test")).write(tmp_path / "kl")
-    assert main(["--data", data.spec, "--run", str(tmp_path / "kl"), "--metrics", "p@1",
-                 "--json", str(tmp_path / "r.json")]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "--data",
+                data.spec,
+                "--run",
+                str(tmp_path / "kl"),
+                "--metrics",
+                "p@1",
+                "--json",
+                str(tmp_path / "r.json"),
+            ]
+        )
+        == 0
+    )
     assert capsys.readouterr().out.count("no query is left") == 2
     subsets = json.loads((tmp_path / "r.json").read_text())["subsets"]
     assert [(part["systems"], part["settings"]["queries"]) for part in subsets] == [([], 0)] * 2

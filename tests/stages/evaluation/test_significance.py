@@ -157,9 +157,12 @@ def test_intervals_agree_with_scipy() -> None:
     (row,) = compare("map", values)
     for sample, found in ((a, interval(means["a"])), (a - b, row.interval)):
         peer = bootstrap(
-            (sample,), np.mean, method="percentile", n_resamples=9999,
+            (sample,),
+            np.mean,
+            method="percentile",
+            n_resamples=9999,
             rng=np.random.default_rng(1),
-        ).confidence_interval  # fmt: skip
+        ).confidence_interval
         assert found == pytest.approx((peer.low, peer.high), abs=0.12 * (peer.high - peer.low))
     wide = interval(means["a"])[1] - interval(means["a"])[0]
     assert row.interval[1] - row.interval[0] < wide  # paired: the queries' own spread is gone
@@ -203,9 +206,16 @@ def test_the_json_says_how_it_was_tested() -> None:
     qrels = {"q1": {"a": 1}, "q2": {"b": 1}}
     found = evaluate_runs(qrels, runs, metrics="mrr", tie=0.1, seed=7).to_dict()
     assert found["settings"] == {
-        "queries": 2, "ignore_identical_ids": False, "judged_only": False, "test": "t",
-        "correction": "holm", "baseline": None, "tie": 0.1, "confidence": 0.95, "seed": 7,
-    }  # fmt: skip
+        "queries": 2,
+        "ignore_identical_ids": False,
+        "judged_only": False,
+        "test": "t",
+        "correction": "holm",
+        "baseline": None,
+        "tie": 0.1,
+        "confidence": 0.95,
+        "seed": 7,
+    }
     (row,) = found["tests"]
     assert (row["wins"], row["ties"], row["losses"]) == (1, 1, 0)
     assert row["interval"] == [0.0, 0.5]

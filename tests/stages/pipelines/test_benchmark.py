@@ -104,9 +104,12 @@ def test_numbers_are_those_of_the_verbs(
 
 
 def test_rows_of_unseen_queries_come_from_lineages_and_names(
-    content: dict[str, Any], folder: Path, tiny_model: Path, tmp_path: Path,
+    content: dict[str, Any],
+    folder: Path,
+    tiny_model: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """A trained student and a reranker whose training is lost on the way to the table."""
     collection = rd.load_collection(content["datasets"]["test"])
     settings = rd.TrainSettings(objective="contrastive", max_steps=1, batch_size=2)
@@ -117,10 +120,12 @@ def test_rows_of_unseen_queries_come_from_lineages_and_names(
             "bm25": {"retriever": "bm25"},
             "student": {"model": str(tmp_path / "student"), "max_tokens": 64},
             "reranked": {
-                "rerank": f"bi-encoder:{tmp_path / 'student'}", "of": "bm25", "depth": 3,
+                "rerank": f"bi-encoder:{tmp_path / 'student'}",
+                "of": "bm25",
+                "depth": 3,
             },
         },
-    }  # fmt: skip
+    }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     words = ["--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "out")]
     assert main([*words, "--k", "5", "--timed", "2", "--trained-on", "tets"]) == 2
@@ -179,8 +184,9 @@ def test_every_cell_leads_to_its_artifacts(out: Path) -> None:
     for cell in found(out)["cells"]:
         manifest = Manifest.read(out / cell["folder"], kind="cell")
         assert (manifest.fingerprint, dict(manifest.inputs)) == (
-            cell["fingerprint"], cell["inputs"],
-        )  # fmt: skip
+            cell["fingerprint"],
+            cell["inputs"],
+        )
         for kind, role in (("runs", "run"), ("indexes", "index")):
             folder = out / kind / cell["dataset"] / cell["system"]
             if role in cell["inputs"]:
@@ -322,8 +328,17 @@ def test_a_killed_command_loses_the_unfinished_cell_only(
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     (tmp_path / "slow_teacher.py").write_text(SLOW)
-    command = [sys.executable, "-m", "retrodistill.benchmark", "--plan", "plan.yaml",
-               "--out", "out", "--timed", "2"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "retrodistill.benchmark",
+        "--plan",
+        "plan.yaml",
+        "--out",
+        "out",
+        "--timed",
+        "2",
+    ]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment | {"HANG": "1"})
     try:
@@ -348,10 +363,14 @@ def test_a_report_takes_the_times_of_a_benchmark(
 ) -> None:
     """Times that are typed by hand, and belong to another dataset or system."""
     data = content["datasets"]["test"]
-    timed = {cell["system"]: cell["latency_ms"]["p50"] for cell in found(out)["cells"]
-             if cell["dataset"] == "test"}  # fmt: skip
-    runs = [word for name in ("bm25", "tiny")
-            for word in ("--run", str(out / "runs" / "test" / name))]  # fmt: skip
+    timed = {
+        cell["system"]: cell["latency_ms"]["p50"]
+        for cell in found(out)["cells"]
+        if cell["dataset"] == "test"
+    }
+    runs = [
+        word for name in ("bm25", "tiny") for word in ("--run", str(out / "runs" / "test" / name))
+    ]
     words = ["--data", data, *runs, "--benchmark", str(out), "--out", str(tmp_path / "page")]
     assert report([*words, "--latency", "tiny=12.5", "--queries", "0"]) == 0
     written = json.loads((tmp_path / "page" / "report.json").read_text())["sections"]["cost"]

@@ -26,50 +26,94 @@ PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) |
 NAMED = st.dictionaries(st.text(min_size=1, max_size=8), TEXT, max_size=3)
 SETTINGS = st.dictionaries(TEXT, PLAIN | st.lists(TEXT, max_size=3), max_size=4)
 MEASURING = st.builds(
-    Comparing, metrics=TEXT, judged_only=st.booleans(), baseline=st.none() | TEXT,
-    tie=st.floats(0, 1), seed=st.integers(0), test=st.sampled_from(["t", "fisher", "none"]),
-).map(Comparing.measuring)  # fmt: skip
+    Comparing,
+    metrics=TEXT,
+    judged_only=st.booleans(),
+    baseline=st.none() | TEXT,
+    tie=st.floats(0, 1),
+    seed=st.integers(0),
+    test=st.sampled_from(["t", "fisher", "none"]),
+).map(Comparing.measuring)
 CARDS = st.builds(
     Card,
     format=st.just(1),
     runs=st.lists(
         st.builds(
-            Measured, name=TEXT, run=TEXT, fingerprint=TEXT, queries=st.integers(0),
-            rows=st.integers(0), identical_ids=st.integers(0), file=TEXT, note=TEXT,
+            Measured,
+            name=TEXT,
+            run=TEXT,
+            fingerprint=TEXT,
+            queries=st.integers(0),
+            rows=st.integers(0),
+            identical_ids=st.integers(0),
+            file=TEXT,
+            note=TEXT,
             measures=st.dictionaries(TEXT, NUMBER, min_size=1, max_size=3),
             judged=st.dictionaries(TEXT, NUMBER, max_size=2),
-        ), max_size=2,
+        ),
+        max_size=2,
     ),
-    measures=NAMED, settings=MEASURING, machine=SETTINGS, versions=NAMED,
+    measures=NAMED,
+    settings=MEASURING,
+    machine=SETTINGS,
+    versions=NAMED,
     judgements=st.builds(
-        Judged, source=TEXT, split=TEXT, fingerprint=TEXT, queries=st.integers(0),
+        Judged,
+        source=TEXT,
+        split=TEXT,
+        fingerprint=TEXT,
+        queries=st.integers(0),
         pairs=st.integers(0),
     ),
-    collection=st.none() | st.builds(
-        Texts, data=TEXT, fingerprint=TEXT, docs_fingerprint=TEXT, docs=st.integers(0),
+    collection=st.none()
+    | st.builds(
+        Texts,
+        data=TEXT,
+        fingerprint=TEXT,
+        docs_fingerprint=TEXT,
+        docs=st.integers(0),
         queries=st.integers(0),
     ),
     chain=st.lists(
         st.builds(
-            Step, artifact=TEXT, kind=TEXT, fingerprint=TEXT, verb=TEXT, command=TEXT,
-            cannot=TEXT, number_type=TEXT, fingerprints=NAMED, settings=SETTINGS, versions=NAMED,
+            Step,
+            artifact=TEXT,
+            kind=TEXT,
+            fingerprint=TEXT,
+            verb=TEXT,
+            command=TEXT,
+            cannot=TEXT,
+            number_type=TEXT,
+            fingerprints=NAMED,
+            settings=SETTINGS,
+            versions=NAMED,
             inputs=st.lists(
                 st.builds(Input, setting=TEXT, name=TEXT, kind=TEXT, fingerprint=TEXT), max_size=2
             ),
-        ), max_size=2,
+        ),
+        max_size=2,
     ),
-)  # fmt: skip
+)
 CARD = Card(
     runs=[
         Measured(
-            name="kl", run="runs/kl", fingerprint="ab", queries=2, rows=4, identical_ids=0,
+            name="kl",
+            run="runs/kl",
+            fingerprint="ab",
+            queries=2,
+            rows=4,
+            identical_ids=0,
             measures={"ndcg@10": 0.1},
         )
     ],
-    measures={"ndcg@10": "DCG"}, settings=Comparing(metrics="ndcg@10").measuring(), collection=None,
+    measures={"ndcg@10": "DCG"},
+    settings=Comparing(metrics="ndcg@10").measuring(),
+    collection=None,
     judgements=Judged(source="q.txt", split="", fingerprint="cd", queries=2, pairs=3),
-    chain=[Step(artifact="runs/kl", kind="run", fingerprint="ab")], machine={}, versions={},
-)  # fmt: skip
+    chain=[Step(artifact="runs/kl", kind="run", fingerprint="ab")],
+    machine={},
+    versions={},
+)
 
 
 @settings(

@@ -30,10 +30,20 @@ SETTINGS = [
     ("search", "run", SearchConfig(index=Path("i"), data="d", out=Path("r"), k=100)),
     ("score", "scores", ScoreConfig(out=Path("s"), data="d", candidates=Path("c"), teacher="bm25")),
     ("embed", "index", EmbedConfig(data="d", model="it's", out=Path("i"), max_tokens=64)),
-    ("train", "student", TrainConfig(data="d", student="m", out=Path("s"), scores=Path("t"),
-                                     keep_layers=(0, 2, 5), cache_gradients=True)),
+    (
+        "train",
+        "student",
+        TrainConfig(
+            data="d",
+            student="m",
+            out=Path("s"),
+            scores=Path("t"),
+            keep_layers=(0, 2, 5),
+            cache_gradients=True,
+        ),
+    ),
     ("fuse", "run", FuseConfig(run=(Path("a"), Path("b")), out=Path("r"), weights="0.4,0.6")),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("verb", "kind", "config"), SETTINGS, ids=lambda value: str(value)[:6])

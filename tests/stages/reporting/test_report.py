@@ -72,10 +72,23 @@ def page(out: Path) -> Outline:
 def test_all_parts_and_files_are_there(out: Path, page: Outline) -> None:
     """A part that is dropped without a word, so that nobody misses what it would have shown."""
     assert sorted(path.name for path in out.iterdir()) == [
-        "report.html", "report.json", "report.md", "report.tex",
-    ]  # fmt: skip
-    parts = ["systems", "tests", "unseen", "deltas", "cost", "fidelity", "training", "tuning",
-             "queries", "provenance"]  # fmt: skip
+        "report.html",
+        "report.json",
+        "report.md",
+        "report.tex",
+    ]
+    parts = [
+        "systems",
+        "tests",
+        "unseen",
+        "deltas",
+        "cost",
+        "fidelity",
+        "training",
+        "tuning",
+        "queries",
+        "provenance",
+    ]
     assert [own["id"] for name, own in page.elements if name == "section"] == parts
     sections = json.loads((out / "report.json").read_text())["sections"]
     assert set(sections) == set(parts) - {"systems", "tests", "unseen"}
@@ -279,9 +292,14 @@ def test_large_inputs_stay_small() -> None:
     assert (relevant, rest) == score_points(run, run, qrels)
     lost = dict.fromkeys(scores, 0.0)
     cases, worse = worst_cases(
-        {"a": dict.fromkeys(scores, 1.0), "b": lost}, {"a": run, "b": run}, qrels,
-        metric="m", systems=("a", "b"), most=25, depth=10,
-    )  # fmt: skip
+        {"a": dict.fromkeys(scores, 1.0), "b": lost},
+        {"a": run, "b": run},
+        qrels,
+        metric="m",
+        systems=("a", "b"),
+        most=25,
+        depth=10,
+    )
     assert (len(cases), worse) == (25, 400)
     assert {len(side) for case in cases for side in case.lists} == {10}
     assert all([hit.rank for hit in case.missed] == [49] for case in cases)
@@ -298,10 +316,13 @@ def test_the_rows_of_unseen_queries_are_in_every_form(folder: Path, tmp_path: Pa
     rows = {part["name"]: part for part in found["subsets"]}
     # q3 was trained on; d4 was relevant there, and is so to q4 in test.
     assert {name: part["settings"]["queries"] for name, part in rows.items()} == {
-        NO_DOUBLE: 3, UNSEEN: 3,
-    }  # fmt: skip
-    strong, weak = ({s["name"]: s["metrics"] for s in rows[NO_DOUBLE]["systems"]}[name]["ndcg@10"]
-                    for name in ("strong", "weak_<b>&"))  # fmt: skip
+        NO_DOUBLE: 3,
+        UNSEEN: 3,
+    }
+    strong, weak = (
+        {s["name"]: s["metrics"] for s in rows[NO_DOUBLE]["systems"]}[name]["ndcg@10"]
+        for name in ("strong", "weak_<b>&")
+    )
     assert (strong, weak) == (1.0, pytest.approx((0.5 + 0.63093 + 1) / 3, abs=1e-5))
     page = Outline((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     texts = [
@@ -327,8 +348,10 @@ def test_no_form_holds_control_characters() -> None:
 
 def test_losses_that_are_no_numbers_do_not_break_the_page() -> None:
     """A NaN among the losses: every point of the plot is at NaN, and the JSON cannot be read."""
-    rows = [{"step": step, "kl": loss, "nce": 1.0 / step}
-            for step, loss in ((1, 2.0), (2, 1.0), (3, math.nan), (4, math.inf))]  # fmt: skip
+    rows = [
+        {"step": step, "kl": loss, "nce": 1.0 / step}
+        for step, loss in ((1, 2.0), (2, 1.0), (3, math.nan), (4, math.inf))
+    ]
     values = [[1, 0.5], [2, math.nan]]
     development = {"split": "dev", "metric": "ndcg@10", "step": 1, "value": 0.5, "values": values}
     part = training({"kl": {"details": {"losses": rows, "development": development}}})

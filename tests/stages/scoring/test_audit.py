@@ -206,9 +206,13 @@ def test_what_cannot_be_audited_is_explained(collection: Collection, dense: Run)
 
 
 def test_a_teacher_that_was_trained_on_the_sample_is_measured_without_it(
-    folder: Path, collection: Collection, dense: Run, tiny_model: Path, tmp_path: Path,
+    folder: Path,
+    collection: Collection,
+    dense: Run,
+    tiny_model: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """A teacher that has learned the sampled queries by heart, and is chosen for it."""
     settings = TrainSettings(objective="contrastive", max_steps=1, batch_size=2)
     train_student(collection, tiny_model, tmp_path / "t", split="test", settings=settings)

@@ -137,9 +137,20 @@ def test_unknown_ids_are_found_before_any_work(collection: Collection, tmp_path:
 
 
 def _command(folder: Path, out: Path, teacher: str, candidates: Path, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "retrodistill.score", "--data", f"beir:{folder}",
-            "--candidates", str(candidates), "--teacher", teacher, "--out", str(out),
-            *flags]  # fmt: skip
+    return [
+        sys.executable,
+        "-m",
+        "retrodistill.score",
+        "--data",
+        f"beir:{folder}",
+        "--candidates",
+        str(candidates),
+        "--teacher",
+        teacher,
+        "--out",
+        str(out),
+        *flags,
+    ]
 
 
 def _state(store: Path) -> dict[str, tuple[int, int]]:
@@ -159,15 +170,22 @@ def test_a_killed_process_loses_and_repeats_nothing(
     rng = random.Random(os.getpid())
 
     def command(out: str) -> list[str]:
-        return _command(folder, tmp_path / out, "slow_teacher:Teacher", tmp_path / "candidates",
-                        "--shard-pairs", "10")  # fmt: skip
+        return _command(
+            folder,
+            tmp_path / out,
+            "slow_teacher:Teacher",
+            tmp_path / "candidates",
+            "--shard-pairs",
+            "10",
+        )
 
     subprocess.run(command("whole"), check=True, env=environment, capture_output=True)
     kills = 0
     for _ in range(4):
         before = _state(tmp_path / "torn")
-        process = subprocess.Popen(command("torn"), env=environment, stderr=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL)  # fmt: skip
+        process = subprocess.Popen(
+            command("torn"), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 60
         while len(_state(tmp_path / "torn")) <= len(before) and process.poll() is None:
             assert time.monotonic() < deadline
@@ -192,8 +210,16 @@ def test_a_killed_cross_encoder_ends_with_the_same_scores(
     candidates.write(tmp_path / "candidates")
     teacher = f"cross-encoder:{model}"
 
-    command = _command(folder, tmp_path / "torn", teacher, tmp_path / "candidates",
-                       "--shard-pairs", "32", "--precision", "float32")  # fmt: skip
+    command = _command(
+        folder,
+        tmp_path / "torn",
+        teacher,
+        tmp_path / "candidates",
+        "--shard-pairs",
+        "32",
+        "--precision",
+        "float32",
+    )
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
     while len(_state(tmp_path / "torn")) < 2 and process.poll() is None:

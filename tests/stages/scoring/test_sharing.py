@@ -282,9 +282,12 @@ def test_a_plan_that_others_fill_meanwhile_is_not_made_twice(
 
 
 def test_a_shard_that_appears_while_texts_are_compared_is_no_error(
-    folder: Path, collection: Collection, candidates: Run, tmp_path: Path,
+    folder: Path,
+    collection: Collection,
+    candidates: Run,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """ValueError: operands could not be broadcast together with shapes (0,) (50,)."""
     out = tmp_path / "s"
     store = score_candidates(collection, candidates, Teacher(), out, shard_pairs=50)
@@ -404,9 +407,13 @@ def test_a_fingerprint_is_that_of_the_scores(
     def manifest(name: str, *runs: Run, shard_pairs: int = 50) -> Manifest:
         for run in runs:
             score_candidates(
-                collection, run, Teacher(), tmp_path / name, shard_pairs=shard_pairs,
+                collection,
+                run,
+                Teacher(),
+                tmp_path / name,
+                shard_pairs=shard_pairs,
                 config={"depth": len(run)},
-            )  # fmt: skip
+            )
         return Manifest.read(tmp_path / name)
 
     whole, part = manifest("whole", candidates), manifest("part", few)

@@ -117,8 +117,11 @@ def test_a_changed_corpus_pays_for_what_has_changed(
     second = ByText()
     few = candidates.top(3)
     store = score_candidates(other, few, second, tmp_path / "s")
-    holding = [pair for pair in zip(*few.table.select([0, 1]).to_pydict().values(), strict=True)
-               if pair[1] == doc]  # fmt: skip
+    holding = [
+        pair
+        for pair in zip(*few.table.select([0, 1]).to_pydict().values(), strict=True)
+        if pair[1] == doc
+    ]
     assert sorted(second.asked[0]) == sorted(holding)
     # Beyond the candidates, the changed document's old scores are withdrawn, the others stay.
     whole = expected(other, candidates)
@@ -251,10 +254,21 @@ def test_processes_share_a_store_and_outlive_each_other(
     candidates.write(tmp_path / "candidates")
     log = tmp_path / "log"
     log.touch()
-    command = [sys.executable, "-m", "retrodistill.score", "--data", f"beir:{folder}",
-               "--candidates", str(tmp_path / "candidates"), "--shard-pairs", "5",
-               "--teacher", f"shared_teacher:Teacher:{log}",
-               "--out", str(tmp_path / "s")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "retrodistill.score",
+        "--data",
+        f"beir:{folder}",
+        "--candidates",
+        str(tmp_path / "candidates"),
+        "--shard-pairs",
+        "5",
+        "--teacher",
+        f"shared_teacher:Teacher:{log}",
+        "--out",
+        str(tmp_path / "s"),
+    ]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     with (tmp_path / "errors").open("w") as errors:
         workers = [
@@ -278,9 +292,21 @@ def test_processes_share_a_store_and_outlive_each_other(
 def test_a_full_disk_keeps_what_was_finished(folder: Path, candidates: Run, tmp_path: Path) -> None:
     """A traceback, or a torn shard, when the disk is full; the limit here is one on file size."""
     candidates.write(tmp_path / "candidates")
-    command = [sys.executable, "-m", "retrodistill.score", "--data", f"beir:{folder}",
-               "--candidates", str(tmp_path / "candidates"), "--teacher", "bm25",
-               "--out", str(tmp_path / "s"), "--shard-pairs", "20"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "retrodistill.score",
+        "--data",
+        f"beir:{folder}",
+        "--candidates",
+        str(tmp_path / "candidates"),
+        "--teacher",
+        "bm25",
+        "--out",
+        str(tmp_path / "s"),
+        "--shard-pairs",
+        "20",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     wanted = Run.read(tmp_path / "s")
     last = ScoreStore.open(tmp_path / "s").shards[3:]

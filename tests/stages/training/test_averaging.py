@@ -63,8 +63,7 @@ def test_averaging_does_not_change_the_trajectory(folder: Path, tmp_path: Path) 
     """An average that is trained on."""
     plain, averaged = Trajectory(), Trajectory()
     run(PullApart(folder), tmp_path / "a", steps=4, callbacks=[plain])
-    run(PullApart(folder), tmp_path / "b", steps=4,
-        callbacks=[WeightAverage("ema", 4), averaged])  # fmt: skip
+    run(PullApart(folder), tmp_path / "b", steps=4, callbacks=[WeightAverage("ema", 4), averaged])
     for left, right in zip(plain.weights, averaged.weights, strict=True):
         assert_equal(left, right)
 
@@ -94,8 +93,14 @@ def test_a_resumed_average_is_that_of_the_undisturbed_training(
     for step in (3, 6):
         checkpoint = tmp_path / "whole" / f"checkpoint-{step}"
         average = WeightAverage(kind, 8, checkpoint=checkpoint)
-        run(resumed, tmp_path / f"from-{step}", steps=8, save_steps=3, resume=checkpoint,
-            callbacks=[average])  # fmt: skip
+        run(
+            resumed,
+            tmp_path / f"from-{step}",
+            steps=8,
+            save_steps=3,
+            resume=checkpoint,
+            callbacks=[average],
+        )
         assert_equal(weights(whole), weights(resumed))
         assert average.count == (8 if kind == "ema" else 4)
 
@@ -105,12 +110,22 @@ def test_a_checkpoint_without_an_average_is_explained(folder: Path, tmp_path: Pa
     run(PullApart(folder), tmp_path, steps=2, save_steps=1)
     checkpoint = tmp_path / "checkpoint-1"
     with pytest.raises(DataError, match="without --resume"):
-        run(PullApart(folder), tmp_path / "b", steps=2, resume=checkpoint,
-            callbacks=[WeightAverage("ema", 2, checkpoint=checkpoint)])  # fmt: skip
+        run(
+            PullApart(folder),
+            tmp_path / "b",
+            steps=2,
+            resume=checkpoint,
+            callbacks=[WeightAverage("ema", 2, checkpoint=checkpoint)],
+        )
     (checkpoint / FILE).write_bytes(b"torn")
     with pytest.raises(DataError, match="cannot be read"):
-        run(PullApart(folder), tmp_path / "b", steps=2, resume=checkpoint,
-            callbacks=[WeightAverage("ema", 2, checkpoint=checkpoint)])  # fmt: skip
+        run(
+            PullApart(folder),
+            tmp_path / "b",
+            steps=2,
+            resume=checkpoint,
+            callbacks=[WeightAverage("ema", 2, checkpoint=checkpoint)],
+        )
 
 
 def test_a_frozen_part_is_left_alone(folder: Path, tmp_path: Path) -> None:

@@ -23,9 +23,17 @@ from retrodistill.stages.training.examples import Schedule
 from retrodistill.stages.training.tasks import Task
 
 CPU = torch.device("cpu")
-SHORT = TrainSettings(candidates_per_query=4, batch_size=4, max_steps=2, query_tokens=16,
-                      doc_tokens=32, batch_tokens=64, dropout=0.1, learning_rate=1e-3,
-                      precision="float32")  # fmt: skip
+SHORT = TrainSettings(
+    candidates_per_query=4,
+    batch_size=4,
+    max_steps=2,
+    query_tokens=16,
+    doc_tokens=32,
+    batch_tokens=64,
+    dropout=0.1,
+    learning_rate=1e-3,
+    precision="float32",
+)
 STUDENTS: dict[str, Callable[[Path], Path]] = {
     "bi-encoder": lambda folder: save_tiny_model(folder, layers=1),
     "sparse": save_tiny_sparse,
@@ -51,9 +59,13 @@ def made(
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_a_training_is_the_same_with_and_without_the_measurement(
-    kind: str, cached: bool, collection: Collection, scores: Run, tmp_path: Path,
+    kind: str,
+    cached: bool,
+    collection: Collection,
+    scores: Run,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """A draw of dropout, a step of an optimizer, or a gradient that a measurement leaves behind."""
     start = STUDENTS[kind](tmp_path)
     settings = dataclasses.replace(
@@ -121,8 +133,9 @@ def test_norms_are_those_of_the_vectors_gradient(
     sides = [signals[name].detach().requires_grad_() for name in ("query_vectors", "doc_vectors")]
     scores = sides[0] @ sides[1].T
     signals |= {
-        "student_scores": scores.gather(1, batch["candidates"]), "batch_scores": scores,
-    }  # fmt: skip
+        "student_scores": scores.gather(1, batch["candidates"]),
+        "batch_scores": scores,
+    }
     for name, value in terms(signals).items():
         gradients = torch.autograd.grad(value, sides, retain_graph=True)
         expected = torch.cat([gradient.ravel() for gradient in gradients]).norm()
@@ -131,9 +144,12 @@ def test_norms_are_those_of_the_vectors_gradient(
 
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_a_term_that_vanishes_is_named_with_the_weight_that_balances_it(
-    kind: str, collection: Collection, schedule: Schedule, tmp_path: Path,
+    kind: str,
+    collection: Collection,
+    schedule: Schedule,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """A distillation that is InfoNCE: 1 : 400, and nobody sees it."""
     task, collate = made(kind, tmp_path, collection, "0.0001*listwise-kl + contrastive")
     terms = parse_objective("0.0001*listwise-kl + contrastive")

@@ -50,8 +50,19 @@ def test_the_card_loads_as_one_of_the_hub() -> None:
     assert card.data.pipeline_tag == "sentence-similarity"
     assert card.data.base_model == "org/small"
     assert {"sentence-transformers", "sentence-similarity", "retrodistill"} <= {*card.data.tags}
-    for said in ("12,345", "1,200", "2.5000", "0.2500", "0.7123", "step 900", "c" * 64, "5" * 64,
-                 "cross-encoder:org/big", "arXiv:2010.02666", "{2010.02666}"):  # fmt: skip
+    for said in (
+        "12,345",
+        "1,200",
+        "2.5000",
+        "0.2500",
+        "0.7123",
+        "step 900",
+        "c" * 64,
+        "5" * 64,
+        "cross-encoder:org/big",
+        "arXiv:2010.02666",
+        "{2010.02666}",
+    ):
         assert said in card.text
     assert f"torch {torch.__version__.partition('+')[0]}" in card.text
 
@@ -170,8 +181,13 @@ def test_the_teachers_are_found_in_the_stores(tmp_path: Path) -> None:
     stores = []
     for spec in ("bm25", f"bi-encoder:{model}"):
         stores.append(tmp_path / spec.partition(":")[0])
-        score_candidates(collection, candidates, load_teacher(spec, collection), stores[-1],
-                         config={"teacher": spec})  # fmt: skip
+        score_candidates(
+            collection,
+            candidates,
+            load_teacher(spec, collection),
+            stores[-1],
+            config={"teacher": spec},
+        )
     assert teachers_of(stores[1]) == ["bi-encoder:model"]
     both = tmp_path / "both"
     store_ensemble(collection, stores, both, config={"ensemble": [str(own) for own in stores]})
@@ -190,9 +206,10 @@ def test_the_card_names_all_training_and_the_dev_value_without_what_was_seen(
     first = train_student(collection, tiny_model, tmp_path / "first", settings=settings)
     made = Manifest.read(first)
     assert made.details["development"]["unseen"][1] == {
-        "name": "documents unseen in training", "queries": 8,
+        "name": "documents unseen in training",
+        "queries": 8,
         "value": pytest.approx(made.details["development"]["value"], abs=1e-6),
-    }  # fmt: skip
+    }
     text = (first / "README.md").read_text()
     assert "| documents unseen in training | `8` | `" in text
     assert "| trained on, by first | `24 queries of data, train` |" in text

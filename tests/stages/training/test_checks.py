@@ -57,8 +57,9 @@ def test_lists_that_are_nearly_one_hot_are_told(capsys: Capture) -> None:
 
 def test_lists_that_are_nearly_flat_are_told(capsys: Capture) -> None:
     """Probabilities as logits: a student that learns that all candidates are alike."""
-    message = said("listwise-kl", run_of(made_scores().table["score"].to_numpy().reshape(20, 10)
-                                         / 100), capsys)  # fmt: skip
+    message = said(
+        "listwise-kl", run_of(made_scores().table["score"].to_numpy().reshape(20, 10) / 100), capsys
+    )
     assert "nearly flat" in message
     wanted = float(message.split("flat; ")[1].split(" would")[0])
     assert 0 < wanted < 0.1

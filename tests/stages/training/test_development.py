@@ -40,8 +40,9 @@ def test_the_value_is_that_of_a_search_of_the_saved_model(
     collection: Collection, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dev value of another ranking than the one that the student is later judged by."""
-    index = embed_collection(collection, DenseEncoder(small_model), out=tmp_path / "i",
-                             index="exact")  # fmt: skip
+    index = embed_collection(
+        collection, DenseEncoder(small_model), out=tmp_path / "i", index="exact"
+    )
     wanted = search_run(Searcher.open(index), collection, "test", 10)
     monkeypatch.setattr(development, "BLOCK", 7)  # cuts at the block's end must not show
     measure = Development(collection, "test", "ndcg@10")

@@ -26,9 +26,15 @@ from retrodistill.stages.scoring.filling import compare_candidates
 from retrodistill.stages.training import train_student
 from retrodistill.stages.training.building import start_student
 
-SHORT = TrainSettings(candidates_per_query=4, batch_size=4, max_steps=3, query_tokens=16,
-                      doc_tokens=32, learning_rate=1e-3,
-                      objective="listwise-kl + contrastive")  # fmt: skip
+SHORT = TrainSettings(
+    candidates_per_query=4,
+    batch_size=4,
+    max_steps=3,
+    query_tokens=16,
+    doc_tokens=32,
+    learning_rate=1e-3,
+    objective="listwise-kl + contrastive",
+)
 TEXTS = ["blood pressure", "a drug for asthma"]
 
 
@@ -107,9 +113,12 @@ def test_settings_of_averages_and_patience_are_checked_before_anything_is_loaded
 
 
 def test_trackers_call_the_run_as_its_folder(
-    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path,
+    collection: Collection,
+    scores: Run,
+    tiny_model: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """Ten trainings in wandb under names of temporary folders."""
     names = []
 
@@ -130,8 +139,9 @@ def test_the_start_of_an_average_and_the_least_gain_reach_the_training(
 
     def trained(name: str, **changes: object) -> Path:
         settings = dataclasses.replace(SHORT, max_steps=6, **changes)  # type: ignore[arg-type]
-        return train_student(collection, tiny_model, tmp_path / name, scores=scores,
-                             settings=settings)  # fmt: skip
+        return train_student(
+            collection, tiny_model, tmp_path / name, scores=scores, settings=settings
+        )
 
     early, late = (trained(f"sma{start}", average="sma", average_start=start) for start in (0, 0.9))
     vectors = [DenseEncoder(folder).encode_docs(TEXTS) for folder in (early, late)]
@@ -146,9 +156,14 @@ def test_a_student_is_cut_pruned_and_prompted_before_training(
 ) -> None:
     """An option of the student that is read and then left out."""
     settings = dataclasses.replace(
-        SHORT, keep_layers=(0, 3), width=16, prune_vocabulary=True, pooling="cls",
-        query_prompt="query: ", doc_prompt="",
-    )  # fmt: skip
+        SHORT,
+        keep_layers=(0, 3),
+        width=16,
+        prune_vocabulary=True,
+        pooling="cls",
+        query_prompt="query: ",
+        doc_prompt="",
+    )
     out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
     model = load_bi_encoder(str(out), torch.device("cpu"))
     assert model.encode(TEXTS).shape == (2, 16)
@@ -185,21 +200,33 @@ def test_the_best_weights_on_the_dev_split_are_kept(
     [
         ({"order": "clusters", "clusters": 3, "draw": "margin-bins"}, "margin-mse"),
         ({"order": "hard-first", "draw": "importance(keep=0.5)"}, "sampled-kl"),
-        ({"draw": "simans(a=0.5)", "drop_weak_queries": 0.25, "false_negatives": 0.9},
-         "listwise-kl-in-batch + contrastive"),
+        (
+            {"draw": "simans(a=0.5)", "drop_weak_queries": 0.25, "false_negatives": 0.9},
+            "listwise-kl-in-batch + contrastive",
+        ),
     ],
-)  # fmt: skip
+)
 def test_orders_draws_and_filters_reach_the_training(
-    changes: dict[str, object], objective: str, collection: Collection, scores: Run,
-    tiny_model: Path, tmp_path: Path,
-) -> None:  # fmt: skip
+    changes: dict[str, object],
+    objective: str,
+    collection: Collection,
+    scores: Run,
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
     """A sampler that is chosen on the command line and never asked."""
     settings = dataclasses.replace(SHORT, **changes)  # type: ignore[arg-type]
     folders = [
-        train_student(collection, tiny_model, tmp_path / name, scores=scores, settings=used,
-                      objective=objective)
+        train_student(
+            collection,
+            tiny_model,
+            tmp_path / name,
+            scores=scores,
+            settings=used,
+            objective=objective,
+        )
         for name, used in (("changed", settings), ("plain", SHORT))
-    ]  # fmt: skip
+    ]
     changed, plain = (Manifest.read(out).details["losses"] for out in folders)
     assert changed != plain
     assert all(np.isfinite(list(row.values())).all() for row in changed)
@@ -220,24 +247,29 @@ def test_preferences_teach_a_student(
         dropout=0.0,
         objective="preference-kl(student_temperature=0.05)",
     )
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, preferences=store,
-                        settings=settings)  # fmt: skip
+    out = train_student(
+        collection, tiny_model, tmp_path / "s", scores=scores, preferences=store, settings=settings
+    )
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["preference-kl"] < losses[0]["preference-kl"]
     few = dataclasses.replace(settings, batch_size=1, max_steps=len(scores.query_ids))
-    one = compare_candidates(collection, scores.select(["q3"]).top(5), duo, tmp_path / "one",
-                             opponents=2)  # fmt: skip
-    out = train_student(collection, tiny_model, tmp_path / "f", scores=scores, preferences=one,
-                        settings=few)  # fmt: skip
+    one = compare_candidates(
+        collection, scores.select(["q3"]).top(5), duo, tmp_path / "one", opponents=2
+    )
+    out = train_student(
+        collection, tiny_model, tmp_path / "f", scores=scores, preferences=one, settings=few
+    )
     rare = [row["preference-kl"] for row in Manifest.read(out).details["losses"]]
     assert min(rare) == 0 < max(rare)
     other = scores.select(query for query in scores.query_ids if query != "q3")
     with pytest.raises(DataError, match="compare no two candidates"):
-        train_student(collection, tiny_model, tmp_path / "n", scores=other, preferences=one,
-                      settings=settings)  # fmt: skip
+        train_student(
+            collection, tiny_model, tmp_path / "n", scores=other, preferences=one, settings=settings
+        )
     with pytest.raises(ConfigError, match="needs preferences: give --preferences"):
-        train_student(collection, tiny_model, tmp_path / "t", scores=scores,
-                      objective="preference-kl")  # fmt: skip
+        train_student(
+            collection, tiny_model, tmp_path / "t", scores=scores, objective="preference-kl"
+        )
 
 
 @pytest.mark.parametrize(
@@ -246,14 +278,21 @@ def test_preferences_teach_a_student(
         ("listwise-kl + 0.1*contrastive", {"contrastive"}),
         ("ranknet + lambdarank + approx-ndcg", {"ranknet", "lambdarank", "approx-ndcg"}),
         ("soft-nn + passage-centric + fused-kl", {"soft-nn", "passage-centric"}),
-        ("arm(in_batch=false) + decayed-contrastive + mixed-negatives",
-         {"arm", "decayed-contrastive", "mixed-negatives"}),
+        (
+            "arm(in_batch=false) + decayed-contrastive + mixed-negatives",
+            {"arm", "decayed-contrastive", "mixed-negatives"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_batch_without_labels_or_order_does_not_end_a_training(
-    objective: str, rare: set[str], collection: Collection, scores: Run, tiny_model: Path,
-    tmp_path: Path, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    objective: str,
+    rare: set[str],
+    collection: Collection,
+    scores: Run,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The main job, many queries and few labels: lost at the first batch that has none of them.
 
     So it is with a teacher of grades, of which a batch holds only equal ones.

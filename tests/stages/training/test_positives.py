@@ -75,8 +75,9 @@ def test_the_soft_nearest_neighbours_are_not_infonce(
     """Several positives in the list that do not reach the loss."""
     settings = TrainSettings(query_tokens=16, doc_tokens=32, positives_per_query=3)
     labelled = lists.select(["q0", "q1", "q2"])
-    schedule = Schedule(gather(several, "train", labelled, pool=16), 3, per_query=6, positives=3,
-                        seed=0)  # fmt: skip
+    schedule = Schedule(
+        gather(several, "train", labelled, pool=16), 3, per_query=6, positives=3, seed=0
+    )
     examples = [schedule[place] for place in range(3)]
     model = load_student("bi-encoder", str(tiny_model), CPU)
     terms = parse_objective("soft-nn + contrastive")

@@ -61,8 +61,13 @@ def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str,
     terms = parse_objective(OBJECTIVE)
     student = load_student("bi-encoder", str(model), torch.device("cpu"))
     task = build_task(student, terms, settings, torch.float32).eval()
-    vectors = TeacherVectors(DenseEncoder(model, precision="float32"), collection.queries,
-                             collection.docs, candidates.queries, queue=60)  # fmt: skip
+    vectors = TeacherVectors(
+        DenseEncoder(model, precision="float32"),
+        collection.queries,
+        collection.docs,
+        candidates.queries,
+        queue=60,
+    )
     seen: list[Signals] = []
 
     def spy(signals: Signals) -> dict[str, torch.Tensor]:
@@ -123,8 +128,17 @@ def test_two_processes_train_one_student(tiny_model: Path, tmp_path: Path) -> No
     words += "--query-tokens 16 --doc-tokens 32 --save-steps 3 --learning-rate 1e-3 "
     words += "--objective listwise-kl-in-batch+contrastive"
     port = str(free_port())
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-              "--master-port", port, "-m", "retrodistill.train"]  # fmt: skip
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        port,
+        "-m",
+        "retrodistill.train",
+    ]
     done = subprocess.run([*launch, *words.split()], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "6 steps of 8 queries" in done.stderr

@@ -18,8 +18,16 @@ from retrodistill.stages.training import loop, train_student
 from retrodistill.stages.training.resuming import FILE
 from retrodistill.stages.training.stopping import BestWeights
 
-SAVED = TrainSettings(candidates_per_query=4, batch_size=4, max_steps=4, query_tokens=16,
-                      doc_tokens=32, save_steps=2, dropout=0.0, precision="float32")  # fmt: skip
+SAVED = TrainSettings(
+    candidates_per_query=4,
+    batch_size=4,
+    max_steps=4,
+    query_tokens=16,
+    doc_tokens=32,
+    save_steps=2,
+    dropout=0.0,
+    precision="float32",
+)
 
 
 class Killed(Exception):
@@ -28,9 +36,12 @@ class Killed(Exception):
 
 @pytest.fixture
 def interrupted(
-    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path,
+    collection: Collection,
+    scores: Run,
+    tiny_model: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Path:  # fmt: skip
+) -> Path:
     """Where a training was killed after its checkpoint of step 2."""
 
     def kill(self: TrainerCallback, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -54,13 +65,24 @@ def interrupted(
     ],
 )
 def test_a_resume_under_other_settings_is_refused(
-    changes: dict[str, Any], message: str, interrupted: Path, collection: Collection, scores: Run,
-    tiny_model: Path, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    changes: dict[str, Any],
+    message: str,
+    interrupted: Path,
+    collection: Collection,
+    scores: Run,
+    tiny_model: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Half of one training and half of another, on whose card stands the second alone."""
     with pytest.raises(ConfigError, match=message):
-        train_student(collection, tiny_model, interrupted, scores=scores, resume=True,
-                      settings=replace(SAVED, **changes))  # fmt: skip
+        train_student(
+            collection,
+            tiny_model,
+            interrupted,
+            scores=scores,
+            resume=True,
+            settings=replace(SAVED, **changes),
+        )
     assert (interrupted.with_name("s.checkpoints") / "checkpoint-2").exists()
 
 
@@ -69,13 +91,21 @@ def test_a_resume_from_other_inputs_is_refused_and_from_the_same_goes_through(
 ) -> None:
     """Other scores or another student in the second half; or a harmless setting that is refused."""
     with pytest.raises(ConfigError, match="other settings: scores "):
-        train_student(collection, tiny_model, interrupted, scores=scores.top(9), resume=True,
-                      settings=SAVED)  # fmt: skip
+        train_student(
+            collection, tiny_model, interrupted, scores=scores.top(9), resume=True, settings=SAVED
+        )
     with pytest.raises(ConfigError, match=r"other settings: student .* \(now \"elsewhere\"\)"):
-        train_student(collection, "elsewhere", interrupted, scores=scores, resume=True,
-                      settings=SAVED)  # fmt: skip
-    train_student(collection, tiny_model, interrupted, scores=scores, resume=True,
-                  settings=replace(SAVED, save_steps=1))  # fmt: skip
+        train_student(
+            collection, "elsewhere", interrupted, scores=scores, resume=True, settings=SAVED
+        )
+    train_student(
+        collection,
+        tiny_model,
+        interrupted,
+        scores=scores,
+        resume=True,
+        settings=replace(SAVED, save_steps=1),
+    )
     whole = train_student(collection, tiny_model, tmp_path / "whole", scores=scores, settings=SAVED)
     resumed = Manifest.read(interrupted)
     assert resumed.fingerprint == Manifest.read(whole).fingerprint
@@ -86,8 +116,15 @@ def test_the_steps_of_a_card_are_those_that_were_taken(
     collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     """A student that patience stopped after two steps, compared as one of twenty."""
-    settings = replace(SAVED, max_steps=20, save_steps=0, dev_split="test", eval_steps=1,
-                       patience=1, learning_rate=0.0)  # fmt: skip
+    settings = replace(
+        SAVED,
+        max_steps=20,
+        save_steps=0,
+        dev_split="test",
+        eval_steps=1,
+        patience=1,
+        learning_rate=0.0,
+    )
     out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
     details = Manifest.read(out).details
     assert (details["steps"], details["planned_steps"]) == (2, 20)
@@ -95,9 +132,13 @@ def test_the_steps_of_a_card_are_those_that_were_taken(
 
 
 def test_of_several_gpus_one_is_used(
-    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    collection: Collection,
+    scores: Run,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """DataParallel, which cuts the parts of a batch that belong together."""
 
     class TwoVisible(TrainingArguments):
@@ -116,16 +157,24 @@ def test_of_several_gpus_one_is_used(
 
     monkeypatch.setattr(loop, "TrainingArguments", TwoVisible)
     monkeypatch.setattr(loop, "StudentTrainer", Spied)
-    train_student(collection, tiny_model, tmp_path / "s", scores=scores,
-                  settings=replace(SAVED, max_steps=1, save_steps=0))  # fmt: skip
+    train_student(
+        collection,
+        tiny_model,
+        tmp_path / "s",
+        scores=scores,
+        settings=replace(SAVED, max_steps=1, save_steps=0),
+    )
     assert seen == [(1, 4)]
     assert "torchrun --nproc-per-node 2" in capsys.readouterr().err
 
 
 def test_the_dev_split_is_measured_by_the_main_process(
-    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path,
+    collection: Collection,
+    scores: Run,
+    tiny_model: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """Processes whose values differ in the last bit, and that stop at different steps."""
     measures = []
 
@@ -142,8 +191,13 @@ def test_the_dev_split_is_measured_by_the_main_process(
         return 0.25
 
     monkeypatch.setattr(loop, "of_main", broadcast)
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores,
-                        settings=replace(SAVED, dev_split="test", eval_steps=4))  # fmt: skip
+    out = train_student(
+        collection,
+        tiny_model,
+        tmp_path / "s",
+        scores=scores,
+        settings=replace(SAVED, dev_split="test", eval_steps=4),
+    )
     assert Manifest.read(out).details["development"]["values"] == [[4, 0.25]]
     assert len(shared) == len(measures) == 1
 

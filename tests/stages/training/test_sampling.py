@@ -205,9 +205,16 @@ def test_settings_of_a_draw_are_checked() -> None:
 def test_any_item_can_be_had_alone(candidates: CandidateLists, order: str, draw: str) -> None:
     """A resumed training that draws other batches than the undisturbed one."""
     make = partial(
-        Schedule, candidates, 100, per_query=4, seed=3, order=order, draw=draw, batch_size=5,
+        Schedule,
+        candidates,
+        100,
+        per_query=4,
+        seed=3,
+        order=order,
+        draw=draw,
+        batch_size=5,
         clusters=np.arange(len(candidates)) % 3,
-    )  # fmt: skip
+    )
     forward = list(make())
     assert {item.query for item in forward[:24]} == {item.query for item in forward[24:48]}
     for place in (99, 0, 57, 24):
@@ -293,9 +300,12 @@ def test_candidates_as_good_as_the_positive_are_doubtful(
 ) -> None:
     """Relevant documents that nobody labelled, pushed away as negatives."""
     run = Run.from_dict(
-        {"q3": {"d3": 0.8, "d5": 0.9, "d6": 0.77, "d7": 0.7, "d8": 0.1},
-         "q4": {"d4": 0.9, "d5": 0.2}, "q99": {"d9": 0.5, "d1": 0.49}},
-    )  # fmt: skip
+        {
+            "q3": {"d3": 0.8, "d5": 0.9, "d6": 0.77, "d7": 0.7, "d8": 0.1},
+            "q4": {"d4": 0.9, "d5": 0.2},
+            "q99": {"d9": 0.5, "d1": 0.49},
+        },
+    )
     run = run.select(["q3", "q4"])
     lists = gather(collection, "train", run, pool=1, false_negatives=0.95)
     found = by_id(collection, lists)

@@ -21,8 +21,9 @@ from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.sources import Sources
 from retrodistill.train import main
 
-TINY = TrainSettings(candidates_per_query=4, batch_size=4, max_steps=1, query_tokens=16,
-                     doc_tokens=32)  # fmt: skip
+TINY = TrainSettings(
+    candidates_per_query=4, batch_size=4, max_steps=1, query_tokens=16, doc_tokens=32
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,12 @@ def reversed_texts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Co
 
 
 def test_scores_of_other_texts_are_refused(
-    collection: Collection, reversed_texts: Collection, store: Path, tiny_model: Path,
+    collection: Collection,
+    reversed_texts: Collection,
+    store: Path,
+    tiny_model: Path,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     """A student that learns the scores of one corpus from the texts of another, without a word."""
     scores = Run.read(store)
     Sources(collection=collection, scores=scores.select(["q3", "q4"])).check_texts()
@@ -75,9 +79,12 @@ def test_texts_decide_rather_than_the_fingerprint_of_the_whole_collection(
 
 
 def test_a_run_of_another_collection_is_refused_and_a_plain_file_is_said_to_be_unchecked(
-    collection: Collection, reversed_texts: Collection, scores: Run, tmp_path: Path,
+    collection: Collection,
+    reversed_texts: Collection,
+    scores: Run,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """A mined run whose ids are those of another collection, or a file taken for a checked one."""
     scores.write(tmp_path / "run", inputs={"collection": collection.fingerprint})
     run = Run.read(tmp_path / "run")
@@ -121,8 +128,10 @@ def test_queries_that_no_split_judges_are_trained_on(
     other = tmp_path / "data"
     shutil.copytree(folder, other)
     rows = [json.loads(line) for line in (other / "queries.jsonl").read_text().splitlines()]
-    rows += [{"_id": "log", "text": "blood pressure"},
-             {"_id": "asked-before", "text": "  " + rows[-1]["text"].upper()}]  # fmt: skip
+    rows += [
+        {"_id": "log", "text": "blood pressure"},
+        {"_id": "asked-before", "text": "  " + rows[-1]["text"].upper()},
+    ]
     (other / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     collection = load_collection(f"beir:{other}")
     assert rows[-3]["_id"] in collection.query_ids("test")
@@ -177,9 +186,12 @@ def test_known_absent_labels_are_found_before_the_model_is_loaded(
     with pytest.raises(DataError, match=r"none of 8 queries has a relevant document.*--positives"):
         train_student(collection, "nowhere", tmp_path / "s", scores=unlabelled, settings=settings)
     out = train_student(
-        collection, tiny_model, tmp_path / "s", scores=unlabelled,
+        collection,
+        tiny_model,
+        tmp_path / "s",
+        scores=unlabelled,
         settings=replace(settings, batch_size=4, max_steps=1, doc_tokens=16, positives="teacher"),
-    )  # fmt: skip
+    )
     assert Manifest.read(out).details["losses"][0]["contrastive"] > 0
     assert "labels; the others" not in capsys.readouterr().err
 

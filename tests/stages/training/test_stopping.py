@@ -67,8 +67,13 @@ def test_small_gains_are_kept_but_do_not_count_for_patience(folder: Path, tmp_pa
     trainer = run(task, tmp_path, steps=7, callbacks=[best])
     # 0.512 is the first value that is 0.01 above 0.500; none is 0.01 above 0.512 before 0.9.
     assert trainer.state.global_step == 7
-    again = BestWeights(Scripted(task, [0.500, 0.504, 0.508, 0.509, 0.9]), name="x", every=1,
-                        patience=3, least_gain=0.01)  # fmt: skip
+    again = BestWeights(
+        Scripted(task, [0.500, 0.504, 0.508, 0.509, 0.9]),
+        name="x",
+        every=1,
+        patience=3,
+        least_gain=0.01,
+    )
     trainer = run(task, tmp_path, steps=5, callbacks=[again])
     assert trainer.state.global_step == 4
     assert again.best == (4, 0.509)
@@ -86,8 +91,9 @@ def test_a_resumed_training_is_the_undisturbed_one(folder: Path, tmp_path: Path)
     for step, rest in ((5, values[2:]), (10, [])):
         task = PullApart(folder)
         checkpoint = tmp_path / "whole" / f"checkpoint-{step}"
-        best = BestWeights(Scripted(task, rest), name="x", every=2, patience=3,
-                           checkpoint=checkpoint)  # fmt: skip
+        best = BestWeights(
+            Scripted(task, rest), name="x", every=2, patience=3, checkpoint=checkpoint
+        )
         run(task, tmp_path / f"from-{step}", steps=12, resume=checkpoint, callbacks=[best])
         assert best.values == kept.values
         assert_equal(weights(task), weights(whole))
@@ -107,8 +113,13 @@ def test_a_checkpoint_that_counts_as_whole_has_the_state(
     run(task, tmp_path, steps=2, save_steps=1, callbacks=[best])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(TrainerState, "save_to_json", killed)
-        run(PullApart(folder), tmp_path / "torn", steps=2, save_steps=1,
-            callbacks=[BestWeights(Scripted(task, []), name="x", every=4)])  # fmt: skip
+        run(
+            PullApart(folder),
+            tmp_path / "torn",
+            steps=2,
+            save_steps=1,
+            callbacks=[BestWeights(Scripted(task, []), name="x", every=4)],
+        )
     assert (tmp_path / "torn" / "checkpoint-1" / FILE).exists()
     assert last_checkpoint(tmp_path / "torn") is None
     # Before the first measurement there are no best weights, and the state says so.
@@ -143,8 +154,9 @@ def test_a_real_measurement_chooses_the_weights_that_search_best(
     trainer = run(task, tmp_path / "t", steps=6, callbacks=[best], reports=[best.latest])
     assert best.best is not None
     assert measure(task.model) == best.best[1]
-    logged = {row["step"]: row["eval_mrr@10"] for row in trainer.state.log_history
-              if "eval_mrr@10" in row}  # fmt: skip
+    logged = {
+        row["step"]: row["eval_mrr@10"] for row in trainer.state.log_history if "eval_mrr@10" in row
+    }
     assert logged == dict(best.values)
 
 

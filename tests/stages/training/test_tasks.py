@@ -30,8 +30,15 @@ from retrodistill.stages.training.processes import gathered
 from retrodistill.stages.training.tasks import maxsim
 
 CPU = torch.device("cpu")
-SHORT = TrainSettings(candidates_per_query=4, batch_size=6, max_steps=3, query_tokens=16,
-                      doc_tokens=32, batch_tokens=64, dropout=0.0)  # fmt: skip
+SHORT = TrainSettings(
+    candidates_per_query=4,
+    batch_size=6,
+    max_steps=3,
+    query_tokens=16,
+    doc_tokens=32,
+    batch_tokens=64,
+    dropout=0.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +51,13 @@ def gradients(
     model: Path, collection: Collection, examples: list[Example], **changes: object
 ) -> tuple[float, list[torch.Tensor]]:
     """Return the loss of a batch, and the gradient of each weight, with dropout on."""
-    settings = TrainSettings(query_tokens=16, doc_tokens=32, dropout=0.1,
-                             objective="listwise-kl + contrastive", **changes)  # type: ignore[arg-type]  # fmt: skip
+    settings = TrainSettings(
+        query_tokens=16,
+        doc_tokens=32,
+        dropout=0.1,
+        objective="listwise-kl + contrastive",
+        **changes,
+    )  # type: ignore[arg-type]
     student = load_student("bi-encoder", str(model), CPU)
     task = build_task(student, parse_objective(settings.objective), settings, torch.float32)
     batches = build_batches(student, settings, collection, teacher=True)
@@ -71,9 +83,12 @@ def test_cached_gradients_are_those_of_the_full_batch(
 
 
 def seen_by(
-    objective: str, settings: TrainSettings, model: Path, collection: Collection,
+    objective: str,
+    settings: TrainSettings,
+    model: Path,
+    collection: Collection,
     examples: list[Example],
-) -> list[Signals]:  # fmt: skip
+) -> list[Signals]:
     """Return the signals that reach an objective in one forward pass."""
     student = load_student(settings.student_kind, str(model), CPU)
     task = build_task(student, parse_objective(objective), settings, torch.float32)
@@ -98,8 +113,12 @@ def test_matryoshka_compares_the_first_dimensions(
     assert [part["doc_vectors"].shape[1] for part in (whole, short, half)] == [32, 8, 16]
     expected = nn.functional.normalize(whole["doc_vectors"][:, :8], dim=-1)
     torch.testing.assert_close(short["doc_vectors"], expected)
-    task = build_task(load_student("bi-encoder", str(tiny_model), CPU),
-                      parse_objective("contrastive"), settings, torch.float32).eval()  # fmt: skip
+    task = build_task(
+        load_student("bi-encoder", str(tiny_model), CPU),
+        parse_objective("contrastive"),
+        settings,
+        torch.float32,
+    ).eval()
     student = task.model
     found = task(**build_batches(student, settings, collection, teacher=True)(examples))["loss"]
     contrastive = bind(parse_objective("contrastive"))
@@ -110,19 +129,41 @@ def test_matryoshka_compares_the_first_dimensions(
 @pytest.mark.parametrize("dimension", [32, 48])
 @pytest.mark.parametrize(
     "objective",
-    ["leaf", "embed-distill", "ckd", "norm-and-direction", "sinkhorn", "rkd-distance + rkd-angle",
-     "in-batch-kl", "dse + listwise-kl", "rkd-distance + embed-distill"],
-)  # fmt: skip
+    [
+        "leaf",
+        "embed-distill",
+        "ckd",
+        "norm-and-direction",
+        "sinkhorn",
+        "rkd-distance + rkd-angle",
+        "in-batch-kl",
+        "dse + listwise-kl",
+        "rkd-distance + embed-distill",
+    ],
+)
 def test_matryoshka_and_teachers_of_other_dimensions_fit_every_loss(
-    objective: str, dimension: int, collection: Collection, scores: Run, tiny_model: Path,
+    objective: str,
+    dimension: int,
+    collection: Collection,
+    scores: Run,
+    tiny_model: Path,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     """A traceback in the first step, or short vectors that no term trains."""
     teacher = DenseEncoder(save_tiny_model(tmp_path / "t", dimension=dimension, seed=1))
-    settings = TrainSettings(candidates_per_query=4, batch_size=4, max_steps=1, query_tokens=16,
-                             doc_tokens=32, dims=(16, 8), queue=8, objective=objective)  # fmt: skip
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, vectors=teacher,
-                        settings=settings)  # fmt: skip
+    settings = TrainSettings(
+        candidates_per_query=4,
+        batch_size=4,
+        max_steps=1,
+        query_tokens=16,
+        doc_tokens=32,
+        dims=(16, 8),
+        queue=8,
+        objective=objective,
+    )
+    out = train_student(
+        collection, tiny_model, tmp_path / "s", scores=scores, vectors=teacher, settings=settings
+    )
     losses = Manifest.read(out).details["losses"][-1]
     assert all(np.isfinite(value) for value in losses.values())
     follows = any(name in objective for name in ("leaf", "distill", "ckd", "norm", "sinkhorn"))
@@ -150,8 +191,7 @@ def test_a_cut_vector_is_compared_with_the_teacher_by_what_is_left_of_it(
     task(**build_batches(model, settings, collection, teacher=True, vectors=vectors)(examples))
     whole, short = seen
     weight = task.projection.weight
-    torch.testing.assert_close(short["matched_doc_vectors"],
-                               short["doc_vectors"] @ weight[:, :8].T)  # fmt: skip
+    torch.testing.assert_close(short["matched_doc_vectors"], short["doc_vectors"] @ weight[:, :8].T)
     torch.testing.assert_close(whole["matched_doc_vectors"], whole["doc_vectors"] @ weight.T)
 
 
@@ -199,30 +239,58 @@ def test_other_students_score_as_their_library_does(
     ],
 )
 def test_other_students_are_trained_and_saved(
-    kind: str, save: Callable[[Path], Path], objective: str, collection: Collection, scores: Run,
+    kind: str,
+    save: Callable[[Path], Path],
+    objective: str,
+    collection: Collection,
+    scores: Run,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     """A student whose saved folder is that of another kind, or holds the weights of the start."""
     start = save(tmp_path)
-    settings = TrainSettings(candidates_per_query=4, batch_size=4, max_steps=2, doc_tokens=32,
-                             query_tokens=16, learning_rate=1e-3, student_kind=kind)  # type: ignore[arg-type]  # fmt: skip
-    out = train_student(collection, start, tmp_path / "s", scores=scores, objective=objective,
-                        settings=settings)  # fmt: skip
+    settings = TrainSettings(
+        candidates_per_query=4,
+        batch_size=4,
+        max_steps=2,
+        doc_tokens=32,
+        query_tokens=16,
+        learning_rate=1e-3,
+        student_kind=kind,
+    )  # type: ignore[arg-type]
+    out = train_student(
+        collection, start, tmp_path / "s", scores=scores, objective=objective, settings=settings
+    )
     before, after = (load_student(kind, str(folder), CPU).state_dict() for folder in (start, out))
     assert before.keys() == after.keys()
     assert any((before[name] != after[name]).any() for name in before)
 
 
 def test_a_late_interaction_student_starts_from_a_bi_encoder(
-    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path,
+    collection: Collection,
+    scores: Run,
+    tiny_model: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """A student that no command can start, or whose new projection is lost when it is saved."""
-    settings = TrainSettings(candidates_per_query=4, batch_size=6, max_steps=8, query_tokens=16,
-                             doc_tokens=32, learning_rate=3e-3, dropout=0.0,
-                             student_kind="late-interaction")  # fmt: skip
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings,
-                        objective="listwise-kl + contrastive(temperature=1)")  # fmt: skip
+    settings = TrainSettings(
+        candidates_per_query=4,
+        batch_size=6,
+        max_steps=8,
+        query_tokens=16,
+        doc_tokens=32,
+        learning_rate=3e-3,
+        dropout=0.0,
+        student_kind="late-interaction",
+    )
+    out = train_student(
+        collection,
+        tiny_model,
+        tmp_path / "s",
+        scores=scores,
+        settings=settings,
+        objective="listwise-kl + contrastive(temperature=1)",
+    )
     assert "a new one to 128 dimensions learns" in capsys.readouterr().err
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["contrastive"] < losses[0]["contrastive"]
@@ -258,11 +326,26 @@ def test_a_student_learns_the_space_of_a_larger_teacher(
 ) -> None:
     """A projection that is trained and then lost, so that the student is in no known space."""
     teacher = DenseEncoder(save_tiny_model(tmp_path / "teacher", dimension=48, seed=1))
-    settings = TrainSettings(candidates_per_query=4, batch_size=6, max_steps=60, doc_tokens=32,
-                             query_tokens=16, learning_rate=5e-3, projection=keep, queue=8,
-                             dropout=0.0)  # type: ignore[arg-type]  # fmt: skip
-    out = train_student(collection, tiny_model, tmp_path / "s", vectors=teacher, scores=scores,
-                        objective="leaf + ckd", settings=settings)  # fmt: skip
+    settings = TrainSettings(
+        candidates_per_query=4,
+        batch_size=6,
+        max_steps=60,
+        doc_tokens=32,
+        query_tokens=16,
+        learning_rate=5e-3,
+        projection=keep,
+        queue=8,
+        dropout=0.0,
+    )  # type: ignore[arg-type]
+    out = train_student(
+        collection,
+        tiny_model,
+        tmp_path / "s",
+        vectors=teacher,
+        scores=scores,
+        objective="leaf + ckd",
+        settings=settings,
+    )
     student = DenseEncoder(out)
     assert student.dimension == (48 if keep == "keep" else 32)
     losses = Manifest.read(out).details["losses"]
@@ -281,8 +364,9 @@ def test_a_pair_head_is_kept_with_its_student(
     collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     """A head that is trained and thrown away."""
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, objective="dse",
-                        settings=SHORT)  # fmt: skip
+    out = train_student(
+        collection, tiny_model, tmp_path / "s", scores=scores, objective="dse", settings=SHORT
+    )
     head = load_pair_head(out)
     vectors = torch.randn(3, 32)
     assert head(vectors[:, None], vectors[None]).shape == (3, 3)
@@ -297,11 +381,22 @@ def test_an_objective_that_the_student_cannot_give_is_refused(
     """A cross-encoder asked for vectors, found out by a KeyError at the first step."""
     settings = TrainSettings(student_kind="cross-encoder", max_steps=1)
     with pytest.raises(ConfigError, match=r"cross-encoder has no doc_vectors, query_vectors"):
-        train_student(collection, tiny_model, tmp_path / "s", scores=scores, objective="flops",
-                      settings=settings)  # fmt: skip
+        train_student(
+            collection,
+            tiny_model,
+            tmp_path / "s",
+            scores=scores,
+            objective="flops",
+            settings=settings,
+        )
     with pytest.raises(ConfigError, match="--dims 64: the student has 32"):
-        train_student(collection, tiny_model, tmp_path / "s", scores=scores,
-                      settings=TrainSettings(dims=(64,)))  # fmt: skip
+        train_student(
+            collection,
+            tiny_model,
+            tmp_path / "s",
+            scores=scores,
+            settings=TrainSettings(dims=(64,)),
+        )
 
 
 def _gather_in_a_process(rank: int, port: int, out: Path) -> None:

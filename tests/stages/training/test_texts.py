@@ -19,8 +19,15 @@ from retrodistill.stages.training.material import prepare
 from retrodistill.stages.training.sources import Sources
 from retrodistill.train import main
 
-SHORT = TrainSettings(batch_size=16, epochs=3, query_tokens=16, doc_tokens=32, dropout=0.0,
-                      learning_rate=3e-3, precision="float32")  # fmt: skip
+SHORT = TrainSettings(
+    batch_size=16,
+    epochs=3,
+    query_tokens=16,
+    doc_tokens=32,
+    dropout=0.0,
+    learning_rate=3e-3,
+    precision="float32",
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +47,13 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("recipe", ["leaf", "ckd", "embed-distill", "rkd"])
 def test_a_recipe_of_vectors_learns_from_a_collection_of_texts(
-    recipe: str, unlabelled: Path, tiny_model: Path, teacher: Path, tmp_path: Path,
+    recipe: str,
+    unlabelled: Path,
+    tiny_model: Path,
+    teacher: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """Recipes that need neither labels nor candidates, and are refused without them."""
     words = f"--recipe {recipe} --data beir:{unlabelled} --student {tiny_model} "
     words += f"--vectors {teacher} --batch-size 16 --epochs 3 --query-tokens 16 --doc-tokens 32 "
@@ -68,18 +79,27 @@ def test_the_reported_cosine_is_that_of_the_saved_student(
 ) -> None:
     """A mean cosine of the training's own tensors, or of the vectors before the projection."""
     encoder = DenseEncoder(teacher, precision="float32")
-    settings = TrainSettings(objective="leaf", batch_size=16, max_steps=6, dropout=0.0,
-                             learning_rate=3e-3, precision="float32", doc_tokens=64)  # fmt: skip
+    settings = TrainSettings(
+        objective="leaf",
+        batch_size=16,
+        max_steps=6,
+        dropout=0.0,
+        learning_rate=3e-3,
+        precision="float32",
+        doc_tokens=64,
+    )
     out = train_student(collection, tiny_model, tmp_path / "s", vectors=encoder, settings=settings)
     student = DenseEncoder(out, precision="float32", max_tokens=64)
     queries = collection.queries.full_texts(
         collection.queries.rows(collection.query_ids("train"))
     )  # the test queries are not trained on
     docs = collection.docs.full_texts()
-    cosines = np.concatenate([
-        (student.encode_queries(queries) * encoder.encode_queries(queries)).sum(1),
-        (student.encode_docs(docs) * encoder.encode_docs(docs)).sum(1),
-    ])  # fmt: skip
+    cosines = np.concatenate(
+        [
+            (student.encode_queries(queries) * encoder.encode_queries(queries)).sum(1),
+            (student.encode_docs(docs) * encoder.encode_docs(docs)).sum(1),
+        ]
+    )
     assert Manifest.read(out).details["teacher_cosine"] == pytest.approx(cosines.mean(), abs=1e-5)
 
 
@@ -123,9 +143,13 @@ def test_documents_alone_can_be_learned(
     documents = Plain("documents", docs=collection.docs, queries=none, judgements={})
     for objective in ("leaf + ckd", "rkd-distance + rkd-angle"):
         out = train_student(
-            documents, tiny_model, tmp_path / objective, vectors=DenseEncoder(teacher),
-            objective=objective, settings=TrainSettings(batch_size=16, max_steps=2, queue=4),
-        )  # fmt: skip
+            documents,
+            tiny_model,
+            tmp_path / objective,
+            vectors=DenseEncoder(teacher),
+            objective=objective,
+            settings=TrainSettings(batch_size=16, max_steps=2, queue=4),
+        )
         losses = Manifest.read(out).details["losses"][-1]
         assert all(np.isfinite(value) for value in losses.values())
 

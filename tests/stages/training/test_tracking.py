@@ -34,8 +34,13 @@ def test_trackers_and_history_see_every_term_and_measurement(folder: Path, tmp_p
     task, tracker = PullApart(folder), Tracker()
     terms = LossTerms(lambda: task.losses)
     best = BestWeights(lambda: 0.5, name="ndcg@10", every=3)
-    trainer = run(task, tmp_path, steps=6, callbacks=[tracker, terms, best],
-                  reports=[terms.means, best.latest])  # fmt: skip
+    trainer = run(
+        task,
+        tmp_path,
+        steps=6,
+        callbacks=[tracker, terms, best],
+        reports=[terms.means, best.latest],
+    )
     assert [step for step, row in tracker.rows.items() if "eval_ndcg@10" in row] == [3, 6]
     rows = curve(trainer.state.log_history, ["loss", "near", "size"])
     assert [row["step"] for row in rows] == [2, 3, 4, 6]
@@ -50,8 +55,15 @@ def test_a_resumed_training_has_the_history_of_the_whole(folder: Path, tmp_path:
     def trained(name: str, checkpoint: Path | None = None) -> list[dict[str, float]]:
         task = PullApart(folder)
         terms = LossTerms(lambda: task.losses)
-        trainer = run(task, tmp_path / name, steps=6, save_steps=4, callbacks=[terms],
-                      reports=[terms.means], resume=checkpoint)  # fmt: skip
+        trainer = run(
+            task,
+            tmp_path / name,
+            steps=6,
+            save_steps=4,
+            callbacks=[terms],
+            reports=[terms.means],
+            resume=checkpoint,
+        )
         return curve(trainer.state.log_history, ["near", "size"])
 
     whole = trained("whole")
@@ -68,8 +80,13 @@ def test_a_real_tracker_gets_files_that_outlive_the_checkpoints(
     terms = LossTerms(lambda: task.losses)
     best = BestWeights(lambda: 0.5, name="ndcg@10", every=3)
     found = trackers(["tensorboard"], tmp_path / "s.logs")
-    run(task, tmp_path / "s.checkpoints", steps=6, callbacks=[*found, terms, best],
-        reports=[terms.means, best.latest])  # fmt: skip
+    run(
+        task,
+        tmp_path / "s.checkpoints",
+        steps=6,
+        callbacks=[*found, terms, best],
+        reports=[terms.means, best.latest],
+    )
     assert not list((tmp_path / "s.checkpoints").rglob("*tfevents*"))
     (path,) = (tmp_path / "s.logs").glob("*tfevents*")
     tags = {tag for record in records(path) for tag in record}

@@ -157,17 +157,35 @@ def test_student_scores_are_those_of_the_plain_model(
 
 
 @pytest.mark.parametrize(
-    "objective", ["listwise-kl(student_temperature=0.05)", "margin-mse", "contrastive",
-                  "listwise-kl-in-batch + 0.5*contrastive"],
-)  # fmt: skip
+    "objective",
+    [
+        "listwise-kl(student_temperature=0.05)",
+        "margin-mse",
+        "contrastive",
+        "listwise-kl-in-batch + 0.5*contrastive",
+    ],
+)
 def test_training_lowers_the_loss(
     objective: str, collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     """A detached score or a frozen body: a loss that is logged but never falls."""
-    settings = TrainSettings(candidates_per_query=4, batch_size=8, max_steps=40, doc_tokens=32,
-                             query_tokens=16, learning_rate=2e-3, dropout=0.0)  # fmt: skip
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores,
-                        objective=objective, settings=settings)  # fmt: skip
+    settings = TrainSettings(
+        candidates_per_query=4,
+        batch_size=8,
+        max_steps=40,
+        doc_tokens=32,
+        query_tokens=16,
+        learning_rate=2e-3,
+        dropout=0.0,
+    )
+    out = train_student(
+        collection,
+        tiny_model,
+        tmp_path / "s",
+        scores=scores,
+        objective=objective,
+        settings=settings,
+    )
     losses = Manifest.read(out, kind="student").details["losses"]
     for name in {*losses[0]} - {"step"}:
         assert losses[-1][name] < 0.8 * losses[0][name]
@@ -202,8 +220,14 @@ def test_a_cross_encoder_student_learns_from_labels(
         doc_tokens=48,
         dropout=0.0,
     )
-    out = train_student(collection, tiny_model, tmp_path / "ce", scores=scores,
-                        objective="contrastive(temperature=1)", settings=settings)  # fmt: skip
+    out = train_student(
+        collection,
+        tiny_model,
+        tmp_path / "ce",
+        scores=scores,
+        objective="contrastive(temperature=1)",
+        settings=settings,
+    )
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["contrastive"] < losses[0]["contrastive"]
     model = CrossEncoder(str(out), device="cpu")
@@ -215,10 +239,23 @@ def test_embed_distill_follows_the_vectors_of_another_model(
 ) -> None:
     """Teacher vectors of other rows than the student's, which no loss curve would show."""
     encoder = DenseEncoder(tiny_model)
-    settings = TrainSettings(keep_layers=(0, 1, 2, 3, 4, 5), max_steps=1, batch_size=4,
-                             candidates_per_query=4, dropout=0.0, learning_rate=0.0)  # fmt: skip
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, vectors=encoder,
-                        objective="embed-distill", settings=settings)  # fmt: skip
+    settings = TrainSettings(
+        keep_layers=(0, 1, 2, 3, 4, 5),
+        max_steps=1,
+        batch_size=4,
+        candidates_per_query=4,
+        dropout=0.0,
+        learning_rate=0.0,
+    )
+    out = train_student(
+        collection,
+        tiny_model,
+        tmp_path / "s",
+        scores=scores,
+        vectors=encoder,
+        objective="embed-distill",
+        settings=settings,
+    )
     manifest = Manifest.read(out)
     assert manifest.details["losses"][0]["embed-distill"] == pytest.approx(0.0, abs=1e-5)
     assert manifest.inputs["vectors"] == encoder.fingerprint
@@ -249,15 +286,33 @@ def test_a_killed_training_resumes_bit_for_bit(
 ) -> None:
     """A resume that repeats batches, forgets the optimiser, or draws other dropout masks."""
     scores.write(tmp_path / "scores")
-    settings = TrainSettings(batch_size=4, max_steps=60, candidates_per_query=4, save_steps=5,
-                             dropout=0.1, learning_rate=1e-3,
-                             precision="float32")  # fmt: skip
+    settings = TrainSettings(
+        batch_size=4,
+        max_steps=60,
+        candidates_per_query=4,
+        save_steps=5,
+        dropout=0.1,
+        learning_rate=1e-3,
+        precision="float32",
+    )
     flags = "--precision float32 --batch-size 4 --max-steps 60 --candidates-per-query 4 "
     flags += "--save-steps 5 --dropout 0.1"
-    command = [sys.executable, "-m", "retrodistill.train", "--data", f"beir:{folder}",
-               "--scores", str(tmp_path / "scores"), "--student", str(tiny_model),
-               "--out", str(tmp_path / "torn"), "--learning-rate", "1e-3",
-               *flags.split()]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "retrodistill.train",
+        "--data",
+        f"beir:{folder}",
+        "--scores",
+        str(tmp_path / "scores"),
+        "--student",
+        str(tiny_model),
+        "--out",
+        str(tmp_path / "torn"),
+        "--learning-rate",
+        "1e-3",
+        *flags.split(),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 900
     while not list((tmp_path / "torn.checkpoints").glob("checkpoint-1*/trainer_state.json")):
@@ -268,8 +323,14 @@ def test_a_killed_training_resumes_bit_for_bit(
     process.wait()
     assert not (tmp_path / "torn").exists()
     for name in ("torn", "whole"):
-        train_student(collection, tiny_model, tmp_path / name, scores=scores, settings=settings,
-                      resume=name == "torn")  # fmt: skip
+        train_student(
+            collection,
+            tiny_model,
+            tmp_path / name,
+            scores=scores,
+            settings=settings,
+            resume=name == "torn",
+        )
     torn, whole = Manifest.read(tmp_path / "torn"), Manifest.read(tmp_path / "whole")
     assert torn.fingerprint == whole.fingerprint
     assert "resumes from" in capsys.readouterr().err

@@ -11,12 +11,44 @@ from retrodistill.data.datasets.readers.base import (
     one_document,
 )
 
-DROPPED = {"head", "script", "style", "noscript", "template", "nav", "footer", "aside", "form",
-           "button", "svg", "iframe", "object", "canvas"}  # fmt: skip
+DROPPED = {
+    "head",
+    "script",
+    "style",
+    "noscript",
+    "template",
+    "nav",
+    "footer",
+    "aside",
+    "form",
+    "button",
+    "svg",
+    "iframe",
+    "object",
+    "canvas",
+}
 ROLES = {"navigation", "banner", "contentinfo", "search", "complementary"}
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
-BLOCKS = HEADINGS | {"p", "div", "li", "ul", "ol", "dl", "dt", "dd", "tr", "table", "section",
-                     "article", "main", "header", "pre", "blockquote", "figure", "hr"}  # fmt: skip
+BLOCKS = HEADINGS | {
+    "p",
+    "div",
+    "li",
+    "ul",
+    "ol",
+    "dl",
+    "dt",
+    "dd",
+    "tr",
+    "table",
+    "section",
+    "article",
+    "main",
+    "header",
+    "pre",
+    "blockquote",
+    "figure",
+    "hr",
+}
 
 
 def read(file: SourceFile) -> Iterator[Document]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.data.store.columns import codes, widened
 from retrodistill.data.store.formats.records import (
     Differing,
@@ -58,7 +58,7 @@ class RecordFormat:
         )
         for ids in lookup or ():
             if ids.shared:
-                say(
+                log.info(
                     f"{len(ids.shared):,} texts of {path} belong to several of {ids.name}: the "
                     "first of each was taken."
                 )
@@ -233,7 +233,7 @@ def _once(table: pa.Table, *, where: Callable[[int], str], differing: Differing)
             _refuse(table, int(first), int(order[second]), where)
         sums = np.add.reduceat(scores.astype(np.float64), starts)
         merged = (sums / np.diff(starts, append=len(table))).astype(np.float32)
-        say(
+        log.info(
             f"{np.logical_or.reduceat(changed, starts).sum():,} pairs have several scores that "
             "differ: each got their mean."
         )

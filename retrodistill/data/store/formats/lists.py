@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.data.store.formats.records import Record, Relevant
 from retrodistill.data.store.runs import Run
 
@@ -67,7 +67,7 @@ def labelled(run: Run, relevant: Relevant | None) -> Iterator[Record]:
             "the relevant documents those of these queries?"
         )
     if written < total:
-        say(
+        log.info(
             f"{total - written:,} of {total:,} queries are skipped: they have no scored relevant "
             "document, or no other."
         )

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from retrodistill.base.errors import DataError
-from retrodistill.base.progress import say
+from retrodistill.base.logging import log
 from retrodistill.data.store.formats.gathering import RecordFormat
 from retrodistill.data.store.formats.lists import labelled, split
 from retrodistill.data.store.formats.records import Record, Relevant, place
@@ -87,7 +87,7 @@ def _rows(
         for text, high in zip(texts[:known], scores[:known], strict=True):
             yield dict(zip(names, (question, text, *negatives, [high, *low]), strict=True))
     if filled:
-        say(f"{filled:,} queries have fewer than {width:,} negatives: theirs are repeated.")
+        log.info(f"{filled:,} queries have fewer than {width:,} negatives: theirs are repeated.")
 
 
 FORMAT = RecordFormat(records, write, texts=True)

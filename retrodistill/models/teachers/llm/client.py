@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import cache_folder, digest
-from retrodistill.base.progress import bar, say
+from retrodistill.base.progress import bar
 from retrodistill.models.teachers.llm.answers import (
     Answer,
     Failure,
@@ -47,10 +48,16 @@ AGAIN = (408, 409, 429)
 ONE_QUESTION = (400, 413, 422)
 """HTTP errors that may be about one question: its content, or its length."""
 
-NOT_SENT = frozenset({
-    "ConnectError", "ConnectTimeout", "LocalProtocolError",
-    "PoolTimeout", "ProxyError", "UnsupportedProtocol",
-})  # fmt: skip
+NOT_SENT = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "LocalProtocolError",
+        "PoolTimeout",
+        "ProxyError",
+        "UnsupportedProtocol",
+    }
+)
 """Errors of httpx (or httpx2) after which the endpoint cannot have read the question."""
 
 
@@ -117,7 +124,7 @@ class Client:
                     raise
         finally:
             if self._account.asked > asked:
-                say(f"{self._model}: {self._account.summary()}")
+                log.info(f"{self._model}: {self._account.summary()}")
         errors = [error for future in futures if (error := future.exception()) is not None]
         if errors:
             raise min(errors, key=lambda error: isinstance(error, Stopped))

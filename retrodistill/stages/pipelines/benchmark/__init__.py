@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.errors import ConfigError, DataError, RetrodistillError
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest
-from retrodistill.base.progress import say
 from retrodistill.data.rankings.metrics import parse_metrics
 from retrodistill.data.rankings.unseen import THRESHOLD
 from retrodistill.data.store.runs import Run
@@ -68,7 +68,7 @@ def run_benchmark(
             places[dataset] = _place(found, dataset, Path(out), k)
         except RetrodistillError as error:
             failures |= {(dataset, system): str(error) for system in found.systems}
-            say(f"dataset {dataset}: {error}")
+            log.info(f"dataset {dataset}: {error}")
     _check_trained_on(trained_on, [place.collection for place in places.values()])
     for dataset, place in places.items():
         for name, system in found.systems.items():
@@ -78,9 +78,12 @@ def run_benchmark(
                 cells[dataset, name] = measured(name, place, timed=timed, overwrite=overwrite)
             except RetrodistillError as error:
                 failures[dataset, name] = str(error)
-                say(f"cell {name} on {dataset}: {error}")
-        runs = {name: Run.read(place.folder("runs", name)) for name in found.systems
-                if (dataset, name) in cells}  # fmt: skip
+                log.info(f"cell {name} on {dataset}: {error}")
+        runs = {
+            name: Run.read(place.folder("runs", name))
+            for name in found.systems
+            if (dataset, name) in cells
+        }
         if runs:
             kept = measuring | {"baseline": baseline if baseline in runs else None}
             qrels = place.collection.qrels(place.dataset.split)

@@ -11,8 +11,8 @@ from typing import Any
 from retrodistill.base.config import as_dict
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import new_folder
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest, digest
-from retrodistill.base.progress import say
 from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.evaluation.efficiency import percentiles, times_ms
@@ -49,7 +49,7 @@ def measured(name: str, place: Place, *, timed: int, overwrite: bool = False) ->
     found = None if overwrite else finished(name, place, config, inputs)
     if found is not None:
         return found
-    say(f"\n{name} on {place.name}")
+    log.info(f"\n{name} on {place.name}")
     made = system.make()
     made.run.write(
         place.folder("runs", name),

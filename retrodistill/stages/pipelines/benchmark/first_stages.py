@@ -63,10 +63,14 @@ class WordsAtWork(AtWork[Words]):
         answers = {query.id: answer(query) for query in place.queries}
         run = Run.from_dict(answers, lineage=spec_lineage(self.system.retriever)).top(place.k)
         config = MineConfig(
-            data=place.dataset.data, split=place.dataset.split, depth=place.k,
-            out=place.folder("runs", self.name), retriever=(self.system.retriever,),
-            max_tokens=self.system.max_tokens, precision=self.system.precision,
-        )  # fmt: skip
+            data=place.dataset.data,
+            split=place.dataset.split,
+            depth=place.k,
+            out=place.folder("runs", self.name),
+            retriever=(self.system.retriever,),
+            max_tokens=self.system.max_tokens,
+            precision=self.system.precision,
+        )
         return Made(
             run=run,
             config=as_dict(config),
@@ -98,9 +102,11 @@ class DenseAtWork(AtWork[Dense]):
 
         system = self.system
         return DenseEncoder(
-            system.model, max_tokens=system.max_tokens, batch_tokens=system.batch_tokens,
+            system.model,
+            max_tokens=system.max_tokens,
+            batch_tokens=system.batch_tokens,
             precision=system.precision,
-        )  # fmt: skip
+        )
 
     @cached_property
     def _searcher(self) -> "Searcher":
@@ -120,16 +126,25 @@ class DenseAtWork(AtWork[Dense]):
 
         place, system, docs = self.place, self.system, self.place.collection.docs
         embed_collection(
-            place.collection, self._encoder, out=self._folder, index=system.index,
-            recall=system.recall, dimensions=system.dimensions,
-            config=as_dict(system.embedding(place.dataset, self._folder)), overwrite=True,
-        )  # fmt: skip
+            place.collection,
+            self._encoder,
+            out=self._folder,
+            index=system.index,
+            recall=system.recall,
+            dimensions=system.dimensions,
+            config=as_dict(system.embedding(place.dataset, self._folder)),
+            overwrite=True,
+        )
         sample = docs.full_texts(spread_rows(len(docs), TIMED_DOCS))
         run = search_run(self._searcher, place.collection, place.dataset.split, place.k)
         config = SearchConfig(
-            index=self._folder, data=place.dataset.data, split=place.dataset.split, k=place.k,
-            out=place.folder("runs", self.name), precision=system.precision,
-        )  # fmt: skip
+            index=self._folder,
+            data=place.dataset.data,
+            split=place.dataset.split,
+            k=place.k,
+            out=place.folder("runs", self.name),
+            precision=system.precision,
+        )
         return Made(
             run=run,
             inputs={"index": Manifest.read(self._folder).fingerprint},

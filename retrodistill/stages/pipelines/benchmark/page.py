@@ -33,8 +33,9 @@ def page(benchmark: Benchmark) -> Report:
     parts = [_overview(benchmark)] if len(plan.datasets) > 1 and benchmark.evaluations else []
     parts += [_dataset(benchmark, place, name) for place, name in enumerate(benchmark.evaluations)]
     if benchmark.failures:
-        lines = [f"{name} on {dataset}: {error}"
-                 for (dataset, name), error in benchmark.failures.items()]  # fmt: skip
+        lines = [
+            f"{name} on {dataset}: {error}" for (dataset, name), error in benchmark.failures.items()
+        ]
         blocks: list[Block] = [Text(text=line) for line in lines]
         parts.append(Section(key="failures", title="Not measured", blocks=blocks))
     parts.append(_provenance(benchmark))
@@ -61,8 +62,10 @@ def _overview(benchmark: Benchmark) -> Section:
             ]
             for name in benchmark.plan.systems
         }
-        best = [max((own for own in column if own is not None), default=None)
-                for column in zip(*values.values(), strict=True)]  # fmt: skip
+        best = [
+            max((own for own in column if own is not None), default=None)
+            for column in zip(*values.values(), strict=True)
+        ]
         rows = [
             [
                 Cell(text=name),
@@ -102,9 +105,12 @@ def _dataset(benchmark: Benchmark, place: int, name: str) -> Section:
         note=f"Documents are encoded or indexed in batches; {settings['timed']:,} queries at most "
         f"were asked one after the other for {settings['k']:,} documents each, encoding included. "
         "A reranked system has the documents/s and the index of its first stage."
-        + (f" Prices are for a machine of {settings['price_per_hour']:g} an hour, that never waits."
-           if settings["price_per_hour"] else ""),
-    )  # fmt: skip
+        + (
+            f" Prices are for a machine of {settings['price_per_hour']:g} an hour, never idle."
+            if settings["price_per_hour"]
+            else ""
+        ),
+    )
     first = {one["name"]: one["metrics"][metrics[0]] for one in found["systems"]}
     aside = unseen(found)
     times = {one: benchmark.cells[name, one].details["latency_ms"]["p50"] for one in first}
@@ -123,12 +129,17 @@ def _provenance(benchmark: Benchmark) -> Section:
     import yaml
 
     rows = [
-        [Cell(text=text) for text in (
-            name, dataset, cell.fingerprint[:SHORT],
-            ", ".join(f"{role} {own[:SHORT]}" for role, own in cell.inputs.items()),
-        )]
+        [
+            Cell(text=text)
+            for text in (
+                name,
+                dataset,
+                cell.fingerprint[:SHORT],
+                ", ".join(f"{role} {own[:SHORT]}" for role, own in cell.inputs.items()),
+            )
+        ]
         for (dataset, name), cell in benchmark.cells.items()
-    ]  # fmt: skip
+    ]
     table = Table(
         caption="Cells, each a folder cells/DATASET/SYSTEM with its manifest.json",
         columns=("system", "dataset", "fingerprint", "made from"),

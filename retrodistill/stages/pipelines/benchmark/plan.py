@@ -161,8 +161,9 @@ def _named(
 
 
 def _dataset(part: Any, where: str) -> Dataset:
-    return settings_of(Dataset, {"data": part} if isinstance(part, str) else _keys(part, where),
-                       where)  # fmt: skip
+    return settings_of(
+        Dataset, {"data": part} if isinstance(part, str) else _keys(part, where), where
+    )
 
 
 def _system(part: Any, where: str) -> System:

@@ -72,14 +72,16 @@ class Benchmark:
         for name, means in self.evaluations[dataset].systems.items():
             cell = self.cells[dataset, name]
             times = cell.details["latency_ms"]
-            rows.append((
-                name,
-                *(f"{value:.4f}" for value in means.values()),
-                f"{cell.details['docs_per_second']:,.0f}",
-                *(f"{times[share]:.2f}" for share in ("p50", "p95", "p99")),
-                f"{cell.details['index_bytes'] / MILLION:.2f}",
-                *(f"{value:.2f}" for value in self.price(cell).values()),
-            ))  # fmt: skip
+            rows.append(
+                (
+                    name,
+                    *(f"{value:.4f}" for value in means.values()),
+                    f"{cell.details['docs_per_second']:,.0f}",
+                    *(f"{times[share]:.2f}" for share in ("p50", "p95", "p99")),
+                    f"{cell.details['index_bytes'] / MILLION:.2f}",
+                    *(f"{value:.2f}" for value in self.price(cell).values()),
+                )
+            )
         return rows
 
     def to_dict(self) -> dict[str, Any]:

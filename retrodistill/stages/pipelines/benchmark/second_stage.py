@@ -36,10 +36,13 @@ class RerankedAtWork(AtWork[Reranked]):
 
         system = self.system
         teacher: Teacher = load_teacher(
-            system.rerank, self.place.collection, options=system.option,
-            max_tokens=system.max_tokens, batch_tokens=system.batch_tokens,
+            system.rerank,
+            self.place.collection,
+            options=system.option,
+            max_tokens=system.max_tokens,
+            batch_tokens=system.batch_tokens,
             precision=system.precision,
-        )  # fmt: skip
+        )
         return teacher
 
     def inputs(self) -> dict[str, str]:
@@ -54,9 +57,12 @@ class RerankedAtWork(AtWork[Reranked]):
         first = Run.read(place.folder("runs", self.system.of))
         best = first.top(self.system.depth)
         store = score_candidates(
-            place.collection, best, teacher, place.folder("scores", teacher.fingerprint[:16]),
+            place.collection,
+            best,
+            teacher,
+            place.folder("scores", teacher.fingerprint[:16]),
             config=as_dict(self.system),
-        )  # fmt: skip
+        )
         known = store.run().to_dict()
         scores = {
             query: {doc: known[query][doc] for doc in docs} for query, docs, _ in best.lists()

@@ -119,10 +119,14 @@ def make_card(
     return Card(
         runs=[
             Measured(
-                name=(name := own["name"]), run=str(paths[name]),
+                name=(name := own["name"]),
+                run=str(paths[name]),
                 fingerprint=runs[name].fingerprint,
-                queries=len(runs[name].query_ids), rows=len(runs[name]),
-                identical_ids=own["identical_ids"], measures=own["metrics"], judged=own["judged"],
+                queries=len(runs[name].query_ids),
+                rows=len(runs[name]),
+                identical_ids=own["identical_ids"],
+                measures=own["metrics"],
+                judged=own["judged"],
                 **_foreign(paths[name]),
             )
             for own in evaluation["systems"]
@@ -134,7 +138,7 @@ def make_card(
         chain=steps,
         machine=machine(),
         versions=versions,
-    )  # fmt: skip
+    )
 
 
 def judged(qrels: Qrels, *, source: str, split: str) -> Judged:

@@ -7,8 +7,8 @@ from typing import Any
 from retrodistill.base.config.reading import settings_of
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import refuse_existing
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest
-from retrodistill.base.progress import say
 from retrodistill.base.registry import STAGES
 from retrodistill.stages.reporting.chain import (
     FOLDER,
@@ -81,7 +81,7 @@ def make(
     made = {place(path): out / name for name, path in names.items()}
     for step in todo:
         where = f"step {number[place(step.artifact)]} ({step.verb} -> {step.artifact})"
-        say(f"\n{where}")
+        log.info(f"\n{where}")
         config: Any = settings_of(VERBS[step.verb], _settings(step, made, moved), where)
         STAGES[step.verb](config)
     return made

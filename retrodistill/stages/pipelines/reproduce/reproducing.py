@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.logging import log
 from retrodistill.base.manifest import library_versions
-from retrodistill.base.progress import say
 from retrodistill.base.registry import registered_only
 from retrodistill.base.types import Qrels
 from retrodistill.data.datasets import load_collection
@@ -120,7 +120,7 @@ def again(
     with nullcontext() if own_code else registered_only():
         judgements, complaints = _inputs(card, data, qrels)
         for line in complaints:
-            say(f"{line}.")
+            log.info(f"{line}.")
         todo = steps_to_make(card.chain, [own.run for own in card.runs], anew=anew)
         if anew and not todo:
             raise DataError(f"there is nothing to make anew. {FOREIGN}")
@@ -149,7 +149,7 @@ def tell_machine(card: Card) -> None:
             if there.get(name) != own.get(name)
         ]
         if lines:
-            say(f"other {what} than the card's: {', '.join(lines)}.")
+            log.info(f"other {what} than the card's: {', '.join(lines)}.")
 
 
 def _inputs(card: Card, data: str | None, qrels: Path | None) -> tuple[Qrels, list[str]]:
