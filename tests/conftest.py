@@ -50,7 +50,7 @@ def number_type() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def messages() -> None:
     """Let the package's messages go to stderr, as its commands do."""
     from retrodistill.base.logging import log_to_stderr

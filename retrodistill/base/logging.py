@@ -54,4 +54,5 @@ def log_to_stderr(*, quiet: bool = False, as_json: bool = False) -> None:
     for former in [one for one in log.handlers if isinstance(one, _Stderr)]:
         log.removeHandler(former)
     log.addHandler(handler)
+    log.disabled = False  # a library that calls logging.config disables the loggers of all others
     log.setLevel(logging.WARNING if quiet else logging.INFO)

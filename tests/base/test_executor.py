@@ -13,7 +13,7 @@ import pytest
 from fakes.corpus import save_small_collection
 from fakes.ray_cluster import lose_a_node
 
-from retrodistill import executor
+from retrodistill.base import executor
 from retrodistill.base.config import ScoreConfig
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.executor import execute, visible_devices

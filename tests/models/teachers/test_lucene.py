@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from fakes.corpus import NOUNS
 
-from retrodistill import lucene
+from retrodistill.models.retrievers import lucene
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.manifest import cache_folder
 from retrodistill.base.types import Doc, Pairs
