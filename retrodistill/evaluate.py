@@ -103,7 +103,7 @@ def reproduce(config: EvaluateConfig, path: Path) -> None:
         config.qrels,
         out=config.out,
         anew=config.anew,
-        own_code=config.own_code,
+        trust_custom_code=config.trust_custom_code,
     )
     systems = evaluate_runs(found.qrels, found.runs, **card.settings).systems
     found.print(systems)

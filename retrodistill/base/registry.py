@@ -83,7 +83,7 @@ class Registry(Mapping[str, Any]):
         if name not in self._table and not _paths_allowed.get():
             raise ConfigError(
                 f"{self.kind} {name!r} is code that is not part of retrodistill. Read it, and give "
-                "--own-code if it may run."
+                "--trust-custom-code if it may run."
             )
         module, _, attribute = path.partition(":")
         try:

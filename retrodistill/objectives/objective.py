@@ -20,13 +20,13 @@ SIGNALS = {
     "teacher_scores": "B N",
     "mask": "B N",
     "labels": "B N",
-    "sure": "B N",
+    "trusted_negatives": "B N",
     "log_weights": "B N",
     "pair_scores": "B N",
     "preferences": "B N N",
     "preference_mask": "B N N",
     "batch_scores": "B M",
-    "batch_own": "B M",
+    "batch_candidates": "B M",
     "batch_labels": "B M",
     "batch_mask": "B M",
     "query_vectors": "B D",
@@ -40,15 +40,15 @@ SIGNALS = {
 """The vocabulary: every signal that a batch can carry, and its shape.
 
 Lists, one a query. `student_scores`, `teacher_scores`: scores of its own candidates, the positive
-first. `mask`: which of them are real, not padding. `labels`: which of them are relevant. `sure`:
-which are so surely what the labels say that they may serve as negatives where they are not
-labelled. `log_weights`: what a drawn candidate stands for, as the logarithm of a weight.
+first. `mask`: which of them are real, not padding. `labels`: which of them are relevant.
+`trusted_negatives`: which may serve as negatives where they are not labelled; the others may be
+relevant without a label. `log_weights`: what a drawn candidate stands for, as the logarithm of a weight.
 `pair_scores`: the scores of a head that sees both vectors. `preferences`: a teacher's log p(i is
 better than j), in nats, where `preference_mask` says that it compared them.
 
 The batch. `batch_scores`: the student's scores of every distinct document of the batch.
-`batch_own`: which of those are candidates of the query itself. `batch_labels`, `batch_mask`: which
-are relevant, and which may be compared at all.
+`batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
+`batch_mask`: which are relevant, and which may be compared at all.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
 documents. `teacher_...`: those of the model that was named for them; `matched_...`: the student's

@@ -36,7 +36,7 @@ def batch(
         "teacher_scores": teacher,
         "mask": mask,
         "labels": labels,
-        "sure": sure,
+        "trusted_negatives": sure,
         "log_weights": draw(b, n).abs() * labels.logical_not(),
         "pair_scores": draw(b, n),
     }
@@ -49,7 +49,7 @@ def batch(
         **{name: pads(tensor, (0, pad)) for name, tensor in lists.items()},
         **{name: pads(tensor, (0, pad, 0, pad)) for name, tensor in squares.items()},
         batch_scores=scores,
-        batch_own=own,
+        batch_candidates=own,
         batch_labels=own & torch.block_diag(*labels.to(dtype)[:, None]).bool(),
         batch_mask=mask.reshape(1, -1).repeat(b, 1),
         query_vectors=draw(b, 3),

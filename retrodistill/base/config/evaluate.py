@@ -121,7 +121,7 @@ class EvaluateConfig(MeasureSettings):
     anew: bool = False
     """With --reproduce: make all of the card's chain again, and not only what is not here."""
 
-    own_code: bool = False
+    trust_custom_code: bool = False
     """With --reproduce: parts that the card names by a path, as in my_lab.losses:focal, may run."""
 
     tolerance: float | None = None
@@ -135,14 +135,16 @@ class EvaluateConfig(MeasureSettings):
         if self.reproduce is not None:
             self._check_reproducing()
             return
-        if self.out or self.anew or self.own_code or self.tolerance is not None:
-            raise ConfigError("--out, --anew, --own-code and --tolerance need --reproduce.")
+        if self.out or self.anew or self.trust_custom_code or self.tolerance is not None:
+            raise ConfigError(
+                "--out, --anew, --trust-custom-code and --tolerance need --reproduce."
+            )
         if not self.run:
             raise ConfigError("needs --run. See --help.")
         MeasureSettings.__post_init__(self)
 
     def _check_reproducing(self) -> None:
-        own = ("reproduce", "out", "anew", "own_code", "tolerance", "data", "qrels")
+        own = ("reproduce", "out", "anew", "trust_custom_code", "tolerance", "data", "qrels")
         given = [
             f"--{item.name.replace('_', '-')}"
             for item in fields(self)

@@ -172,7 +172,7 @@ class TrainSettings:
     patience: int = 0
     """Stop after so many measurements without a better one (0: never)."""
 
-    least_gain: float = 0.0
+    min_delta: float = 0.0
     """With --patience: smallest gain that counts; smaller ones add up until they do."""
 
     tracker: tuple[str, ...] = ()
@@ -192,7 +192,7 @@ class TrainSettings:
         at_least(self, 0, "learning_rate", "warmup", "weight_decay", "dropout")
         at_least(self, 1, "positives_per_query")
         at_least(self, 0, "lora_rank", "queue", "eval_steps", "patience", "drop_weak_queries")
-        at_least(self, 0, "average_decay", "average_start", "least_gain")
+        at_least(self, 0, "average_decay", "average_start", "min_delta")
         below_one(self, "average_decay", "average_start", "warmup", "dropout")
         self._check_amounts()
         if self.freeze and not self.doc_student:
@@ -203,8 +203,8 @@ class TrainSettings:
             )
         if self.average_start != 0.5 and self.average != "sma":
             raise ConfigError("--average-start needs --average sma.")
-        if self.least_gain and not self.patience:
-            raise ConfigError("--least-gain needs --patience: it is what patience waits for.")
+        if self.min_delta and not self.patience:
+            raise ConfigError("--min-delta needs --patience: it is what patience waits for.")
         if (self.patience or self.eval_steps) and self.dev_split is None:
             raise ConfigError("--patience and --eval-steps need --dev-split.")
 

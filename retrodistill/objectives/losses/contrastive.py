@@ -13,7 +13,7 @@ from retrodistill.objectives.losses.vectors import unit
 @loss
 def contrastive(
     batch_scores: Float[Tensor, "B M"],
-    batch_own: Bool[Tensor, "B M"],
+    batch_candidates: Bool[Tensor, "B M"],
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
@@ -38,7 +38,7 @@ def contrastive(
     rows, columns = labelled_pairs(batch_labels, batch_mask)
     negative = batch_mask & ~batch_labels
     if not own_negatives:
-        negative = negative & ~batch_own
+        negative = negative & ~batch_candidates
     logits = batch_scores / temperature
     return average(choice_nll(logits[rows, columns], logits[rows], negative[rows]))
 
@@ -77,7 +77,7 @@ def decayed_contrastive(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     labels: Bool[Tensor, "B N"],
-    sure: Bool[Tensor, "B N"],
+    trusted_negatives: Bool[Tensor, "B N"],
     *,
     temperature: float = 0.05,
     centre: float = 0.0,
@@ -92,8 +92,8 @@ def decayed_contrastive(
     t+ + `centre` count fully; easy ones fade, and with a centre below 0 so do those that it puts
     above the positive, which are likely to be relevant. The weights do not depend on the student,
     and with a large width this is InfoNCE over the list. Candidates that are not labelled are
-    negatives, unless they are not `sure`: those that the teacher finds too good count nowhere. In
-    nats, averaged over the positives that have a negative.
+    negatives if they are `trusted_negatives`: those that the teacher finds too good count nowhere.
+    In nats, averaged over the positives that have a negative.
 
     Raises:
         ConfigError: the width is not above 0.
@@ -106,7 +106,7 @@ def decayed_contrastive(
     """
     if not width > 0:
         raise ConfigError(f"decayed_contrastive: width must be above 0, but it is {width}.")
-    negative = sure & mask & ~labels
+    negative = trusted_negatives & mask & ~labels
     rows, columns = (labels & mask & negative.any(-1, keepdim=True)).nonzero(as_tuple=True)
     logits = student_scores / temperature
     margins = teacher_scores[rows] - teacher_scores[rows, columns][:, None]

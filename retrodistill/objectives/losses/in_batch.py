@@ -20,7 +20,7 @@ def listwise_kl_in_batch(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     batch_scores: Float[Tensor, "B M"],
-    batch_own: Bool[Tensor, "B M"],
+    batch_candidates: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
     student_temperature: float = 0.05,
@@ -39,7 +39,9 @@ def listwise_kl_in_batch(
 
     """
     keep = real_lists(mask)
-    compared = batch_mask | batch_own  # the teacher spoke of its own, doubtful negatives or not
+    compared = (
+        batch_mask | batch_candidates
+    )  # the teacher spoke of its own, doubtful negatives or not
     total = (batch_scores / student_temperature).masked_fill(~compared, LOWEST).logsumexp(-1)
     student = student_scores / student_temperature - total[:, None]
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
@@ -77,7 +79,7 @@ def m3_kd(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     batch_scores: Float[Tensor, "B M"],
-    batch_own: Bool[Tensor, "B M"],
+    batch_candidates: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
     student_temperature: float = 0.02,
@@ -100,7 +102,7 @@ def m3_kd(
     """
     keep = real_lists(mask)
     own = student_scores / student_temperature
-    negatives = batch_mask & ~batch_own
+    negatives = batch_mask & ~batch_candidates
     rest = (batch_scores / student_temperature).masked_fill(~negatives, LOWEST).logsumexp(-1)
     total = remaining_logsumexp(own, mask).logaddexp(rest[:, None])
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask).exp()

@@ -161,7 +161,7 @@ def fused_kl(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     labels: Bool[Tensor, "B N"],
-    sure: Bool[Tensor, "B N"],
+    trusted_negatives: Bool[Tensor, "B N"],
     *,
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
@@ -172,7 +172,7 @@ def fused_kl(
     the teacher gives to the labelled candidates together. Where it finds them, the student
     learns its whole distribution; where it does not, the student learns the labels. CE is the
     mean of -ln q_i over the labelled candidates, so several of them are to share q evenly; its q
-    is the student's softmax over those and the `sure` candidates alone, as the others may be
+    is the student's softmax over those and the `trusted_negatives` alone, as the others may be
     relevant too. A query without a labelled candidate has a = 1.
 
     In nats, averaged over the queries that have two real candidates.
@@ -188,7 +188,9 @@ def fused_kl(
     trust = teacher.exp().masked_fill(~positive, 0.0).sum(-1)
     trust = torch.where(positive.any(-1), trust, 1.0)
     distilled = kl_terms(teacher, student, mask).sum(-1)
-    choice = masked_log_softmax(student_scores / student_temperature, positive | (sure & mask))
+    choice = masked_log_softmax(
+        student_scores / student_temperature, positive | (trusted_negatives & mask)
+    )
     labelled = -choice.masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1).clamp(min=1)
     return average((trust * distilled + (1.0 - trust) * labelled)[keep])
 

@@ -16,7 +16,7 @@ TARGETS = ("static", "adaptive", "distributed")
 def arm(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],
-    batch_own: Bool[Tensor, "B M"],
+    batch_candidates: Bool[Tensor, "B M"],
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
@@ -52,7 +52,7 @@ def arm(
     if target not in TARGETS:
         raise ConfigError(f"arm: target must be one of {', '.join(TARGETS)}, not {target!r}.")
     rows, columns = labelled_pairs(batch_labels, batch_mask)
-    counted = (batch_mask & ~batch_labels & (batch_own | in_batch))[rows]
+    counted = (batch_mask & ~batch_labels & (batch_candidates | in_batch))[rows]
     docs = unit(doc_vectors)
     scores = unit(query_vectors) @ docs.T
     margins = scores[rows, columns][:, None] - scores[rows]

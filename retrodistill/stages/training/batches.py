@@ -26,23 +26,28 @@ Extra = Callable[[Sequence[Example]], dict[str, Tensor]]
 
 
 def list_signals(examples: Sequence[Example], *, teacher: bool) -> dict[str, Tensor]:
-    """Return `mask`, `labels`, `sure`, `log_weights`; if there is a teacher, `teacher_scores`.
+    """Return `mask`, `labels`, `trusted_negatives`, `log_weights`, `teacher_scores` if any.
 
     All of shape (B, N), padded.
     """
     width = max((len(example.docs) for example in examples), default=0)
     shape = (len(examples), width)
     scores, weights = torch.zeros(2, *shape)
-    mask, labels, sure = torch.zeros(3, *shape, dtype=torch.bool)
+    mask, labels, trusted_negatives = torch.zeros(3, *shape, dtype=torch.bool)
     for row, example in enumerate(examples):
         count = len(example.docs)
         scores[row, :count] = torch.from_numpy(example.teacher_scores)
         weights[row, :count] = torch.from_numpy(example.log_weights)
         labels[row, :count] = torch.from_numpy(example.labels)
         doubtful = np.isin(example.docs, list(example.doubtful))
-        sure[row, :count] = torch.from_numpy(~doubtful)
+        trusted_negatives[row, :count] = torch.from_numpy(~doubtful)
         mask[row, :count] = True
-    signals = {"mask": mask, "labels": labels, "sure": sure, "log_weights": weights}
+    signals = {
+        "mask": mask,
+        "labels": labels,
+        "trusted_negatives": trusted_negatives,
+        "log_weights": weights,
+    }
     return signals | {"teacher_scores": scores} if teacher else signals
 
 
@@ -207,9 +212,9 @@ class CrossEncoderBatch:
             signals |= self._extra(examples)
         # The batch of a cross-encoder is its own list: other queries' documents were not read.
         signals |= {
-            "batch_own": signals["mask"],
+            "batch_candidates": signals["mask"],
             "batch_labels": signals["labels"],
-            "batch_mask": signals["labels"] | signals["sure"],
+            "batch_mask": signals["labels"] | signals["trusted_negatives"],
         }
         return {"pairs": self._chunks(rows, beside), "signals": signals}
 

@@ -125,7 +125,7 @@ def fit(
             name=settings.dev_metric,
             every=settings.eval_steps or max(1, steps // MEASUREMENTS),
             patience=settings.patience,
-            least_gain=settings.least_gain,
+            min_delta=settings.min_delta,
             weights=average.applied if average else lambda model: nullcontext(),
             checkpoint=last,
         )

@@ -27,7 +27,7 @@ class BestWeights(TrainerCallback):
 
     The last step is measured too. The best weights are those of the highest value, the earlier
     ones of equals. Training stops after `patience` measurements in a row none of which was above
-    the value that the count began at, by `least_gain` at least: many small gains add up to one.
+    the value that the count began at, by `min_delta` at least: many small gains add up to one.
 
     The state (best weights, all values, the count) lies in each checkpoint. A training that goes
     on from one has the measurements that it would have had.
@@ -37,7 +37,7 @@ class BestWeights(TrainerCallback):
         name: what is measured, for the log.
         every: steps between measurements.
         patience: measurements without a gain before training stops (0: never).
-        least_gain: smallest gain that counts for patience.
+        min_delta: smallest gain that counts for patience.
         weights: context in which the model has the weights to measure and keep, such as
             `WeightAverage.applied`; else its own.
         checkpoint: folder of the checkpoint that the training goes on from, if it does.
@@ -54,17 +54,17 @@ class BestWeights(TrainerCallback):
         name: str,
         every: int,
         patience: int = 0,
-        least_gain: float = 0.0,
+        min_delta: float = 0.0,
         weights: Callable[[nn.Module], AbstractContextManager[None]] = lambda model: nullcontext(),
         checkpoint: Path | None = None,
     ) -> None:
-        if every < 1 or patience < 0 or not least_gain >= 0:
+        if every < 1 or patience < 0 or not min_delta >= 0:
             raise ConfigError(
                 f"measurements must be at least 1 step apart (not {every}), and patience "
-                f"({patience}) and the least gain ({least_gain}) at least 0."
+                f"({patience}) and the least gain ({min_delta}) at least 0."
             )
         self._measure, self._name, self._every = measure, name, every
-        self._patience, self._least_gain = patience, least_gain
+        self._patience, self._min_delta = patience, min_delta
         self._weights, self._checkpoint = weights, checkpoint
         self._best: Weights = {}
         self._mark, self._waited = -math.inf, 0
@@ -129,7 +129,7 @@ class BestWeights(TrainerCallback):
             )
         if self.best is None or value > self.best[1]:
             self._best = taken(model)
-        gained = value > self._mark and value - self._mark >= self._least_gain
+        gained = value > self._mark and value - self._mark >= self._min_delta
         self._mark, self._waited = (value, 0) if gained else (self._mark, self._waited + 1)
         self.values.append((step, value))
         self._fresh = {f"eval_{self._name}": value}

@@ -26,8 +26,8 @@ Objective = Callable[[Signals], dict[str, Tensor]]
 Chunks = Sequence[dict[str, Any]]
 Forward = Callable[..., dict[str, Tensor]]
 
-LISTS = frozenset({"student_scores", "mask", "labels", "sure", "log_weights"})
-BATCH = frozenset({"batch_scores", "batch_own", "batch_labels", "batch_mask"})
+LISTS = frozenset({"student_scores", "mask", "labels", "trusted_negatives", "log_weights"})
+BATCH = frozenset({"batch_scores", "batch_candidates", "batch_labels", "batch_mask"})
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
 
@@ -122,7 +122,7 @@ class RetrieverTask(Task):
         labels = known & own
         given = {
             **signals,
-            "batch_own": own,
+            "batch_candidates": own,
             "batch_labels": labels,
             # A relevant document that the query did not draw is neither positive nor negative.
             "batch_mask": labels | ~(known | unsure),

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from fakes.corpus import NOUNS
 
-from retrodistill.models.retrievers import lucene
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.manifest import cache_folder
 from retrodistill.base.types import Doc, Pairs
 from retrodistill.data.datasets import Collection, load_collection
+from retrodistill.models.retrievers import lucene
 from retrodistill.models.retrievers.lucene import LuceneIndex, built_index, java_home, start_java
 from retrodistill.models.teachers.lucene import LuceneTeacher
 

@@ -139,9 +139,9 @@ def test_every_loss_survives_rows_without_a_list(name: str) -> None:
 
 
 WITHOUT = {
-    "candidates": ("mask", "batch_mask", "preference_mask", "batch_labels", "batch_own"),
+    "candidates": ("mask", "batch_mask", "preference_mask", "batch_labels", "batch_candidates"),
     "labels": ("labels", "batch_labels"),
-    "negatives": ("sure",),
+    "negatives": ("trusted_negatives",),
     "comparisons": ("preference_mask",),
 }
 """What a batch can lack, and the signals that are all False then."""
@@ -197,7 +197,7 @@ def test_padding_may_hold_anything(name: str, filling: float) -> None:
     for signal in ("student_scores", "pair_scores", "teacher_scores", "log_weights"):
         filled[signal][~filled["mask"]] = filling
     filled["preferences"][~filled["preference_mask"]] = filling
-    filled["batch_scores"][~filled["batch_mask"] & ~filled["batch_own"]] = filling
+    filled["batch_scores"][~filled["batch_mask"] & ~filled["batch_candidates"]] = filling
     gradients = []
     for signals in (plain, filled):
         leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]

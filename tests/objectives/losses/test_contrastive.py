@@ -162,7 +162,7 @@ def test_decayed_contrastive_against_numpy() -> None:
     """Margins taken from candidate 0 where another candidate is the positive."""
     signals = several_positives()
     student, teacher = signals["student_scores"].numpy(), signals["teacher_scores"].numpy()
-    mask, labels, sure = (signals[name].numpy() for name in ("mask", "labels", "sure"))
+    mask, labels, sure = (signals[name].numpy() for name in ("mask", "labels", "trusted_negatives"))
     terms = []
     for s, t, real, known, certain in zip(student / 0.5, teacher, mask, labels, sure, strict=True):
         for place in np.flatnonzero(real & known):

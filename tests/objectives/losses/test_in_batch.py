@@ -109,7 +109,7 @@ def test_m3_kd_by_hand(others: int, expected: float) -> None:
 def test_m3_kd_against_a_loop_of_cross_entropies() -> None:
     """A used target that stays among the negatives, and pushes the positive down again."""
     signals = batch(seed=2)
-    mask, own = signals["mask"], signals["batch_own"]
+    mask, own = signals["mask"], signals["batch_candidates"]
     b, n = mask.shape
     signals["batch_mask"][2, 3] = False  # a document that may be relevant to query 2
     expected = []
@@ -132,7 +132,7 @@ def test_m3_kd_against_a_loop_of_cross_entropies() -> None:
                 "teacher_scores",
                 "mask",
                 "batch_scores",
-                "batch_own",
+                "batch_candidates",
                 "batch_mask",
             )
         ),

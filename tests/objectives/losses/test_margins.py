@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from retrodistill.base.errors import ConfigError
 from retrodistill.objectives.losses.margins import arm
 
-NAMES = ("query_vectors", "doc_vectors", "batch_own", "batch_labels", "batch_mask")
+NAMES = ("query_vectors", "doc_vectors", "batch_candidates", "batch_labels", "batch_mask")
 
 QUERIES = torch.tensor([[2.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
 DOCS = torch.tensor([[5.0, 0.0], [0.0, 1.0], [0.0, 4.0]], dtype=torch.float64)

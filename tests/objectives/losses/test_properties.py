@@ -54,7 +54,7 @@ def test_every_loss_of_lists_is_finite_and_not_negative(
         teacher_scores=teacher,
         mask=mask.bool(),
         labels=labels.bool(),
-        sure=mask.bool(),
+        trusted_negatives=mask.bool(),
         log_weights=weights,
     )
     value = measure(objective, signals)
@@ -74,7 +74,14 @@ def test_the_order_of_the_candidates_behind_the_first_does_not_count(
     signals = batch(seed, n=6)
     places = [0, *order]
     shuffled = Signals(**signals)
-    for name in ("student_scores", "teacher_scores", "mask", "labels", "sure", "log_weights"):
+    for name in (
+        "student_scores",
+        "teacher_scores",
+        "mask",
+        "labels",
+        "trusted_negatives",
+        "log_weights",
+    ):
         shuffled[name] = signals[name][:, places]
     for name in ("preferences", "preference_mask"):
         shuffled[name] = signals[name][:, places][:, :, places]
@@ -103,7 +110,14 @@ def test_holes_count_like_padding_at_the_end(objective: str) -> None:
     signals["mask"][1, 3] = signals["mask"][2, 4] = False
     closed = Signals(**signals)
     order = signals["mask"].logical_not().long().argsort(dim=-1, stable=True)
-    for name in ("student_scores", "teacher_scores", "mask", "labels", "sure", "log_weights"):
+    for name in (
+        "student_scores",
+        "teacher_scores",
+        "mask",
+        "labels",
+        "trusted_negatives",
+        "log_weights",
+    ):
         closed[name] = signals[name].gather(-1, order)
     assert not closed["mask"].equal(signals["mask"])
     found, expected = measure(objective, closed), measure(objective, signals)

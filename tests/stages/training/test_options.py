@@ -100,8 +100,8 @@ def test_each_tower_is_cut_by_its_own_option(
         ({"average": "sma", "average_start": -0.1}, "--average-start must be at least 0"),
         ({"average_start": 0.1}, "--average-start needs --average sma"),
         ({"average": "ema", "average_decay": 1.0}, "--average-decay must be below 1"),
-        ({"dev_split": "dev", "patience": 1, "least_gain": -1.0}, "--least-gain must be at least"),
-        ({"dev_split": "dev", "least_gain": 0.1}, "--least-gain needs --patience"),
+        ({"dev_split": "dev", "patience": 1, "min_delta": -1.0}, "--min-delta must be at least"),
+        ({"dev_split": "dev", "min_delta": 0.1}, "--min-delta needs --patience"),
     ],
 )
 def test_settings_of_averages_and_patience_are_checked_before_anything_is_loaded(
@@ -132,7 +132,7 @@ def test_trackers_call_the_run_as_its_folder(
     assert names == ["kl-4"]
 
 
-def test_the_start_of_an_average_and_the_least_gain_reach_the_training(
+def test_the_start_of_an_average_and_the_min_delta_reach_the_training(
     collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Settings that are accepted and never looked at."""
@@ -147,7 +147,7 @@ def test_the_start_of_an_average_and_the_least_gain_reach_the_training(
     vectors = [DenseEncoder(folder).encode_docs(TEXTS) for folder in (early, late)]
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-5
     gains: dict[str, Any] = {"dev_split": "test", "eval_steps": 1, "patience": 2}
-    out = trained("patient", least_gain=2.0, **gains)
+    out = trained("patient", min_delta=2.0, **gains)
     assert Manifest.read(out).details["losses"][-1]["step"] == 3
 
 

@@ -63,7 +63,7 @@ def test_small_gains_are_kept_but_do_not_count_for_patience(folder: Path, tmp_pa
     """Noise that keeps a training alive; or better weights that are thrown away as noise."""
     task = PullApart(folder)
     measure = Scripted(task, [0.500, 0.504, 0.508, 0.512, 0.513, 0.514, 0.9])
-    best = BestWeights(measure, name="x", every=1, patience=3, least_gain=0.01)
+    best = BestWeights(measure, name="x", every=1, patience=3, min_delta=0.01)
     trainer = run(task, tmp_path, steps=7, callbacks=[best])
     # 0.512 is the first value that is 0.01 above 0.500; none is 0.01 above 0.512 before 0.9.
     assert trainer.state.global_step == 7
@@ -72,7 +72,7 @@ def test_small_gains_are_kept_but_do_not_count_for_patience(folder: Path, tmp_pa
         name="x",
         every=1,
         patience=3,
-        least_gain=0.01,
+        min_delta=0.01,
     )
     trainer = run(task, tmp_path, steps=5, callbacks=[again])
     assert trainer.state.global_step == 4

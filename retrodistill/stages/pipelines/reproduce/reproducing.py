@@ -102,13 +102,13 @@ def again(
     *,
     out: Path | None = None,
     anew: bool = False,
-    own_code: bool = False,
+    trust_custom_code: bool = False,
 ) -> Again:
     """Return a card's judgements and runs; runs that are not there are made again, in `out`.
 
     What lies where the card says, with the card's fingerprint, is taken as it is, unless `anew`.
     `data` and `qrels` are where collection and judgements lie now. Code that is not part of
-    retrodistill runs only with `own_code`.
+    retrodistill runs only with `trust_custom_code`.
 
     Raises:
         ConfigError: something is to be made, but there is no `out`, or it exists already.
@@ -117,7 +117,7 @@ def again(
 
     """
     tell_machine(card)
-    with nullcontext() if own_code else registered_only():
+    with nullcontext() if trust_custom_code else registered_only():
         judgements, complaints = _inputs(card, data, qrels)
         for line in complaints:
             log.info(f"{line}.")
