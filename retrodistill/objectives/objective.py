@@ -42,7 +42,8 @@ SIGNALS = {
 Lists, one a query. `student_scores`, `teacher_scores`: scores of its own candidates, the positive
 first. `mask`: which of them are real, not padding. `labels`: which of them are relevant.
 `trusted_negatives`: which may serve as negatives where they are not labelled; the others may be
-relevant without a label. `log_weights`: what a drawn candidate stands for, as the logarithm of a weight.
+relevant without a label. `log_weights`: what a drawn candidate stands for, as the logarithm of a
+weight.
 `pair_scores`: the scores of a head that sees both vectors. `preferences`: a teacher's log p(i is
 better than j), in nats, where `preference_mask` says that it compared them.
 
