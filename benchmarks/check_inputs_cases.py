@@ -140,8 +140,7 @@ class Base:
             self.collection,
             model,
             self.folder / "student",
-            objective="contrastive",
-            settings=settings,
+            settings=dataclasses.replace(settings, objective="contrastive"),
         )
         encoder = rd.DenseEncoder(self.student, precision="float32")
         for kind in ("flat", "hnsw"):

@@ -64,7 +64,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{TRAIN} --objective kl+0.1*mse", "Did you mean 'listwise-kl'?"),
         (f"{TRAIN} --objective 'listwise-kl(teacher_temprature=1)'", "'teacher_temperature'?"),
         (f"{TRAIN} --objective 'listwise-kl(teacher_temperature=-1)'", "must be above 0"),
-        (f"{TRAIN} --draw simms", "Did you mean 'simans'?"),
+        (f"{TRAIN} --negative-sampling simms", "Did you mean 'simans'?"),
         (f"{TRAIN} --recipe simlm", "Did you mean 'simlm-kd'?"),
         (f"{TRAIN} --scores none", "--scores none does not exist"),
         (TRAIN, "needs teacher scores: give --scores"),
