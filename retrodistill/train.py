@@ -55,7 +55,8 @@ def train(config: TrainConfig) -> None:
     preflight.train(config)
     named = {name: getattr(config, name, None) for name in SIGNAL_SOURCES}
     named = {name: str(value) for name, value in named.items() if value}
-    check_settings(parse_objective(config.objective), config, config.split, list(named))
+    terms, kinds = parse_objective(config.objective), [SIGNAL_SOURCES[name] for name in named]
+    check_settings(terms, config, config.split, kinds)
     check_kind(config)
     collection = load_collection(config.data, queries=config.queries)
     sources = [SIGNAL_SOURCES[name].open(value, config) for name, value in named.items()]

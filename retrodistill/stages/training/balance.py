@@ -15,8 +15,8 @@ from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import is_main
 
 if TYPE_CHECKING:
+    from retrodistill.models.students.tasks import Task
     from retrodistill.objectives.objective import LossTerm
-    from retrodistill.stages.training.tasks import Task
 
 BATCHES = 4
 """Batches that are measured, spread over the training."""

@@ -89,7 +89,7 @@ def plan_training(
     check_kind(settings)
     terms = parse_objective(settings.objective)
     wrapped = as_sources(sources)
-    check_settings(terms, settings, split, [source.name for source in wrapped])
+    check_settings(terms, settings, split, wrapped)
     if not settings.other_texts:
         for source in wrapped:
             source.check_texts(collection)

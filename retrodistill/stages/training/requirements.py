@@ -10,30 +10,34 @@ from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
     from retrodistill.objectives.objective import LossTerm
+    from retrodistill.stages.training.sources import SignalSource
 
 
 def check_settings(
-    terms: "Sequence[LossTerm]", settings: "TrainSettings", split: str, sources: Collection[str]
+    terms: "Sequence[LossTerm]",
+    settings: "TrainSettings",
+    split: str,
+    sources: "Collection[SignalSource | type[SignalSource]]",
 ) -> None:
     """Check that the objective and the other settings have what they learn from.
-
-    `sources` are the names of the sources of signals that there are.
 
     Raises:
         ConfigError: something is absent, or a setting does not fit.
 
     """
-    from retrodistill.objectives.objective import inputs_of
     from retrodistill.stages.training.sampling import parse_negative_sampling
 
-    needed = inputs_of(terms)
+    absent = {signal for term in terms for signal in term.signals}
+    absent = absent.difference(*(source.gives for source in sources))
     for name in SIGNAL_SOURCES:
-        if f"--{name}" in needed and name not in sources:
-            about = SIGNAL_SOURCES[name].about
-            raise ConfigError(f"objective {settings.objective!r} needs {about}: give --{name}.")
+        source: type[SignalSource] = SIGNAL_SOURCES[name]
+        if absent & source.gives:
+            raise ConfigError(
+                f"objective {settings.objective!r} needs {source.about}: give --{name}."
+            )
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:
-        if "scores" not in sources:
+        if all(source.name != "scores" for source in sources):
             raise ConfigError(f"{flag} goes by teacher scores: give --scores.")
     if settings.dev_split == split:
         raise ConfigError(f"--dev-split {split} is trained on: measure on another split.")

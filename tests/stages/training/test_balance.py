@@ -8,13 +8,13 @@ import pytest
 import torch
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
-from retrodistill.stages.training.tasks import Task
 from safetensors.torch import load_file
 
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
+from retrodistill.models.students.tasks import Task
 from retrodistill.objectives.objective import Signals, bind, parse_objective
 from retrodistill.stages.training import balance, train_student
 from retrodistill.stages.training.balance import check_balance, gradient_norms

@@ -229,7 +229,7 @@ def test_orders_draws_and_filters_reach_the_training(
             tiny_model,
             tmp_path / name,
             sources=[scores],
-            settings=replace(used, objective=objective),
+            settings=dataclasses.replace(used, objective=objective),
         )
         for name, used in (("changed", settings), ("plain", SHORT))
     ]

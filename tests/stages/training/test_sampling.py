@@ -333,18 +333,18 @@ def test_candidates_as_good_as_the_positive_are_doubtful(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda: {"false_negatives": 0.9}, "must start at 0, but the lowest is -2"),
-        (lambda: {"false_negatives": -1.0}, "must be above 0"),
-        (lambda: {"drop_weak_queries": 1.0}, "from 0 to below 1"),
+        (lambda: CandidateFilters(false_negatives=0.9), "must start at 0, but the lowest is -2"),
+        (lambda: CandidateFilters(false_negatives=-1.0), "must be above 0"),
+        (lambda: CandidateFilters(drop_weak_queries=1.0), "from 0 to below 1"),
     ],
 )
 def test_filters_refuse_what_has_no_meaning(
-    collection: Collection, change: Callable[[], dict[str, float]], message: str
+    collection: Collection, change: Callable[[], CandidateFilters], message: str
 ) -> None:
     """0.95 of a negative logit, above which lie candidates that are worse than the positive."""
     logits = Run.from_dict({"q3": {"d3": -1.0, "d5": -2.0}})
     with pytest.raises(ConfigError, match=message):
-        gather(collection, "train", logits, pool=8, **change())
+        gather(collection, "train", logits, pool=8, filters=change())
     with pytest.raises(ConfigError, match="need teacher scores"):
         gather(collection, "train", None, pool=8, filters=CandidateFilters(drop_weak_queries=0.1))
 

@@ -161,7 +161,7 @@ def test_queries_that_no_split_judges_are_trained_on(
         ("--objective contrastive --dev-split train", "is trained on"),
         (
             "--objective contrastive --query-order clusters --student-kind sparse",
-            "needs a bi-encoder",
+            "goes by the student's vectors",
         ),
         (
             "--objective contrastive --negative-sampling nowhere --scores S",

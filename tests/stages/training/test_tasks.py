@@ -20,6 +20,7 @@ from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.models.students.batches import Example
 from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.models.students.kinds.late_interaction import batch_maxsim
 from retrodistill.models.students.late_interaction import LateInteractionEncoder
 from retrodistill.models.students.pair_head import PairHead, load_pair_head
 from retrodistill.models.students.processes import gathered
@@ -209,8 +210,8 @@ def test_dims_are_for_the_vector_of_a_bi_encoder(
     """The first words of a vocabulary trained as if they were a short vector."""
     model = save_tiny_sparse(tmp_path / "sparse")
     for kind in ("sparse", "late-interaction", "cross-encoder"):
-        settings = TrainSettings(dims=(8,), student_kind=kind)  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match=f"--dims cuts the one vector .* is {kind}"):
+        settings = TrainSettings(dims=(8,), student_kind=kind)
+        with pytest.raises(ConfigError, match=f"--dims is for .* bi-encoder, not {kind}"):
             train_student(collection, model, tmp_path / "s", sources=[scores], settings=settings)
 
 

@@ -151,9 +151,7 @@ def test_documents_alone_can_be_learned(
             tiny_model,
             tmp_path / objective,
             sources=[DenseEncoder(teacher)],
-            settings=replace(
-                TrainSettings(batch_size=16, max_steps=2, queue=4), objective=objective
-            ),
+            settings=TrainSettings(batch_size=16, max_steps=2, queue=4, objective=objective),
         )
         losses = Manifest.read(out).details["losses"][-1]
         assert all(np.isfinite(value) for value in losses.values())

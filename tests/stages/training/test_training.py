@@ -112,7 +112,7 @@ def test_queries_whose_positive_was_not_scored_are_left_out_aloud(
     assert "q3" not in {collection.queries[chosen.query].id for chosen in found}
     assert "1 queries are skipped" in capsys.readouterr().err
     only = Run.from_dict({"q3": lists["q3"]})
-    with pytest.raises(DataError, match="can be learned from"):
+    with pytest.raises(DataError, match="can be trained on"):
         gather(collection, "train", only, pool=16)
 
 

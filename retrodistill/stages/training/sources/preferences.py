@@ -1,6 +1,7 @@
 """A pairwise teacher's preferences between the candidates of a batch."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection, Texts
     from retrodistill.models.students.batches import BatchRows, Example
     from retrodistill.objectives.objective import LossTerm
-    from retrodistill.stages.training.candidates import Candidates
+    from retrodistill.stages.training.candidates import QueryCandidates
     from retrodistill.stages.training.material import Material
     from retrodistill.stages.training.sampling import Floats, Rows
 
@@ -46,7 +47,7 @@ class PreferenceSource(SignalSource):
     @classmethod
     def open(cls, name: str, settings: "TrainSettings") -> Self:
         """Return the preferences of a store's folder."""
-        return cls(PreferenceStore.open(name))
+        return cls(PreferenceStore.open(Path(name)))
 
     @property
     def fingerprint(self) -> str:
@@ -98,7 +99,7 @@ class Preferences:
         self._bounds = np.append(starts, len(order))
         self._told = False
 
-    def check(self, candidates: "Iterable[Candidates]") -> None:
+    def check(self, candidates: "Iterable[QueryCandidates]") -> None:
         """Raise DataError if no two candidates of any query were compared."""
         for own in candidates:
             docs = np.concatenate([own.positives, own.pool])

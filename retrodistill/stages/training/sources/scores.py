@@ -1,6 +1,7 @@
 """A teacher's scores of each query's candidates, from a score store or a run."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -44,7 +45,7 @@ class ScoreSource(SignalSource):
     @classmethod
     def open(cls, name: str, settings: "TrainSettings") -> Self:
         """Return the scores of a store's or a run's folder, or of a file."""
-        return cls(Run.read(name))
+        return cls(Run.read(Path(name)))
 
     @property
     def fingerprint(self) -> str:
