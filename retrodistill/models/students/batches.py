@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retrodistill.base.config import TrainSettings
-from retrodistill.models.students.routes import SIDES, Side, side_length
-from retrodistill.models.students.sides import side_batches
+from retrodistill.models.students.towers import SIDES, Side, side_batches, side_length
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection

@@ -23,7 +23,6 @@ from retrodistill.models.inference import (
     explained,
     is_rendered,
     loading,
-    model_digest,
     model_path,
     padded,
     pick_device,
@@ -38,18 +37,20 @@ from retrodistill.models.inference import (
     without_bars,
 )
 from retrodistill.models.students.kinds import check_bi_encoder
-from retrodistill.models.students.routes import (
+from retrodistill.models.students.towers import (
     SIDES,
     Side,
     embedding_dimension,
+    fingerprint,
     is_normalised,
     side_length,
     side_modules,
+    side_prompts,
 )
 
 if TYPE_CHECKING:
     import torch
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import SentenceTransformer
 
 WINDOW = 16_384
 """Texts that are tokenised, and sorted by length, at a time."""
@@ -91,15 +92,6 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
     return loaded
 
 
-def side_prompts(model: "SentenceTransformer") -> tuple[str, str]:
-    """Return what the model puts before a query and before a document, as its library would."""
-    prompts = model.prompts
-    default = prompts.get(model.default_prompt_name or "", "")
-    names = ("document", "passage", "corpus")
-    doc = next((prompts[name] for name in names if name in prompts), default)
-    return prompts.get("query", default) or "", doc or ""
-
-
 class DenseEncoder:
     """A sentence-transformers model as an `Encoder`, with the vectors that its library gives.
 
@@ -107,8 +99,8 @@ class DenseEncoder:
     of similar length. The body runs in `precision`; pooling, what follows it, and the vectors are
     float32. `max_tokens` cuts the end of longer texts (default: the model's own limit). A model
     that is given as an object is used where it is, and left as it was. Queries and documents may
-    take two ways through it, as in `retrodistill.models.students.forms.two_towers`. A chat template
-    is rendered, and prompts are put, as its library does.
+    take two ways through it, as in `towers.two_towers`. Prompts and chat templates are those of
+    its library.
 
     Threads may encode at the same time, and get what one thread would get.
 
@@ -246,22 +238,6 @@ class DenseEncoder:
         return {"prompt_length": prompt_length(body.tokenizer, prompt)} if prompt else {}
 
 
-def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
-    """Return a hash of a model's weights, its modules' settings and its tokenizer.
-
-    It is the same wherever the model lies and on whatever device it is.
-    """
-    from sentence_transformers.base.modules import Transformer
-
-    whole = model_digest(repr(model), _config(model), model.tokenizer, model)
-    bodies = [part for part in model.modules() if isinstance(part, Transformer)]
-    if len(bodies) < 2:
-        return whole
-    return digest(
-        whole, *(model_digest(repr(part), part.config, part.tokenizer, part) for part in bodies)
-    )
-
-
 def _forget_lengths(tokenizer: Any) -> None:
     """Drop the truncation and padding of its last call, which a tokenizer would save with it."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -355,12 +331,6 @@ def text_limits(model: "SentenceTransformer", max_tokens: int | None = None) -> 
         else:
             limits[side] = max_tokens or min(body.max_seq_length or longest, longest)
     return limits
-
-
-def _config(model: "SentenceTransformer | CrossEncoder") -> Any:
-    """Return the settings of the transformer in a model."""
-    assert model.transformers_model is not None
-    return model.transformers_model.config
 
 
 def _ignore(amount: float) -> None:

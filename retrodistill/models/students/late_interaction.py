@@ -19,7 +19,7 @@ from retrodistill.models.inference import (
     refuse_new_weights,
     saved_settings,
 )
-from retrodistill.models.students.sides import Side, Sides
+from retrodistill.models.students.towers import Side, Towers
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ class TokenVectors:
 class LateInteractionEncoder:
     """A late-interaction model that gives token vectors, batch by batch.
 
-    The limits, prompts and number types are those of `Sides`. Each text is encoded as often as it
+    The limits, prompts and number types are those of `Towers`. Each text is encoded as often as it
     is given. A model that comes as an object is used where it is, in evaluation mode.
 
     Raises:
@@ -109,12 +109,12 @@ class LateInteractionEncoder:
         self.model = (
             load_late_interaction(model, pick_device()) if isinstance(model, str) else model
         )
-        self._sides = Sides(
+        self._towers = Towers(
             self.model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
         )
         self.averaged: bool = self.model.similarity_fn_name == "meanmaxsim"
         """Whether a score is divided by the number of the query's tokens."""
-        self.fingerprint = digest(self._sides.fingerprint, str(self.averaged))
+        self.fingerprint = digest(self._towers.fingerprint, str(self.averaged))
         if isinstance(model, str):
             with explained(model):  # its modules may not fit together
                 for probe in (self.encode_queries(["a"]), self.encode_docs(["a"])):
@@ -129,7 +129,7 @@ class LateInteractionEncoder:
         return self._encode(texts, "document")
 
     def _encode(self, texts: Sequence[str], side: Side) -> Iterator[TokenVectors]:
-        for places, features in self._sides.outputs(texts, side):
+        for places, features in self._towers.outputs(texts, side):
             yield TokenVectors(
                 places, features["token_embeddings"], features["attention_mask"].bool()
             )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.models.inference.fingerprints import FORGOTTEN
-from retrodistill.models.students.dense import load_bi_encoder, side_prompts
+from retrodistill.models.students.dense import load_bi_encoder
+from retrodistill.models.students.towers import side_prompts
 
 if TYPE_CHECKING:
     import torch

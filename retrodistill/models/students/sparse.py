@@ -15,7 +15,7 @@ from retrodistill.models.inference import (
     refuse_new_weights,
     saved_settings,
 )
-from retrodistill.models.students.sides import Side, Sides
+from retrodistill.models.students.towers import Side, Towers
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def load_sparse_encoder(model: str, device: "torch.device") -> "SparseEncoder":
 class SparseTextEncoder:
     """A SPLADE-style model that gives the rows of a sparse matrix: texts by vocabulary.
 
-    The limits, prompts and number types are those of `Sides`. Each text is encoded as often as it
+    The limits, prompts and number types are those of `Towers`. Each text is encoded as often as it
     is given. A batch has at most NUMBERS_AT_ONCE numbers between transformer and pooling, however
     large `batch_tokens` is. A model that comes as an object is used where it is, in evaluation
     mode.
@@ -88,7 +88,7 @@ class SparseTextEncoder:
         self.model = load_sparse_encoder(model, pick_device()) if isinstance(model, str) else model
         self._kept = self.model.max_active_dims
         most = NUMBERS_AT_ONCE // len(self.model.tokenizer)
-        self._sides = Sides(
+        self._towers = Towers(
             self.model,
             max_tokens=max_tokens,
             batch_tokens=min(batch_tokens, most),
@@ -96,7 +96,7 @@ class SparseTextEncoder:
             swap=_pooled_first,
             max_active_dims=self._kept,
         )
-        self.fingerprint = self._sides.fingerprint
+        self.fingerprint = self._towers.fingerprint
         if isinstance(model, str):
             with explained(model):  # its modules may not fit together
                 self.encode_queries(["a"])
@@ -115,7 +115,7 @@ class SparseTextEncoder:
         from sentence_transformers.util import select_max_active_dims
 
         places, rows = [], []
-        for batch, features in self._sides.outputs(texts, side):
+        for batch, features in self._towers.outputs(texts, side):
             vectors = features["sentence_embedding"]
             if self._kept is not None:
                 vectors = select_max_active_dims(vectors, self._kept)

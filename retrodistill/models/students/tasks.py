@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, Signaller
 from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import SharedRows
-from retrodistill.models.students.routes import Side
+from retrodistill.models.students.towers import Side
 from retrodistill.objectives.objective import Signals, bind
 
 if TYPE_CHECKING:

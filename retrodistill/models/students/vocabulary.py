@@ -13,8 +13,8 @@ import numpy as np
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.logging import log
-from retrodistill.models.students.dense import side_prompts
 from retrodistill.models.students.layers import unlike_config
+from retrodistill.models.students.towers import side_prompts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

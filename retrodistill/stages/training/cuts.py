@@ -6,7 +6,7 @@ import numpy as np
 
 from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.models.inference import counted_cuts, tokenize
-from retrodistill.models.students.dense import side_prompts
+from retrodistill.models.students.towers import side_prompts
 
 if TYPE_CHECKING:
     from retrodistill.stages.training.material import Material

@@ -18,7 +18,7 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
-from retrodistill.models.students.routes import SIDES, side_modules
+from retrodistill.models.students.towers import SIDES, side_modules
 from retrodistill.objectives.objective import inputs_of, parse_objective
 from retrodistill.objectives.recipes import load_recipe, recipe_names
 from retrodistill.stages.scoring import load_teacher

@@ -18,8 +18,8 @@ from retrodistill.models.students.late_interaction import (
     load_late_interaction,
 )
 from retrodistill.models.students.maxsim import QueryTokens, maxsim
-from retrodistill.models.students.routes import Side, side_modules
 from retrodistill.models.students.tasks import BATCH, LISTS, Chunks, RetrieverTask, positions
+from retrodistill.models.students.towers import Side, side_modules
 
 
 class LateInteractionTask(RetrieverTask):

@@ -1,20 +1,39 @@
-"""The form of a student's vectors: pooling, prompts, two towers, a projection at the end."""
+"""Makers of students: what a larger model becomes before it is trained.
+
+Each returns a copy and leaves its model as it was.
+"""
 
 import copy
 from typing import TYPE_CHECKING, Any, Literal
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.models.students.dense import side_prompts
-from retrodistill.models.students.routes import (
+from retrodistill.models.students.layers import keep_layers, parse_layers
+from retrodistill.models.students.soups import soup
+from retrodistill.models.students.towers import (
     SIDES,
-    embedding_dimension,
     is_normalised,
     side_modules,
+    side_prompts,
+    two_towers,
 )
+from retrodistill.models.students.vocabulary import prune_vocabulary
+from retrodistill.models.students.width import narrow
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor
+
+__all__ = [
+    "keep_layers",
+    "narrow",
+    "parse_layers",
+    "pooled",
+    "prompted",
+    "prune_vocabulary",
+    "soup",
+    "two_towers",
+    "with_projection",
+]
 
 Pooled = Literal["mean", "cls", "last"]
 """Mean of a text's token vectors, the vector of its first token, or that of its last token."""
@@ -64,43 +83,6 @@ def prompted(
     new = {side: before if given is None else given for side, given, before in sides}
     other.prompts = {**model.prompts, **new}
     return other
-
-
-def two_towers(
-    query_model: "SentenceTransformer", doc_model: "SentenceTransformer"
-) -> "SentenceTransformer":
-    """Return one model that reads queries as the first model does, and documents as the second.
-
-    It is a Router of sentence-transformers with the routes `query` and `document`, whose weights
-    are copies: the towers share nothing, even if the two models are one. Each keeps its prompt
-    and its longest text. A text of neither kind is read as a document.
-
-    Raises:
-        ConfigError: their vectors differ in size.
-
-    """
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Router
-
-    ways = [side_modules(query_model, "query"), side_modules(doc_model, "document")]
-    sizes = [
-        (model.get_embedding_dimension(), embedding_dimension(way))
-        for model, way in zip((query_model, doc_model), ways, strict=True)
-    ]
-    if sizes[0] != sizes[1]:
-        shown = ["{} dimensions (of {})".format(*size) for size in sizes]
-        raise ConfigError(
-            f"queries would have {shown[0]} and documents {shown[1]}, but they are compared with "
-            "each other. Take two models of one size."
-        )
-    query, doc = (copy.deepcopy(way) for way in ways)
-    return SentenceTransformer(
-        modules=[Router.for_query_document(query, doc)],
-        prompts={"query": side_prompts(query_model)[0], "document": side_prompts(doc_model)[1]},
-        similarity_fn_name=doc_model.similarity_fn_name,
-        truncate_dim=doc_model.truncate_dim,
-        device=str(doc_model.device),
-    )
 
 
 def with_projection(model: "SentenceTransformer", weight: "Tensor") -> "SentenceTransformer":
