@@ -162,8 +162,8 @@ class RetrieverBatch:
             batch_tokens=self._batch_tokens,
         )
         return [
-            {"features": features, "places": torch.from_numpy(places)}
-            for places, features in batches
+            {"features": features, "positions": torch.from_numpy(positions)}
+            for positions, features in batches
         ]
 
 

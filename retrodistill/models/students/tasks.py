@@ -189,7 +189,7 @@ class RetrieverTask(Task):
 
 def positions(chunks: Chunks) -> Tensor:
     """Return where each text of the chunks stands in the batch."""
-    return torch.cat([chunk["places"] for chunk in chunks])
+    return torch.cat([chunk["positions"] for chunk in chunks])
 
 
 def _is_among(rows: Tensor, sets: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
 Side = Literal["query", "document"]
-"""A text's part in a search, which a model may treat differently."""
+"""Role of a text in a search; a model may treat the two differently."""
 
 SIDES: tuple[Side, ...] = ("query", "document")
 
@@ -32,7 +32,7 @@ WINDOW = 2048
 
 
 def side_modules(model: Any, side: Side) -> list[Any]:
-    """Return the modules that a text of a side passes, in order.
+    """Return the modules that a text of a side runs through, in order.
 
     Raises:
         ConfigError: a Router of the model has no route for this side.
@@ -41,21 +41,21 @@ def side_modules(model: Any, side: Side) -> list[Any]:
     from sentence_transformers.base.modules import Router
 
     modules: list[Any] = []
-    for part in model:
-        modules += _chosen(part, side) if isinstance(part, Router) else [part]
+    for module in model:
+        modules += _chosen(module, side) if isinstance(module, Router) else [module]
     return modules
 
 
 def side_length(model: Any, side: Side) -> int | None:
-    """Return the longest text of a side that a model sets for it alone, in tokens, if it does."""
+    """Return the token limit that a model sets for one side alone, if it does."""
     name = "query_length" if side == "query" else "document_length"
     return getattr(side_modules(model, side)[0], name, None)
 
 
 def embedding_dimension(modules: list[Any]) -> int:
-    """Return how many numbers come out of modules in order; 0 if none of them says."""
-    named = [part for part in modules if hasattr(part, "get_embedding_dimension")]
-    return int(named[-1].get_embedding_dimension() or 0) if named else 0
+    """Return the dimension of what comes out of modules in order; 0 if none of them declares it."""
+    sized = [module for module in modules if hasattr(module, "get_embedding_dimension")]
+    return int(sized[-1].get_embedding_dimension() or 0) if sized else 0
 
 
 def is_normalised(model: Any) -> bool:
@@ -66,7 +66,7 @@ def is_normalised(model: Any) -> bool:
 
 
 def side_prompts(model: "SentenceTransformer") -> tuple[str, str]:
-    """Return what the model puts before a query and before a document, as its library would."""
+    """Return the prompts of queries and of documents, as the model's library chooses them."""
     prompts = model.prompts
     default = prompts.get(model.default_prompt_name or "", "")
     names = ("document", "passage", "corpus")
@@ -82,11 +82,11 @@ def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
     from sentence_transformers.base.modules import Transformer
 
     whole = model_digest(repr(model), _config(model), model.tokenizer, model)
-    bodies = [part for part in model.modules() if isinstance(part, Transformer)]
+    bodies = [body for body in model.modules() if isinstance(body, Transformer)]
     if len(bodies) < 2:
         return whole
     return digest(
-        whole, *(model_digest(repr(part), part.config, part.tokenizer, part) for part in bodies)
+        whole, *(model_digest(repr(body), body.config, body.tokenizer, body) for body in bodies)
     )
 
 
@@ -96,28 +96,28 @@ def two_towers(
     """Return one model that reads queries as the first model does, and documents as the second.
 
     It is a Router of sentence-transformers with the routes `query` and `document`, whose weights
-    are copies: the towers share nothing, even if the two models are one. Each keeps its prompt
-    and its longest text. A text of neither kind is read as a document.
+    are copies: the towers share none, even if the two models are the same. Each keeps its prompt
+    and its token limit. A text without a side is read as a document.
 
     Raises:
-        ConfigError: their vectors differ in size.
+        ConfigError: their vectors differ in dimension.
 
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router
 
-    ways = [side_modules(query_model, "query"), side_modules(doc_model, "document")]
+    sides = [side_modules(query_model, "query"), side_modules(doc_model, "document")]
     sizes = [
-        (model.get_embedding_dimension(), embedding_dimension(way))
-        for model, way in zip((query_model, doc_model), ways, strict=True)
+        (model.get_embedding_dimension(), embedding_dimension(side))
+        for model, side in zip((query_model, doc_model), sides, strict=True)
     ]
     if sizes[0] != sizes[1]:
         shown = ["{} dimensions (of {})".format(*size) for size in sizes]
         raise ConfigError(
             f"queries would have {shown[0]} and documents {shown[1]}, but they are compared with "
-            "each other. Take two models of one size."
+            "each other. Take two models of one dimension."
         )
-    query, doc = (copy.deepcopy(way) for way in ways)
+    query, doc = (copy.deepcopy(side) for side in sides)
     return SentenceTransformer(
         modules=[Router.for_query_document(query, doc)],
         prompts={"query": side_prompts(query_model)[0], "document": side_prompts(doc_model)[1]},
@@ -128,15 +128,15 @@ def two_towers(
 
 
 class Towers:
-    """A sentence-transformers model whose queries and documents take different ways through it.
+    """An encoder whose outputs are the library's own, batch by batch, a side at a time.
 
     Texts get their side's prompt, are tokenised, expanded and masked by the library itself, as in
     its `encode_query` and `encode_document`. The transformer runs in `precision`, what follows it
     in float32. `max_tokens` cuts the end of longer documents, in tokens with the special ones, if
     that is less than the model's own limit; queries are cut at the model's own limit only.
-    `swap` may give a faster equal of a module. `settings` go to the modules that know them.
+    `swap` may replace a module by a faster equivalent. `settings` go to the modules that take them.
 
-    Threads may ask for outputs at the same time.
+    Threads may encode at the same time.
     """
 
     fingerprint: str
@@ -158,8 +158,8 @@ class Towers:
         self.batch_tokens = batch_tokens
         self.doc_tokens = _doc_limit(side_modules(model, "document")[0], max_tokens)
         self._settings = settings
-        parts = [part for part in model.modules() if hasattr(part, "config_keys")]
-        shaping = [part.get_config_dict() for part in parts]
+        modules = [module for module in model.modules() if hasattr(module, "config_keys")]
+        shaping = [module.get_config_dict() for module in modules]
         shaping += [
             dict(zip(SIDES, side_prompts(model), strict=True)),
             self.doc_tokens,
@@ -171,7 +171,7 @@ class Towers:
     def outputs(
         self, texts: Sequence[str], side: Side
     ) -> Iterator[tuple[NDArray[np.int64], dict[str, Any]]]:
-        """Yield places of texts and what the model gives for them, longest texts first.
+        """Yield positions of texts and the model's outputs for them, longest texts first.
 
         A batch has at most `batch_tokens` padded tokens (a longer text is a batch of its own).
         """
@@ -184,23 +184,23 @@ class Towers:
             batches = side_batches(
                 self.model, window, side, max_tokens=limit, batch_tokens=self.batch_tokens
             )
-            for places, features in batches:
+            for rows, features in batches:
                 moved = {
                     name: value.to(self.model.device) if torch.is_tensor(value) else value
                     for name, value in features.items()
                 }
                 with torch.inference_mode():
-                    found = run_model(modules, moved, self.dtype, task=side, **self._settings)
-                yield start + places, found
+                    outputs = run_model(modules, moved, self.dtype, task=side, **self._settings)
+                yield start + rows, outputs
 
 
 def side_batches(
     model: Any, texts: Sequence[str], side: Side, *, max_tokens: int | None, batch_tokens: int
 ) -> Iterator[tuple[NDArray[np.int64], dict[str, Any]]]:
-    """Yield places of texts and their padded features, longest texts first.
+    """Yield positions of texts and their padded features, longest texts first.
 
-    The library itself puts the side's prompt before a text, tokenises, cuts and expands it.
-    `max_tokens` is the longest text, special tokens included (default: the model's own limit).
+    The library itself adds the side's prompt, tokenises, cuts and expands the texts. `max_tokens`
+    counts special tokens too (default: the model's own limit).
     """
     import torch
 
@@ -208,26 +208,27 @@ def side_batches(
     limit = {} if max_tokens is None else {"max_length": max_tokens}
     with reserved(side_modules(model, side)[0].tokenizer):
         features = model.preprocess(list(texts), prompt=prompt, task=side, **limit)
+    # Which tokens are read, (texts, tokens).
     read = features["attention_mask"].bool()
     if "query_expansion_positions" in features:
         read = read | features["query_expansion_positions"]
-    for places in token_batches(read.sum(1).numpy(), batch_tokens):
-        rows = torch.from_numpy(places)
-        columns = read[rows].any(0)
+    for rows in token_batches(read.sum(1).numpy(), batch_tokens):
+        chosen = torch.from_numpy(rows)
+        columns = read[chosen].any(0)
         yield (
-            places,
+            rows,
             {
-                name: value[rows][:, columns] if torch.is_tensor(value) else value
+                name: value[chosen][:, columns] if torch.is_tensor(value) else value
                 for name, value in features.items()
             },
         )
 
 
 def _chosen(router: Any, side: Side) -> Any:
-    """Return a side's modules of a Router, chosen as its library does for text."""
-    mapped = router.route_mappings
+    """Return the modules of a Router's route, chosen as its library does for text."""
+    routes = router.route_mappings
     keys = ((side, "text"), (side, None), (None, "text"), (None, None))
-    names = [mapped[key] for key in keys if key in mapped] + [side, "text"]
+    names = [routes[key] for key in keys if key in routes] + [side, "text"]
     for name in names:
         if name in router.sub_modules:
             return router.sub_modules[name]
@@ -237,12 +238,12 @@ def _chosen(router: Any, side: Side) -> Any:
     )
 
 
-def _doc_limit(first: Any, max_tokens: int | None) -> int:
-    """Return the longest document, in tokens: the least of what is asked for and can be read."""
+def _doc_limit(body: Any, max_tokens: int | None) -> int:
+    """Return the lowest of the requested limit and those of the model, in tokens."""
     limits = (
         max_tokens,
-        getattr(first, "document_length", None) or getattr(first, "max_seq_length", None),
-        positions(first.model) if hasattr(first, "model") else None,
+        getattr(body, "document_length", None) or getattr(body, "max_seq_length", None),
+        positions(body.model) if hasattr(body, "model") else None,
     )
     return min(limit for limit in limits if limit)
 

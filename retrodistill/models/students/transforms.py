@@ -42,32 +42,34 @@ MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
 
 
 def pooled(model: "SentenceTransformer", how: Pooled) -> "SentenceTransformer":
-    """Return a copy of the model that pools token vectors so, on both sides.
+    """Return a copy of the model with another pooling of token vectors, on both sides.
 
-    The last token is the last one that is read: padding does not count, on whichever side it is.
+    `last` is the last token that is read: padding does not count, on whichever side it is.
 
     Raises:
-        ConfigError: there is no such pooling, or nothing in the model to pool, or what follows
-            takes vectors of another size.
+        ConfigError: the pooling is unknown, the model does not pool, or what follows takes vectors
+            of another dimension.
 
     """
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     if how not in MODES:
         raise ConfigError(f"pooling must be {', '.join(MODES)}, but got {how!r}.")
-    other = copy.deepcopy(model)
-    places = [
-        (parent, name, part)
-        for parent in other.modules()
-        for name, part in parent.named_children()
-        if isinstance(part, Pooling)
+    copied = copy.deepcopy(model)
+    poolings = [
+        (parent, name, pooling)
+        for parent in copied.modules()
+        for name, pooling in parent.named_children()
+        if isinstance(pooling, Pooling)
     ]
-    if not places:
+    if not poolings:
         raise ConfigError("this model does not pool token vectors, so its pooling cannot be set.")
-    for parent, name, part in places:
-        setattr(parent, name, Pooling(part.embedding_dimension, MODES[how], part.include_prompt))
-    _check_sizes(other)
-    return other
+    for parent, name, pooling in poolings:
+        setattr(
+            parent, name, Pooling(pooling.embedding_dimension, MODES[how], pooling.include_prompt)
+        )
+    _check_sizes(copied)
+    return copied
 
 
 def prompted(
@@ -75,14 +77,14 @@ def prompted(
 ) -> "SentenceTransformer":
     """Return a copy of the model that reads these prompts before its texts, and saves them.
 
-    A side that is given none keeps what it has; an empty one takes it away.
+    None keeps a side's prompt; an empty string removes it.
     """
-    other = copy.deepcopy(model)
+    copied = copy.deepcopy(model)
     old = side_prompts(model)
     sides = zip(("query", "document"), (query, document), old, strict=True)
-    new = {side: before if given is None else given for side, given, before in sides}
-    other.prompts = {**model.prompts, **new}
-    return other
+    new = {side: before if prompt is None else prompt for side, prompt, before in sides}
+    copied.prompts = {**model.prompts, **new}
+    return copied
 
 
 def with_projection(model: "SentenceTransformer", weight: "Tensor") -> "SentenceTransformer":
@@ -91,43 +93,45 @@ def with_projection(model: "SentenceTransformer", weight: "Tensor") -> "Sentence
     Vectors of length 1 keep it.
 
     Raises:
-        ConfigError: the model's vectors are not of size D.
+        ConfigError: the model's vectors do not have dimension D.
 
     """
     import torch
     from sentence_transformers.base.modules import Dense, Normalize
 
-    size, (wanted, given) = int(model.get_embedding_dimension() or 0), weight.shape
-    if size != given:
-        raise ConfigError(f"the projection takes {given} dimensions, but the model has {size}.")
-    other = copy.deepcopy(model)
+    size, (target_size, source_size) = int(model.get_embedding_dimension() or 0), weight.shape
+    if size != source_size:
+        raise ConfigError(
+            f"the projection takes {source_size} dimensions, but the model has {size}."
+        )
+    copied = copy.deepcopy(model)
     projection: Any = Dense(
         size,
-        wanted,
+        target_size,
         bias=False,
         activation_function=torch.nn.Identity(),
         init_weight=weight.detach().clone(),
     )
-    other.append(projection.to(model.device))
+    copied.append(projection.to(model.device))
     if is_normalised(model):
-        other.append(Normalize())
-    return other
+        copied.append(Normalize())
+    return copied
 
 
 def _check_sizes(model: "SentenceTransformer") -> None:
-    """Raise ConfigError if a Dense reads vectors of another size than come out of the pooling."""
+    """Raise ConfigError if a Dense takes vectors of another dimension than the pooling gives."""
     from sentence_transformers.base.modules import Dense
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     for side in SIDES:
         size = 0
-        for part in side_modules(model, side):
-            if isinstance(part, Pooling):
-                size = part.pooling_output_dimension
-            elif isinstance(part, Dense) and size and part.in_features != size:
+        for module in side_modules(model, side):
+            if isinstance(module, Pooling):
+                size = module.pooling_output_dimension
+            elif isinstance(module, Dense) and size and module.in_features != size:
                 raise ConfigError(
-                    f"this model's Dense reads {part.in_features} dimensions, but with this "
+                    f"this model's Dense reads {module.in_features} dimensions, but with this "
                     f"pooling there would be {size}. Keep the model's own pooling."
                 )
-            elif isinstance(part, Dense):
-                size = size and part.out_features
+            elif isinstance(module, Dense):
+                size = size and module.out_features

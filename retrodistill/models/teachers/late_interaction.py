@@ -79,8 +79,8 @@ class LateInteractionTeacher:
         with torch.inference_mode():
             tokens = QueryTokens.of(self._encoder.encode_queries(queries), len(queries))
             for batch in self._encoder.encode_docs(docs):
-                own = counts[batch.places]
-                places = order[ranges(starts[batch.places], own)]
+                own = counts[batch.positions]
+                places = order[ranges(starts[batch.positions], own)]
                 scores[places] = maxsim(tokens, query_rows[places], batch, own)
         if self._encoder.averaged:
             scores /= np.maximum(tokens.counts[query_rows], 1)

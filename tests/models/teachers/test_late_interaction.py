@@ -177,8 +177,8 @@ def test_a_document_without_a_token_keeps_to_the_scale(tmp_path: Path) -> None:
 
     def nothing_counts(texts: Sequence[str]) -> Iterator[TokenVectors]:
         for batch in real(texts):
-            empty = torch.tensor([texts[place] == "" for place in batch.places])
-            yield TokenVectors(batch.places, batch.vectors, batch.mask & ~empty[:, None])
+            empty = torch.tensor([texts[place] == "" for place in batch.positions])
+            yield TokenVectors(batch.positions, batch.vectors, batch.mask & ~empty[:, None])
 
     teacher._encoder.encode_docs = nothing_counts  # type: ignore[method-assign]
     scores = teacher.score(model_pairs)

@@ -305,12 +305,12 @@ def test_a_late_interaction_student_starts_from_a_bi_encoder(
             settings, objective="listwise-kl + contrastive(temperature=1)"
         ),
     )
-    assert "a new one to 128 dimensions learns" in capsys.readouterr().err
+    assert "a new one to 128 dimensions is trained" in capsys.readouterr().err
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["contrastive"] < losses[0]["contrastive"]
     assert load_student("late-interaction", str(out), CPU).get_embedding_dimension() == 128
     assert "a new one" not in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="is no late-interaction model"):
+    with pytest.raises(ConfigError, match="is not a late-interaction model"):
         LateInteractionEncoder(str(tiny_model))
 
 

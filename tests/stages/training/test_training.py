@@ -123,7 +123,7 @@ def test_each_document_of_a_batch_is_encoded_once(
     schedule = Schedule(gather(collection, "train", scores, pool=16), 24, per_query=8, seed=0)
     examples = [schedule[place] for place in range(24)]
     inputs = collator(collection, tiny_model)(examples)
-    encoded = sum(len(chunk["places"]) for chunk in inputs["docs"])
+    encoded = sum(len(chunk["positions"]) for chunk in inputs["docs"])
     distinct = {doc for example in examples for doc in example.docs.tolist()}
     assert encoded == len(distinct) < 24 * 8
     for chunk in inputs["docs"]:

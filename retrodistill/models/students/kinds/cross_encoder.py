@@ -102,7 +102,7 @@ class PairBatch:
         return [
             {
                 "features": padded(tokenizer, [rows[index] for index in indices], CPU) | beside,
-                "places": torch.from_numpy(indices),
+                "positions": torch.from_numpy(indices),
             }
             for indices in token_batches(lengths, self._batch_tokens)
         ]
