@@ -85,7 +85,7 @@ def test_no_texts(encoder: DenseEncoder) -> None:
 
 def test_one_string_is_refused(encoder: DenseEncoder) -> None:
     """A string is a sequence of strings: its letters would be encoded one by one."""
-    with pytest.raises(DataError, match="one string came"):
+    with pytest.raises(DataError, match="got one string"):
         encoder.encode_docs("vitamin")
 
 

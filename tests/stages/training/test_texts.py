@@ -71,7 +71,7 @@ def test_a_recipe_of_vectors_learns_from_a_collection_of_texts(
     else:
         assert 0 < details["teacher_cosine"] <= 1
         assert f"{details['teacher_cosine']:.3f}" in said
-    assert ("does not stand in for its teacher" in said) == (recipe == "leaf")
+    assert ("cannot replace its teacher" in said) == (recipe == "leaf")
 
 
 def test_the_reported_cosine_is_that_of_the_saved_student(
