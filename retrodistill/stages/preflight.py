@@ -172,6 +172,14 @@ def benchmark(config: "configs.BenchmarkConfig") -> None:
                 TEACHERS.split(system.rerank)
 
 
+def reproduce(config: "configs.ReproduceConfig") -> None:
+    """Check the settings of `reproduce`."""
+    check_paths("card", config.card_path)
+    check_paths("--qrels", config.qrels)
+    if config.out is not None:
+        check_writable(config.out)
+
+
 def check_file(flag: str, path: Path | None) -> None:
     """Raise ConfigError if a file cannot be written."""
     if path is not None:

@@ -88,6 +88,13 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("--index index --sets '\" \" NOT x'", "holds an empty text"),
         ("--index index --data beir:none --out there", "there exists already"),
     ],
+    "reproduce": [
+        ("", "needs one card"),
+        ("none.yaml", "card none.yaml does not exist"),
+        ("run.trec --from-scratch", "--from-scratch needs --out"),
+        ("run.trec --out run.trec/new", "run.trec/new cannot be written"),
+        ("run.trec --qrels none", "--qrels none does not exist"),
+    ],
     "convert": [
         ("--clicks none.csv --out there", "there exists already"),
         ("--clicks none.csv --out run.trec", "run.trec exists already"),
