@@ -310,7 +310,7 @@ STAGES = Registry(
     "verb",
     {
         verb: f"retrodistill.{verb}:{verb}"
-        for verb in ("mine", "score", "train", "embed", "search", "fuse")
+        for verb in ("mine", "score", "convert", "train", "embed", "search", "fuse")
     },
 )
 """What a verb does with its settings, for whoever does it again."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrodistill.base.config import (
+    ConvertConfig,
     EmbedConfig,
     FuseConfig,
     MineConfig,
@@ -18,6 +19,7 @@ from retrodistill.base.config import (
 VERBS: Mapping[str, type] = {
     "mine": MineConfig,
     "score": ScoreConfig,
+    "convert": ConvertConfig,
     "train": TrainConfig,
     "embed": EmbedConfig,
     "search": SearchConfig,
@@ -25,7 +27,7 @@ VERBS: Mapping[str, type] = {
 }
 KINDS: Mapping[str, tuple[str, ...]] = {
     "run": ("search", "mine", "fuse"),
-    "scores": ("score",),
+    "scores": ("score", "convert"),
     "student": ("train",),
     "index": ("embed",),
 }
