@@ -12,7 +12,8 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest
 from retrodistill.base.types import Reads
-from retrodistill.data.store.shards import PREFERENCES, SCORES, Form, current_rows
+from retrodistill.data.store.form import PREFERENCES, SCORES, Form
+from retrodistill.data.store.shards import current_rows
 from retrodistill.data.store.text_keys import text_keys
 
 if TYPE_CHECKING:
