@@ -24,11 +24,12 @@ def main(words: Sequence[str] | None = None) -> int:
 def reproduce(config: ReproduceConfig) -> None:
     """Get a card's numbers again, print them beside the card's, and raise where they differ."""
     from retrodistill.stages import preflight
+
+    preflight.reproduce(config)  # before anything that takes long to import
     from retrodistill.stages.pipelines.reproduce.card_files import read_card
     from retrodistill.stages.pipelines.reproduce.reproduction import reproduce_card
     from retrodistill.stages.reporting.tables import print_table
 
-    preflight.reproduce(config)
     reproduction = reproduce_card(
         read_card(config.card_path),
         config.data,

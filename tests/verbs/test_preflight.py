@@ -43,9 +43,6 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{SCORE} --teacher bi-encoder:./none", "there is no folder ./none"),
         (f"{SCORE} --teacher run:none", "none does not exist"),
         (f"{SCORE} --teacher llm:m --option modl=3", "--option 'modl=3'"),
-        ("--data beir:none --out new --import run.trec --format trek", "Did you mean 'trec'?"),
-        ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s/shards cannot be"),
-        ("--data beir:none --out run.trec --import run.trec", "run.trec/shards cannot be written"),
         ("--status --out none", "--out none does not exist"),
     ],
     "audit": [
@@ -96,6 +93,12 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("run.trec --qrels none", "--qrels none does not exist"),
     ],
     "convert": [
+        ("--data beir:none --out new --import run.trec --format trek", "Did you mean 'trec'?"),
+        ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s/shards cannot be"),
+        ("--data beir:none --out run.trec --import run.trec", "run.trec/shards cannot be written"),
+        ("--data beir:none --out new --import runn.trec", "Did you mean 'run.trec'?"),
+        ("--out run.trec --export run.trec --format jsonl", "run.trec exists already"),
+        ("--out new --export run.trc --format jsonl", "Did you mean 'run.trec'?"),
         ("--clicks none.csv --out there", "there exists already"),
         ("--clicks none.csv --out run.trec", "run.trec exists already"),
         ("--clicks none.csv --out new.tsv", "none.csv"),

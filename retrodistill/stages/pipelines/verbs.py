@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.config import (
+    ConvertConfig,
     EmbedConfig,
     FuseConfig,
     MineConfig,
@@ -25,7 +26,7 @@ from retrodistill.base.manifest import FILE
 from retrodistill.data.datasets import load_collection
 from retrodistill.stages.pipelines.steps import Step, sound_fingerprint
 from retrodistill.stages.reporting.chain import input_fingerprint, inputs_named
-from retrodistill.stages.reporting.commands import IMMATERIAL
+from retrodistill.stages.reporting.commands import IMMATERIAL, VERBS
 from retrodistill.stages.training.resuming import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -77,6 +78,23 @@ def score(config: ScoreConfig) -> None:
         executor=config.executor,
         workers=config.workers,
         done=lambda: len(shard_paths(config.out)),
+    )
+
+
+def convert(config: ConvertConfig) -> None:
+    """Import the scores of a file, and write the score store."""
+    from retrodistill.stages.scoring import import_scores
+
+    assert config.data is not None
+    assert config.import_ is not None
+    import_scores(
+        load_collection(config.data, queries=config.queries),
+        config.import_,
+        config.out,
+        format=config.format,
+        scale=config.scale,
+        on_conflict=config.on_conflict,
+        config=as_dict(config),
     )
 
 
@@ -254,6 +272,7 @@ def numbers(text: str | None, name: str) -> list[float] | None:
 RUN: Mapping[str, Callable[[Any], object]] = {
     "mine": mine,
     "score": score,
+    "convert": convert,
     "train": train,
     "embed": embed,
     "search": search,
@@ -282,7 +301,8 @@ def verb_step(name: str, verb: str, config: Any) -> Step:
 def run_again(verb: str, config: Any) -> None:
     """Run a verb in place of a run of the same settings that may have been killed."""
     fields = {item.name for item in dataclasses.fields(config)}
-    again = {"overwrite": True, "resume": getattr(config, "save_steps", 0) > 0}
+    replaces = VERBS[verb].kinds != ("scores",)  # a store is resumed
+    again = {"overwrite": replaces, "resume": getattr(config, "save_steps", 0) > 0}
     changes = {name: value for name, value in again.items() if name in fields}
     RUN[verb](dataclasses.replace(config, **changes))
 

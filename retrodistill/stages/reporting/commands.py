@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrodistill.base.config import (
+    ConvertConfig,
     EmbedConfig,
     FuseConfig,
     MineConfig,
@@ -30,9 +31,8 @@ class ArtifactVerb:
 
 VERBS: Mapping[str, ArtifactVerb] = {
     "mine": ArtifactVerb(MineConfig, ("run",), ("retriever",)),
-    "score": ArtifactVerb(
-        ScoreConfig, ("scores",), ("candidates", "teacher", "ensemble", "import")
-    ),
+    "score": ArtifactVerb(ScoreConfig, ("scores",), ("candidates", "teacher", "ensemble")),
+    "convert": ArtifactVerb(ConvertConfig, ("scores",), ("import",)),
     "train": ArtifactVerb(
         TrainConfig,
         ("student",),
