@@ -31,7 +31,8 @@ from typing import Any
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import check_writable, write_atomically
 from retrodistill.base.logging import log
-from retrodistill.base.manifest import Manifest, digest
+from retrodistill.base.manifest import Manifest, digest, digest_files
+from retrodistill.stages.indexing.embedding import INDEX
 from retrodistill.stages.reporting.chain import content_fingerprint
 
 PLAN = "plan.yaml"
@@ -164,6 +165,9 @@ class Pipeline:
     def _start(self, step: Step, inputs: Mapping[str, str], *, keep: bool) -> None:
         """Leave a record without a fingerprint, and nothing of the outputs unless they resume."""
         folder = self.folder(step)
+        for path in (*step.outputs.values(), *step.leftovers):
+            if not path.is_relative_to(self.out):
+                raise ValueError(f"{path}, written by step {step.name!r}, lies outside {self.out}")
         check_writable(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if not keep:
@@ -191,7 +195,10 @@ def sound_fingerprint(folder: Path) -> str:
         DataError: it is no artifact, or a file of it is damaged or was changed.
 
     """
-    Manifest.read(folder).check_files(folder)
+    manifest = Manifest.read(folder)
+    manifest.check_files(folder)
+    if manifest.kind == "index" and digest_files(folder / INDEX) != manifest.fingerprint:
+        raise DataError(f"the files in {folder / INDEX} are not those of its manifest")
     return content_fingerprint(folder)
 
 
