@@ -24,17 +24,15 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.manifest import FILE, Manifest, digest
 from retrodistill.base.types import Unit
-from retrodistill.data.store.columns import codes
-from retrodistill.data.store.form import Form, TextKeys, row_ids
+from retrodistill.data.store.form import Form, RowNumbers, TextKeys, row_ids
 from retrodistill.data.store.lineage import KEY, Lineage, lineage_in
 from retrodistill.data.store.locks import locked
 from retrodistill.data.store.plans import Plans
-from retrodistill.data.store.shards import Shard, read_shard, shard_path, shard_paths, write_shard
+from retrodistill.data.store.shards import Shard, read_shard, shard_paths
 from retrodistill.data.store.stored import Stored
 
 TYPES = ("float32", "bfloat16")
@@ -155,7 +153,8 @@ class KeyedStore:
                 stale.append(rows.filter(pa.array(changed)))
             table = pa.concat_tables(stale)
             if len(table):
-                self._write("withdrawn", table, np.full(len(table), np.nan, np.float32))
+                withdrawn = np.full(len(table), np.nan, np.float32)
+                self.plans.write_unplanned("withdrawn", table, withdrawn)
             self.manifest = self.manifest.with_inputs(collection=collection)
             self.manifest.write(self.folder)
             return len(table)
@@ -166,23 +165,23 @@ class KeyedStore:
         Rows whose texts have a value under other ids are given that value at once.
         """
         rows = rows.select(self.form.keyed.names)
-        keys = rows["key"].to_numpy()
-        ids = row_ids(rows, self.form.ids)
-        name = digest(ids.tobytes(), keys.tobytes(), str(shard_rows), unit)[:16]
+        numbers = RowNumbers.of(rows, self.form)
+        name = digest(numbers.ids.tobytes(), numbers.keys.tobytes(), str(shard_rows), unit)[:16]
         while True:
             stored = self._stored()
-            missing = stored.keys_of(ids) != keys
+            missing = stored.keys_of(numbers.ids) != numbers.keys
             if not missing.any():
                 self.fingerprint = stored.fingerprint
                 return []
             if unit == "list":
-                queries = codes(rows["query_id"])
+                queries = row_ids(rows, self.form.ids[:1])
                 missing = np.isin(queries, queries[missing])
             else:
-                values = np.where(missing, stored.values_of(keys), np.float32(np.nan))
+                values = np.where(missing, stored.values_of(numbers.keys), np.float32(np.nan))
                 copied = ~np.isnan(values)
                 if copied.any():
-                    self._write(f"{name}-copied", rows.filter(pa.array(copied)), values[copied])
+                    copies = rows.filter(pa.array(copied))
+                    self.plans.write_unplanned(f"{name}-copied", copies, values[copied])
                     continue
             todo = rows.filter(pa.array(missing))
             with self._lock():
@@ -232,12 +231,6 @@ class KeyedStore:
     def _lock(self) -> AbstractContextManager[None]:
         """Hold what only one process at a time may do: begin the store, plan, change a manifest."""
         return locked(self.folder / "locks" / "store")
-
-    def _write(self, name: str, rows: pa.Table, values: NDArray[np.float32]) -> None:
-        """Write rows that no teacher is asked about; NaN withdraws a row."""
-        column = pa.array(values, pa.float32(), from_pandas=True)
-        path = shard_path(self.folder, f"{self.plans.next_number():06d}-{name}")
-        write_shard(path, rows.append_column(self.form.value, column), self.form, {})
 
     def _stored(self) -> Stored:
         return Stored.read(self.shards, self.form, lists=self.lists)
