@@ -667,11 +667,11 @@ def score_format(place: Place) -> bool:
 
 
 def card(place: Place) -> bool:
-    from retrodistill.evaluate import main
+    from retrodistill.reproduce import main
 
     path = place.written("card.yaml", mutated(place.rng, place.base.files["card"]))
     os.chdir(place.folder)
-    sys.exit(status) if (status := main(["--reproduce", str(path)])) else None
+    sys.exit(status) if (status := main([str(path)])) else None
     return True
 
 

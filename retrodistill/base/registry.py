@@ -331,12 +331,3 @@ SIGNAL_SOURCES = Registry(
     },
 )
 """What a student learns from beside labels: the name is the flag of `train`."""
-
-STAGES = Registry(
-    "verb",
-    {
-        verb: f"retrodistill.{verb}:{verb}"
-        for verb in ("mine", "score", "train", "embed", "search", "fuse")
-    },
-)
-"""What a verb does with its settings, for whoever does it again."""

@@ -39,17 +39,12 @@ def mine(config: "configs.MineConfig") -> None:
 
 def score(config: "configs.ScoreConfig") -> None:
     """Check the settings of `score`."""
-    if config.status or config.verify is not None or config.export is not None:
+    if config.status or config.verify is not None:
         check_paths("--out", config.out)
     else:
         check_writable(config.out / "shards")
-    if config.export is not None:
-        check_file("--export", config.export)
     check_paths("--candidates", config.candidates)
     check_paths("--ensemble", *config.ensemble)
-    check_paths("--import", config.import_)
-    if config.format is not None:
-        FORMATS[config.format]
     if config.teacher is not None:
         from retrodistill.models.teachers import read_options
 
@@ -120,7 +115,14 @@ def search(config: "configs.SearchConfig") -> None:
 
 def convert(config: "configs.ConvertConfig") -> None:
     """Check the settings of `convert`."""
-    refuse_existing(config.out, overwrite=config.overwrite, folder=False)
+    if config.import_ is None:
+        refuse_existing(config.out, overwrite=config.overwrite, folder=False)
+    else:
+        check_writable(config.out / "shards")
+    check_paths("--import", config.import_)
+    check_paths("--export", config.export)
+    if config.format is not None:
+        FORMATS[config.format]
 
 
 def fuse(config: "configs.FuseConfig") -> None:
@@ -170,6 +172,14 @@ def benchmark(config: "configs.BenchmarkConfig") -> None:
                 INDEXES.split(system.index)
             elif isinstance(system, Reranked):
                 TEACHERS.split(system.rerank)
+
+
+def reproduce(config: "configs.ReproduceConfig") -> None:
+    """Check the settings of `reproduce`."""
+    check_paths("card", config.card_path)
+    check_paths("--qrels", config.qrels)
+    if config.out is not None:
+        check_writable(config.out)
 
 
 def check_file(flag: str, path: Path | None) -> None:

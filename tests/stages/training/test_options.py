@@ -21,8 +21,7 @@ from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.models.students.towers import SIDES, side_modules
 from retrodistill.objectives.objective import inputs_of, parse_objective
 from retrodistill.objectives.recipes import load_recipe, recipe_names
-from retrodistill.stages.scoring import load_teacher
-from retrodistill.stages.scoring.filling import compare_candidates
+from retrodistill.stages.scoring import compare_candidates, load_teacher
 from retrodistill.stages.training import train_student
 from retrodistill.stages.training.building import start_student
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.logging import log
+from retrodistill.data.store.form import PREFERENCES
 from retrodistill.data.store.lineage import Lineage, own_lineage
 from retrodistill.data.store.scores import PreferenceStore
-from retrodistill.data.store.shards import PREFERENCES
 from retrodistill.stages.training.sources import SignalSource
 from retrodistill.stages.training.sources.texts import check_keys
 

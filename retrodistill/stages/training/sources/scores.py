@@ -9,9 +9,9 @@ import numpy as np
 from retrodistill.base.errors import DataError
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest
+from retrodistill.data.store.form import SCORES
 from retrodistill.data.store.lineage import Lineage
 from retrodistill.data.store.runs import Run
-from retrodistill.data.store.shards import SCORES
 from retrodistill.stages.training.checks import check_teacher
 from retrodistill.stages.training.sources import SignalSource
 from retrodistill.stages.training.sources.texts import REMEDY, check_keys

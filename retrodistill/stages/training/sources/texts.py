@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.types import Reads
-from retrodistill.data.store.shards import Form, current_rows
+from retrodistill.data.store.form import Form
+from retrodistill.data.store.shards import current_rows
 from retrodistill.data.store.text_keys import text_keys
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from retrodistill.base.errors import DataError
 from retrodistill.base.progress import duration
 from retrodistill.base.types import Teacher, reads_of
 from retrodistill.data.store.columns import codes
+from retrodistill.data.store.form import SCORES
 from retrodistill.data.store.scores import ScoreStore
-from retrodistill.data.store.shards import SCORES, current_rows, shard_seconds
+from retrodistill.data.store.shards import current_rows, shard_seconds
 from retrodistill.data.store.text_keys import text_keys
-from retrodistill.stages.scoring.filling import pairs_of
+from retrodistill.stages.scoring.candidates import pairs_of
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection

@@ -9,12 +9,9 @@ from retrodistill.base.manifest import FILE, Manifest
 from retrodistill.data.datasets import load_collection
 from retrodistill.data.store.scores import ScoreStore
 from retrodistill.models.teachers import load_teacher, takes
-from retrodistill.stages.scoring.checking import Verification, verify_scores
-from retrodistill.stages.scoring.filling import (
-    compare_candidates,
-    read_candidates,
-    score_candidates,
-)
+from retrodistill.stages.scoring.candidates import read_candidates
+from retrodistill.stages.scoring.fill_store import compare_candidates, score_candidates
+from retrodistill.stages.scoring.verification import Verification, verify_scores
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
