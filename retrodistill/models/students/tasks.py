@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, Signaller
+from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, SignalProvider
 from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import SharedRows
 from retrodistill.models.students.towers import Side
@@ -74,7 +74,7 @@ class Task(nn.Module):
         self._cache = cache_gradients
         self.projection: nn.Module | None = None
         """Takes the student's vectors into its teacher's space, where a kind has such a layer."""
-        self.live: tuple[Signaller, ...] = ()
+        self.live: tuple[SignalProvider, ...] = ()
         """Sources whose signals are computed in the forward pass."""
         self.losses: dict[str, float] = {}
         """Value of each weighted loss term in the last forward pass, for the log."""

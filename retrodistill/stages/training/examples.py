@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.models.students.batches import Example, Text
+from retrodistill.models.students.batches import TrainingExample, TrainingText
 from retrodistill.stages.training.candidates import CandidateLists
 from retrodistill.stages.training.sampling import (
     QUERY_ORDERS,
@@ -19,7 +19,7 @@ from retrodistill.stages.training.sampling import (
 )
 
 
-class Schedule(Sequence[Example]):
+class Schedule(Sequence[TrainingExample]):
     """Every example of a whole training run, in order; item i is drawn when it is asked for.
 
     An example has up to `per_query` documents, of which up to `positives` are positives.
@@ -71,7 +71,7 @@ class Schedule(Sequence[Example]):
         order: Rows = self._query_order(self._traits, start, random)
         return order
 
-    def __getitem__(self, position: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, position: int) -> TrainingExample:  # type: ignore[override]
         if not 0 <= position < self._length:
             raise IndexError(position)
         # The query whose turn it is.
@@ -90,7 +90,7 @@ class Schedule(Sequence[Example]):
             random,
         )
         docs = np.concatenate([query.positives[positives], query.pool[negatives]])
-        return Example(
+        return TrainingExample(
             query.query,
             docs,
             np.concatenate([positive_scores, query.pool_scores[negatives]]),
@@ -109,7 +109,7 @@ class Schedule(Sequence[Example]):
         return np.array([drawn, *remaining[: self._positives - 1]])
 
 
-class TextSchedule(Sequence[Text]):
+class TextSchedule(Sequence[TrainingText]):
     """Every text alone, for losses that compare vectors and need no list.
 
     An epoch brings each text once. Queries are spread evenly among the documents, so that batches
@@ -132,7 +132,7 @@ class TextSchedule(Sequence[Text]):
         rows = np.concatenate([sides[0], self._docs + sides[1]])
         return rows[np.argsort(moments, kind="stable")]
 
-    def __getitem__(self, position: int) -> Text:  # type: ignore[override]
+    def __getitem__(self, position: int) -> TrainingText:  # type: ignore[override]
         if not 0 <= position < self._length:
             raise IndexError(position)
         epoch, offset = divmod(position, self._docs + len(self._queries))
@@ -140,5 +140,5 @@ class TextSchedule(Sequence[Text]):
             self._orders = {epoch: self._ordered(epoch)}
         number = int(self._orders[epoch][offset])
         if number < self._docs:
-            return Text("document", number)
-        return Text("query", int(self._queries[number - self._docs]))
+            return TrainingText("document", number)
+        return TrainingText("query", int(self._queries[number - self._docs]))

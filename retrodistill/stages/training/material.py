@@ -10,7 +10,7 @@ import numpy as np
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import STUDENT_KINDS
-from retrodistill.models.students.batches import Example, Text
+from retrodistill.models.students.batches import TrainingExample, TrainingText
 from retrodistill.models.students.processes import world_size
 from retrodistill.stages.training.candidates import (
     CandidateFilters,
@@ -67,7 +67,9 @@ class Material:
             f"{settings.candidates_per_query} documents."
         )
 
-    def schedule(self, model: Any, settings: TrainSettings) -> Sequence[Example] | Sequence[Text]:
+    def schedule(
+        self, model: Any, settings: TrainSettings
+    ) -> Sequence[TrainingExample] | Sequence[TrainingText]:
         """Return every item of the training in order; `model` is the student before it."""
         size = step_size(settings)
         length = self.steps(settings) * size

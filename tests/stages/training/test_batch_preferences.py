@@ -10,8 +10,9 @@ from retrodistill.base.errors import DataError
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore
+from retrodistill.models.students.batches import TrainingExample
 from retrodistill.stages.training.candidates import gather
-from retrodistill.stages.training.examples import Example, Schedule
+from retrodistill.stages.training.examples import Schedule
 from retrodistill.stages.training.sources.preferences import Preferences
 
 EDGES = [
@@ -36,7 +37,7 @@ class Edges(PreferenceStore):
         return pa.table([*columns, log_p], names=["query_id", "doc_id", "other_id", "log_p"])
 
 
-def example_of(collection: Collection, query: str, docs: list[str]) -> Example:
+def example_of(collection: Collection, query: str, docs: list[str]) -> TrainingExample:
     """Return the first example of a query whose candidates are these, best first."""
     run = Run.from_dict({query: {doc: -float(rank) for rank, doc in enumerate(docs)}})
     lists = gather(collection, "train", run, pool=9)

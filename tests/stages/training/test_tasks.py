@@ -18,7 +18,7 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
-from retrodistill.models.students.batches import Example
+from retrodistill.models.students.batches import TrainingExample
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.students.kinds.late_interaction import batch_maxsim
 from retrodistill.models.students.late_interaction import LateInteractionEncoder
@@ -50,13 +50,13 @@ SHORT = TrainSettings(
 
 
 @pytest.fixture(scope="module")
-def examples(collection: Collection, scores: Run) -> list[Example]:
+def examples(collection: Collection, scores: Run) -> list[TrainingExample]:
     schedule = Schedule(gather(collection, "train", scores, pool=16), 6, per_query=4, seed=0)
     return [schedule[index] for index in range(6)]
 
 
 def gradients(
-    model: Path, collection: Collection, examples: list[Example], **changes: object
+    model: Path, collection: Collection, examples: list[TrainingExample], **changes: object
 ) -> tuple[float, list[torch.Tensor]]:
     """Return the loss of a batch, and the gradient of each weight, with dropout on."""
     settings = TrainSettings(
@@ -79,7 +79,7 @@ def gradients(
 
 
 def test_cached_gradients_are_those_of_the_full_batch(
-    collection: Collection, examples: list[Example], tiny_model: Path
+    collection: Collection, examples: list[TrainingExample], tiny_model: Path
 ) -> None:
     """Gradient caching that differs from the full batch: other dropout, or a lost chunk."""
     plain_loss, plain = gradients(tiny_model, collection, examples, batch_tokens=64)
@@ -97,7 +97,7 @@ def seen_by(
     settings: TrainSettings,
     model: Path,
     collection: Collection,
-    examples: list[Example],
+    examples: list[TrainingExample],
 ) -> list[Signals]:
     """Return the signals that reach an objective in one forward pass."""
     student = load_student(settings.student_kind, str(model), CPU)
@@ -115,7 +115,7 @@ def seen_by(
 
 
 def test_matryoshka_compares_the_first_dimensions(
-    collection: Collection, examples: list[Example], tiny_model: Path
+    collection: Collection, examples: list[TrainingExample], tiny_model: Path
 ) -> None:
     """Truncated vectors that are not scaled to length 1 again, or of which only one size trains."""
     settings = TrainSettings(dims=(8, 16), query_tokens=16, doc_tokens=32)
@@ -181,7 +181,7 @@ def test_matryoshka_and_teachers_of_other_dimensions_fit_every_loss(
 
 
 def test_a_cut_vector_is_compared_with_the_teacher_by_what_is_left_of_it(
-    collection: Collection, examples: list[Example], tiny_model: Path, tmp_path: Path
+    collection: Collection, examples: list[TrainingExample], tiny_model: Path, tmp_path: Path
 ) -> None:
     """`--dims` beside a teacher's vectors that gives the whole vector's loss again and again."""
     teacher = DenseEncoder(save_tiny_model(tmp_path / "t", dimension=48, seed=1))
@@ -225,7 +225,7 @@ def test_other_students_score_as_their_library_does(
     kind: str,
     save: Callable[[Path], Path],
     collection: Collection,
-    examples: list[Example],
+    examples: list[TrainingExample],
     tmp_path: Path,
 ) -> None:
     """A sparse or late-interaction student trained on other scores than it will be searched by."""

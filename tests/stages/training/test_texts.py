@@ -11,7 +11,7 @@ from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection, load_collection
-from retrodistill.models.students.batches import Text
+from retrodistill.models.students.batches import TrainingText
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.objectives.objective import parse_objective
 from retrodistill.stages.training import train_student
@@ -110,8 +110,8 @@ def test_every_text_comes_once_an_epoch_and_queries_are_spread() -> None:
     queries = np.array([3, 5, 8, 9])
     schedule = TextSchedule(queries, 40, 88, seed=0)
     epochs = [[schedule[index] for index in range(start, start + 44)] for start in (0, 44)]
-    whole = {Text("query", row) for row in queries.tolist()}
-    whole |= {Text("document", row) for row in range(40)}
+    whole = {TrainingText("query", row) for row in queries.tolist()}
+    whole |= {TrainingText("document", row) for row in range(40)}
     assert [set(epoch) for epoch in epochs] == [whole, whole]
     assert epochs[0] != epochs[1]
     for epoch in epochs:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from retrodistill.base.config import TrainSettings
     from retrodistill.data.datasets import Collection, Texts
-    from retrodistill.models.students.batches import BatchRows, Example
+    from retrodistill.models.students.batches import BatchRows, TrainingExample
     from retrodistill.objectives.objective import LossTerm
     from retrodistill.stages.training.candidates import QueryCandidates
     from retrodistill.stages.training.material import Material
@@ -112,7 +112,7 @@ class Preferences:
             "--candidates RUN --teacher pairwise:MODEL`."
         )
 
-    def __call__(self, examples: "Sequence[Example]") -> "dict[str, Tensor]":
+    def __call__(self, examples: "Sequence[TrainingExample]") -> "dict[str, Tensor]":
         """Return `preferences` and `preference_mask`, both (B, N, N), padded.
 
         Where only one direction of a pair was stored, the other is log(1 - p). Logs the first

@@ -12,7 +12,6 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.data.store.form import SCORES
 from retrodistill.data.store.lineage import Lineage
 from retrodistill.data.store.runs import Run
-from retrodistill.stages.training.checks import check_teacher
 from retrodistill.stages.training.sources import SignalSource
 from retrodistill.stages.training.sources.texts import REMEDY, check_keys
 
@@ -102,6 +101,8 @@ class ScoreSource(SignalSource):
         self, material: "Material", terms: "Sequence[LossTerm]", settings: "TrainSettings"
     ) -> None:
         """Log what the scores of the queries to train on can teach the objective."""
+        from retrodistill.stages.training.checks import check_teacher
+
         queries = material.collection.queries.ids(material.queries)
         scores = self.run.select(queries)
         self._perplexities = check_teacher(terms, scores, depth=settings.pool + 1)
