@@ -235,3 +235,9 @@ def test_a_training_of_texts_alone_records_its_queries_and_no_document(
     )
     [record] = lineage_of(out).records
     assert (len(record.table), record.documents) == (24, 0)  # no query of the test split
+
+
+def test_settings_of_an_older_version_do_not_break_the_card() -> None:
+    """A student's folder that cannot be read because two of its settings have other names now."""
+    card = model_card(manifest(draw="simans", order="clusters"), name="kl")
+    assert "margin-mse" in card

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrodistill.base.config import TrainSettings
+from retrodistill.base.config import TrainConfig, TrainSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest
+from retrodistill.base.registry import SIGNAL_SOURCES
 from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.models.teachers.runs import RunTeacher
+from retrodistill.objectives.objective import SIGNALS
 from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.scoring import score_candidates
 from retrodistill.stages.training import train_student
@@ -225,3 +227,12 @@ def test_labels_are_looked_up_all_at_once(
     lists = gather(collection, "train", None, pool=8)
     assert len(lists) == 24
     assert len(calls) < 6
+
+
+@pytest.mark.parametrize("name", list(SIGNAL_SOURCES))
+def test_every_source_has_its_flag_and_known_signals(name: str) -> None:
+    """A source that no flag opens, or whose signals no loss can ask for."""
+    source = SIGNAL_SOURCES[name]
+    assert source.name == name
+    assert name in TrainConfig.__dataclass_fields__
+    assert source.gives <= set(SIGNALS)
