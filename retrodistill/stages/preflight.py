@@ -59,6 +59,11 @@ def audit(config: "configs.AuditConfig") -> None:
     check_models("--student", config.student)
 
 
+def leakage(config: "configs.LeakageConfig") -> None:
+    """Check the settings of `leakage`."""
+    check_file("--json", config.json)
+
+
 def train(config: "configs.TrainConfig") -> None:
     """Check the settings of `train`."""
     from retrodistill.data.rankings.measures import parse_metric

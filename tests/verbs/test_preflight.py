@@ -56,6 +56,11 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
             "--student: there is no folder students/kll. Did you mean 'students/kl'?",
         ),
     ],
+    "leakage": [
+        ("--data beir:none --json there", "--json: there is a folder"),
+        ("--data beir:none --threshhold 1", "Did you mean '--threshold'?"),
+        ("--data beir:none --test-split train", "two different splits"),
+    ],
     "train": [
         ("--data beir:none --student students/kll --out new", "Did you mean 'students/kl'?"),
         ("--data beir:none --student students/kl --out there", "there exists already"),
