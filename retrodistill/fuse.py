@@ -1,83 +1,89 @@
-"""Fuse runs of several systems: one list for each query, with weights given or tuned.
+"""Fuse several systems: one list, or one score, of several, with weights given or tuned.
 
-    python -m retrodistill.fuse --run runs/bm25 --run runs/dense --weights 0.4,0.6 \\
+    python -m retrodistill.fuse --run runs/bm25 --run runs/dense --weight 0.4 --weight 0.6 \\
         --out runs/hybrid
     python -m retrodistill.fuse --run runs/bm25 --run runs/dense \\
-        --tune runs/dev-bm25 --tune runs/dev-dense --data beir:medquad --tune-split dev \\
+        --tune runs/dev-bm25 --tune runs/dev-dense --data beir:medquad --split dev \\
         --out runs/hybrid
     python -m retrodistill.fuse --method rerank --run runs/dense --run scores/teacher \\
         --out runs/reranked
+    python -m retrodistill.fuse --run scores/ce --run scores/bm25 --norm z \\
+        --data beir:scifact --as-store --out scores/both
 
-A document that one run's list lacks counts there as the list's lowest one.
+A run holds every document of any list; a document that one list lacks counts there as its lowest
+one. With --as-store the result is a score store to train on, of the pairs that all runs score.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from retrodistill.base.command import run
 from retrodistill.base.config import FuseConfig, as_dict
 
+if TYPE_CHECKING:
+    from retrodistill.base.types import Qrels
+    from retrodistill.data.rankings import Fusion, QueryWeights, Tuning
+    from retrodistill.data.store.runs import Run
+
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status (0 done, 2 a mistake of the user)."""
+    """Run the command; return the exit status (0 done, 2 a user's mistake)."""
     return run(FuseConfig, fuse, verb="fuse", about=__doc__, words=words)
 
 
 def fuse(config: FuseConfig) -> None:
-    """Tune if asked to, fuse, write the run, and print its folder."""
-    from retrodistill.base.logging import log
-    from retrodistill.data.datasets import load_collection
-    from retrodistill.data.rankings import fuse_runs, tune_fusion
-    from retrodistill.data.store.qrels import read_qrels
+    """Tune if requested, fuse, write the run or the score store, and print its folder."""
     from retrodistill.data.store.runs import Run
     from retrodistill.stages import preflight
-    from retrodistill.stages.reporting.tables import print_table
 
+    fusion = fusion_of(config)
     preflight.fuse(config)
     runs = [Run.read(path) for path in config.run]
     check_common(config.run, [run.query_ids for run in runs])
-    inputs = {f"run {number}": part.fingerprint for number, part in enumerate(runs, 1)}
-    settings: dict[str, Any] = {
-        "norm": config.norm,
-        "minima": numbers(config.minima, "minima"),
-        "k": config.k,
-    }
-    details: dict[str, Any] = {}
+    inputs = {f"run {number}": run.fingerprint for number, run in enumerate(runs, 1)}
+    details = {}
     if config.tune:
         tuned_on = [Run.read(path) for path in config.tune]
-        qrels = (
-            read_qrels(config.qrels)
-            if config.qrels is not None
-            else load_collection(config.data or "").qrels(config.tune_split)
-        )
-        found = tune_fusion(tuned_on, qrels, method=config.method, metric=config.metric, **settings)
-        print_table(
-            ("on the queries to tune on", found.metric),
-            found.rows([str(path) for path in config.tune]),
-            title=f"{found.queries:,} judged queries",
-        )
-        seen, wanted = (
-            {query for part in parts for query in part.query_ids} for parts in (tuned_on, runs)
-        )
-        if both := seen & wanted & set(qrels):
-            log.info(f"{len(both):,} queries of --run were tuned on: report no measure of them.")
-        fused = found.fuse(runs)
-        details["tuning"] = found.to_dict()
-        inputs |= {f"tune {number}": part.fingerprint for number, part in enumerate(tuned_on, 1)}
+        inputs |= {f"tune {number}": run.fingerprint for number, run in enumerate(tuned_on, 1)}
+        tuning = _tuned(config, runs, tuned_on)
+        fused = tuning.fuse(runs)
+        details["tuning"] = tuning.to_dict()
     else:
-        weights = numbers(config.weights, "weights")
-        fused = fuse_runs(runs, config.method, weights=weights, **settings)
-    kept = fused if config.depth is None else fused.top(config.depth)
-    kept.write(
-        config.out,
-        inputs=inputs,
-        config=as_dict(config),
-        details=details,
-        overwrite=config.overwrite,
-    )
+        fused = fusion.fuse(
+            runs, weights=config.weight or None, query_weights=_query_weights(config, runs)
+        )
+    if config.depth is not None:
+        fused = fused.top(config.depth)
+    if config.as_store:
+        _store(config, fused, fusion)
+    else:
+        fused.write(
+            config.out,
+            inputs=inputs,
+            config=as_dict(config),
+            details=details,
+            overwrite=config.overwrite,
+        )
     print(config.out)
+
+
+def fusion_of(config: FuseConfig) -> "Fusion":
+    """Return how to fuse; a score store has its own defaults."""
+    from retrodistill.data.rankings import Fusion
+
+    norm, pairs = config.norm, config.pairs
+    if config.as_store and config.method not in ("rrf", "rerank"):
+        pairs = pairs or "shared"
+        norm = norm or ("min-max" if config.method == "mnz" else "z")
+    return Fusion(
+        method=config.method,
+        norm=norm,
+        pairs=pairs or "all",
+        minima=config.minimum or None,
+        k=config.k,
+    )
 
 
 def check_common(paths: Sequence[Path], queries: Sequence[Sequence[str]]) -> None:
@@ -94,14 +100,63 @@ def check_common(paths: Sequence[Path], queries: Sequence[Sequence[str]]) -> Non
             )
 
 
-def numbers(text: str | None, name: str) -> list[float] | None:
-    """Return comma-separated numbers."""
-    from retrodistill.base.errors import ConfigError
+def _tuned(config: FuseConfig, runs: "Sequence[Run]", tuned_on: "Sequence[Run]") -> "Tuning":
+    """Tune the weights, print what single runs and fusions reach, and warn of shared queries."""
+    from retrodistill.base.logging import log
+    from retrodistill.data.rankings import tune_fusion
+    from retrodistill.stages.reporting.tables import print_table
 
-    try:
-        return None if text is None else [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"--{name} must be numbers such as 0.4,0.6, not {text!r}.") from None
+    qrels = _judgements(config, default="dev")
+    tuning = tune_fusion(
+        tuned_on,
+        qrels,
+        method=config.method,
+        norm=config.norm,
+        minima=config.minimum or None,
+        metric=config.metric,
+        k=config.k,
+    )
+    print_table(
+        ("on the queries to tune on", tuning.metric),
+        tuning.rows([str(path) for path in config.tune]),
+        title=f"{tuning.queries:,} judged queries",
+    )
+    tuning_queries, queries = (
+        {query for run in group for query in run.query_ids} for group in (tuned_on, runs)
+    )
+    if both := tuning_queries & queries & set(qrels):
+        log.info(f"{len(both):,} queries of --run were tuned on: report no metric on them.")
+    return tuning
+
+
+def _query_weights(config: FuseConfig, runs: "Sequence[Run]") -> "QueryWeights | None":
+    """Return the weights of each query that --query-weight asks for."""
+    from retrodistill.data.rankings import agreement, confidence
+
+    if config.query_weight == "confidence":
+        return confidence(runs)
+    if config.query_weight == "agreement":
+        return agreement(runs, _judgements(config, default="train"))
+    return None
+
+
+def _judgements(config: FuseConfig, *, default: str) -> "Qrels":
+    """Return the judgements of --qrels, or of a split of --data."""
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.data.store.qrels import read_qrels
+
+    if config.qrels is not None:
+        return read_qrels(config.qrels)
+    return load_collection(config.data or "").qrels(config.split or default)
+
+
+def _store(config: FuseConfig, scores: "Run", fusion: "Fusion") -> None:
+    """Write the fused scores as a score store."""
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.stages.scoring import store_ensemble
+
+    collection = load_collection(config.data or "", queries=config.queries)
+    store_ensemble(collection, scores, config.out, fusion=fusion, config=as_dict(config))
 
 
 if __name__ == "__main__":

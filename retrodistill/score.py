@@ -2,8 +2,6 @@
 
     python -m retrodistill.score --data beir:scifact --candidates runs/train \\
         --teacher cross-encoder:MODEL --out scores/ce
-    python -m retrodistill.score --data beir:scifact \\
-        --ensemble scores/ce --ensemble scores/bm25 --out scores/both
     python -m retrodistill.score --data beir:scifact --import published.tsv --format margin-mse \\
         --out scores/published
     python -m retrodistill.score --data beir:scifact --out scores/ce \\
@@ -65,27 +63,16 @@ def score(config: ScoreConfig) -> None:
         print(config.export)
         return
     assert collection is not None
-    if config.import_ is not None:
-        scoring.import_scores(
-            collection,
-            config.import_,
-            config.out,
-            format=config.format,
-            scale=config.scale,
-            differing=config.differing,
-            config=as_dict(config),
-        )
-    else:
-        scoring.store_ensemble(
-            collection,
-            config.ensemble,
-            config.out,
-            how=config.combine,
-            weights=config.weight or None,
-            query_weight=config.query_weight,
-            split=config.split,
-            config=as_dict(config),
-        )
+    assert config.import_ is not None
+    scoring.import_scores(
+        collection,
+        config.import_,
+        config.out,
+        format=config.format,
+        scale=config.scale,
+        differing=config.differing,
+        config=as_dict(config),
+    )
     print(config.out)
 
 

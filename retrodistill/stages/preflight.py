@@ -39,7 +39,6 @@ def score(config: "configs.ScoreConfig") -> None:
     if config.export is not None:
         check_file("--export", config.export)
     check_paths("--candidates", config.candidates)
-    check_paths("--ensemble", *config.ensemble)
     check_paths("--import", config.import_)
     if config.format is not None:
         FORMATS[config.format]
@@ -123,7 +122,10 @@ def fuse(config: "configs.FuseConfig") -> None:
     """Check the settings of `fuse`."""
     from retrodistill.data.rankings.measures import parse_metric
 
-    refuse_existing(config.out, overwrite=config.overwrite)
+    if config.as_store:
+        check_writable(config.out / "shards")
+    else:
+        refuse_existing(config.out, overwrite=config.overwrite)
     check_paths("--run", *config.run)
     check_paths("--tune", *config.tune)
     check_paths("--qrels", config.qrels)

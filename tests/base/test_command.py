@@ -39,14 +39,14 @@ from retrodistill.base.errors import ConfigError, DataError
 
 WORDS: dict[type, str] = {
     MineConfig: "--data beir:x --out run --retriever bm25 --retriever dense:m --rrf-k 1e-3",
-    ScoreConfig: "--data beir:x --out s --ensemble a --ensemble b --weight 1 --weight 2",
+    ScoreConfig: "--data beir:x --candidates run --teacher bm25 --out s --option a=1 --option b=2",
     AuditConfig: "--data beir:x --candidates run --teacher bm25 --teacher bi-encoder:m",
     LeakageConfig: "--data beir:x --test-split dev --threshold 0.7 --shingle 4",
     TrainConfig: "--data beir:x --student m --out s --learning-rate 3e-5 --resume",
     EmbedConfig: "--data beir:x --model m --out i --max-tokens 200 --recall 0.9 --memory 2GB",
     SearchConfig: "--index i 'two words' 007 --k 3 --where 'year >= 2020' --explain",
     EvaluateConfig: "--run a --run b --qrels q --test fisher --no-per-query",
-    FuseConfig: "--run a --run b --out run --weights 0.4,0.6 --norm min-max",
+    FuseConfig: "--run a --run b --out run --weight 0.4 --weight 0.6 --norm z",
     ReportConfig: "--run a --run b --qrels q --latency a=3.5 --queries 5",
     BenchmarkConfig: "--plan p.yaml --k 10 --timed 5 --price-per-hour 0.4 --metrics map",
     QuickstartConfig: "--out here",

@@ -99,6 +99,8 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("--clicks none.csv --out new.tsv", "none.csv"),
     ],
     "fuse": [
+        ("--run run.trec --data beir:none --as-store --out run.trec", "run.trec/shards cannot be"),
+        ("--run run.trec --runs run.trec --out new", "Did you mean '--run'?"),
         ("--run run.trec --run run.trek --out new", "Did you mean 'run.trec'?"),
         ("--run run.trec --run run.trec --out there", "there exists already"),
         (

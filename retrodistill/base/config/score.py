@@ -36,20 +36,6 @@ class ScoreConfig:
     opponents: int = 4
     """With --preferences: how many others each document is compared with (0: all)."""
 
-    ensemble: tuple[Path, ...] = ()
-    """Instead of a teacher: score stores or runs to make one of."""
-
-    combine: Literal["z", "mean", "minmax", "rrf"] = "z"
-    """How: mean of z-scores of each query, of raw scores, of scores in 0 to 1 between the 1st
-    and 99th percentile, or of reciprocal ranks."""
-
-    weight: tuple[float, ...] = ()
-    """One weight for each --ensemble, in order (default: equal)."""
-
-    query_weight: Literal["none", "confidence", "agreement"] = "none"
-    """Weigh each --ensemble query by query: by how sure it is, or by its rank of what --split
-    calls relevant."""
-
     import_: Path | None = None
     """Instead of a teacher: scores that somebody has published, in --format."""
 
@@ -99,7 +85,6 @@ class ScoreConfig:
         at_least(self, 0, "opponents")
         jobs = {
             "--teacher": self.teacher is not None,
-            "--ensemble": bool(self.ensemble),
             "--import": self.import_ is not None,
             "--export": self.export is not None,
             "--status": self.status,
@@ -115,7 +100,3 @@ class ScoreConfig:
         check_workers(self.executor, self.workers)
         if self.executor != "local" and self.candidates is None:
             raise ConfigError("--executor scores: it needs --teacher and --candidates.")
-        if self.weight and len(self.weight) != len(self.ensemble):
-            raise ConfigError(
-                f"{len(self.weight)} --weight for {len(self.ensemble)} --ensemble: give one each."
-            )

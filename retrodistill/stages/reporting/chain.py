@@ -20,7 +20,7 @@ SPECS = frozenset({"retriever", "teacher"})
 
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "mine": ("retriever",),
-    "score": ("candidates", "teacher", "ensemble", "import"),
+    "score": ("candidates", "teacher", "import"),
     "train": ("scores", "preferences", "student", "doc_student", "vectors"),
     "embed": ("model", "attributes", "workload"),
     "search": ("index",),

@@ -25,7 +25,7 @@ VERBS: Mapping[str, type] = {
 }
 KINDS: Mapping[str, tuple[str, ...]] = {
     "run": ("search", "mine", "fuse"),
-    "scores": ("score",),
+    "scores": ("score", "fuse"),
     "student": ("train",),
     "index": ("embed",),
 }

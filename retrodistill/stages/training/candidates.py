@@ -235,7 +235,7 @@ def _check_filters(scores: "Run | None", weak: float, ratio: float | None) -> No
             raise ConfigError(
                 f"false_negatives is a share of the positive's score, so scores must start at 0, "
                 f"but the lowest is {lowest:.4g}. Bring them from 0 to 1 first: "
-                "`retrodistill.score --ensemble STORE --combine minmax`."
+                "`retrodistill fuse --run STORE --norm percentiles --as-store`."
             )
 
 
@@ -272,7 +272,7 @@ def _from_scores(
     weak: float,
     ratio: float | None,
 ) -> CandidateLists:
-    from retrodistill.data.rankings.lists import numbered
+    from retrodistill.data.rankings.segments import numbered
 
     query_ids, sizes = scores.query_ids, scores.list_sizes
     count, starts = len(sizes), np.cumsum(sizes) - sizes
