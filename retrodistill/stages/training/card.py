@@ -55,14 +55,14 @@ def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -
 def teachers_of(store: Path) -> list[str]:
     """Return the names of the teachers behind a score store or run, as its manifests say.
 
-    An ensemble's members are asked in turn; what has no manifest has no names.
+    The runs of a fusion are asked in turn; what has no manifest has no names.
     """
     try:
         config = Manifest.read(store).config
     except RetrodistillError:
         return []
-    if config.get("ensemble"):
-        members = [Path(member) for member in config["ensemble"]]
+    if config.get("run"):
+        members = [Path(member) for member in config["run"]]
         found = [teachers_of(member) or [shown(member.name)] for member in members]
         return list(dict.fromkeys(name for names in found for name in names))
     for key in ("teacher", "import", "retriever"):

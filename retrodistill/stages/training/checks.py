@@ -11,7 +11,7 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.data.rankings import calibrated_temperature, perplexity
-from retrodistill.data.rankings.lists import Floats, Lists, numbered, scores_of
+from retrodistill.data.rankings.segments import Floats, Segments, numbered, scores_of
 
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from retrodistill.objectives.objective import LossTerm
 
 SETTING = "teacher_temperature"
-BOUNDED = ("probability", "cosine", "minmax")
+BOUNDED = ("probability", "cosine", "percentiles", "min-max")
 
 ONE_HOT = 1.2
 """Median perplexity below which a list says little more than which document is best."""
@@ -40,7 +40,7 @@ class _Teacher:
     """Each query's best candidates."""
 
     run: "Run"
-    lists: Lists
+    lists: Segments
     scores: Floats
 
 
@@ -61,7 +61,7 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, depth: int) -> 
     if not terms:
         return {}
     run = scores.top(depth)
-    teacher = _Teacher(run, Lists.of(numbered([run], "query_id")[1][0]), scores_of(run))
+    teacher = _Teacher(run, Segments.of(numbered([run], "query_id")[1][0]), scores_of(run))
     _check_constant(terms, teacher)
     ranks = run.scale == "rank" or _are_ranks(teacher)
     found = {}

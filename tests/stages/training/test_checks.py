@@ -74,7 +74,7 @@ def test_losses_without_the_teacher_say_nothing(capsys: Capture) -> None:
     assert not said("ranknet", made_scores(), capsys)
 
 
-@pytest.mark.parametrize("scale", ["cosine", "probability", "minmax", "unknown"])
+@pytest.mark.parametrize("scale", ["cosine", "probability", "percentiles", "unknown"])
 def test_margins_of_a_bounded_teacher_are_told(scale: str, capsys: Capture) -> None:
     """Margin-MSE on probabilities: inner products pressed into a band of width 1."""
     values = np.random.default_rng(0).random((5, 6))
