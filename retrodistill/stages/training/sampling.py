@@ -89,16 +89,16 @@ def clustered(traits: Traits, start: int, random: np.random.Generator) -> Rows:
     owners = owners[rows]
     within = np.arange(len(rows)) - (np.cumsum(counts) - counts)[owners]
     whole = within < (counts // size * size)[owners]
-    batches, rest = rows[whole].reshape(-1, size), rows[~whole]
+    batches, leftovers = rows[whole].reshape(-1, size), rows[~whole]
     # The leftovers fill the open batch of the epoch before, then mixed batches.
     opening = -start % size
-    if len(rest) < opening and len(batches):
-        batches, rest = batches[:-1], np.concatenate([rest, batches[-1]])
-    head, rest = rest[:opening], rest[opening:]
-    cut = len(rest) // size * size
-    mixed = rest[:cut].reshape(-1, size)
+    if len(leftovers) < opening and len(batches):
+        batches, leftovers = batches[:-1], np.concatenate([leftovers, batches[-1]])
+    head, leftovers = leftovers[:opening], leftovers[opening:]
+    cut = len(leftovers) // size * size
+    mixed = leftovers[:cut].reshape(-1, size)
     batches = random.permutation(np.concatenate([batches, mixed]))
-    return np.concatenate([head, batches.ravel(), rest[cut:]])
+    return np.concatenate([head, batches.ravel(), leftovers[cut:]])
 
 
 def query_clusters(vectors: NDArray[np.float32], count: int, *, seed: int = 0) -> Rows:
