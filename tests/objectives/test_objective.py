@@ -39,7 +39,7 @@ def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float
         ("listwise-kl(temprature=1)", "has no setting 'temprature'"),
         ("contrastive(temprature=1)", "Did you mean 'temperature'"),
         ("contrastive(temperature=0)", "must be above 0"),
-        ("contrastive(temperature)", "must read name=value"),
+        ("contrastive(temperature)", "must read key=value"),
         ("contrastive(temperature=x)", "must be like 0.05"),
         ("margin-mse(scaled=2)", "must be like False"),
         ("listwise-kl(squared=true)", r"weigh the term instead: 0\.1\*listwise-kl"),

@@ -4,6 +4,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, cat
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.objectives.losses.contract import StudentTemperature, TeacherUnits
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import LOWEST, average
 from retrodistill.objectives.losses.positives import choice_nll, labelled_pairs
@@ -17,7 +18,7 @@ def contrastive(
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    temperature: float = 0.05,
+    temperature: StudentTemperature = 0.05,
     own_negatives: bool = True,
 ) -> Float[Tensor, ""]:
     """InfoNCE: each positive of a query against all negatives of the batch.
@@ -49,7 +50,7 @@ def soft_nn(
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    temperature: float = 0.05,
+    temperature: StudentTemperature = 0.05,
 ) -> Float[Tensor, ""]:
     """Soft nearest neighbour: a query's positives together against the batch.
 
@@ -79,9 +80,9 @@ def decayed_contrastive(
     labels: Bool[Tensor, "B N"],
     trusted_negatives: Bool[Tensor, "B N"],
     *,
-    temperature: float = 0.05,
-    centre: float = 0.0,
-    width: float = 1.0,
+    temperature: StudentTemperature = 0.05,
+    centre: TeacherUnits = 0.0,
+    width: TeacherUnits = 1.0,
 ) -> Float[Tensor, ""]:
     """InfoNCE over a query's own list, where a negative counts by its teacher margin.
 
@@ -122,7 +123,7 @@ def passage_centric(
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    temperature: float = 0.05,
+    temperature: StudentTemperature = 0.05,
 ) -> Float[Tensor, ""]:
     """Each positive passage nearer to its query than to that query's negatives.
 
@@ -143,14 +144,14 @@ def passage_centric(
     return average(choice_nll(own, others, negative[rows]))
 
 
-@loss
+@loss(exact_gradient=False)
 def mixed_negatives(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    temperature: float = 0.05,
+    temperature: StudentTemperature = 0.05,
     share: float = 0.2,
 ) -> Float[Tensor, ""]:
     """InfoNCE with one more negative: the hardest one, mixed with the positive.

@@ -5,11 +5,17 @@ from torch import Tensor, arange, cat
 from torch.linalg import vector_norm
 from torch.nn.functional import cross_entropy
 
+from retrodistill.objectives.losses.contract import StudentTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.vectors import SHORTEST, unit
 
+EQUAL_VECTORS = {
+    "matched_query_vectors": "teacher_query_vectors",
+    "matched_doc_vectors": "teacher_doc_vectors",
+}
 
-@loss
+
+@loss(zero_at=EQUAL_VECTORS)
 def embed_distill(
     matched_query_vectors: Float[Tensor, "B T"],
     matched_doc_vectors: Float[Tensor, "M T"],
@@ -29,7 +35,7 @@ def embed_distill(
     return (1.0 - (unit(student) * unit(teacher)).sum(-1)).mean()
 
 
-@loss
+@loss(zero_at=EQUAL_VECTORS)
 def leaf(
     matched_query_vectors: Float[Tensor, "B T"],
     matched_doc_vectors: Float[Tensor, "M T"],
@@ -61,7 +67,7 @@ def ckd(
     teacher_doc_vectors: Float[Tensor, "M T"],
     queue_vectors: Float[Tensor, "Q T"],
     *,
-    temperature: float = 0.05,
+    temperature: StudentTemperature = 0.05,
 ) -> Float[Tensor, ""]:
     """InfoNCE: the student's vector of a text picks the teacher's vector of it among many.
 
@@ -82,7 +88,7 @@ def ckd(
     return cross_entropy(cosines / temperature, arange(len(student), device=cosines.device))
 
 
-@loss
+@loss(zero_at=EQUAL_VECTORS)
 def norm_and_direction(
     matched_query_vectors: Float[Tensor, "B T"],
     matched_doc_vectors: Float[Tensor, "M T"],

@@ -3,6 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from retrodistill.objectives.losses.contract import StudentTemperature, TeacherTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import (
     LOWEST,
@@ -23,8 +24,8 @@ def listwise_kl_in_batch(
     batch_candidates: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    student_temperature: float = 0.05,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 0.05,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) where the student's softmax runs over the whole batch.
 
@@ -54,8 +55,8 @@ def in_batch_kl(
     teacher_query_vectors: Float[Tensor, "B T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
     *,
-    student_temperature: float = 0.05,
-    teacher_temperature: float = 0.05,
+    student_temperature: StudentTemperature = 0.05,
+    teacher_temperature: TeacherTemperature = 0.05,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) over all documents of the batch; the teacher is a bi-encoder.
 
@@ -82,8 +83,8 @@ def m3_kd(
     batch_candidates: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    student_temperature: float = 0.02,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 0.02,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """Cross-entropy over the batch with each candidate as the target, weighted by the teacher.
 

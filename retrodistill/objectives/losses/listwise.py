@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.objectives.losses.contract import StudentTemperature, TeacherTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import (
     average,
@@ -20,14 +21,14 @@ RESOLUTION = 64
 scores count as equal."""
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"})
 def listwise_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) between the softmaxes over each query's real candidates.
 
@@ -45,7 +46,7 @@ def listwise_kl(
     return average(kl_terms(teacher, student, mask).sum(-1)[keep])
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"})
 def top_k_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -53,8 +54,8 @@ def top_k_kl(
     *,
     k: int = 4,
     factor: float = 2.0,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) in which the teacher's `k` best candidates count `factor` times.
 
@@ -86,14 +87,14 @@ def top_k_kl(
     return average(torch.where(top, factor * terms, terms).sum(-1)[keep])
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"}, least_candidates=3)
 def standardised_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) of scores brought to mean 0 and deviation 1 in each list.
 
@@ -117,15 +118,15 @@ def standardised_kl(
     return average(kl_terms(teacher, student, mask).sum(-1)[keep])
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"})
 def sampled_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     log_weights: Float[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) over a long list of which only a sample is at hand.
 
@@ -163,8 +164,8 @@ def fused_kl(
     labels: Bool[Tensor, "B N"],
     trusted_negatives: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """Trust the teacher of a query as far as it trusts the query's labels.
 
@@ -195,14 +196,14 @@ def fused_kl(
     return average((trust * distilled + (1.0 - trust) * labelled)[keep])
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"})
 def one_vs_rest(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) of each candidate alone: relevant, or not.
 

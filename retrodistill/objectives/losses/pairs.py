@@ -3,17 +3,18 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from retrodistill.objectives.losses.contract import TeacherTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import average
 
 
-@loss
+@loss(zero_at={"pair_scores": "teacher_scores"})
 def dse(
     pair_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    teacher_temperature: float = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """Squared error of the head's score and the teacher's, of each single pair.
 

@@ -6,6 +6,11 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.objectives.losses.contract import (
+    ScaleFree,
+    StudentTemperature,
+    TeacherTemperature,
+)
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import average, best_first, binary_kl, gains, preferred
 
@@ -13,15 +18,15 @@ SMALLEST = torch.finfo(torch.float32).tiny
 """What a sum of weights is divided by at the least."""
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"})
 def margin_mse(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
-    scaled: bool = False,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
+    scaled: ScaleFree = False,
 ) -> Float[Tensor, ""]:
     """Squared error between the student's and the teacher's margins.
 
@@ -56,7 +61,7 @@ def ranknet(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """Logistic loss of every pair of candidates that the teacher puts in an order.
 
@@ -79,7 +84,7 @@ def lambdarank(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
     depth: int = 10,
 ) -> Float[Tensor, ""]:
     """RankNet, each pair weighted by what its swap would change in nDCG@depth.
@@ -121,7 +126,7 @@ def preference_kl(
     preferences: Float[Tensor, "B N N"],
     preference_mask: Bool[Tensor, "B N N"],
     *,
-    student_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """KL(teacher || student) of the two-way choice between two candidates.
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from retrodistill.objectives.losses.contract import StudentTemperature, TeacherTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import (
     average,
@@ -26,8 +27,8 @@ def listnet(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the probabilities that a candidate comes first.
 
@@ -52,7 +53,7 @@ def listmle(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """-ln of the probability that the student draws the teacher's whole ranking.
 
@@ -77,7 +78,7 @@ def position_aware_listmle(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """`listmle` in which the upper places weigh more.
 
@@ -102,7 +103,7 @@ def partial_pl(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 0.05,
+    student_temperature: StudentTemperature = 0.05,
 ) -> Float[Tensor, ""]:
     """-ln of the probability that the student draws the teacher's best, then its second.
 
@@ -128,7 +129,7 @@ def approx_ndcg(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """1 - nDCG of the student's order, with ranks made smooth.
 

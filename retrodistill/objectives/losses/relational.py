@@ -9,11 +9,16 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import average
 
+EQUAL_VECTORS = {
+    "query_vectors": "teacher_query_vectors",
+    "doc_vectors": "teacher_doc_vectors",
+}
+
 NEAREST = 1e-12
 """Least mean distance that is divided by."""
 
 
-@loss
+@loss(zero_at=EQUAL_VECTORS)
 def rkd_distance(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],
@@ -38,7 +43,7 @@ def rkd_distance(
     return average(smooth_l1_loss(_relative(student), _relative(teacher), reduction="none"))
 
 
-@loss
+@loss(zero_at=EQUAL_VECTORS)
 def rkd_angle(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],

@@ -7,19 +7,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.objectives.losses.contract import StudentTemperature, TeacherTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import LOWEST, average, real_lists
 from retrodistill.objectives.losses.vectors import unit
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"})
 def sorted_w1(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
     """Wasserstein distance between the student's and the teacher's scores of a list.
 
@@ -38,7 +39,7 @@ def sorted_w1(
     return average((student - teacher).abs().sum(-1)[keep] / mask.sum(-1)[keep])
 
 
-@loss
+@loss(zero_at={"matched_doc_vectors": "teacher_doc_vectors"})
 def sinkhorn(
     matched_doc_vectors: Float[Tensor, "M T"],
     teacher_doc_vectors: Float[Tensor, "M T"],

@@ -5,7 +5,6 @@ what came before: a training that resumes has the batches that it would have had
 """
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.errors import ConfigError, did_you_mean
+from retrodistill.base.calls import parse_call
+from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import Registry
 
 Rows = NDArray[np.int64]
@@ -23,8 +23,6 @@ Floats = NDArray[np.float64]
 BINS = 10
 EVEN = 0.1
 """Share of the importance draw's chances that is spread evenly, so that no weight explodes."""
-
-_DRAW = re.compile(r"\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^()]*)\))?\s*")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -270,26 +268,18 @@ def parse_draw(text: str) -> Draw:
         ConfigError: the name or a setting is unknown, or a setting is out of range.
 
     """
-    match = _DRAW.fullmatch(text)
-    if match is None:
-        raise ConfigError(f"draw {text!r} is not understood. Write a name, or `simans(a=0.5)`.")
-    function: Callable[..., Any] = DRAWS[match["name"]]
+    call = parse_call(text, DRAWS.kind, example="simans(a=0.5)")
+    function: Callable[..., Any] = DRAWS[call.name]
     parameters = inspect.signature(function).parameters.values()
-    known = {p.name: type(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    types = {p.name: type(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    call.check_keys(types)
     settings = {}
-    for part in filter(None, (match["settings"] or "").split(",")):
-        name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise ConfigError(
-                f"draw {match['name']!r} has no setting {name!r}.{hint} "
-                f"It has: {', '.join(known) or 'none'}."
-            )
+    for key, value in call.settings.items():
         try:
-            settings[name] = known[name](value)
+            settings[key] = types[key](value)
         except ValueError:
             raise ConfigError(
-                f"draw {match['name']!r}: {name} must be a number, but it is {value!r}."
+                f"{call.kind} {call.name!r}: {key} must be a number, but it is {value!r}."
             ) from None
     draw: Draw = partial(function, **settings)
     draw(np.zeros(1), 0.0, 1, np.random.default_rng(0))  # so that a bad setting is refused now
