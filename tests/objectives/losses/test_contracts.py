@@ -213,10 +213,10 @@ def test_padding_may_hold_anything(name: str, filling: float) -> None:
         loss = value(name, signals)
         loss.backward()
         gradients.append([loss, *(leaf.grad for leaf in leaves)])
-    for left, right in zip(*gradients, strict=True):
-        assert left is not None
-        assert right is not None
-        assert torch.equal(left, right)
+    for expected, actual in zip(*gradients, strict=True):
+        assert expected is not None
+        assert actual is not None
+        assert torch.equal(expected, actual)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -242,9 +242,9 @@ def test_every_loss_counts_in_float32(name: str, dtype: torch.dtype) -> None:
     expected = value(name, wide)
     assert value(name, half).item() == expected.item()
     with torch.autocast("cpu", torch.bfloat16):
-        found = value(name, wide)
-    assert found.dtype == torch.float32
-    assert found.item() == expected.item()
+        actual = value(name, wide)
+    assert actual.dtype == torch.float32
+    assert actual.item() == expected.item()
 
 
 @pytest.mark.parametrize(
