@@ -20,6 +20,6 @@ def choice_nll(
     In nats; 0 in a row without a negative.
     """
     return (
-        cat([positives[:, None], logits.masked_fill(~counted, LOWEST)], dim=1).logsumexp(-1)
+        cat([positives[:, None], logits.masked_fill(~negative, LOWEST)], dim=1).logsumexp(-1)
         - positives
     )

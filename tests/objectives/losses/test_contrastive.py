@@ -272,10 +272,10 @@ def test_mixed_negatives_against_numpy() -> None:
     for q, s, real, known in zip(queries, scores, mask, labels, strict=True):
         negatives = np.flatnonzero(real & ~known)
         hardest = max(negatives, key=lambda place: s[place])
-        for place in np.flatnonzero(real & known):
-            mixture = 0.2 * docs[place] + 0.8 * docs[hardest]
+        for positive in np.flatnonzero(real & known):
+            mixture = 0.2 * docs[positive] + 0.8 * docs[hardest]
             mixed = q @ mixture / np.linalg.norm(mixture)
-            logits = np.array([s[place], mixed, *s[negatives]]) / 0.05
+            logits = np.array([s[positive], mixed, *s[negatives]]) / 0.05
             terms.append(np.logaddexp.reduce(logits) - logits[0])
     assert value("mixed-negatives", signals).item() == pytest.approx(np.mean(terms))
 

@@ -31,13 +31,13 @@ def test_listwise_kl_in_batch_by_hand() -> None:
 def test_in_batch_kl_is_zero_where_the_rest_of_the_batch_gets_nothing() -> None:
     """A soft in-batch loss whose minimum is not the teacher's distribution."""
     teacher = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    others = torch.full((3, 2), -1e6, dtype=torch.float64)
+    low = torch.full((3, 2), -1e6, dtype=torch.float64)
     mask = torch.ones(3, 4, dtype=torch.bool)
     loss = listwise_kl_in_batch(
         teacher * 0.05,
         teacher,
         mask,
-        torch.cat([teacher * 0.05, others], dim=1),
+        torch.cat([teacher * 0.05, low], dim=1),
         torch.tensor([[True] * 4 + [False] * 2] * 3),
         torch.ones(3, 6, dtype=torch.bool),
     )
