@@ -74,7 +74,7 @@ def test_pooling_is_saved(model: SentenceTransformer, tmp_path: Path) -> None:
 
 
 def test_pooling_that_cannot_be_set(model: SentenceTransformer, tmp_path: Path) -> None:
-    """A Dense that reads two poolings, behind one, fails in the first batch with a worse message."""
+    """A Dense that reads two poolings, behind one, fails in the first batch, less clearly."""
     with pytest.raises(ConfigError, match="mean, cls, last, but got 'max'"):
         pooled(model, "max")  # type: ignore[arg-type]
     body = Transformer(str(save_tiny_body(tmp_path, layers=1)))

@@ -120,7 +120,9 @@ def test_scores_that_a_student_of_cosines_cannot_reach_are_named(
         "bi-encoder", str(save_tiny_model(tmp_path / "unit", layers=1)), torch.device("cpu")
     )
     assert "margin-mse(student_temperature=0.05)" in student_messages("margin-mse")
-    assert "listwise-kl: the student's scores are cosines" in student_messages("listwise-kl + contrastive")
+    assert "listwise-kl: the student's scores are cosines" in student_messages(
+        "listwise-kl + contrastive"
+    )
     assert "contrastive(temperature=0.05)" in student_messages("contrastive(temperature=1)")
     for objective in (
         "margin-mse(student_temperature=0.1)",
@@ -137,5 +139,5 @@ def test_scores_that_a_student_of_cosines_cannot_reach_are_named(
         torch.device("cpu"),
     )
     assert "cosines" not in student_messages("margin-mse + listwise-kl")
-    with pytest.raises(ConfigError, match="standardised-kl needs three candidates"):
+    with pytest.raises(ConfigError, match="standardised-kl needs 3 candidates"):
         student_messages("standardised-kl", candidates_per_query=2)
