@@ -149,7 +149,7 @@ class CandidateFilters:
                 raise ConfigError(
                     f"false_negatives is a share of the positive's score, so scores must start at "
                     f"0, but the lowest is {lowest:.4g}. Bring them from 0 to 1 before: "
-                    "`retrodistill.score --ensemble STORE --combine minmax`."
+                    "`retrodistill fuse --run STORE --norm percentiles --as-store`."
                 )
 
 
@@ -353,7 +353,7 @@ class _ScoredPairs:
 
 
 def _scored_pairs(collection: "Collection", scores: "Run") -> _ScoredPairs:
-    from retrodistill.data.rankings.lists import numbered
+    from retrodistill.data.rankings.segments import numbered
 
     sizes = scores.list_sizes
     doc_ids, (codes,) = numbered([scores], "doc_id")

@@ -56,14 +56,14 @@ def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -
 def teachers_of(store: Path) -> list[str]:
     """Return the names of the teachers behind a score store or run, from its manifests.
 
-    Those of an ensemble are its members'; without a manifest there are no names.
+    Those of a fusion are of its runs; without a manifest there are no names.
     """
     try:
         config = Manifest.read(store).config
     except RetrodistillError:
         return []
-    if config.get("ensemble"):
-        members = [Path(member) for member in config["ensemble"]]
+    if config.get("run"):
+        members = [Path(member) for member in config["run"]]
         named = [teachers_of(member) or [shown(member.name)] for member in members]
         return list(dict.fromkeys(name for names in named for name in names))
     for key in ("teacher", "import", "retriever"):

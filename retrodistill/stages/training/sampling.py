@@ -5,7 +5,6 @@ what came before: a training that resumes has the batches that it would have had
 """
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.errors import ConfigError, did_you_mean
+from retrodistill.base.calls import parse_call
+from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import Registry
 
 Rows = NDArray[np.int64]
@@ -23,8 +23,6 @@ Floats = NDArray[np.float64]
 BINS = 10
 EVEN = 0.1
 """Share of the importance draw's chances that is spread evenly, so that no weight explodes."""
-
-_SPEC = re.compile(r"\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^()]*)\))?\s*")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -279,29 +277,18 @@ def parse_negative_sampling(text: str) -> NegativeSampling:
         ConfigError: the name or a setting is unknown, or a setting is out of range.
 
     """
-    match = _SPEC.fullmatch(text)
-    if match is None:
-        raise ConfigError(
-            f"negative sampling {text!r} is not understood. Write a name, or `simans(a=0.5)`."
-        )
-    function: Callable[..., Any] = NEGATIVE_SAMPLINGS[match["name"]]
+    call = parse_call(text, NEGATIVE_SAMPLINGS.kind, example="simans(a=0.5)")
+    function: Callable[..., Any] = NEGATIVE_SAMPLINGS[call.name]
     parameters = inspect.signature(function).parameters.values()
     types = {p.name: type(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    call.check_keys(types)
     settings = {}
-    for assignment in filter(None, (match["settings"] or "").split(",")):
-        name, _, value = (piece.strip() for piece in assignment.partition("="))
-        if name not in types:
-            hint = did_you_mean(name, types)
-            raise ConfigError(
-                f"negative sampling {match['name']!r} has no setting {name!r}.{hint} "
-                f"It has: {', '.join(types) or 'none'}."
-            )
+    for key, value in call.settings.items():
         try:
-            settings[name] = types[name](value)
+            settings[key] = types[key](value)
         except ValueError:
             raise ConfigError(
-                f"negative sampling {match['name']!r}: {name} must be a number, "
-                f"but it is {value!r}."
+                f"{call.kind} {call.name!r}: {key} must be a number, but it is {value!r}."
             ) from None
     sampling: NegativeSampling = partial(function, **settings)
     sampling(np.zeros(1), 0.0, 1, np.random.default_rng(0))  # refuses a setting out of range now

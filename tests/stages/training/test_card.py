@@ -15,7 +15,9 @@ from huggingface_hub import ModelCard
 from retrodistill.base.config import TrainSettings, as_dict
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import load_collection
+from retrodistill.data.rankings import Fusion
 from retrodistill.data.store.lineage import lineage_of
+from retrodistill.data.store.runs import Run
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.scoring import load_teacher, score_candidates
@@ -190,7 +192,10 @@ def test_the_teachers_are_found_in_the_stores(tmp_path: Path) -> None:
         )
     assert teachers_of(stores[1]) == ["bi-encoder:model"]
     both = tmp_path / "both"
-    store_ensemble(collection, stores, both, config={"ensemble": [str(store) for store in stores]})
+    fusion = Fusion(norm="z", pairs="shared")
+    scores = fusion.fuse([Run.read(store) for store in stores])
+    config = {"run": [str(store) for store in stores]}
+    store_ensemble(collection, scores, both, fusion=fusion, config=config)
     assert teachers_of(both) == ["bm25", "bi-encoder:model"]
     assert teachers_of(tmp_path / "nothing") == []
 
