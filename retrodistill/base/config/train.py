@@ -272,7 +272,7 @@ class TrainConfig(TrainSettings):
     """Model whose vectors the student learns to match: a folder, a hub id or packaged:NAME."""
 
     split: str = "train"
-    """Split whose labels say what is relevant."""
+    """Split whose labels are used."""
 
     resume: bool = False
     """Resume from the last checkpoint under --out."""

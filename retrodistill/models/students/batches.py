@@ -29,7 +29,7 @@ class TrainingExample:
     docs: Rows
     teacher_scores: NDArray[np.float32]
     log_weights: NDArray[np.float32]
-    """Logarithm of how many candidates each document stands for: 0 for itself alone."""
+    """Logarithm of the number of candidates that each document represents: 0 for itself alone."""
     labels: NDArray[np.bool_]
     relevant: frozenset[int]
     doubtful: frozenset[int]
@@ -53,11 +53,11 @@ class BatchRows:
     """The distinct documents, shape (M)."""
 
     examples: Sequence[TrainingExample] = ()
-    """The queries' lists; none where every text stands alone."""
+    """The queries' lists; none where texts have no lists."""
 
 
 class SignalProvider(Protocol):
-    """Gives signals of a batch beside those of its lists."""
+    """Provides signals of a batch beside those of its lists."""
 
     gives: frozenset[str]
     """Names of its signals, of `objective.SIGNALS`."""

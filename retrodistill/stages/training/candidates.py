@@ -174,13 +174,13 @@ def gather(
     whose labels are not used. Queries of `dev_split` are never among them. How many queries are
     skipped, and why, is logged.
 
-    `positives` says which documents are a query's positives. `labels`: those that the split
+    `positives` selects a query's positives. `labels`: those that the split
     labels; of an unlabelled query the teacher's best takes their place, without a label.
     `teacher`: the teacher's best of every query, which then counts as labelled (source: Tamber et
     al. 2025, as for the filters).
 
     Raises:
-        ConfigError: a filter or `positives` asks for what the scores are not.
+        ConfigError: a filter or `positives` does not fit the scores.
         DataError: no query remains.
 
     """

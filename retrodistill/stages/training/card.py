@@ -62,8 +62,8 @@ def teachers_of(store: Path) -> list[str]:
         config = Manifest.read(store).config
     except RetrodistillError:
         return []
-    if config.get("run"):
-        members = [Path(member) for member in config["run"]]
+    if runs := config.get("run") or config.get("ensemble"):  # older stores have the second
+        members = [Path(member) for member in runs]
         named = [teachers_of(member) or [shown(member.name)] for member in members]
         return list(dict.fromkeys(name for names in named for name in names))
     for key in ("teacher", "import", "retriever"):

@@ -1,7 +1,7 @@
 """What comes to a batch, in order: lists of candidates, or texts alone.
 
 Every item is a function of (seed, position): a training that resumes at step 5,000 continues at
-once, with the batches that it would have had.
+once, with the batches of an uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from retrodistill.stages.training.sampling import (
 
 
 class Schedule(Sequence[TrainingExample]):
-    """Every example of a whole training run, in order; item i is drawn when it is asked for.
+    """Every example of a whole training run, in order; item i is drawn on access.
 
     An example has up to `per_query` documents, of which up to `positives` are positives.
     `query_order` and `negative_sampling` are names of `sampling.QUERY_ORDERS` and
     `sampling.NEGATIVE_SAMPLINGS`, the second perhaps with settings. `traits` are what the order
-    goes by (default: the teacher's margins alone).
+    depends on (default: the teacher's margins alone).
 
     Raises:
         ConfigError: the order or the sampling is unknown, or needs what is not there.
@@ -49,7 +49,7 @@ class Schedule(Sequence[TrainingExample]):
             ("negative sampling", negative_sampling, negative_sampling != "uniform"),
         ):
             if goes_by_scores and not candidates.scored:
-                raise ConfigError(f"{setting} {name!r} goes by teacher scores: give --scores.")
+                raise ConfigError(f"{setting} {name!r} needs teacher scores: give --scores.")
         self._traits = traits or Traits(margins=candidates.margins)
         clusters = self._traits.clusters
         if clusters is not None and len(clusters) != len(candidates):

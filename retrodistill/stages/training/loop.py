@@ -34,7 +34,7 @@ ROWS = 20
 """Rows of a training's log."""
 
 MEASUREMENTS = 10
-"""Measurements on the dev split, unless --eval-steps says otherwise."""
+"""Measurements on the dev split, without --eval-steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,7 @@ class Fitted:
     """Steps that were taken, fewer than planned if patience ended it."""
 
     seconds: float
-    """How long the steps took."""
+    """Wall time of the steps."""
 
     losses: list[dict[str, float]]
     """Each weighted loss term, averaged between two rows; `step` is where the row ends."""
@@ -66,7 +66,7 @@ class Fitted:
 def fit(plan: "TrainingPlan", out: Path, *, resume: bool = False) -> Fitted:
     """Train the plan's task in place.
 
-    Checkpoints lie in `checkpoint_folder(out)`, what trackers write in `OUT.logs`.
+    Checkpoints are written to `checkpoint_folder(out)`, trackers' files to `OUT.logs`.
     """
     from retrodistill.stages.training.balance import check_balance
 

@@ -1,4 +1,4 @@
-"""What a training draws its batches from: lists of candidates, or every text alone."""
+"""What a training draws its batches from: lists of candidates, or single texts."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Material:
     """Rows of the queries that are trained on."""
 
     lists: CandidateLists | None = None
-    """Their candidates; None if every text of the collection stands alone."""
+    """Their candidates; None where every text of the collection is trained on alone."""
 
     @property
     def count(self) -> int:
@@ -116,7 +116,7 @@ def gather_material(
     """Return what to train on.
 
     Raises:
-        ConfigError: a filter or an order is for what there is not.
+        ConfigError: a filter or an order does not fit the scores or their absence.
         DataError: there is nothing to train on, or no label although the objective needs some.
 
     """

@@ -38,7 +38,7 @@ def check_settings(
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:
         if all(source.name != "scores" for source in sources):
-            raise ConfigError(f"{flag} goes by teacher scores: give --scores.")
+            raise ConfigError(f"{flag} needs teacher scores: give --scores.")
     if settings.dev_split == split:
         raise ConfigError(f"--dev-split {split} is trained on: measure on another split.")
 
@@ -60,7 +60,7 @@ def check_kind(settings: "TrainSettings") -> None:
             )
     if settings.query_order == "clusters" and kind.encoder is None:
         raise ConfigError(
-            "--query-order clusters goes by the student's vectors, one for a query, but "
+            "--query-order clusters needs one vector for a query, but "
             f"--student-kind {kind.name} has none."
         )
 

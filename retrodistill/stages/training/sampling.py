@@ -1,7 +1,7 @@
 """Which query comes next (orders), and which of its candidates come with it (sampling).
 
-Both take their chance from a generator that is seeded by the position alone, and know nothing of
-what came before: a training that resumes has the batches that it would have had.
+Both draw from a generator that is seeded by the position alone, independent of earlier positions:
+a resumed training has the batches of an uninterrupted one.
 """
 
 import inspect
@@ -27,7 +27,7 @@ EVEN = 0.1
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Traits:
-    """What an order may go by."""
+    """What a query order may depend on."""
 
     margins: Floats
     """Of each query: its best positive's teacher score less its best other candidate's."""
@@ -200,7 +200,7 @@ def importance(
     keep: float = 0.5,
     temperature: float = 1.0,
 ) -> tuple[Rows, Floats]:
-    """The teacher's best and a weighted sample of the others, which together stand for the pool.
+    """The teacher's best and a weighted sample of the others, which together represent the pool.
 
     A share `keep` of the `count` goes to the best. Of the others, j is drawn with a known
     probability pi_j, proportional to 0.9 softmax(t / temperature)_j + 0.1 / n, but never above 1,
@@ -208,8 +208,8 @@ def importance(
 
         E[ sum over the drawn j of exp(log_weight_j) f_j ] = sum over the pool of f_j
 
-    for whatever numbers f, such as the student's exp(s_j). Nothing is drawn twice. The draw goes
-    by fixed steps along the probabilities laid end to end in random order.
+    for whatever numbers f, such as the student's exp(s_j). Nothing is drawn twice. The draw takes
+    fixed steps along the probabilities laid end to end in random order.
 
     Raises:
         ConfigError: `keep` is not from 0 to below 1, or the temperature not above 0.
@@ -226,7 +226,7 @@ def importance(
         )
     if len(scores) <= count:
         return np.arange(len(scores)), np.zeros(len(scores))
-    # The best, without a draw; then those whose share would be more than 1, which stand first
+    # The best, without a draw; then those whose share would be more than 1, which come first
     # as shares fall.
     best = int(keep * count)
     shares = _shares(scores[best:] / temperature)

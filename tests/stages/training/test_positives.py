@@ -121,5 +121,5 @@ def test_only_positives_cannot_be_asked_for(collection: Collection, tmp_path: Pa
     with pytest.raises(ConfigError, match="--positives-per-query 4 leaves no negative"):
         TrainSettings(candidates_per_query=4, positives_per_query=4)
     settings = TrainSettings(positives="teacher", objective="contrastive")
-    with pytest.raises(ConfigError, match="--positives teacher goes by teacher scores"):
+    with pytest.raises(ConfigError, match="--positives teacher needs teacher scores"):
         train_student(collection, "nowhere", tmp_path / "s", settings=settings)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class ScoreSource(SignalSource):
-    """The scores of a run, which also says what each query's candidates are."""
+    """The scores of a run, which also lists each query's candidates."""
 
     name = "scores"
     about = "teacher scores"
@@ -88,7 +88,7 @@ class ScoreSource(SignalSource):
             check_keys(collection, origin, SCORES, self.run.table, lists=lists)
         elif manifest is None or "collection" not in manifest.inputs:
             log.info(
-                f"{origin} does not say which texts its ids name: that they are those of "
+                f"{origin} does not record which texts its ids name: that they are those of "
                 f"{collection.name} cannot be checked."
             )
         elif manifest.inputs["collection"] != collection.fingerprint:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class VectorSource(SignalSource):
-    """The vectors of an encoder, which encodes every text once, when the first batch is asked for.
+    """The vectors of an encoder, which encodes every text once, before the first batch.
 
     With `queue` in the settings, vectors of that many other documents come with each batch, drawn
     for it alone.
