@@ -98,7 +98,7 @@ class StudentKind:
 
 
 def kind_of(model: str) -> StudentKind:
-    """Return the kind that a folder or a hub id was saved as; a bi-encoder if it is not recorded."""
+    """Return the kind that a folder or a hub id was saved as; by default a bi-encoder."""
     from retrodistill.models.inference import saved_settings
 
     saved = saved_settings(model, "config_sentence_transformers.json").get("model_type", "")
