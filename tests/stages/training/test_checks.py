@@ -138,5 +138,5 @@ def test_scores_that_a_student_of_cosines_cannot_reach_are_named(
         torch.device("cpu"),
     )
     assert "cosines" not in student_messages("margin-mse + listwise-kl")
-    with pytest.raises(ConfigError, match="standardised-kl needs three candidates"):
+    with pytest.raises(ConfigError, match="standardised-kl needs 3 candidates"):
         student_messages("standardised-kl", candidates_per_query=2)

@@ -49,7 +49,7 @@ def test_the_roles_of_its_settings_are_checked_whatever_they_are_called(
         with pytest.raises(ConfigError, match=f"{setting} must be above 0"):
             parse_objective(f"{name}({setting}=0)")
     (term,) = parse_objective(f"{name}(tau=0.001)")
-    assert check_teacher([term], scores, first=8).keys() == {name}
+    assert check_teacher([term], scores, depth=8).keys() == {name}
     assert "lists are one-hot" in capsys.readouterr().err
     monkeypatch.setattr("retrodistill.models.students.routes.is_normalised", lambda model: True)
     check_student([term], None, TrainSettings())
@@ -60,7 +60,7 @@ def test_a_function_that_declares_nothing_is_reported(
     scores: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A plain function with a setting `tau`, whose lists go unchecked without a word."""
-    check_teacher(parse_objective("fakes.losses:undeclared"), scores, first=8)
+    check_teacher(parse_objective("fakes.losses:undeclared"), scores, depth=8)
     assert "no setting is annotated as TeacherTemperature" in capsys.readouterr().err
-    check_teacher(parse_objective("ranknet"), scores, first=8)
+    check_teacher(parse_objective("ranknet"), scores, depth=8)
     assert "annotated" not in capsys.readouterr().err
