@@ -74,7 +74,7 @@ def test_losses_without_the_teacher_say_nothing(capsys: Capture) -> None:
     assert not messages_of("ranknet", made_scores(), capsys)
 
 
-@pytest.mark.parametrize("scale", ["cosine", "probability", "minmax", "unknown"])
+@pytest.mark.parametrize("scale", ["cosine", "probability", "percentiles", "unknown"])
 def test_margins_of_a_bounded_teacher_are_logged(scale: str, capsys: Capture) -> None:
     """Margin-MSE on probabilities: inner products pressed into a band of width 1."""
     values = np.random.default_rng(0).random((5, 6))
@@ -120,8 +120,9 @@ def test_scores_that_a_student_of_cosines_cannot_reach_are_named(
         "bi-encoder", str(save_tiny_model(tmp_path / "unit", layers=1)), torch.device("cpu")
     )
     assert "margin-mse(student_temperature=0.05)" in student_messages("margin-mse")
-    messages = student_messages("listwise-kl + contrastive")
-    assert "listwise-kl: the student's scores are cosines" in messages
+    assert "listwise-kl: the student's scores are cosines" in student_messages(
+        "listwise-kl + contrastive"
+    )
     assert "contrastive(temperature=0.05)" in student_messages("contrastive(temperature=1)")
     for objective in (
         "margin-mse(student_temperature=0.1)",
