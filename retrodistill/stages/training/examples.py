@@ -10,7 +10,7 @@ import numpy as np
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.models.students.batches import TrainingExample, TrainingText
-from retrodistill.stages.training.candidates import CandidateLists
+from retrodistill.stages.training.candidate_lists import CandidateLists
 from retrodistill.stages.training.sampling import (
     QUERY_ORDERS,
     Rows,

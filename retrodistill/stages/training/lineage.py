@@ -16,7 +16,7 @@ from retrodistill.data.store.lineage import Lineage, Record, joined, model_linea
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
     from retrodistill.data.datasets import Collection
-    from retrodistill.stages.training.candidates import CandidateLists
+    from retrodistill.stages.training.candidate_lists import CandidateLists
     from retrodistill.stages.training.development import Development
     from retrodistill.stages.training.material import Material
     from retrodistill.stages.training.sampling import Rows

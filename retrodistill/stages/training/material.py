@@ -12,12 +12,8 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.models.students.batches import TrainingExample, TrainingText
 from retrodistill.models.students.processes import world_size
-from retrodistill.stages.training.candidates import (
-    CandidateFilters,
-    CandidateLists,
-    gather,
-    judged_elsewhere,
-)
+from retrodistill.stages.training.candidate_lists import CandidateLists
+from retrodistill.stages.training.candidates import CandidateFilters, gather, judged_elsewhere
 from retrodistill.stages.training.examples import Schedule, TextSchedule
 from retrodistill.stages.training.requirements import check_labels, needs_lists
 from retrodistill.stages.training.sampling import Rows, Traits, query_clusters

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
-from retrodistill.stages.training.candidates import CandidateFilters, CandidateLists, gather
+from retrodistill.stages.training.candidate_lists import CandidateLists
+from retrodistill.stages.training.candidates import CandidateFilters, gather
 from retrodistill.stages.training.examples import Schedule
 from retrodistill.stages.training.sampling import (
     NEGATIVE_SAMPLINGS,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection, Texts
     from retrodistill.models.students.batches import BatchRows, TrainingExample
     from retrodistill.objectives.objective import LossTerm
-    from retrodistill.stages.training.candidates import QueryCandidates
+    from retrodistill.stages.training.candidate_lists import QueryCandidates
     from retrodistill.stages.training.material import Material
     from retrodistill.stages.training.sampling import Floats, Rows
 
