@@ -29,8 +29,8 @@ def fuse(config: FuseConfig) -> None:
     """Tune if asked to, fuse, write the run, and print its folder."""
     from retrodistill.base.logging import log
     from retrodistill.data.datasets import load_collection
+    from retrodistill.data.qrels import read_qrels
     from retrodistill.data.rankings import fuse_runs, tune_fusion
-    from retrodistill.data.store.qrels import read_qrels
     from retrodistill.data.store.runs import Run
     from retrodistill.stages import preflight
     from retrodistill.stages.reporting.tables import print_table

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import new_folder
 from retrodistill.base.manifest import Manifest, digest_files
+from retrodistill.data.lines import decoded, first_line, numbered_lines
 from retrodistill.data.store.lineage import Lineage
-from retrodistill.data.store.lines import decoded, first_line, numbered_lines
 from retrodistill.data.store.runs import SCHEMA, Run
 
 CANDIDATES = "candidates.parquet"

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.data.qrels import read_qrels
 from retrodistill.data.store.formats import read_scores
-from retrodistill.data.store.qrels import read_qrels
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.triples import (
     candidates_from_triples,
@@ -268,7 +268,7 @@ def test_whole_grades_may_be_written_with_a_point(tmp_path: Path) -> None:
         ("q 0 a nan\n", "whole number"),
         ("q 0 a inf\n", "whole number"),
         ("q 0 a 1\nq 0 b\n", ":2"),
-        ("q 0 a 1\nq 0 a 2\n", "grade 2, but 1 before"),
+        ("q 0 a 1\nq 0 a 2\n", "grade 2, but an earlier line says 1"),
         ("q 0 a high\n", "whole number"),
         ("", "no judgement"),
     ],
@@ -286,3 +286,10 @@ def test_both_forms_of_judgements_are_read(tmp_path: Path) -> None:
     (tmp_path / "beir.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t2\nq\tb\t-1\n")
     expected = {"q": {"a": 2, "b": -1}}
     assert read_qrels(tmp_path / "trec") == read_qrels(tmp_path / "beir.tsv") == expected
+
+
+def test_a_line_of_another_width_is_no_judgement(tmp_path: Path) -> None:
+    """A line cut off in the middle, `q 0 12` of `q 0 12 1`: document 0 with the grade 12."""
+    (tmp_path / "qrels").write_text("q 0 11 1\nq 0 12\n")
+    with pytest.raises(DataError, match=r"qrels:2: a line must be `query 0 document grade`"):
+        read_qrels(tmp_path / "qrels")

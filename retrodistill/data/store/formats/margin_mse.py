@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from retrodistill.base.errors import DataError
+from retrodistill.data.lines import write_lines
 from retrodistill.data.store.formats.gathering import RecordFormat
 from retrodistill.data.store.formats.lists import check_columns, labelled
 from retrodistill.data.store.formats.records import Record, Relevant
 from retrodistill.data.store.formats.rows import tab_separated, text_lines
 from retrodistill.data.store.formats.texts import TextCollection
-from retrodistill.data.store.lines import write_lines
 from retrodistill.data.store.runs import Run
 
 

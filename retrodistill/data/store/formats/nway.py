@@ -19,12 +19,12 @@ from typing import Any
 import pyarrow as pa
 
 from retrodistill.base.errors import DataError
+from retrodistill.data.lines import write_lines
 from retrodistill.data.store.formats.gathering import RecordFormat
 from retrodistill.data.store.formats.lists import ranked
 from retrodistill.data.store.formats.records import Record, Relevant
 from retrodistill.data.store.formats.rows import json_lines, lists_of, read_rows, write_rows
 from retrodistill.data.store.formats.texts import TextCollection
-from retrodistill.data.store.lines import write_lines
 from retrodistill.data.store.runs import Run
 
 COLUMNS = ("query_id", "document_ids", "scores")

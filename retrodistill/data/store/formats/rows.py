@@ -12,8 +12,8 @@ from pyarrow import csv
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import new_file
+from retrodistill.data.lines import numbered_lines, write_lines
 from retrodistill.data.store.formats.records import place
-from retrodistill.data.store.lines import numbered_lines, write_lines
 
 BATCH = 1 << 10
 BLOCK = 1 << 22

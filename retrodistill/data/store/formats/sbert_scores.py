@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.base.errors import DataError
+from retrodistill.data.lines import write_lines
 from retrodistill.data.store.formats.gathering import RecordFormat
 from retrodistill.data.store.formats.lists import ranked
 from retrodistill.data.store.formats.records import Record, Relevant
 from retrodistill.data.store.formats.texts import TextCollection
-from retrodistill.data.store.lines import write_lines
 from retrodistill.data.store.runs import Run
 
 BLOCK = 1 << 20

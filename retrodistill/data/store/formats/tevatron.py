@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrodistill.base.errors import DataError
+from retrodistill.data.lines import write_lines
 from retrodistill.data.store.formats.gathering import RecordFormat
 from retrodistill.data.store.formats.lists import check_columns, labelled, ranked
 from retrodistill.data.store.formats.records import Record, Relevant, place
@@ -30,7 +31,6 @@ from retrodistill.data.store.formats.rows import (
     write_rows,
 )
 from retrodistill.data.store.formats.texts import TextCollection, docs_of, needed
-from retrodistill.data.store.lines import write_lines
 from retrodistill.data.store.runs import Run
 
 LISTS = ("positive_passages", "negative_passages")
