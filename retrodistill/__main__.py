@@ -20,6 +20,7 @@ VERBS = (
     "evaluate",
     "report",
     "benchmark",
+    "reproduce",
     "convert",
     "doctor",
 )

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from retrodistill.base.errors import ConfigError, MissingExtra, did_you_mean
 from retrodistill.base.files import check_writable, refuse_existing
 from retrodistill.base.manifest import Manifest
-from retrodistill.base.registry import FORMATS, INDEXES, RETRIEVERS, TEACHERS, Registry
+from retrodistill.base.registry import (
+    FORMATS,
+    INDEXES,
+    RETRIEVERS,
+    STUDENT_KINDS,
+    TEACHERS,
+    Registry,
+)
 from retrodistill.models.inference.models import check_model
 
 if TYPE_CHECKING:
@@ -58,11 +65,13 @@ def train(config: "configs.TrainConfig") -> None:
     """Check the settings of `train`."""
     from retrodistill.data.rankings.measures import parse_metric
     from retrodistill.objectives.objective import parse_objective
-    from retrodistill.stages.training.sampling import parse_draw
+    from retrodistill.stages.training.sampling import parse_negative_sampling
 
     refuse_existing(config.out, overwrite=config.overwrite)
     parse_objective(config.objective)
-    parse_draw(config.draw)
+    if config.student_kind not in STUDENT_KINDS:
+        STUDENT_KINDS[config.student_kind]  # unknown, or one of your own
+    parse_negative_sampling(config.negative_sampling)
     if config.dev_split is not None:
         parse_metric(config.dev_metric)
     check_paths("--scores", config.scores)
@@ -163,6 +172,14 @@ def benchmark(config: "configs.BenchmarkConfig") -> None:
                 INDEXES.split(system.index)
             elif isinstance(system, Reranked):
                 TEACHERS.split(system.rerank)
+
+
+def reproduce(config: "configs.ReproduceConfig") -> None:
+    """Check the settings of `reproduce`."""
+    check_paths("card", config.card_path)
+    check_paths("--qrels", config.qrels)
+    if config.out is not None:
+        check_writable(config.out)
 
 
 def check_file(flag: str, path: Path | None) -> None:

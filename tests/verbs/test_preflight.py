@@ -61,7 +61,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{TRAIN} --objective kl+0.1*mse", "Did you mean 'listwise-kl'?"),
         (f"{TRAIN} --objective 'listwise-kl(teacher_temprature=1)'", "'teacher_temperature'?"),
         (f"{TRAIN} --objective 'listwise-kl(teacher_temperature=-1)'", "must be above 0"),
-        (f"{TRAIN} --draw simms", "Did you mean 'simans'?"),
+        (f"{TRAIN} --negative-sampling simms", "Did you mean 'simans'?"),
         (f"{TRAIN} --recipe simlm", "Did you mean 'simlm-kd'?"),
         (f"{TRAIN} --scores none", "--scores none does not exist"),
         (TRAIN, "needs teacher scores: give --scores"),
@@ -84,6 +84,13 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("--index index --sets 'x AND'", "is not understood at 'its end'"),
         ("--index index --sets '\" \" NOT x'", "holds an empty text"),
         ("--index index --data beir:none --out there", "there exists already"),
+    ],
+    "reproduce": [
+        ("", "needs one card"),
+        ("none.yaml", "card none.yaml does not exist"),
+        ("run.trec --from-scratch", "--from-scratch needs --out"),
+        ("run.trec --out run.trec/new", "run.trec/new cannot be written"),
+        ("run.trec --qrels none", "--qrels none does not exist"),
     ],
     "convert": [
         ("--data beir:none --out new --import run.trec --format trek", "Did you mean 'trec'?"),

@@ -15,9 +15,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Encoder
 from retrodistill.models.students.dense import DenseEncoder
-from retrodistill.models.students.forms import pooled, prompted, two_towers, with_projection
-from retrodistill.models.students.routes import side_modules
 from retrodistill.models.students.soups import soup
+from retrodistill.models.students.towers import side_modules
+from retrodistill.models.students.transforms import pooled, prompted, two_towers, with_projection
 
 TEXTS = ["vitamin and asthma", "print a list of files in the home of the group", "", "cancer"]
 

@@ -16,15 +16,21 @@ from retrodistill.base.config import TrainSettings
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import load_collection
 from retrodistill.data.store.runs import Run
+from retrodistill.models.students import processes
 from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.models.students.processes import SharedRows, of_main
 from retrodistill.objectives.objective import Signals, bind, parse_objective
 from retrodistill.stages.mining import mine_candidates
-from retrodistill.stages.training import processes
-from retrodistill.stages.training.batches import TeacherVectors
 from retrodistill.stages.training.building import build_batches, build_task, load_student
 from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.examples import Schedule
-from retrodistill.stages.training.processes import SharedRows, of_main
+from retrodistill.stages.training.material import Material
+from retrodistill.stages.training.sources.scores import ScoreSource
+from retrodistill.stages.training.sources.vectors import VectorSource
+
+TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
+"""Gives the scores of the examples themselves."""
+
 
 OBJECTIVE = (
     "contrastive(own_negatives=false) + soft-nn + listwise-kl-in-batch + m3-kd + in-batch-kl + ckd"
@@ -57,17 +63,12 @@ def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str,
     lists = {f"q{number}": {f"d{number}": 2.0, **shared} for number in range(6)}
     candidates = gather(collection, "train", Run.from_dict(lists), pool=6)
     schedule = Schedule(candidates, 6, per_query=6, seed=0)
-    settings = TrainSettings(query_tokens=16, doc_tokens=32)
+    settings = TrainSettings(query_tokens=16, doc_tokens=32, queue=60)
     terms = parse_objective(OBJECTIVE)
     student = load_student("bi-encoder", str(model), torch.device("cpu"))
     task = build_task(student, terms, settings, torch.float32).eval()
-    vectors = TeacherVectors(
-        DenseEncoder(model, precision="float32"),
-        collection.queries,
-        collection.docs,
-        candidates.queries,
-        queue=60,
-    )
+    vectors = VectorSource(DenseEncoder(model, precision="float32"))
+    vectors.prepare(Material(collection=collection, queries=candidates.queries), terms, settings)
     seen: list[Signals] = []
 
     def spy(signals: Signals) -> dict[str, torch.Tensor]:
@@ -75,7 +76,7 @@ def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str,
         return bind(terms)(signals)
 
     task._objective = spy
-    collate = build_batches(student, settings, collection, teacher=True, vectors=vectors)
+    collate = build_batches(student, settings, collection, [*TEACHER, vectors])
     task(**collate([schedule[place] for place in range(rank, 6, world)]))["loss"].backward()
     return task.losses, seen[0]
 

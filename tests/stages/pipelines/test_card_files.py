@@ -1,4 +1,4 @@
-"""Result cards as files: nothing is lost on the way, and what is no card is told."""
+"""Result cards as files: round trips are exact, and other files are refused."""
 
 import dataclasses
 from pathlib import Path
@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from retrodistill.base.config.evaluate import Comparing
 from retrodistill.base.errors import RetrodistillError
-from retrodistill.stages.pipelines.reproduce.content import (
+from retrodistill.stages.pipelines.reproduce.card import (
     Card,
-    Judged,
-    Measured,
-    Texts,
-    explained,
-    judged,
+    CardCollection,
+    CardJudgements,
+    CardRun,
+    card_judgements,
+    measure_definition,
 )
-from retrodistill.stages.pipelines.reproduce.files import read_card, to_yaml, write_card
-from retrodistill.stages.reporting.chain import Input, Step
+from retrodistill.stages.pipelines.reproduce.card_files import read_card, to_yaml, write_card
+from retrodistill.stages.reporting.chain import Input, Origin
 
 TEXT = st.text(max_size=12)
 NUMBER = st.floats(0, 1)
@@ -39,7 +39,7 @@ CARDS = st.builds(
     format=st.just(1),
     runs=st.lists(
         st.builds(
-            Measured,
+            CardRun,
             name=TEXT,
             run=TEXT,
             fingerprint=TEXT,
@@ -58,7 +58,7 @@ CARDS = st.builds(
     machine=SETTINGS,
     versions=NAMED,
     judgements=st.builds(
-        Judged,
+        CardJudgements,
         source=TEXT,
         split=TEXT,
         fingerprint=TEXT,
@@ -67,7 +67,7 @@ CARDS = st.builds(
     ),
     collection=st.none()
     | st.builds(
-        Texts,
+        CardCollection,
         data=TEXT,
         fingerprint=TEXT,
         docs_fingerprint=TEXT,
@@ -76,7 +76,7 @@ CARDS = st.builds(
     ),
     chain=st.lists(
         st.builds(
-            Step,
+            Origin,
             artifact=TEXT,
             kind=TEXT,
             fingerprint=TEXT,
@@ -96,7 +96,7 @@ CARDS = st.builds(
 )
 CARD = Card(
     runs=[
-        Measured(
+        CardRun(
             name="kl",
             run="runs/kl",
             fingerprint="ab",
@@ -109,8 +109,8 @@ CARD = Card(
     measures={"ndcg@10": "DCG"},
     settings=Comparing(metrics="ndcg@10").measuring(),
     collection=None,
-    judgements=Judged(source="q.txt", split="", fingerprint="cd", queries=2, pairs=3),
-    chain=[Step(artifact="runs/kl", kind="run", fingerprint="ab")],
+    judgements=CardJudgements(source="q.txt", split="", fingerprint="cd", queries=2, pairs=3),
+    chain=[Origin(artifact="runs/kl", kind="run", fingerprint="ab")],
     machine={},
     versions={},
 )
@@ -123,9 +123,9 @@ CARD = Card(
 @example(card=dataclasses.replace(CARD, machine={"cpu": "a\x85b"}))
 def test_a_card_comes_back_as_it_was_written(tmp_path: Path, card: Card) -> None:
     """A value rounded in the file, or a name that YAML reads as a number or a date."""
-    lines = [dataclasses.replace(step, inputs=list(step.inputs)) for step in card.chain]
+    chain = [dataclasses.replace(origin, inputs=list(origin.inputs)) for origin in card.chain]
     write_card(card, tmp_path / "card.yaml")
-    assert read_card(tmp_path / "card.yaml") == dataclasses.replace(card, chain=lines)
+    assert read_card(tmp_path / "card.yaml") == dataclasses.replace(card, chain=chain)
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,10 @@ def test_a_card_comes_back_as_it_was_written(tmp_path: Path, card: Card) -> None
         ("ndcg@10: 0.1", "ndcg@10: high", "ndcg@10 must be a number, but it is 'high'"),
         ("  seed: 0", "  seeds: 0", "Did you mean 'seed'"),
         ("machine: {}", "machines: {}", "lacks machine"),
-        ("machine: {}", "machine: {}\nmore: 1", "has no use for more"),
+        ("machine: {}", "machine: {}\nmore: 1", "has unknown more"),
     ],
 )
-def test_what_is_no_card_is_told(tmp_path: Path, was: str, becomes: str, message: str) -> None:
+def test_a_malformed_card_is_refused(tmp_path: Path, was: str, becomes: str, message: str) -> None:
     """A traceback, or a number compared with nothing, from a file that somebody has edited."""
     text = to_yaml(CARD)
     assert was in text
@@ -154,7 +154,7 @@ def test_what_is_no_card_is_told(tmp_path: Path, was: str, becomes: str, message
     assert str(path) in str(raised.value)
 
 
-def test_other_files_are_told(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     """A manifest or a report taken for a card."""
     path = tmp_path / "card.yaml"
     path.write_text("systems: []\n")
@@ -166,16 +166,19 @@ def test_other_files_are_told(tmp_path: Path) -> None:
 
 def test_judgements_are_told_apart_by_each_grade() -> None:
     """Another grade of one document that goes unseen, or another order that is complained of."""
-    one = {"q1": {"a": 1, "b": 0}, "q2": {"a": 2}}
-    same = {"q2": {"a": 2}, "q1": {"b": 0, "a": 1}}
-    other = {"q1": {"a": 1, "b": 1}, "q2": {"a": 2}}
-    marks = [judged(qrels, source="", split="").fingerprint for qrels in (one, same, other)]
-    assert marks[0] == marks[1] != marks[2]
+    original = {"q1": {"a": 1, "b": 0}, "q2": {"a": 2}}
+    reordered = {"q2": {"a": 2}, "q1": {"b": 0, "a": 1}}
+    regraded = {"q1": {"a": 1, "b": 1}, "q2": {"a": 2}}
+    fingerprints = [
+        card_judgements(qrels, source="", split="").fingerprint
+        for qrels in (original, reordered, regraded)
+    ]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_a_measure_is_named_in_full() -> None:
     """Two nDCGs with different gains under one name."""
-    assert "the gain is the grade" in explained("ndcg@10")
-    assert "2^grade - 1" in explained("ndcg@10(gain=exp)")
-    assert "a grade of 2 or more" in explained("map(rel=2)")
-    assert "p is 0.9" in explained("rbp@20(p=0.9)")
+    assert "the gain is the grade" in measure_definition("ndcg@10")
+    assert "2^grade - 1" in measure_definition("ndcg@10(gain=exp)")
+    assert "a grade of 2 or more" in measure_definition("map(rel=2)")
+    assert "p is 0.9" in measure_definition("rbp@20(p=0.9)")

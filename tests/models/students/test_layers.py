@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import DistilBertConfig, DistilBertModel, ModernBertConfig, ModernBertModel
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.models.students.make import keep_layers, parse_layers
+from retrodistill.models.students.transforms import keep_layers, parse_layers
 
 TEXTS = ["vitamin and asthma", "print a list of files", ""]
 

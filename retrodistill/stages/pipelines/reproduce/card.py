@@ -1,4 +1,4 @@
-"""Result cards: what another person needs to get numbers again."""
+"""Result cards: what another person needs to get the numbers of an evaluation again."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from retrodistill.base.manifest import FILE, digest, library_versions
 from retrodistill.base.types import Qrels
 from retrodistill.data.rankings.measures import MEASURES, parse_metric, parse_metrics
-from retrodistill.stages.reporting.chain import Step, chain, input_fingerprint
+from retrodistill.stages.reporting.chain import Origin, chain, input_fingerprint
 from retrodistill.stages.reporting.environment import machine
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ GAINS = {"ndcg": "the gain is the grade", "dcg": "the gain is the grade"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Texts:
-    """The collection that was measured on."""
+class CardCollection:
+    """The collection that the runs were measured on."""
 
     data: str
     fingerprint: str
@@ -33,8 +33,8 @@ class Texts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
-    """The judgements."""
+class CardJudgements:
+    """The judgements that the runs were measured against."""
 
     source: str
     """The collection, or a file."""
@@ -48,13 +48,13 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """A run and its numbers."""
+class CardRun:
+    """A run and its measures."""
 
     name: str
     run: str
     fingerprint: str
-    """Of the rows, in whatever form they are stored."""
+    """Of the rows, in whatever format they are stored."""
 
     queries: int
     rows: int
@@ -64,30 +64,30 @@ class Measured:
     """Share of the listed documents that are judged."""
 
     file: str = ""
-    """Hash of the file's content, where the run is no folder of ours."""
+    """Hash of the file's content, where the run is not an artifact of ours."""
 
     note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """All that a card says."""
+    """The whole content of a result card."""
 
     format: int = FORMAT
-    runs: Sequence[Measured]
+    runs: Sequence[CardRun]
     measures: Mapping[str, str]
-    """What each measure is."""
+    """The definition of each measure."""
 
     settings: Mapping[str, Any]
     """Of `evaluate_runs`."""
 
-    judgements: Judged
-    collection: Texts | None
-    chain: Sequence[Step]
-    """What made the runs, in the order in which it is made."""
+    judgements: CardJudgements
+    collection: CardCollection | None
+    chain: Sequence[Origin]
+    """What made the runs, each artifact after what it was made from."""
 
     machine: Mapping[str, Any]
-    """That measured; so are the versions."""
+    """Where the runs were measured; so are the versions."""
 
     versions: Mapping[str, str]
 
@@ -108,54 +108,57 @@ def make_card(
     `settings` are those of `evaluate_runs`, `source` and `split` say where the judgements are from.
 
     Raises:
-        DataError: something in the chain is damaged.
+        DataError: an artifact of the chain is damaged.
 
     """
     versions = library_versions()
-    steps = [
-        step if step.versions != versions else dataclasses.replace(step, versions={})
-        for step in chain([*paths.values()])
+    origins = [
+        origin if origin.versions != versions else dataclasses.replace(origin, versions={})
+        for origin in chain([*paths.values()])
     ]
     return Card(
         runs=[
-            Measured(
-                name=(name := own["name"]),
+            CardRun(
+                name=(name := system["name"]),
                 run=str(paths[name]),
                 fingerprint=runs[name].fingerprint,
                 queries=len(runs[name].query_ids),
                 rows=len(runs[name]),
-                identical_ids=own["identical_ids"],
-                measures=own["metrics"],
-                judged=own["judged"],
+                identical_ids=system["identical_ids"],
+                measures=system["metrics"],
+                judged=system["judged"],
                 **_foreign(paths[name]),
             )
-            for own in evaluation["systems"]
+            for system in evaluation["systems"]
         ],
-        measures={str(one): explained(str(one)) for one in parse_metrics(settings["metrics"])},
+        measures={
+            str(metric): measure_definition(str(metric))
+            for metric in parse_metrics(settings["metrics"])
+        },
         settings=dict(settings),
-        judgements=judged(qrels, source=source, split=split if collection else ""),
-        collection=None if collection is None else texts_of(collection),
-        chain=steps,
+        judgements=card_judgements(qrels, source=source, split=split if collection else ""),
+        collection=None if collection is None else card_collection(collection),
+        chain=origins,
         machine=machine(),
         versions=versions,
     )
 
 
-def judged(qrels: Qrels, *, source: str, split: str) -> Judged:
-    """Return what a card says of judgements; their order does not count."""
+def card_judgements(qrels: Qrels, *, source: str, split: str) -> CardJudgements:
+    """Return what a card records of judgements; their order does not matter."""
     rows = sorted((q, doc, str(grade)) for q, docs in qrels.items() for doc, grade in docs.items())
-    return Judged(
+    return CardJudgements(
         source=source,
         split=split,
-        fingerprint=digest(*(part for row in rows for part in row)),
+        fingerprint=digest(*(column for row in rows for column in row)),
         queries=sum(map(bool, qrels.values())),
         pairs=len(rows),
     )
 
 
-def texts_of(collection: "Collection") -> Texts:
-    """Return what a card says of a collection."""
-    return Texts(
+def card_collection(collection: "Collection") -> CardCollection:
+    """Return what a card records of a collection."""
+    return CardCollection(
         data=collection.spec,
         fingerprint=collection.fingerprint,
         docs_fingerprint=collection.docs.fingerprint,
@@ -164,22 +167,22 @@ def texts_of(collection: "Collection") -> Texts:
     )
 
 
-def explained(metric: str) -> str:
-    """Return what a measure is, with its settings and its source."""
-    found = parse_metric(metric)
-    measure = MEASURES[found.name]
-    parts = [measure.definition]
-    if found.cutoff:
-        parts.append(f"of the first {found.cutoff} ranks")
-    if found.name in GAINS:
-        parts.append(GAINS[found.name])
+def measure_definition(metric: str) -> str:
+    """Return the definition of a measure, with its settings and its source."""
+    parsed = parse_metric(metric)
+    measure = MEASURES[parsed.name]
+    clauses = [measure.definition]
+    if parsed.cutoff:
+        clauses.append(f"of the first {parsed.cutoff} ranks")
+    if parsed.name in GAINS:
+        clauses.append(GAINS[parsed.name])
     if "rel" in measure.keys:
-        parts.append(f"relevant is a grade of {found.rel} or more")
+        clauses.append(f"relevant is a grade of {parsed.rel} or more")
     if "p" in measure.keys:
-        parts.append(f"p is {found.p:g}")
-    return f"{'; '.join(parts)} ({measure.source})"
+        clauses.append(f"p is {parsed.p:g}")
+    return f"{'; '.join(clauses)} ({measure.source})"
 
 
 def _foreign(path: Path) -> dict[str, str]:
-    """Return the hash and the note of a run that is no folder of ours."""
+    """Return the hash and the note of a run that is not an artifact of ours."""
     return {} if (path / FILE).is_file() else {"file": input_fingerprint(path), "note": FOREIGN}
