@@ -1,15 +1,15 @@
 """Teachers that compare vectors: each document is encoded once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import digest
 from retrodistill.base.types import Pairs, Unit
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -28,17 +28,17 @@ class BiEncoderTeacher:
         self,
         model: str,
         collection: "Collection",
-        *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
+        options: ModelOptions = DEFAULTS,
     ) -> None:
         from retrodistill.models.students.dense import DenseEncoder
 
         if not model:
             raise ConfigError("teacher bi-encoder needs a model: bi-encoder:FOLDER or a hub id.")
         self._encoder = DenseEncoder(
-            model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
+            model,
+            max_tokens=options.max_tokens,
+            batch_tokens=options.batch_tokens,
+            precision=options.precision,
         )
         self._collection = collection
         self._docs: NDArray[np.float32] | None = None
@@ -70,10 +70,12 @@ class PairHeadTeacher(BiEncoderTeacher):
     Its student may be a folder only, for the head is no part of sentence-transformers' format.
     """
 
-    def __init__(self, model: str, collection: "Collection", **settings: Any) -> None:
+    def __init__(
+        self, model: str, collection: "Collection", options: ModelOptions = DEFAULTS
+    ) -> None:
         from retrodistill.models.students.pair_head import load_pair_head
 
-        super().__init__(model, collection, **settings)
+        super().__init__(model, collection, options)
         self._head = load_pair_head(Path(model))
         weights = [part.numpy().tobytes() for part in self._head.state_dict().values()]
         self.fingerprint = digest(self.fingerprint, *weights)

@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Pairs, Unit
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 from retrodistill.models.teachers.templates import Template, special_tokens
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import CrossEncoder
 
-    from retrodistill.data.datasets import Collection
 
 SLOTS = ("query", "doc")
 
@@ -50,11 +49,8 @@ class CausalTeacher:
     def __init__(
         self,
         model: str,
-        collection: "Collection | None" = None,
+        options: ModelOptions = DEFAULTS,
         *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
         template: str = "",
         instruction: str = "",
         yes: str = "",
@@ -69,14 +65,14 @@ class CausalTeacher:
         if not model:
             raise ConfigError("teacher causal-lm needs a model: causal-lm:FOLDER or a hub id.")
         self._device = pick_device()
-        self._dtype = body_dtype(precision, self._device)
+        self._dtype = body_dtype(options.precision, self._device)
         self._model = load_causal_reranker(model, self._device).eval()
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = options.batch_tokens
         tokenizer = self._model.tokenizer
-        check_length(self._model[0].model, tokenizer, max_tokens)
+        check_length(self._model[0].model, tokenizer, options.max_tokens)
         text, special = prompt_of(self._model, template, instruction)
         self._template = Template(
-            tokenizer, text, SLOTS, max_tokens=max_tokens, special=(special, ())
+            tokenizer, text, SLOTS, max_tokens=options.max_tokens, special=(special, ())
         )
         own: Any = self._model[-1]
         self._yes = self._template.answer(yes) if yes else own.true_token_id
@@ -89,7 +85,7 @@ class CausalTeacher:
         self.fingerprint = digest(
             fingerprint(self._model),
             text,
-            f"{special} {self._yes} {self._no} {max_tokens} {self._dtype}",
+            f"{special} {self._yes} {self._no} {options.max_tokens} {self._dtype}",
         )
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Pairs, Unit
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-    from retrodistill.data.datasets import Collection
     from retrodistill.models.inference.pairs import PairTokens
 
 
@@ -35,11 +34,7 @@ class CrossEncoderTeacher:
     def __init__(
         self,
         model: "str | CrossEncoder",
-        collection: "Collection | None" = None,
-        *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
+        options: ModelOptions = DEFAULTS,
     ) -> None:
         from retrodistill.base.manifest import digest
         from retrodistill.models.inference import body_dtype, explained, pick_device, positions
@@ -54,10 +49,10 @@ class CrossEncoderTeacher:
         self._model = model.eval()
         self._prompt = default_prompt(model)
         self._device = model.device
-        self._dtype = body_dtype(precision, self._device)
+        self._dtype = body_dtype(options.precision, self._device)
         limits = self._model.max_seq_length, positions(self._model[0].model)
-        self._max_tokens = min([max_tokens, *(limit for limit in limits if limit)])
-        self._batch_tokens = batch_tokens
+        self._max_tokens = min([options.max_tokens, *(limit for limit in limits if limit)])
+        self._batch_tokens = options.batch_tokens
         self.fingerprint = digest(
             fingerprint(self._model), self._prompt, str(self._max_tokens), str(self._dtype)
         )

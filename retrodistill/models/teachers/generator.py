@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import digest
-from retrodistill.base.types import Pairs, Unit
+from retrodistill.base.types import Pairs, Rows, Unit
 from retrodistill.models.inference import token_batches
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 from retrodistill.models.teachers.language_models import (
     decoder_start,
     in_batches,
@@ -23,9 +23,6 @@ from retrodistill.models.teachers.templates import Template, special_tokens
 if TYPE_CHECKING:
     import torch
 
-    from retrodistill.data.datasets import Collection
-
-Rows = NDArray[np.int64]
 
 TEMPLATE = "Passage: {doc}. Please write a question based on this passage."
 LOGITS_AT_ONCE = 1 << 26
@@ -51,22 +48,18 @@ class GeneratorTeacher:
     def __init__(
         self,
         model: str,
-        collection: "Collection | None" = None,
+        options: ModelOptions = DEFAULTS,
         *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
         template: str = TEMPLATE,
         per_token: bool = True,
     ) -> None:
-        self._model = load_language_model(
-            model, "generator", ("causal", "seq2seq"), max_tokens=max_tokens, precision=precision
-        )
-        self._batch_tokens = batch_tokens
+        self._model = load_language_model(model, "generator", ("causal", "seq2seq"), options)
+        self._batch_tokens = options.batch_tokens
         self._per_token = per_token
         if "{query}" in template:
             raise ConfigError(f"the query follows a generator's template, not in {template!r}.")
         tokenizer = self._model.tokenizer
+        max_tokens = options.max_tokens
         before, after = special_tokens(tokenizer)
         if self._model.kind == "causal":
             self._prompt = Template(
@@ -80,7 +73,11 @@ class GeneratorTeacher:
         else:
             self._start = decoder_start(self._model)
             self._prompt = Template(
-                tokenizer, template, ("doc",), max_tokens=max_tokens, special=(before, after)
+                tokenizer,
+                template,
+                ("doc",),
+                max_tokens=max_tokens,
+                special=(before, after),
             )
             self._target = Template(tokenizer, "{query}", ("query",), max_tokens=max_tokens)
         self.fingerprint = digest(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import digest
 from retrodistill.models.inference import (
@@ -23,6 +22,8 @@ from retrodistill.models.inference import (
 
 if TYPE_CHECKING:
     import torch
+
+    from retrodistill.models.inference.options import ModelOptions
 
 Kind = Literal["causal", "seq2seq", "classifier"]
 KINDS: dict[Kind, str] = {
@@ -68,9 +69,8 @@ def load_language_model(
     name: str,
     teacher: str,
     kinds: Sequence[Kind],
+    options: "ModelOptions",
     *,
-    max_tokens: int,
-    precision: Precision,
     attention: str | None = None,
 ) -> LanguageModel:
     """Return a transformer of one of the wanted kinds, from a folder or a hub id.
@@ -80,7 +80,7 @@ def load_language_model(
 
     Raises:
         ConfigError: there is no such model, it is of another kind, it lacks weights, or it cannot
-            read `max_tokens`.
+            read so many tokens as `options` ask for.
 
     """
     import torch
@@ -121,9 +121,9 @@ def load_language_model(
     if report["missing_keys"]:
         lacking = ", ".join(sorted(report["missing_keys"])[:3])
         raise ConfigError(f"{name!r} lacks weights of {KINDS[kind]}: {lacking}. Use another model.")
-    check_length(model, tokenizer, max_tokens)
+    check_length(model, tokenizer, options.max_tokens)
     device = pick_device()
-    dtype = body_dtype(precision, device)
+    dtype = body_dtype(options.precision, device)
     fingerprint = digest(
         model_digest(type(model).__name__, model.config, tokenizer, model), str(dtype)
     )

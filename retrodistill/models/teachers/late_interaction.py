@@ -1,23 +1,17 @@
 """Late-interaction teachers: MaxSim of token vectors, each document encoded once."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.types import Pairs, Unit
+from retrodistill.base.types import Pairs, Rows, Unit
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 from retrodistill.models.students.maxsim import QueryTokens, maxsim, ranges
-
-if TYPE_CHECKING:
-    from retrodistill.data.datasets import Collection
 
 QUERIES_AT_ONCE = 8192
 """Queries whose token vectors are held; a call with more encodes its documents more than once."""
-
-Rows = NDArray[np.int64]
 
 
 class LateInteractionTeacher:
@@ -38,18 +32,17 @@ class LateInteractionTeacher:
     def __init__(
         self,
         model: str,
-        collection: "Collection | None" = None,
-        *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
+        options: ModelOptions = DEFAULTS,
     ) -> None:
         from retrodistill.models.students.late_interaction import LateInteractionEncoder
 
         if not model:
             raise ConfigError("teacher late-interaction needs a model: late-interaction:FOLDER.")
         self._encoder = LateInteractionEncoder(
-            model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
+            model,
+            max_tokens=options.max_tokens,
+            batch_tokens=options.batch_tokens,
+            precision=options.precision,
         )
         self.fingerprint = self._encoder.fingerprint
         self.scale = "cosine" if self._encoder.averaged else "maxsim"

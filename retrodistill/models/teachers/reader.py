@@ -5,19 +5,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.manifest import digest
-from retrodistill.base.types import Pairs, Reads, Unit
+from retrodistill.base.types import Pairs, Reads, Rows, Unit
 from retrodistill.models.inference import token_batches
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 from retrodistill.models.teachers.language_models import decoder_start, load_language_model
 from retrodistill.models.teachers.templates import Prompts, Template, special_tokens
 
 if TYPE_CHECKING:
     import torch
 
-    from retrodistill.data.datasets import Collection
-
-Rows = NDArray[np.int64]
 
 TEMPLATE = "question: {query} {doc}"
 
@@ -44,31 +41,20 @@ class ReaderTeacher:
     def __init__(
         self,
         model: str,
-        collection: "Collection | None" = None,
-        *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
+        options: ModelOptions = DEFAULTS,
     ) -> None:
-        self._model = load_language_model(
-            model,
-            "reader",
-            ("seq2seq",),
-            max_tokens=max_tokens,
-            precision=precision,
-            attention="eager",
-        )
-        self._batch_tokens = batch_tokens
+        self._model = load_language_model(model, "reader", ("seq2seq",), options, attention="eager")
+        self._batch_tokens = options.batch_tokens
         self._start = decoder_start(self._model)
         tokenizer = self._model.tokenizer
         self._template = Template(
             tokenizer,
             TEMPLATE,
             ("query", "doc"),
-            max_tokens=max_tokens,
+            max_tokens=options.max_tokens,
             special=special_tokens(tokenizer),
         )
-        self.fingerprint = digest(self._model.fingerprint, TEMPLATE, str(max_tokens))
+        self.fingerprint = digest(self._model.fingerprint, TEMPLATE, str(options.max_tokens))
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:
         """Return each passage's mean log attention among the passages of its query."""

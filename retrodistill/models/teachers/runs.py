@@ -1,7 +1,6 @@
 """Given scores as a teacher: a run or a score table that somebody has computed already."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +10,6 @@ from retrodistill.base.types import Pairs, Reads, Unit
 from retrodistill.data.store.form import row_ids
 from retrodistill.data.store.runs import Run
 
-if TYPE_CHECKING:
-    from retrodistill.data.datasets import Collection
-
 
 class RunTeacher:
     """The scores of a run, by ids: published ones, or an ensemble's."""
@@ -21,13 +17,7 @@ class RunTeacher:
     unit: Unit = "pair"
     reads: Reads = "id"
 
-    def __init__(
-        self,
-        run: Run | str,
-        collection: "Collection | None" = None,
-        *,
-        scale: str = "unknown",
-    ) -> None:
+    def __init__(self, run: Run | str, *, scale: str = "unknown") -> None:
         if run == "":
             raise ConfigError("teacher run needs a run folder or file: run:PATH.")
         self.run = Run.read(Path(run)) if isinstance(run, str) else run

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.base.types import Rows
 from retrodistill.models.inference.cuts import note_cuts
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodistill.base.errors import DataError
-from retrodistill.base.types import Duels, Pairs
+from retrodistill.base.types import Comparisons, Pairs
 from retrodistill.data.store.columns import widened
 from retrodistill.data.store.form import PREFERENCES
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.triples import candidates_from_triples, is_triples
-from retrodistill.models.teachers.duels import ring
+from retrodistill.models.teachers.comparisons import ring
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -67,10 +67,10 @@ def pairs_of(collection: "Collection", table: pa.Table) -> Pairs:
     return Pairs(queries, docs, query_rows, doc_rows)
 
 
-def duels_between(collection: "Collection", table: pa.Table) -> Duels:
+def comparisons_between(collection: "Collection", table: pa.Table) -> Comparisons:
     """Return the texts of the columns query_id, doc_id and other_id."""
     queries, query_rows = collection.queries.distinct(table["query_id"])
     columns = table["doc_id"], table["other_id"]
     both = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
     docs, rows = collection.docs.distinct(both)
-    return Duels(queries, docs, query_rows, rows[: len(table)], rows[len(table) :])
+    return Comparisons(queries, docs, query_rows, rows[: len(table)], rows[len(table) :])

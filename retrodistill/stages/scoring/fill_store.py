@@ -11,7 +11,7 @@ from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore, ScoreStore
 from retrodistill.models.inference.cuts import counted_cuts
 from retrodistill.models.teachers.runs import RunTeacher
-from retrodistill.stages.scoring.candidates import duels_between, edges_of, pairs_of
+from retrodistill.stages.scoring.candidates import comparisons_between, edges_of, pairs_of
 from retrodistill.stages.scoring.missing import missing_shards
 
 if TYPE_CHECKING:
@@ -106,6 +106,6 @@ def compare_candidates(
         for shard in missing_shards(
             store, collection, edges, reads=reads_of(comparer), rows=shard_pairs
         ):
-            shard.write(comparer.compare(duels_between(collection, shard.rows)))
+            shard.write(comparer.compare(comparisons_between(collection, shard.rows)))
     store.record(candidates=candidates.fingerprint, config=config)
     return store

@@ -14,6 +14,7 @@ from fakes.models import save_tiny_cross_encoder, save_tiny_model
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.models.inference import positions
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.students.late_interaction import LateInteractionEncoder
 from retrodistill.models.students.sparse import SparseTextEncoder
@@ -130,6 +131,6 @@ def test_positions_of_padding_are_not_for_tokens(tmp_path: Path) -> None:
     DenseEncoder(tmp_path / "body").encode_docs(["cell " * 300])
     with pytest.raises(ConfigError, match="more than this model can read: 32 tokens"):
         DenseEncoder(tmp_path / "body", max_tokens=33)
-    teacher = CrossEncoderTeacher(str(tmp_path / "head"), max_tokens=256)
+    teacher = CrossEncoderTeacher(str(tmp_path / "head"), ModelOptions(max_tokens=256))
     assert teacher._max_tokens == 32
     teacher._logits(["cell " * 90], ["blood " * 90], (torch.zeros(1).long().numpy(),) * 2)

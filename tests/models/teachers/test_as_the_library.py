@@ -12,6 +12,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch.nn import Identity
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.students.cross_encoder import load_cross_encoder, pair_rows
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.teachers.cross_encoder import CrossEncoderTeacher
@@ -25,7 +26,9 @@ TEXTS = [*texts(20), "", "cell " * 300]
 
 def check_scores(folder: Path, max_tokens: int = 256) -> Any:
     peer = CrossEncoder(str(folder), activation_fn=Identity(), device="cpu", max_length=max_tokens)
-    teacher = CrossEncoderTeacher(str(folder), max_tokens=max_tokens, precision="float32")
+    teacher = CrossEncoderTeacher(
+        str(folder), ModelOptions(max_tokens=max_tokens, precision="float32")
+    )
     pairs = [
         (PAIRS.queries[query].full_text, PAIRS.docs[doc].full_text)
         for query, doc in zip(PAIRS.query_rows, PAIRS.doc_rows, strict=True)

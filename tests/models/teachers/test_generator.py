@@ -8,6 +8,7 @@ from fakes.language_models import pairs_of, save_tiny_causal, save_tiny_seq2seq
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import SCALES, Doc, Pairs, Teacher
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.teachers import generator
 from retrodistill.models.teachers.generator import TEMPLATE, GeneratorTeacher
 
@@ -52,7 +53,7 @@ def test_scores_equal_a_plain_loop(name: str, per_token: bool, folders: dict[str
     """The prompt's likelihood for the query's, or one token too few, or padding that is read."""
     pairs = pairs_of(3, 5)
     teacher = GeneratorTeacher(
-        str(folders[name]), max_tokens=400, precision="float32", per_token=per_token
+        str(folders[name]), ModelOptions(max_tokens=400, precision="float32"), per_token=per_token
     )
     scores = teacher.score(pairs)
     for place in (0, 4, 7, 14):
@@ -67,7 +68,7 @@ def test_a_score_is_the_pairs_own(
     name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A score that depends on its neighbours in a batch, or on how batches are split up."""
-    teacher = GeneratorTeacher(str(folders[name]), max_tokens=90, precision="float32")
+    teacher = GeneratorTeacher(str(folders[name]), ModelOptions(max_tokens=90, precision="float32"))
     assert isinstance(teacher, Teacher)
     assert teacher.scale in SCALES
     pairs = pairs_of(4, 6)
@@ -89,7 +90,7 @@ def test_a_score_is_the_pairs_own(
 def test_the_query_is_never_cut_for_a_document(name: str, folders: dict[str, Path]) -> None:
     """Likelihoods of the first words of a query only, where documents are long."""
     teacher = GeneratorTeacher(
-        str(folders[name]), max_tokens=60, precision="float32", per_token=False
+        str(folders[name]), ModelOptions(max_tokens=60, precision="float32"), per_token=False
     )
     long = "cancer " * 200
     docs = [Doc("a", "", long), Doc("b", "", long + "blood"), Doc("c", "", "blood " + long)]
@@ -118,7 +119,7 @@ def test_only_the_logits_of_the_query_are_computed_and_in_float32(folders: dict[
     """Gigabytes of logits for the prompt's tokens, or likelihoods rounded to three digits."""
     pairs = pairs_of(3, 5)
     for name in MODELS:
-        teacher = GeneratorTeacher(str(folders[name]), precision="bfloat16")
+        teacher = GeneratorTeacher(str(folders[name]), ModelOptions(precision="bfloat16"))
         seen = []
         head = teacher._model.model.get_output_embeddings()
         head.register_forward_hook(
@@ -128,7 +129,7 @@ def test_only_the_logits_of_the_query_are_computed_and_in_float32(folders: dict[
         longest = max(len(_ids(folders[name], query.full_text)) for query in pairs.queries)
         assert max(length for length, _ in seen) <= longest + 2
         assert {dtype for _, dtype in seen} == {"torch.float32"}
-        exact = GeneratorTeacher(str(folders[name]), precision="float32").score(pairs)
+        exact = GeneratorTeacher(str(folders[name]), ModelOptions(precision="float32")).score(pairs)
         assert 0 < np.abs(scores - exact).max() < 0.5
 
 
@@ -139,7 +140,7 @@ def test_the_fingerprint_is_that_of_the_scores(folders: dict[str, Path], tmp_pat
         GeneratorTeacher(t5),
         GeneratorTeacher(t5, per_token=False),
         GeneratorTeacher(t5, template="{doc} question:"),
-        GeneratorTeacher(t5, max_tokens=99),
+        GeneratorTeacher(t5, ModelOptions(max_tokens=99)),
         GeneratorTeacher(str(folders["qwen"])),
         GeneratorTeacher(str(save_tiny_seq2seq(tmp_path / "t5", seed=1))),
     ]
@@ -154,7 +155,11 @@ def test_what_does_not_fit_is_explained(folders: dict[str, Path]) -> None:
         ("", {}, "needs a model"),
         (t5, {"template": "Passage:"}, "needs {doc}, once each"),
         (t5, {"template": "{doc} {query}"}, "the query follows"),
-        (str(folders["qwen"]), {"max_tokens": 513}, "more than this model can read"),
+        (
+            str(folders["qwen"]),
+            {"options": ModelOptions(max_tokens=513)},
+            "more than this model can read",
+        ),
     ]:
         with pytest.raises(ConfigError, match=message):
             GeneratorTeacher(model, **settings)

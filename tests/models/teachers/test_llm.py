@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra, RetrodistillError
-from retrodistill.base.types import SCALES, Comparer, Doc, Duels, Pairs, Teacher
+from retrodistill.base.types import SCALES, Comparer, Comparisons, Doc, Pairs, Teacher
 from retrodistill.models.teachers.llm import (
     LLMListwiseTeacher,
     LLMPairwiseTeacher,
@@ -178,15 +178,15 @@ def test_grades_as_models_write_them(text: str, grade: float | None) -> None:
         assert read_grade(answer) == grade
 
 
-def test_duels_are_fair(server: Server) -> None:
+def test_comparisons_are_fair(server: Server) -> None:
     """The first place in the question wins, as it does with most models."""
     docs = candidates(6)
     first, second = np.triu_indices(6, 1)
     zeros = np.zeros(len(first), np.int64)
     teacher = LLMPairwiseTeacher("m", url=server.url)
     assert isinstance(teacher, Comparer)
-    found = teacher.compare(Duels([query()], docs, zeros, first, second))
-    mirror = teacher.compare(Duels([query()], docs, zeros, second, first))
+    found = teacher.compare(Comparisons([query()], docs, zeros, first, second))
+    mirror = teacher.compare(Comparisons([query()], docs, zeros, second, first))
     np.testing.assert_allclose(np.exp(found) + np.exp(mirror), 1.0, atol=1e-6)
     worth = truth(listed(docs))
     gaps = worth[first] - worth[second]
@@ -199,7 +199,7 @@ def test_duels_are_fair(server: Server) -> None:
 def test_pairwise_scores_are_means_over_opponents(
     server: Server, opponents: int, requests: int
 ) -> None:
-    """Quadratic costs for a linear number of opponents, or a duel that counts for one side."""
+    """Quadratic costs for a linear number of opponents, or comparisons that count for one side."""
     pairs = listed(candidates(7))
     teacher = LLMPairwiseTeacher("m", url=server.url, opponents=opponents)
     scores = teacher.score(pairs)
@@ -233,7 +233,7 @@ def test_a_single_candidate_costs_nothing(server: Server) -> None:
 
 @given(st.integers(1, 30), st.integers(0, 40))
 def test_everybody_meets_whom_they_should(count: int, opponents: int) -> None:
-    """A duel fought twice, a candidate that meets itself, or nobody."""
+    """A comparison fought twice, a candidate that meets itself, or nobody."""
     met = list(meetings(count, opponents))
     assert len({frozenset(pair) for pair in met}) == len(met)
     assert all(one != other for one, other in met)
@@ -786,10 +786,10 @@ def test_an_article_is_no_passage(server: Server) -> None:
     text = "It is a close call, but B"
     server.answer = lambda _: completion(text, *thinking(text, sure=0.97))
     docs = candidates(2)
-    duels = Duels([query()], docs, *(np.array([row]) for row in (0, 0, 1)))
+    comparisons = Comparisons([query()], docs, *(np.array([row]) for row in (0, 0, 1)))
     teacher = LLMPairwiseTeacher("m", url=server.url)
     # B in both orders: each document wins once, so neither is better.
-    assert teacher.compare(duels)[0] == pytest.approx(log(0.5), abs=1e-5)
+    assert teacher.compare(comparisons)[0] == pytest.approx(log(0.5), abs=1e-5)
     answer = parse_completion(completion(text, *thinking(text, sure=0.97)).body)
     assert log_odds(answer, "A", "B", cased=True) == pytest.approx(log(0.03 / 0.97), abs=1e-5)
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import DataError
-from retrodistill.base.types import Duels
+from retrodistill.base.types import Comparisons
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore, ScoreStore
-from retrodistill.models.teachers.duels import ring
+from retrodistill.models.teachers.comparisons import ring
 from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.scoring import compare_candidates
 
@@ -26,10 +26,10 @@ class ByLength:
     def __init__(self) -> None:
         self.asked = 0
 
-    def compare(self, duels: Duels) -> np.ndarray:
-        self.asked += len(duels)
-        sizes = np.array([float(len(doc.full_text)) for doc in duels.docs])
-        odds = sizes[duels.first_rows] - sizes[duels.second_rows]
+    def compare(self, comparisons: Comparisons) -> np.ndarray:
+        self.asked += len(comparisons)
+        sizes = np.array([float(len(doc.full_text)) for doc in comparisons.docs])
+        odds = sizes[comparisons.first_rows] - sizes[comparisons.second_rows]
         return (-np.logaddexp(0.0, -odds)).astype(np.float32)
 
 

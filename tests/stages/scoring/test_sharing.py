@@ -16,7 +16,7 @@ from fakes.models import save_tiny_cross_encoder
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.manifest import FILE, Manifest
-from retrodistill.base.types import Duels, Pairs, Reads, Unit
+from retrodistill.base.types import Comparisons, Pairs, Reads, Unit
 from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore, ScoreStore
@@ -225,10 +225,10 @@ class ById:
     def __init__(self) -> None:
         self.asked = 0
 
-    def compare(self, duels: Duels) -> np.ndarray:
-        self.asked += len(duels)
-        ids = np.array([doc.id for doc in duels.docs])
-        lower = ids[duels.first_rows] < ids[duels.second_rows]
+    def compare(self, comparisons: Comparisons) -> np.ndarray:
+        self.asked += len(comparisons)
+        ids = np.array([doc.id for doc in comparisons.docs])
+        lower = ids[comparisons.first_rows] < ids[comparisons.second_rows]
         return np.log(np.where(lower, 0.75, 0.25)).astype(np.float32)
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,6 @@ from retrodistill.base.types import Doc
 from retrodistill.models.teachers.llm.answers import Answer
 from retrodistill.models.teachers.llm.client import Client
 from retrodistill.models.teachers.llm.settings import Settings
-
-if TYPE_CHECKING:
-    from retrodistill.data.datasets import Collection
 
 Result = TypeVar("Result")
 
@@ -33,9 +30,6 @@ class EndpointTeacher(Settings):
 
     model: str
     """The model's name at the endpoint."""
-
-    collection: "Collection | None" = None
-    """Not used: all texts come with the pairs."""
 
     fingerprint: str = field(init=False)
 

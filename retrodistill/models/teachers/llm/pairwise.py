@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.types import Duels, Pairs, Unit
+from retrodistill.base.types import Comparisons, Pairs, Unit
 from retrodistill.models.teachers.llm.answers import log_odds
 from retrodistill.models.teachers.llm.base import EndpointTeacher, shuffled
 
@@ -64,8 +64,8 @@ class LLMPairwiseTeacher(EndpointTeacher):
         task = self.instruction or TASK
         return QUESTION.format(task=task, query=query, first=first, second=second)
 
-    def compare(self, duels: Duels) -> NDArray[np.float32]:
-        """Return log p(first is better than second) of each duel, in nats.
+    def compare(self, comparisons: Comparisons) -> NDArray[np.float32]:
+        """Return log p(first is better than second) of each comparison, in nats.
 
         p is the mean over both orders of the question.
 
@@ -74,7 +74,7 @@ class LLMPairwiseTeacher(EndpointTeacher):
             DataError: an answer is of no use, however often the model is asked.
 
         """
-        return self._log_chances(duels)[0].astype(np.float32)
+        return self._log_chances(comparisons)[0].astype(np.float32)
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:
         """Return the mean log-probability of winning, in nats; of a single candidate log 1 = 0.
@@ -90,18 +90,28 @@ class LLMPairwiseTeacher(EndpointTeacher):
             met.extend((circle[i], circle[j]) for i, j in meetings(len(circle), self.opponents))
         first, second = np.array(met, np.int64).reshape(-1, 2).T
         docs = pairs.doc_rows
-        duels = Duels(pairs.queries, pairs.docs, pairs.query_rows[first], docs[first], docs[second])
+        comparisons = Comparisons(
+            pairs.queries, pairs.docs, pairs.query_rows[first], docs[first], docs[second]
+        )
         totals, counts = np.zeros(len(pairs)), np.zeros(len(pairs))
-        for side, values in zip((first, second), self._log_chances(duels), strict=True):
+        for side, values in zip((first, second), self._log_chances(comparisons), strict=True):
             np.add.at(totals, side, values)
             np.add.at(counts, side, 1.0)
         return (totals / np.maximum(counts, 1.0)).astype(np.float32)
 
-    def _log_chances(self, duels: Duels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _log_chances(
+        self, comparisons: Comparisons
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the log-probabilities that the first and that the second wins."""
         questions = []
-        for rows in zip(duels.query_rows, duels.first_rows, duels.second_rows, strict=True):
-            query, first, second = duels.queries[rows[0]], duels.docs[rows[1]], duels.docs[rows[2]]
+        for rows in zip(
+            comparisons.query_rows, comparisons.first_rows, comparisons.second_rows, strict=True
+        ):
+            query, first, second = (
+                comparisons.queries[rows[0]],
+                comparisons.docs[rows[1]],
+                comparisons.docs[rows[2]],
+            )
             about = f"query {query.id!r} and documents {first.id!r} and {second.id!r}"
             texts = self.cut(first), self.cut(second)
             for one, other in (texts, texts[::-1]):
