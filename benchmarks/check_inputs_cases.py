@@ -41,6 +41,7 @@ COMMANDS = (
     configs.SearchConfig,
     configs.EvaluateConfig,
     configs.FuseConfig,
+    configs.LeakageConfig,
     configs.ReportConfig,
     configs.BenchmarkConfig,
 )
@@ -475,7 +476,6 @@ def required_settings(config: Any) -> list[str]:
     """Return settings that a command may not lack."""
     chosen = {
         "ScoreConfig": ["data", "teacher", "candidates"],
-        "AuditConfig": ["data", "leakage"],
         "SearchConfig": ["query"],
         "EvaluateConfig": ["run", "data"],
         "ReportConfig": ["data"],

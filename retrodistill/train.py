@@ -37,11 +37,11 @@ def main(words: Sequence[str] | None = None) -> int:
     )
 
 
-def recipe_settings(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def recipe_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings of the recipe that these settings name, if they name one."""
     from retrodistill.objectives.recipes import load_recipe
 
-    return load_recipe(str(given["recipe"])).settings if given.get("recipe") else {}
+    return load_recipe(str(settings["recipe"])).settings if settings.get("recipe") else {}
 
 
 def train(config: TrainConfig) -> None:

@@ -42,10 +42,15 @@ def _signature(module: str, attribute: str) -> inspect.Signature:
                 argument.arg,
                 kinds[argument in named],
                 default=inspect.Parameter.empty if default is None else ast.literal_eval(default),
+                annotation=_source(argument.annotation),
             )
             for argument, default in zip([*plain, *named], defaults, strict=True)
         ]
     )
+
+
+def _source(annotation: ast.expr | None) -> Any:
+    return inspect.Parameter.empty if annotation is None else ast.unparse(annotation)
 
 
 @cache
@@ -107,7 +112,8 @@ class Registry(Mapping[str, Any]):
     def signature(self, name: str) -> inspect.Signature:
         """Return a function's parameters, read from the source if it is one of the table's.
 
-        So a setting can be checked without importing what the function itself needs.
+        So a setting can be checked without importing what the function itself needs; annotations
+        are source text then.
 
         Raises:
             ConfigError: as [] does.

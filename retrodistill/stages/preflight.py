@@ -41,7 +41,6 @@ def score(config: "configs.ScoreConfig") -> None:
     else:
         check_writable(config.out / "shards")
     check_paths("--candidates", config.candidates)
-    check_paths("--ensemble", *config.ensemble)
     if config.teacher is not None:
         from retrodistill.models.teachers import read_options
 
@@ -56,6 +55,11 @@ def audit(config: "configs.AuditConfig") -> None:
     for spec in config.teacher:
         check_part(TEACHERS, spec)
     check_models("--student", config.student)
+
+
+def leakage(config: "configs.LeakageConfig") -> None:
+    """Check the settings of `leakage`."""
+    check_file("--json", config.json)
 
 
 def train(config: "configs.TrainConfig") -> None:
@@ -126,7 +130,10 @@ def fuse(config: "configs.FuseConfig") -> None:
     """Check the settings of `fuse`."""
     from retrodistill.data.rankings.measures import parse_metric
 
-    refuse_existing(config.out, overwrite=config.overwrite)
+    if config.as_store:
+        check_writable(config.out / "shards")
+    else:
+        refuse_existing(config.out, overwrite=config.overwrite)
     check_paths("--run", *config.run)
     check_paths("--tune", *config.tune)
     check_paths("--qrels", config.qrels)

@@ -1,6 +1,6 @@
 """The candidates of every query that is trained on, gathered from labels and teacher scores.
 
-They lie in columns, so that half a million queries are gathered in seconds.
+They are stored in columns, so that half a million queries are gathered in seconds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +48,7 @@ class Ragged:
 
     @classmethod
     def of(cls, owners: NDArray[np.integer], values: NDArray[Any], count: int) -> "Ragged":
-        """Return the lists of `count` owners, whose values stand together in order."""
+        """Return the lists of `count` owners, whose values are sorted by owner."""
         ends = np.cumsum(np.bincount(owners, minlength=count))
         return cls(values, np.concatenate([np.zeros(1, np.int64), ends]))
 
@@ -58,7 +58,7 @@ class Ragged:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class CandidateLists(Sequence[QueryCandidates]):
-    """The candidates of all queries, in columns; an item is made when it is asked for."""
+    """The candidates of all queries, in columns; an item is made on access."""
 
     queries: Rows
     positives: Ragged
@@ -95,11 +95,11 @@ class CandidateLists(Sequence[QueryCandidates]):
         """Return each query's best positive score less its best other one; 0 without a teacher."""
         if not self.scored:
             return np.zeros(len(self))
-        best, other = (
+        best, negative = (
             lists.values[lists.bounds[:-1]].astype(np.float64)
             for lists in (self.positive_scores, self.pool_scores)
         )
-        return best - other
+        return best - negative
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +149,7 @@ class CandidateFilters:
                 raise ConfigError(
                     f"false_negatives is a share of the positive's score, so scores must start at "
                     f"0, but the lowest is {lowest:.4g}. Bring them from 0 to 1 before: "
-                    "`retrodistill.score --ensemble STORE --combine minmax`."
+                    "`retrodistill fuse --run STORE --norm percentiles --as-store`."
                 )
 
 
@@ -188,13 +188,13 @@ def gather(
     if scores is None and positives == "teacher":
         raise ConfigError("--positives teacher needs teacher scores: give --scores.")
     relevant = collection.relevant(split) if split in collection.splits else {}
-    others = judged_elsewhere(collection, split, unlabelled_splits, dev_split=dev_split)
+    measured = judged_elsewhere(collection, split, unlabelled_splits, dev_split=dev_split)
     if scores is None:
-        skipped = _skipped(relevant, others)
+        skipped = _skipped(relevant, measured)
         relevant = {query: docs for query, docs in relevant.items() if query not in skipped}
         lists = _from_labels(collection, relevant)
     else:
-        skipped = _skipped(scores.query_ids, others)
+        skipped = _skipped(scores.query_ids, measured)
         scores = scores.select(query for query in scores.query_ids if query not in skipped)
         lists = _from_scores(
             collection, relevant, scores, pool=pool, positives=positives, filters=filters
@@ -214,54 +214,54 @@ def judged_elsewhere(
     *,
     dev_split: str | None = None,
 ) -> dict[str, set[str]]:
-    """Return, by split, the queries that are to measure with rather than to train on.
+    """Return, by split, the queries that are for measuring rather than for training.
 
     Those are the queries of `dev_split`, and those of splits that are neither `split` nor among
     `unlabelled_splits`; and queries of the same text under another id, as a query log has them.
     What `split` judges too is trained on, unless `dev_split` names it.
 
     Raises:
-        ConfigError: there is no such unlabelled split.
+        ConfigError: an unlabelled split does not exist.
 
     """
     for name in unlabelled_splits:
-        collection.qrels(name)  # raises if there is no such split
+        collection.qrels(name)  # raises if the split does not exist
     trained = set(collection.qrels(split)) if split in collection.splits else set()
-    others = {
+    measured = {
         name: set(collection.qrels(name)) - trained
         for name in collection.splits
         if name not in {split, dev_split, *unlabelled_splits}
     }
     if dev_split is not None:
-        others = {dev_split: set(collection.qrels(dev_split)), **others}
-    if any(others.values()):
-        _add_equal_texts(collection.queries, others, trained)
-    return others
+        measured = {dev_split: set(collection.qrels(dev_split)), **measured}
+    if any(measured.values()):
+        _add_equal_texts(collection.queries, measured, trained)
+    return measured
 
 
-def _add_equal_texts(queries: "Texts", others: Mapping[str, set[str]], trained: set[str]) -> None:
-    """Add to each set the queries whose texts are the same but for case and spaces."""
+def _add_equal_texts(queries: "Texts", measured: Mapping[str, set[str]], trained: set[str]) -> None:
+    """Add to each set the queries of equal text, ignoring case and spaces."""
     texts = {query.id: " ".join(query.full_text.casefold().split()) for query in queries}
     owners: dict[str, str] = {}
-    for split, judged in others.items():
+    for split, judged in measured.items():
         owners |= dict.fromkeys((texts[query] for query in judged if query in texts), split)
     for query, text in texts.items():
         if text in owners and query not in trained:
-            others[owners[text]].add(query)
+            measured[owners[text]].add(query)
 
 
-def _skipped(queries: Iterable[str], others: Mapping[str, set[str]]) -> set[str]:
-    """Return which of the queries measure elsewhere; log how many of which split."""
+def _skipped(queries: Iterable[str], measured: Mapping[str, set[str]]) -> set[str]:
+    """Return which of the queries other splits measure with; log how many of each."""
     remaining, skipped = set(queries), set()
-    for split, judged in others.items():
-        both = remaining & judged
+    for split, judged in measured.items():
+        judged_here = remaining & judged
         _log_skipped(
-            len(both),
+            len(judged_here),
             f"split {split!r} judges them, or queries of the same text. To train on them without "
             f"its labels, pass --unlabelled-split {split}.",
         )
-        remaining -= both
-        skipped |= both
+        remaining -= judged_here
+        skipped |= judged_here
     return skipped
 
 
@@ -321,10 +321,12 @@ def _from_scores(
     positive_docs = Ragged.of(owners[positive], docs[positive], count)
     positive_scores = Ragged(values[positive], positive_docs.bounds)
     doubtful = _doubtful(owners, values, positive, positive_scores, filters.false_negatives)
-    others = Ragged.of(owners[~positive], docs[~positive], count)
-    ranks = np.arange(len(others.values)) - np.repeat(others.bounds[:-1], np.diff(others.bounds))
+    negatives = Ragged.of(owners[~positive], docs[~positive], count)
+    ranks = np.arange(len(negatives.values)) - np.repeat(
+        negatives.bounds[:-1], np.diff(negatives.bounds)
+    )
     best = ranks < pool
-    pools = Ragged.of(owners[~positive][best], others.values[best], count)
+    pools = Ragged.of(owners[~positive][best], negatives.values[best], count)
     return CandidateLists(
         queries=collection.queries.rows(scores.query_ids)[usable],
         positives=positive_docs,
@@ -351,7 +353,7 @@ class _ScoredPairs:
 
 
 def _scored_pairs(collection: "Collection", scores: "Run") -> _ScoredPairs:
-    from retrodistill.data.rankings.lists import numbered
+    from retrodistill.data.rankings.segments import numbered
 
     sizes = scores.list_sizes
     doc_ids, (codes,) = numbered([scores], "doc_id")

@@ -105,8 +105,8 @@ class Schedule(Sequence[Example]):
         drawn = int(random.integers(count))
         if self._positives == 1 or count == 1:
             return np.array([drawn])
-        others = random.permutation(np.delete(np.arange(count), drawn))
-        return np.array([drawn, *others[: self._positives - 1]])
+        remaining = random.permutation(np.delete(np.arange(count), drawn))
+        return np.array([drawn, *remaining[: self._positives - 1]])
 
 
 class TextSchedule(Sequence[Text]):

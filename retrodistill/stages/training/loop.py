@@ -1,4 +1,4 @@
-"""The training loop: transformers.Trainer around a task, through its public hooks."""
+"""The training loop: transformers.Trainer around a task, by its public hooks."""
 
 import math
 import tempfile
@@ -39,7 +39,7 @@ MEASUREMENTS = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fitted:
-    """What a training did and logged."""
+    """Results of a training loop."""
 
     steps: int
     """Steps that were taken, fewer than planned if patience ended it."""
@@ -171,7 +171,7 @@ def _arguments(settings: TrainSettings, steps: int, out: Path, scratch: str) -> 
 
 
 def _use_one_device(arguments: TrainingArguments) -> None:
-    """Keep the Trainer from cutting a batch over several GPUs: its parts belong together."""
+    """Keep the Trainer from splitting a batch over several GPUs: its queries share documents."""
     visible = arguments.n_gpu
     if visible > 1:
         log.info(
@@ -182,7 +182,7 @@ def _use_one_device(arguments: TrainingArguments) -> None:
 
 
 class _Bar(TrainerCallback):
-    """Shows a progress bar, and has the last step logged."""
+    """Shows a progress bar, and makes the Trainer log the last step."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps

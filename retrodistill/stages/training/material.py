@@ -144,10 +144,10 @@ def _texts(collection: "Collection", split: str, settings: TrainSettings) -> Mat
             f"--query-order {settings.query_order} orders queries with lists, but objective "
             f"{settings.objective!r} learns from texts alone. Give --scores, or omit --query-order."
         )
-    others = judged_elsewhere(
+    judged = judged_elsewhere(
         collection, split, settings.unlabelled_split, dev_split=settings.dev_split
     )
-    measured = collection.queries.find(sorted(set().union(*others.values())))
+    measured = collection.queries.find(sorted(set().union(*judged.values())))
     queries = np.setdiff1d(np.arange(len(collection.queries)), measured)
     if not len(queries) + len(collection.docs):
         raise DataError(f"{collection.name} has no text to learn from.")

@@ -51,10 +51,10 @@ def check_kind(settings: "TrainSettings") -> None:
 
     """
     kind = STUDENT_KINDS[settings.student_kind]
-    kinds = [STUDENT_KINDS[name] for name in STUDENT_KINDS]
-    for name in sorted(set().union(*(other.settings for other in kinds)) - kind.settings):
+    every_kind = [STUDENT_KINDS[name] for name in STUDENT_KINDS]
+    for name in sorted(set().union(*(listed.settings for listed in every_kind)) - kind.settings):
         if getattr(settings, name) not in (None, False, ()):
-            owners = ", ".join(other.name for other in kinds if name in other.settings)
+            owners = ", ".join(listed.name for listed in every_kind if name in listed.settings)
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for --student-kind {owners}, not {kind.name}."
             )

@@ -5,7 +5,6 @@ what came before: a training that resumes has the batches that it would have had
 """
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.errors import ConfigError, did_you_mean
+from retrodistill.base.calls import parse_call
+from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import Registry
 
 Rows = NDArray[np.int64]
@@ -23,8 +23,6 @@ Floats = NDArray[np.float64]
 BINS = 10
 EVEN = 0.1
 """Share of the importance draw's chances that is spread evenly, so that no weight explodes."""
-
-_SPEC = re.compile(r"\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^()]*)\))?\s*")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -89,16 +87,16 @@ def clustered(traits: Traits, start: int, random: np.random.Generator) -> Rows:
     owners = owners[rows]
     within = np.arange(len(rows)) - (np.cumsum(counts) - counts)[owners]
     whole = within < (counts // size * size)[owners]
-    batches, rest = rows[whole].reshape(-1, size), rows[~whole]
+    batches, leftovers = rows[whole].reshape(-1, size), rows[~whole]
     # The leftovers fill the open batch of the epoch before, then mixed batches.
     opening = -start % size
-    if len(rest) < opening and len(batches):
-        batches, rest = batches[:-1], np.concatenate([rest, batches[-1]])
-    head, rest = rest[:opening], rest[opening:]
-    cut = len(rest) // size * size
-    mixed = rest[:cut].reshape(-1, size)
+    if len(leftovers) < opening and len(batches):
+        batches, leftovers = batches[:-1], np.concatenate([leftovers, batches[-1]])
+    head, leftovers = leftovers[:opening], leftovers[opening:]
+    cut = len(leftovers) // size * size
+    mixed = leftovers[:cut].reshape(-1, size)
     batches = random.permutation(np.concatenate([batches, mixed]))
-    return np.concatenate([head, batches.ravel(), rest[cut:]])
+    return np.concatenate([head, batches.ravel(), leftovers[cut:]])
 
 
 def query_clusters(vectors: NDArray[np.float32], count: int, *, seed: int = 0) -> Rows:
@@ -279,29 +277,18 @@ def parse_negative_sampling(text: str) -> NegativeSampling:
         ConfigError: the name or a setting is unknown, or a setting is out of range.
 
     """
-    match = _SPEC.fullmatch(text)
-    if match is None:
-        raise ConfigError(
-            f"negative sampling {text!r} is not understood. Write a name, or `simans(a=0.5)`."
-        )
-    function: Callable[..., Any] = NEGATIVE_SAMPLINGS[match["name"]]
+    call = parse_call(text, NEGATIVE_SAMPLINGS.kind, example="simans(a=0.5)")
+    function: Callable[..., Any] = NEGATIVE_SAMPLINGS[call.name]
     parameters = inspect.signature(function).parameters.values()
     types = {p.name: type(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    call.check_keys(types)
     settings = {}
-    for assignment in filter(None, (match["settings"] or "").split(",")):
-        name, _, value = (piece.strip() for piece in assignment.partition("="))
-        if name not in types:
-            hint = did_you_mean(name, types)
-            raise ConfigError(
-                f"negative sampling {match['name']!r} has no setting {name!r}.{hint} "
-                f"It has: {', '.join(types) or 'none'}."
-            )
+    for key, value in call.settings.items():
         try:
-            settings[name] = types[name](value)
+            settings[key] = types[key](value)
         except ValueError:
             raise ConfigError(
-                f"negative sampling {match['name']!r}: {name} must be a number, "
-                f"but it is {value!r}."
+                f"{call.kind} {call.name!r}: {key} must be a number, but it is {value!r}."
             ) from None
     sampling: NegativeSampling = partial(function, **settings)
     sampling(np.zeros(1), 0.0, 1, np.random.default_rng(0))  # refuses a setting out of range now

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def examples(collection: Collection, scores: Run) -> list[Example]:
     schedule = Schedule(gather(collection, "train", scores, pool=16), 6, per_query=4, seed=0)
-    return [schedule[place] for place in range(6)]
+    return [schedule[index] for index in range(6)]
 
 
 def widest(chunks: list[dict[str, Any]]) -> int:

@@ -54,9 +54,9 @@ def test_preferences_stand_where_their_documents_do(collection: Collection) -> N
     signals = preferences(examples)
     values, mask = signals["preferences"].numpy(), signals["preference_mask"].numpy()
     assert values.shape == mask.shape == (3, 4, 4)
-    known = {(query, first, other): p for query, first, other, p in EDGES}
-    mirrored = {(q, b, a): 1 - p for (q, a, b), p in known.items()}
-    expected = mirrored | known
+    stored = {(query, doc, opponent): p for query, doc, opponent, p in EDGES}
+    mirrored = {(q, b, a): 1 - p for (q, a, b), p in stored.items()}
+    expected = mirrored | stored
     for row, example in enumerate(examples):
         query = collection.queries[example.query].id
         docs = collection.docs.ids(example.docs)

@@ -115,8 +115,8 @@ def test_every_kind_is_whole(name: str) -> None:
     assert (kind.retriever is None) == (kind.doc_scorer is None)
     assert kind.settings <= set(TrainSettings.__dataclass_fields__)
     assert {"student_scores", "mask"} <= kind.task.gives
-    others = [STUDENT_KINDS[other] for other in STUDENT_KINDS if other != name]
-    assert not any(set(kind.saved_as) & set(other.saved_as) for other in others)
+    table = [STUDENT_KINDS[listed] for listed in STUDENT_KINDS if listed != name]
+    assert not any(set(kind.saved_as) & set(listed.saved_as) for listed in table)
     assert "{query}" in kind.card.usage
     assert "{doc}" in kind.card.usage
 
@@ -161,7 +161,7 @@ def test_a_live_source_is_asked_in_the_forward_pass(
 
 
 class Candidates(ScoreSource):
-    """A run that says what the candidates are, and whose scores are not trained on."""
+    """A run that lists the candidates, and whose scores are not trained on."""
 
     gives = frozenset()
 

@@ -100,7 +100,7 @@ def as_sources(values: Iterable[object]) -> tuple[SignalSource, ...]:
     None is skipped.
 
     Raises:
-        ConfigError: a value is no such thing, or two are of the same role.
+        ConfigError: a value is none of these, or two are of the same role.
 
     """
     sources = tuple(_wrapped(value) for value in values if value is not None)
