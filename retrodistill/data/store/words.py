@@ -1,4 +1,4 @@
-"""Texts as the words that count when texts are compared, and their hashes.
+"""Words of texts, normalised for comparison, and their hashes.
 
 Words are in lower case, NFKC, without punctuation. A script that puts no spaces between words is
 one word to this.

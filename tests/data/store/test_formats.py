@@ -305,7 +305,7 @@ def test_pickles_are_refused_and_the_advice_works(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a pickle"):
         guess_format(tmp_path / "renamed.json")
     for file in (tmp_path / "renamed.json", path):
-        with pytest.raises(DataError, match="runs whatever code") as refusal:
+        with pytest.raises(DataError, match="runs the code that it holds") as refusal:
             read_scores(file, "sbert-scores")
         command = shlex.split(str(refusal.value).splitlines()[1])
         subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True)

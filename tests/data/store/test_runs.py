@@ -198,7 +198,7 @@ def test_mistakes_with_runs_are_explained(tmp_path: Path) -> None:
         run.write(tmp_path / "run")
     table = pa.table({"query_id": ["q"], "doc_id": ["z"], "score": pa.array([1.0], pa.float32())})
     pq.write_table(table, tmp_path / "run" / "run.parquet")
-    with pytest.raises(DataError, match="is not what its manifest"):
+    with pytest.raises(DataError, match="does not match its manifest"):
         Run.read(tmp_path / "run")
 
 

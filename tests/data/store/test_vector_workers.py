@@ -156,7 +156,7 @@ def test_faults_of_a_worker_are_told(docs: Texts, encoder: Any) -> None:
     """Vectors of another model under this one's name, or NaN that is found in the index only."""
     with pytest.raises(DataError, match="NaN or infinity for document 'd0'"):
         fill_vectors(encoder("Broken"), docs, executor="processes", workers=1)
-    with pytest.raises(ConfigError, match="another one than here.*--precision"):
+    with pytest.raises(ConfigError, match="differs from the one here.*--precision"):
         fill_vectors(encoder("Changing"), docs, executor="processes", workers=1)
 
 

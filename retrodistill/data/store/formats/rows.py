@@ -1,4 +1,4 @@
-"""Rows of named values, as JSON lines (gzipped or not) or as Parquet."""
+"""Rows of named values, as JSON Lines (gzipped or not) or as Parquet."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,14 +90,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield number, row
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}. Make it again.") from error
+        raise DataError(f"{path} cannot be read as Parquet: {error}. Recreate it.") from error
 
 
 def lists_of(path: Path, number: int, row: dict[str, Any], names: Sequence[str]) -> list[list[Any]]:
     """Return values of a row that must be lists.
 
     Raises:
-        DataError: one is none.
+        DataError: one is not a list.
 
     """
     for name in names:
