@@ -1,4 +1,4 @@
-"""Teachers that compare vectors: each document is encoded once."""
+"""Bi-encoder teachers: inner products of vectors, each document encoded once."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ class BiEncoderTeacher:
     """Inner products of a sentence-transformers model's vectors.
 
     The whole collection is encoded at the first call (and kept in the cache), so that a score
-    never depends on which other pairs are asked for.
+    never depends on the other pairs of a call.
     """
 
     unit: Unit = "pair"
@@ -67,7 +67,7 @@ class BiEncoderTeacher:
 class PairHeadTeacher(BiEncoderTeacher):
     """The head over pairs of vectors that the objective dse trains: a reranker without a body.
 
-    Its student may be a folder only, for the head is no part of sentence-transformers' format.
+    Its student may be a folder only, since sentence-transformers' format has no such head.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class PairHeadTeacher(BiEncoderTeacher):
 
         super().__init__(model, collection, options)
         self._head = load_pair_head(Path(model))
-        weights = [part.numpy().tobytes() for part in self._head.state_dict().values()]
+        weights = [tensor.numpy().tobytes() for tensor in self._head.state_dict().values()]
         self.fingerprint = digest(self.fingerprint, *weights)
         self.scale = "unknown"
 
@@ -88,5 +88,5 @@ class PairHeadTeacher(BiEncoderTeacher):
 
         with torch.inference_mode():
             scores = self._head(torch.from_numpy(queries), torch.from_numpy(docs))
-        found: NDArray[np.float32] = scores.numpy()
-        return found
+        values: NDArray[np.float32] = scores.numpy()
+        return values

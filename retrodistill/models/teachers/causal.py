@@ -1,4 +1,4 @@
-"""Causal language models as re-rankers: how much rather they say yes than no."""
+"""Causal language models as rerankers: log-odds of yes over no."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ TEMPLATE = (
     "<|im_start|>user\n<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {doc}<|im_end|>\n"
     "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 )
-"""What Qwen3-Reranker was trained with: its published prompt, word for word."""
+"""Prompt of Qwen3-Reranker, word for word as published."""
 
 
 class CausalTeacher:
@@ -74,9 +74,9 @@ class CausalTeacher:
         self._template = Template(
             tokenizer, text, SLOTS, max_tokens=options.max_tokens, special=(special, ())
         )
-        own: Any = self._model[-1]
-        self._yes = self._template.answer(yes) if yes else own.true_token_id
-        self._no = self._template.answer(no) if no else own.false_token_id
+        head: Any = self._model[-1]
+        self._yes = self._template.answer(yes) if yes else head.true_token_id
+        self._no = self._template.answer(no) if no else head.false_token_id
         if self._yes == self._no:
             raise ConfigError(
                 f"{model!r} has the same token for yes and for no. "
@@ -105,18 +105,18 @@ class CausalTeacher:
         body: Any = self._model[0]
         model = Sequential(body, LogitScore(self._yes, self._no))
 
-        def ask(places: NDArray[np.int64]) -> "torch.Tensor":
-            rows = [prompts.ids(place) for place in places]
+        def logits_of(positions: NDArray[np.int64]) -> "torch.Tensor":
+            rows = [prompts.ids(position) for position in positions]
             inputs = model_inputs(body.model, body.tokenizer, rows, self._device, left=True)
-            found = run_model(model, inputs | {"logits_to_keep": 1}, self._dtype)
-            scores: torch.Tensor = found["scores"]
+            outputs = run_model(model, inputs | {"logits_to_keep": 1}, self._dtype)
+            scores: torch.Tensor = outputs["scores"]
             return scores.reshape(-1)
 
-        return in_batches(list(token_batches(prompts.lengths, self._batch_tokens)), ask)
+        return in_batches(list(token_batches(prompts.lengths, self._batch_tokens)), logits_of)
 
 
 def prompt_of(model: "CrossEncoder", template: str, instruction: str) -> tuple[str, list[int]]:
-    """Return a re-ranker's prompt with `{query}` and `{doc}`, and the tokens put before it.
+    """Return a reranker's prompt with `{query}` and `{doc}`, and the tokens put before it.
 
     Raises:
         ConfigError: there is neither a template nor one that fits the model.

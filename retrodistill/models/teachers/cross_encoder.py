@@ -1,4 +1,4 @@
-"""Cross-encoder teachers: the query and the document are read together."""
+"""Cross-encoder teachers: logits of a model that reads query and document together."""
 
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ class CrossEncoderTeacher:
     They are what its library's `predict` gives without an activation: with the model's default
     prompt, and, if it has one, with its chat template, which needs the roles `query` and
     `document`. Work is cut by documents, so that each of them is tokenised once (a chat template
-    is rendered for each pair). A model that is given as an object is used where it is.
+    is rendered for each pair). A model given as an object is used on its own device.
 
     Raises:
         ConfigError: the model cannot be loaded, has no ranking head, or cannot read a pair.
@@ -57,7 +57,7 @@ class CrossEncoderTeacher:
             fingerprint(self._model), self._prompt, str(self._max_tokens), str(self._dtype)
         )
         if name:
-            with explained(name):  # its chat template may have no place for a pair
+            with explained(name):  # its chat template may not take a pair
                 self._logits(["a"], ["a"], (np.zeros(1, np.int64), np.zeros(1, np.int64)))
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:
@@ -79,8 +79,8 @@ class CrossEncoderTeacher:
         # Read at the end only: a GPU then never waits for the next batch.
         logits: list[torch.Tensor] = []
         with torch.inference_mode():
-            for places in batches:
-                features = tokens.batch(places, self._device)
+            for batch in batches:
+                features = tokens.batch(batch, self._device)
                 logits.append(run_model(self._model, features, self._dtype)["scores"].reshape(-1))
         scores = np.empty(len(rows[0]), np.float32)
         if logits:

@@ -53,10 +53,10 @@ class LateInteractionTeacher:
         for start in range(0, len(pairs.queries), QUERIES_AT_ONCE):
             queries = [query.full_text for query in pairs.queries[start : start + QUERIES_AT_ONCE]]
             rows = pairs.query_rows - start
-            places = np.flatnonzero((rows >= 0) & (rows < len(queries)))
-            kept, doc_rows = np.unique(pairs.doc_rows[places], return_inverse=True)
-            docs = [pairs.docs[row].full_text for row in kept]
-            scores[places] = self._score(queries, docs, rows[places], doc_rows)
+            positions = np.flatnonzero((rows >= 0) & (rows < len(queries)))
+            distinct, doc_rows = np.unique(pairs.doc_rows[positions], return_inverse=True)
+            docs = [pairs.docs[row].full_text for row in distinct]
+            scores[positions] = self._score(queries, docs, rows[positions], doc_rows)
         return scores
 
     def _score(
@@ -66,15 +66,16 @@ class LateInteractionTeacher:
         import torch
 
         scores = np.empty(len(doc_rows))
+        # Pairs in order of their documents, and where each document's pairs start.
         order = np.argsort(doc_rows, kind="stable")
         counts = np.bincount(doc_rows, minlength=len(docs))
         starts = np.cumsum(counts) - counts
         with torch.inference_mode():
             tokens = QueryTokens.of(self._encoder.encode_queries(queries), len(queries))
             for batch in self._encoder.encode_docs(docs):
-                own = counts[batch.positions]
-                places = order[ranges(starts[batch.positions], own)]
-                scores[places] = maxsim(tokens, query_rows[places], batch, own)
+                pair_counts = counts[batch.positions]
+                rows = order[ranges(starts[batch.positions], pair_counts)]
+                scores[rows] = maxsim(tokens, query_rows[rows], batch, pair_counts)
         if self._encoder.averaged:
             scores /= np.maximum(tokens.counts[query_rows], 1)
         return scores

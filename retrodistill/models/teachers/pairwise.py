@@ -108,27 +108,27 @@ class PairwiseTeacher:
         typed = "token_type_ids" in self._model.tokenizer.model_input_names
         query_ends = prompts.parts[0] + len(self._template.special[0])
 
-        def ask(places: NDArray[np.int64]) -> "torch.Tensor":
-            inputs = self._model.inputs([prompts.ids(place) for place in places])
+        def log_odds_of(positions: NDArray[np.int64]) -> "torch.Tensor":
+            inputs = self._model.inputs([prompts.ids(position) for position in positions])
             logits: torch.Tensor
             if self._model.kind == "seq2seq":
-                starts = np.tile(self._start, (len(places), 1))
+                starts = np.tile(self._start, (len(positions), 1))
                 inputs |= self._model.tensors(decoder_input_ids=starts)
                 logits = self._model(**inputs).logits[:, -1, self._answers]
                 return logits[:, 1] - logits[:, 0]
             if typed:
                 width = inputs["input_ids"].shape[1]
-                seconds = (np.arange(width) >= query_ends[places, None]).astype(np.int64)
+                seconds = (np.arange(width) >= query_ends[positions, None]).astype(np.int64)
                 types = self._model.tensors(types=seconds)["types"]
                 inputs["token_type_ids"] = types * inputs["attention_mask"]
             logits = self._model(**inputs).logits
             return logits[:, -1] - (logits[:, 0] if logits.shape[1] == 2 else 0.0)
 
-        return in_batches(list(token_batches(prompts.lengths, self._batch_tokens)), ask)
+        return in_batches(list(token_batches(prompts.lengths, self._batch_tokens)), log_odds_of)
 
 
 def classifier_template(model: LanguageModel) -> str:
-    """Return how a sequence classifier reads a query and two documents: with its separators.
+    """Return the template of a sequence classifier for a query and two documents.
 
     Raises:
         ConfigError: the model gives more than two numbers, or its tokenizer has no separator.

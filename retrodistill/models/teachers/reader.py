@@ -1,4 +1,4 @@
-"""Readers as teachers: which passages an encoder-decoder looks at when it begins its answer."""
+"""Readers as teachers: cross-attention to each passage when the answer begins."""
 
 from typing import TYPE_CHECKING
 
@@ -71,25 +71,25 @@ class ReaderTeacher:
         )
         scores = np.empty(len(pairs), np.float32)
         with torch.inference_mode():
-            for _, places in pairs.by_query():
-                if len(places):
-                    attention = self._attention(self._encodings(prompts, places))
-                    sizes = prompts.lengths[places]
+            for _, positions in pairs.by_query():
+                if len(positions):
+                    attention = self._attention(self._encodings(prompts, positions))
+                    sizes = prompts.lengths[positions]
                     sums = np.add.reduceat(attention, np.cumsum(sizes) - sizes)
-                    scores[places] = sums / sizes
+                    scores[positions] = sums / sizes
         return scores
 
-    def _encodings(self, prompts: Prompts, places: Rows) -> "torch.Tensor":
+    def _encodings(self, prompts: Prompts, positions: Rows) -> "torch.Tensor":
         """Return the encoder's states of all passages, one after another, without padding."""
         import torch
 
-        passages: list[torch.Tensor] = [torch.empty(0)] * len(places)
+        passages: list[torch.Tensor] = [torch.empty(0)] * len(positions)
         encoder = self._model.model.get_encoder()
-        for batch in token_batches(prompts.lengths[places], self._batch_tokens):
-            rows = [prompts.ids(place) for place in places[batch]]
+        for batch in token_batches(prompts.lengths[positions], self._batch_tokens):
+            rows = [prompts.ids(position) for position in positions[batch]]
             states = self._model.run(encoder, **self._model.inputs(rows)).last_hidden_state
-            for place, row, state in zip(batch, rows, states, strict=True):
-                passages[place] = state[: len(row)]
+            for number, row, state in zip(batch, rows, states, strict=True):
+                passages[number] = state[: len(row)]
         return torch.cat(passages)
 
     def _attention(self, states: "torch.Tensor") -> NDArray[np.float64]:

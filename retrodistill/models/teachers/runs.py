@@ -1,4 +1,4 @@
-"""Given scores as a teacher: a run or a score table that somebody has computed already."""
+"""Existing scores as a teacher: those of a run or a score store."""
 
 from pathlib import Path
 
@@ -32,18 +32,21 @@ class RunTeacher:
         """Return the run's score of each pair.
 
         Raises:
-            DataError: the run lacks a pair; the first such is named.
+            DataError: the run lacks a pair; the first one is named.
 
         """
         ids = row_ids(pairs.ids())
-        places = np.searchsorted(self._ids, ids).clip(max=max(0, len(self._ids) - 1))
-        absent = np.flatnonzero(self._ids[places] != ids) if len(self._ids) else np.arange(len(ids))
+        positions = np.searchsorted(self._ids, ids).clip(max=max(0, len(self._ids) - 1))
+        absent = (
+            np.flatnonzero(self._ids[positions] != ids) if len(self._ids) else np.arange(len(ids))
+        )
         if len(absent):
-            first = int(absent[0])
-            query, doc = pairs.queries[pairs.query_rows[first]], pairs.docs[pairs.doc_rows[first]]
+            row = int(absent[0])
+            query, doc = pairs.queries[pairs.query_rows[row]], pairs.docs[pairs.doc_rows[row]]
             raise DataError(
-                f"the given scores hold none of query {query.id!r} and document {doc.id!r} "
-                f"({len(absent):,} such of {len(ids):,} pairs). Give --candidates that they hold."
+                f"the run has no score for query {query.id!r} and document {doc.id!r} "
+                f"({len(absent):,} of {len(ids):,} pairs are missing). "
+                "Give --candidates that it has."
             )
-        scores: NDArray[np.float32] = self.run.table["score"].to_numpy()[self._order[places]]
+        scores: NDArray[np.float32] = self.run.table["score"].to_numpy()[self._order[positions]]
         return scores

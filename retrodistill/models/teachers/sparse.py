@@ -49,7 +49,7 @@ class SparseTeacher:
         queries = self._encoder.encode_queries([query.full_text for query in pairs.queries])
         docs = self._encoder.encode_docs([doc.full_text for doc in pairs.docs])
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            part = slice(start, start + PAIRS_AT_ONCE)
-            left = queries[pairs.query_rows[part]].astype(np.float64)
-            scores[part] = left.multiply(docs[pairs.doc_rows[part]]).sum(1)
+            batch = slice(start, start + PAIRS_AT_ONCE)
+            query_vectors = queries[pairs.query_rows[batch]].astype(np.float64)
+            scores[batch] = query_vectors.multiply(docs[pairs.doc_rows[batch]]).sum(1)
         return scores

@@ -42,21 +42,21 @@ def edges_of(candidates: Run, opponents: int) -> pa.Table:
         DataError: no list has two documents.
 
     """
-    first, second = ring(candidates.list_sizes, opponents)
-    if not len(first):
+    upper, lower = ring(candidates.list_sizes, opponents)
+    if not len(upper):
         raise DataError("no query has two candidates that could be compared. Mine more of them.")
     # The document with the lower id comes first.
     doc_ids = candidates.table["doc_id"]
     id_ranks = pc.rank(doc_ids).to_numpy()
-    is_swapped = id_ranks[first] > id_ranks[second]
-    first, second = np.where(is_swapped, second, first), np.where(is_swapped, first, second)
+    is_swapped = id_ranks[upper] > id_ranks[lower]
+    docs_of_edges = np.where(is_swapped, lower, upper), np.where(is_swapped, upper, lower)
     # A row occurs as often as it has opponents, so the columns may need 64-bit offsets.
     queries, docs = (
         widened(column, copies=int(candidates.list_sizes.max()))
         for column in (candidates.table["query_id"], doc_ids)
     )
     return pa.table(
-        [queries.take(first), docs.take(first), docs.take(second)], names=PREFERENCES.ids
+        [queries.take(upper), *(docs.take(rows) for rows in docs_of_edges)], names=PREFERENCES.ids
     )
 
 

@@ -473,7 +473,7 @@ def test_the_cost_cap_holds_and_nothing_is_lost(
     # An answer of the server costs 100 + 2 tokens, 1.02 in all.
     capped = LLMTeacher("m", max_cost=10.0, concurrency=2, **settings)
     with pytest.raises(
-        ConfigError, match=r"would pass max_cost=10: [89].\d+ is spent on [89] answ"
+        ConfigError, match=r"would exceed max_cost=10: [89].\d+ is spent on [89] answ"
     ):
         capped.score(pairs)
     paid = len(server)
@@ -490,7 +490,7 @@ def test_an_endpoint_that_does_not_count_is_not_free(server: Server) -> None:
     """A cap that is never reached because the endpoint reports no tokens."""
     server.answer = lambda _: completion("Yes", {"Yes": 0.6, "No": 0.4}, usage=None)
     teacher = LLMTeacher("m", url=server.url, max_cost=1.0, price_out=1e4, concurrency=1)
-    with pytest.raises(ConfigError, match="would pass max_cost=1"):
+    with pytest.raises(ConfigError, match="would exceed max_cost=1"):
         teacher.score(listed(candidates(20)))
     assert len(server) == 6  # 16 tokens each, as no answer can be longer
 
@@ -852,7 +852,7 @@ def test_a_request_that_times_out_is_paid(server: Server) -> None:
     teacher = LLMTeacher(
         "m", url=server.url, timeout=0.1, retries=9, concurrency=1, max_cost=3.0, price_out=1e6 / 16
     )
-    with pytest.raises(ConfigError, match=r"would pass max_cost=3.*"):
+    with pytest.raises(ConfigError, match=r"would exceed max_cost=3.*"):
         teacher.score(listed(candidates(4)))
     assert len(server) == 3
     assert "3 requests were sent and never answered" in teacher.client._account.summary()
