@@ -63,9 +63,9 @@ def test_jsonl_parquet_and_folders_give_back_the_same_run(
     run.to_parquet(tmp_path / "run.parquet")
     run.write(tmp_path / "folder", overwrite=True)
     for name in ("run.jsonl", "run.parquet", "folder"):
-        again = Run.read(tmp_path / name)
-        assert again.table.equals(run.table)
-        assert again.fingerprint == run.fingerprint
+        reread = Run.read(tmp_path / name)
+        assert reread.table.equals(run.table)
+        assert reread.fingerprint == run.fingerprint
 
 
 def test_the_tie_rule_by_hand() -> None:
@@ -213,8 +213,8 @@ def test_id_triples_are_read_line_by_line(tmp_path: Path) -> None:
         next(stream)
     path.write_text("q\ta\tb\nq\ta\tc\np\tb\ta\n")
     assert is_triples(path)
-    found = candidates_from_triples(path).to_dict()
-    assert {query: set(docs) for query, docs in found.items()} == {
+    pairs = candidates_from_triples(path).to_dict()
+    assert {query: set(docs) for query, docs in pairs.items()} == {
         "q": {"a", "b", "c"},
         "p": {"a", "b"},
     }

@@ -52,8 +52,10 @@ def all_that_runs_do(collection: Collection, folder: Path) -> list[str]:
         for rank, doc in enumerate(docs[1:])
     )
     (folder / "margins.tsv").write_text(margins)
-    given = import_scores(collection, folder / "margins.tsv", folder / "given", format="margin-mse")
-    made.append(given.run())
+    imported = import_scores(
+        collection, folder / "margins.tsv", folder / "given", format="margin-mse"
+    )
+    made.append(imported.run())
     edges = compare_candidates(collection, run, Teacher("pair"), folder / "edges").edges()
     return [*(run.fingerprint for run in made), str(edges.to_pylist())]
 

@@ -85,10 +85,10 @@ def test_weights_are_hashed_one_by_one(tmp_path: Path) -> None:
 
 def test_each_number_counts() -> None:
     weights = torch.arange(6, dtype=torch.bfloat16).reshape(2, 3)
-    other = weights.clone()
-    other[1, 2] = 7
+    changed = weights.clone()
+    changed[1, 2] = 7
     assert weights_digest(weights) == weights_digest(weights.clone())
-    assert weights_digest(weights) != weights_digest(other)
+    assert weights_digest(weights) != weights_digest(changed)
     assert weights_digest(weights.T) != weights_digest(weights)
     assert weights_digest(torch.tensor(1.0)) != weights_digest(torch.empty(0))
 

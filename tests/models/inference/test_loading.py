@@ -33,9 +33,9 @@ def damages(folder: Path) -> Iterator[tuple[Path, str]]:
         if path.name in ("tokenizer.json",):
             continue
         content = json.loads(whole)
-        places = content if isinstance(content, list) else [content]
-        for number, place in enumerate(places):
-            for name in place:
+        keys = content if isinstance(content, list) else [content]
+        for number, key in enumerate(keys):
+            for name in key:
                 for value in WRONG[:: 1 + number % 2]:
                     yield path, json.dumps(changed(content, number, name, value))
                 yield path, json.dumps(changed(content, number, name, ...))
@@ -44,9 +44,9 @@ def damages(folder: Path) -> Iterator[tuple[Path, str]]:
 def changed(content: Any, number: int, name: str, value: Any) -> Any:
     """Return JSON of which one value is another, or (`...`) missing."""
     copy = json.loads(json.dumps(content))
-    place = copy[number] if isinstance(copy, list) else copy
-    place.pop(name)
-    return copy if value is ... else (place.update({name: value}), copy)[1]
+    key = copy[number] if isinstance(copy, list) else copy
+    key.pop(name)
+    return copy if value is ... else (key.update({name: value}), copy)[1]
 
 
 LOADERS: dict[str, tuple[Callable[[Path], Path], Callable[[str], Any]]] = {

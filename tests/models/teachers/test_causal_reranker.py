@@ -108,9 +108,9 @@ def test_own_templates_and_words_equal_a_plain_loop(name: str, folders: dict[str
 @pytest.mark.parametrize("name", ["chat", "neo"])
 def test_a_score_is_the_pairs_own(name: str, folders: dict[str, Path]) -> None:
     """A score that depends on its neighbours in a batch, so that a resume changes the table."""
-    own: dict[str, Any] = {"template": PLAIN} if name == "neo" else {}
+    settings_of_model: dict[str, Any] = {"template": PLAIN} if name == "neo" else {}
     teacher = CausalTeacher(
-        str(folders[name]), ModelOptions(max_tokens=90, precision="float32"), **own
+        str(folders[name]), ModelOptions(max_tokens=90, precision="float32"), **settings_of_model
     )
     assert isinstance(teacher, Teacher)
     pairs = pairs_of(4, 9)
@@ -118,11 +118,11 @@ def test_a_score_is_the_pairs_own(name: str, folders: dict[str, Path]) -> None:
     assert scores.dtype == np.float32
     assert scores.shape == (36,)
     assert (teacher.score(pairs) == scores).all()
-    for place in (0, 17, 35):
+    for position in (0, 17, 35):
         pair = Pairs.of(
-            [pairs.queries[pairs.query_rows[place]]], [pairs.docs[pairs.doc_rows[place]]]
+            [pairs.queries[pairs.query_rows[position]]], [pairs.docs[pairs.doc_rows[position]]]
         )
-        np.testing.assert_allclose(teacher.score(pair), scores[place], atol=1e-4)
+        np.testing.assert_allclose(teacher.score(pair), scores[position], atol=1e-4)
     assert teacher.score(Pairs.of([], [])).shape == (0,)
 
 
@@ -150,9 +150,9 @@ def test_the_document_is_cut_and_the_question_never(folders: dict[str, Path]) ->
     pairs = Pairs.of(
         [Doc("q", "", query)] * 3, [Doc(str(i), "", doc) for i, doc in enumerate(docs)]
     )
-    same, cut, other = teacher.score(pairs)
+    same, cut, different = teacher.score(pairs)
     assert same == pytest.approx(cut, abs=1e-5)
-    assert abs(same - other) > 1e-3
+    assert abs(same - different) > 1e-3
 
 
 def test_the_fingerprint_is_that_of_the_scores(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -166,11 +166,11 @@ def test_the_fingerprint_is_that_of_the_scores(folders: dict[str, Path], tmp_pat
         {"yes": "true"},
     ]
     options = ModelOptions(precision="float32")
-    prints = [CausalTeacher(chat, options, **own).fingerprint for own in settings]
+    prints = [CausalTeacher(chat, options, **named).fingerprint for named in settings]
     shorter = ModelOptions(precision="float32", max_tokens=99)
     prints.append(CausalTeacher(chat, shorter).fingerprint)
-    other = save_tiny_causal(tmp_path / "other", chat=CHAT, seed=1)
-    prints.append(CausalTeacher(str(other), ModelOptions(precision="float32")).fingerprint)
+    different = save_tiny_causal(tmp_path / "other", chat=CHAT, seed=1)
+    prints.append(CausalTeacher(str(different), ModelOptions(precision="float32")).fingerprint)
     assert len(set(prints)) == len(prints)
     assert CausalTeacher(chat, ModelOptions(precision="float32")).fingerprint == prints[0]
 

@@ -34,9 +34,9 @@ def plain_likelihoods(name: str, folder: Path, query: str, doc: str) -> np.ndarr
     model = kind.from_pretrained(folder, dtype=torch.float64).eval()
     with torch.no_grad():
         if name in CAUSAL:
-            first = len(tokenizer(prompt)["input_ids"])
+            start = len(tokenizer(prompt)["input_ids"])
             ids = tokenizer(f"{prompt} {query}", return_tensors="pt")["input_ids"]
-            logits, targets = model(ids).logits[0, first - 1 : -1], ids[0, first:]
+            logits, targets = model(ids).logits[0, start - 1 : -1], ids[0, start:]
         else:
             targets = torch.tensor(tokenizer(query, add_special_tokens=False)["input_ids"])
             begin = [0] if name == "t5" else [tokenizer.eos_token_id, tokenizer.bos_token_id]
@@ -56,11 +56,11 @@ def test_scores_equal_a_plain_loop(name: str, per_token: bool, folders: dict[str
         str(folders[name]), ModelOptions(max_tokens=400, precision="float32"), per_token=per_token
     )
     scores = teacher.score(pairs)
-    for place in (0, 4, 7, 14):
-        query = pairs.queries[pairs.query_rows[place]].full_text
-        doc = pairs.docs[pairs.doc_rows[place]].full_text
+    for position in (0, 4, 7, 14):
+        query = pairs.queries[pairs.query_rows[position]].full_text
+        doc = pairs.docs[pairs.doc_rows[position]].full_text
         nats = plain_likelihoods(name, folders[name], query, doc)
-        assert scores[place] == pytest.approx(nats.mean() if per_token else nats.sum(), abs=2e-4)
+        assert scores[position] == pytest.approx(nats.mean() if per_token else nats.sum(), abs=2e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -76,11 +76,11 @@ def test_a_score_is_the_pairs_own(
     assert scores.dtype == np.float32
     assert (scores < 0).all()
     assert (teacher.score(pairs) == scores).all()
-    for place in (0, 11, 23):
+    for position in (0, 11, 23):
         pair = Pairs.of(
-            [pairs.queries[pairs.query_rows[place]]], [pairs.docs[pairs.doc_rows[place]]]
+            [pairs.queries[pairs.query_rows[position]]], [pairs.docs[pairs.doc_rows[position]]]
         )
-        np.testing.assert_allclose(teacher.score(pair), scores[place], atol=1e-4)
+        np.testing.assert_allclose(teacher.score(pair), scores[position], atol=1e-4)
     monkeypatch.setattr(generator, "LOGITS_AT_ONCE", 1)
     np.testing.assert_allclose(teacher.score(pairs), scores, atol=1e-4)
     assert teacher.score(Pairs.of([], [])).shape == (0,)
@@ -95,14 +95,14 @@ def test_the_query_is_never_cut_for_a_document(name: str, folders: dict[str, Pat
     long = "cancer " * 200
     docs = [Doc("a", "", long), Doc("b", "", long + "blood"), Doc("c", "", "blood " + long)]
     query = "insulin blood pressure"
-    same, cut, other = teacher.score(Pairs.of([Doc("q", "", query)] * 3, docs))
+    same, cut, different = teacher.score(Pairs.of([Doc("q", "", query)] * 3, docs))
     assert same == pytest.approx(cut, abs=1e-4)
-    assert abs(same - other) > 1e-4
+    assert abs(same - different) > 1e-4
     room = 60 - len(_ids(folders[name], TEMPLATE.replace("{doc}", "")))
     room -= len(_ids(folders[name], query)) if name in CAUSAL else 0
-    kept = "cancer " * (room + 3)
+    shortened = "cancer " * (room + 3)
     shorter = [
-        teacher.score(Pairs.of([Doc("q", "", query)], [Doc("d", "", kept[: 7 * words - 1])]))
+        teacher.score(Pairs.of([Doc("q", "", query)], [Doc("d", "", shortened[: 7 * words - 1])]))
         for words in range(room - 3, room + 4)
     ]
     assert min(abs(score[0] - same) for score in shorter) < 1e-4

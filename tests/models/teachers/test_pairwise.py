@@ -97,17 +97,17 @@ def test_preferences_equal_a_plain_loop(name: str, folders: dict[str, Path]) -> 
     )
     assert isinstance(teacher, Comparer)
     comparisons = some_comparisons()
-    found = teacher.compare(comparisons)
-    assert found.dtype == np.float32
-    for place in (0, 2, 3, 5):
-        query = comparisons.queries[comparisons.query_rows[place]].full_text
-        first = comparisons.docs[comparisons.first_rows[place]].full_text
-        second = comparisons.docs[comparisons.second_rows[place]].full_text
-        there = plain_log_odds(name, folders[name], query, first, second)
+    preferences = teacher.compare(comparisons)
+    assert preferences.dtype == np.float32
+    for position in (0, 2, 3, 5):
+        query = comparisons.queries[comparisons.query_rows[position]].full_text
+        first = comparisons.docs[comparisons.first_rows[position]].full_text
+        second = comparisons.docs[comparisons.second_rows[position]].full_text
+        forward = plain_log_odds(name, folders[name], query, first, second)
         back = plain_log_odds(name, folders[name], query, second, first)
-        expected = -math.log1p(math.exp(-(there - back) / 2))
-        assert found[place] == pytest.approx(expected, abs=1e-4)
-        assert abs(there) > 1e-2
+        expected = -math.log1p(math.exp(-(forward - back) / 2))
+        assert preferences[position] == pytest.approx(expected, abs=1e-4)
+        assert abs(forward) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["t5", "two"])
@@ -135,13 +135,13 @@ def test_a_comparison_is_independent_of_its_neighbours(name: str, folders: dict[
     teacher = PairwiseTeacher(str(folders[name]), ModelOptions(precision="float32"))
     comparisons = some_comparisons()
     together = teacher.compare(comparisons)
-    for place in range(len(comparisons)):
+    for position in range(len(comparisons)):
         rows = (
-            side[place : place + 1]
+            side[position : position + 1]
             for side in (comparisons.query_rows, comparisons.first_rows, comparisons.second_rows)
         )
         alone = teacher.compare(Comparisons(comparisons.queries, comparisons.docs, *rows))
-        np.testing.assert_allclose(alone, together[place], atol=1e-4)
+        np.testing.assert_allclose(alone, together[position], atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:this cpu has no bfloat16")
@@ -153,7 +153,7 @@ def test_a_bfloat16_body_has_a_float32_head(name: str, folders: dict[str, Path])
         for precision in ("float32", "bfloat16")
     )
     seen = []
-    heads = [part for part in fast._model.model.modules() if "Float32" in type(part).__name__]
+    heads = [module for module in fast._model.model.modules() if "Float32" in type(module).__name__]
     heads[0].register_forward_hook(lambda _, args, out: seen.append(str(out.dtype)))
     gaps = np.abs(exact.compare(some_comparisons()) - fast.compare(some_comparisons()))
     assert 0 < gaps.max() < 0.5
@@ -195,16 +195,16 @@ def test_scores_are_a_round_robins_means(
     scores = teacher.score(pairs)
     assert scores.dtype == np.float32
     assert (scores <= 0).all()
-    for query, places in pairs.by_query():
-        for i, place in enumerate(places):
+    for query, positions in pairs.by_query():
+        for i, position in enumerate(positions):
             steps = range(1, 5) if opponents == 0 else (1, 4)
-            others = [pairs.docs[pairs.doc_rows[places[(i + step) % 5]]] for step in steps]
+            rivals = [pairs.docs[pairs.doc_rows[positions[(i + step) % 5]]] for step in steps]
             comparisons = Comparisons(
                 [query],
-                [pairs.docs[pairs.doc_rows[place]], *others],
-                *np.array([[0, 0, j + 1] for j in range(len(others))]).T,
+                [pairs.docs[pairs.doc_rows[position]], *rivals],
+                *np.array([[0, 0, j + 1] for j in range(len(rivals))]).T,
             )
-            assert scores[place] == pytest.approx(teacher.compare(comparisons).mean(), abs=1e-4)
+            assert scores[position] == pytest.approx(teacher.compare(comparisons).mean(), abs=1e-4)
 
 
 def test_lists_of_one_or_none_have_scores(folders: dict[str, Path]) -> None:
@@ -294,8 +294,8 @@ def test_the_mean_of_both_orders_by_hand() -> None:
 
     def judge(questions: Comparisons) -> np.ndarray:
         asked.append(len(questions))
-        there = questions.first_rows == 0
-        return np.where(there, math.log(0.8 / 0.2), math.log((1 - 0.4) / 0.4))
+        forward = questions.first_rows == 0
+        return np.where(forward, math.log(0.8 / 0.2), math.log((1 - 0.4) / 0.4))
 
     win, loss = math.sqrt(0.8 * 0.4), math.sqrt(0.2 * 0.6)
     (log_p,) = in_both_orders(comparisons, judge)

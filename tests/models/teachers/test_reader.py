@@ -62,14 +62,14 @@ def test_scores_equal_a_plain_loop(name: str, batch_tokens: int, folders: dict[s
         str(folders[name]), ModelOptions(precision="float32", batch_tokens=batch_tokens)
     )
     scores = teacher.score(pairs)
-    for query, places in pairs.by_query():
-        docs = [pairs.docs[row] for row in pairs.doc_rows[places]]
+    for query, positions in pairs.by_query():
+        docs = [pairs.docs[row] for row in pairs.doc_rows[positions]]
         outputs, sizes = read(*load(folders[name]), query, docs)
         layers = [layer[0, :, -1].numpy() for layer in outputs.cross_attentions]
-        for place, end, size in zip(places, np.cumsum(sizes), sizes, strict=True):
+        for position, end, size in zip(positions, np.cumsum(sizes), sizes, strict=True):
             expected = np.mean([np.log(layer[:, end - size : end]) for layer in layers])
-            assert scores[place] == pytest.approx(expected, abs=1e-4)
-        assert scores[places].std() > 1e-3
+            assert scores[position] == pytest.approx(expected, abs=1e-4)
+        assert scores[positions].std() > 1e-3
 
 
 def test_within_a_query_it_is_the_published_score_plus_a_constant(
@@ -90,13 +90,13 @@ def test_within_a_query_it_is_the_published_score_plus_a_constant(
         layers.append(torch.einsum("hd,lhd->lh", query, key).mean(1).numpy())
 
     for block in model.decoder.block:
-        part = block.layer[1].EncDecAttention
-        part.register_forward_pre_hook(before_softmax, with_kwargs=True)
+        cross = block.layer[1].EncDecAttention
+        cross.register_forward_pre_hook(before_softmax, with_kwargs=True)
     _, sizes = read(model, tokenizer, pairs.queries[0], list(pairs.docs))
     passages = np.split(np.mean(layers, axis=0), np.cumsum(sizes)[:-1])
     published = np.array([passage.mean() for passage in passages])
-    found = teacher.score(pairs)
-    np.testing.assert_allclose(found - found.mean(), published - published.mean(), atol=1e-4)
+    values = teacher.score(pairs)
+    np.testing.assert_allclose(values - values.mean(), published - published.mean(), atol=1e-4)
 
 
 def test_passages_compete_within_their_own_query_only(folders: dict[str, Path]) -> None:
@@ -111,10 +111,10 @@ def test_passages_compete_within_their_own_query_only(folders: dict[str, Path]) 
     together = teacher.score(pairs)
     assert (teacher.score(pairs) == together).all()
     np.testing.assert_allclose(teacher.score(shuffled), together[mixed], atol=1e-4)
-    for query, places in pairs.by_query():
-        docs = [pairs.docs[row] for row in pairs.doc_rows[places]]
+    for query, positions in pairs.by_query():
+        docs = [pairs.docs[row] for row in pairs.doc_rows[positions]]
         alone = teacher.score(Pairs.of([query] * len(docs), docs))
-        np.testing.assert_allclose(alone, together[places], atol=1e-4)
+        np.testing.assert_allclose(alone, together[positions], atol=1e-4)
 
 
 def test_short_lists_and_long_passages(folders: dict[str, Path]) -> None:
@@ -125,9 +125,9 @@ def test_short_lists_and_long_passages(folders: dict[str, Path]) -> None:
     assert -10 < alone < 0
     assert teacher.score(Pairs.of([], [])).shape == (0,)
     docs = [Doc("a", "", long), Doc("b", "", long + "insulin"), Doc("c", "", "insulin " + long)]
-    same, cut, other = teacher.score(Pairs.of([query] * 3, docs))
+    same, cut, different = teacher.score(Pairs.of([query] * 3, docs))
     assert same == pytest.approx(cut, abs=1e-5)
-    assert abs(same - other) > 1e-5
+    assert abs(same - different) > 1e-5
 
 
 def test_scores_stay_finite_where_attention_vanishes(tmp_path: Path) -> None:

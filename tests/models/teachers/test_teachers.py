@@ -144,23 +144,23 @@ def test_every_teacher_keeps_the_contract(
         ]
         np.testing.assert_allclose(alone, scores[:5], atol=1e-5)
     else:
-        one = [i for i, row in enumerate(pairs.query_rows) if row == 0]
-        own = Pairs.of([pairs.queries[0]] * len(one), [pairs.docs[i] for i in one])
-        np.testing.assert_allclose(teacher.score(own), scores[one], atol=1e-5)
+        rows = [i for i, row in enumerate(pairs.query_rows) if row == 0]
+        list_pairs = Pairs.of([pairs.queries[0]] * len(rows), [pairs.docs[i] for i in rows])
+        np.testing.assert_allclose(teacher.score(list_pairs), scores[rows], atol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def doubles(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
     """The collection, in which each text has a second document, whose title is in its text."""
-    other = tmp_path_factory.mktemp("doubles") / "data"
-    shutil.copytree(folder, other)
-    rows = [json.loads(line) for line in (other / "corpus.jsonl").read_text().splitlines()]
+    copy = tmp_path_factory.mktemp("doubles") / "data"
+    shutil.copytree(folder, copy)
+    rows = [json.loads(line) for line in (copy / "corpus.jsonl").read_text().splitlines()]
     rows += [
         {"_id": f"{row['_id']}-again", "title": "", "text": f"{row['title']} {row['text']}"}
         for row in rows
     ]
-    (other / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load_collection(f"beir:{other}")
+    (copy / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_collection(f"beir:{copy}")
 
 
 @pytest.mark.parametrize("name", [name for name in TEACHERS if name not in ("run", "lucene")])
@@ -201,10 +201,10 @@ def test_a_bi_encoder_equals_its_library(collection: Collection, models: dict[st
     model = SentenceTransformer(models["bi-encoder"].partition(":")[2], device="cpu")
     pairs = made_pairs(collection)
     queries, docs = texts_of(pairs)
-    left = model.encode_query(queries)
+    query_vectors = model.encode_query(queries)
     right = model.encode_document(docs)
     teacher = load_teacher(models["bi-encoder"], collection, max_tokens=128, precision="float32")
-    np.testing.assert_allclose(teacher.score(pairs), (left * right).sum(1), atol=1e-5)
+    np.testing.assert_allclose(teacher.score(pairs), (query_vectors * right).sum(1), atol=1e-5)
 
 
 def test_bm25_gives_the_first_stages_scores(collection: Collection) -> None:
@@ -212,9 +212,9 @@ def test_bm25_gives_the_first_stages_scores(collection: Collection) -> None:
     run = mine_candidates(collection, "test", depth=10)
     teacher = load_teacher("bm25", collection)
     for query, docs, scores in run.lists():
-        own = [collection.queries.get(query)] * len(docs)
-        found = teacher.score(Pairs.of(own, [collection.docs.get(doc) for doc in docs]))
-        np.testing.assert_allclose(found, scores, rtol=1e-6)
+        queries = [collection.queries.get(query)] * len(docs)
+        values = teacher.score(Pairs.of(queries, [collection.docs.get(doc) for doc in docs]))
+        np.testing.assert_allclose(values, scores, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["cross-encoder", "bi-encoder"])
