@@ -22,7 +22,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def score(config: ScoreConfig) -> None:
-    """Score, verify or show the status, and print the store or what was found."""
+    """Score, verify or show the status; print the store, the difference or the status."""
     from retrodistill.base.executor import execute
     from retrodistill.data.store.shards import shard_paths
     from retrodistill.stages import preflight, scoring

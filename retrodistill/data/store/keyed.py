@@ -78,7 +78,7 @@ class KeyedStore:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Return the store of a folder, whatever its teacher.
+        """Return the existing store of a folder, of any teacher.
 
         Raises:
             DataError: it is not such a store.
@@ -189,7 +189,7 @@ class KeyedStore:
                 shards = self.plans.resumed(name, todo, stored, unit)
                 if shards:
                     return shards
-                # Shards of this very plan that have been finished meanwhile need no second plan.
+                # Shards of this very plan that others have finished since need no second plan.
                 since = set(self.shards).difference(stored.paths)
                 if not any(f"-{name}-" in path.name for path in since):
                     return self.plans.add(name, todo, shard_rows=shard_rows, unit=unit)

@@ -32,8 +32,8 @@ def text_keys(
 ) -> TextKeys:
     """Return a function from columns of ids (a query's, then documents') to the key of their texts.
 
-    `reads` is what of a text the teacher looks at. Unknown ids are a DataError; if not `strict`,
-    their rows have the key 0.
+    `reads` names the parts of a text that the teacher reads. Unknown ids are a DataError; if not
+    `strict`, their rows have the key 0.
     """
     hashers = [_hasher(texts, reads, strict) for texts in (collection.queries, collection.docs)]
 

@@ -4,7 +4,7 @@ Mining, teaching and indexing with the same encoder share them. They lie in part
 documents, each named by a hash of its texts and written whole or not at all: an interrupted
 computation resumes where it was, documents that are added cost only themselves, and one that has
 changed costs its part. A part ends with a checksum, which is compared whenever the vectors are
-asked for (5 GB a second once they are in memory): a damaged part is encoded again.
+read (5 GB a second once they are in memory): a damaged part is encoded again.
 """
 
 import io

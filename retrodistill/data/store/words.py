@@ -25,7 +25,7 @@ def word_hashes(text: str) -> NDArray[np.uint64]:
 
 
 def text_key(text: str) -> int:
-    """Return 64 bits for the words of a text in their order: whatever its id and punctuation."""
+    """Return 64 bits for the words of a text in order, independent of id and punctuation."""
     return int(hash64([" ".join(words_of(text))])[0])
 
 

@@ -34,8 +34,8 @@ def fused_layers(body: "Module", token_ids: "Tensor", dtype: "dtype") -> Iterato
     """Run a body's linear layers as one operation each, where that is possible and faster.
 
     That is inference in float32 on a CPU. Sums are formed in another order, as by another number
-    of threads: a result moves in its last digits. Threads that use the body meanwhile, outside
-    of such a block, do not see it.
+    of threads: a result moves in its last digits. Other threads that use the body at the same time,
+    outside of such a block, are not affected.
     """
     import torch
 

@@ -56,7 +56,7 @@ def loading(model: str) -> Iterator[None]:
 
 @contextmanager
 def explained(model: str) -> Iterator[None]:
-    """Make one sentence of whatever a malformed model makes the libraries raise in the block.
+    """Turn any exception that a malformed model raises in the block into one sentence.
 
     Raises:
         ConfigError: it cannot be loaded, or its parts do not fit together; the reason and the

@@ -1,4 +1,4 @@
-"""How a model reads texts, whatever the model is."""
+"""Settings that all models share: lengths, batches and number type."""
 
 from dataclasses import dataclass
 

@@ -81,8 +81,8 @@ class PairTemplate:
 def learn_template(tokenizer: Any) -> PairTemplate | None:
     """Return the template by which a tokenizer joins two texts, or None if it does more.
 
-    Only tokenizers that pad and cut at the right, and that tell which text a token is of (the
-    fast ones), can be learned from.
+    Only tokenizers that pad and cut at the right, and that know the text of each token (the
+    fast ones), have a template.
     """
     sides = {tokenizer.padding_side, tokenizer.truncation_side}
     if not tokenizer.is_fast or sides != {"right"}:

@@ -42,7 +42,7 @@ class Template:
     its slots, each part is tokenised with its text, and the parts are joined. Slots: `query`, and
     one or more documents. Of what is longer than `max_tokens`, the documents lose their ends,
     evenly; a query loses its own only where it is more than half of what the template leaves
-    (if `steady`, then whatever the documents are, so that it is the same with each). The template
+    (if `steady`, regardless of the documents, so that it is the same with each). The template
     itself, and so what follows a document, is never cut.
 
     Raises:
@@ -161,7 +161,7 @@ class Prompts:
 def shares(sizes: Rows, queries: NDArray[np.bool_], room: int, *, steady: bool = False) -> Rows:
     """Return the number of tokens to keep of each text, so that a prompt's texts fit in `room`.
 
-    `sizes` has shape (texts of a prompt, prompts); `queries` tells which of the texts are
+    `sizes` has shape (texts of a prompt, prompts); `queries` marks the texts that are
     queries. These keep half of the room, and, unless `steady`, what the documents do not need.
     Documents share the rest evenly; a short one leaves its share to the others.
     """

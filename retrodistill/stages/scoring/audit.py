@@ -33,7 +33,7 @@ class TeacherAgreement:
     a: str
     b: str
     tau: float | None
-    """Mean of Kendall's tau-b over the lists in which both tell candidates apart; None: none."""
+    """Mean of Kendall's tau-b over the lists in which neither ties all; None without such a list."""
 
     lists: int
     """Lists that `tau` is the mean of."""

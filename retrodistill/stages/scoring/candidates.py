@@ -1,4 +1,4 @@
-"""What is scored: candidates as rows of ids, and the texts that these ids name."""
+"""Candidates as rows of ids, and the texts that these ids name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""From candidates to a full store: missing pairs are scored, shard by shard."""
+"""Filling of score stores: missing pairs are scored or compared, shard by shard."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,8 +80,8 @@ def compare_candidates(
 ) -> PreferenceStore:
     """Compare each candidate with the next `opponents` of its query (0: with all), and store.
 
-    The lists are closed to a ring, so that each document meets as many others before it as
-    after it. A comparer asks in both orders, so an edge is stored in one direction only.
+    The list is taken as a ring, so that each document has the same number of opponents before
+    and after it. A comparer asks in both orders, so an edge is stored in one direction only.
 
     Raises:
         ConfigError: the teacher does not compare.

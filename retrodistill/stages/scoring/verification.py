@@ -56,7 +56,7 @@ def verify_scores(
 ) -> Verification:
     """Score a sample of the stored pairs again, and compare.
 
-    A teacher that scores lists gets whole lists, so the sample may be larger than asked for.
+    A teacher that scores lists gets whole lists, so the sample may be larger than `sample`.
 
     Raises:
         DataError: the store is missing or empty, or its scores are of another teacher or of

@@ -241,7 +241,7 @@ def test_writing_is_whole_or_not_at_all(odd: Collection, tmp_path: Path) -> None
             write_scores(path, name, run, relevant=relevant, collection=odd)
         with pytest.raises(ConfigError, match="give the collection"):
             write_scores(path, name, run, relevant=relevant)
-        with pytest.raises(ConfigError, match="say which are relevant"):
+        with pytest.raises(ConfigError, match="distinguishes relevant documents"):
             write_scores(path, name, run, collection=odd)
         with pytest.raises(DataError, match="none of the 2 queries"):
             write_scores(path, name, run, relevant={"q1": ["d 2"]}, collection=odd)

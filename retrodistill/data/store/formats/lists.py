@@ -36,7 +36,8 @@ def split(run: Run, relevant: Relevant | None) -> Iterator[ScoreRecord]:
     """
     if relevant is None:
         raise ConfigError(
-            "this format tells relevant documents from others: say which are relevant."
+            "this format distinguishes relevant documents: give the collection and the split, or"
+            " `relevant`."
         )
     for number, query, docs, scores, _ in ranked(run):
         relevant_ids = set(relevant.get(query, ()))

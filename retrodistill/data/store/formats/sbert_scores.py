@@ -116,7 +116,7 @@ class _JSONStream:
                 return value
 
     def _read(self) -> bool:
-        """Read as much again as is not parsed yet; tell whether there was anything."""
+        """Double the text that is not parsed yet; tell whether the file had more."""
         texts = [self._text[self._at :]]
         size = 0
         try:

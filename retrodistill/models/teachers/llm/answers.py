@@ -137,7 +137,7 @@ def log_odds(answer: Answer, first: str, second: str, *, cased: bool = False) ->
     Thoughts do not count. That position is the start, if the answer starts with one of the words
     alone; else the last one whose most likely token is one of them, if no other position has the
     other word; without any, the first that lists one of them. A word's probability is the sum
-    over its tokens, whatever the marks around them and, unless `cased`, their case. A word that
+    over its tokens, ignoring the marks around them and, unless `cased`, their case. A word that
     is not listed there has at most the probability of the last listed token, and at most what is
     left beside the listed ones: the smaller is taken.
 

@@ -41,7 +41,7 @@ class AnswerCache:
             self._database.execute("SELECT key FROM answers LIMIT 1")  # is it readable?
 
     def get(self, key: str) -> Answer | None:
-        """Return the answer to a question, None if there is none yet."""
+        """Return the cached answer to a question, or None."""
         with self._explained(), self._lock:
             row = self._database.execute(
                 "SELECT answer FROM answers WHERE key = ?", (key,)

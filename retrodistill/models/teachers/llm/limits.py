@@ -43,7 +43,7 @@ class Pace:
         """Wait this time.
 
         Raises:
-            Stopped: `stop` was called before or meanwhile.
+            Stopped: `stop` was called, before or during the wait.
 
         """
         if self._stop.wait(seconds):

@@ -32,7 +32,7 @@ class LLMListwiseTeacher(EndpointTeacher):
     """Ranks from a window that slides over the candidates, from the last to the first.
 
     The window moves over the candidates in the first stage's order: its
-    overlap is what carries a good candidate upwards. Within a window the model sees them in an
+    overlap carries a good candidate upwards. Within a window the model sees them in an
     order that only the texts decide, so that it cannot follow the first stage; `shuffle=false`
     shows them in their present order, as RankGPT does.
 

@@ -41,7 +41,7 @@ class LLMPairwiseTeacher(EndpointTeacher):
     requests, one in each order."""
 
     top_logprobs: int = 20
-    """Likely tokens to ask for at each position, as many as the endpoint allows."""
+    """Number of likely tokens to request at each position, up to the endpoint's limit."""
 
     def __post_init__(self) -> None:
         self.check_least(0, "opponents")

@@ -47,7 +47,7 @@ class LLMTeacher(EndpointTeacher):
     """Ask for grades in words instead of reading log-probabilities."""
 
     top_logprobs: int = 20
-    """Likely tokens to ask for at each position, as many as the endpoint allows."""
+    """Number of likely tokens to request at each position, up to the endpoint's limit."""
 
     def __post_init__(self) -> None:
         self.check_least(1, "top_logprobs")
