@@ -33,7 +33,7 @@ class TeacherAgreement:
     a: str
     b: str
     tau: float | None
-    """Mean of Kendall's tau-b over the lists in which neither ties all; None without such a list."""
+    """Mean of Kendall's tau-b over the lists in which neither ties all candidates, or None."""
 
     lists: int
     """Lists that `tau` is the mean of."""
