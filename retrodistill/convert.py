@@ -32,25 +32,31 @@ def convert(config: ConvertConfig) -> None:
     from retrodistill.stages import preflight
 
     preflight.convert(config)
-    from retrodistill.data.store.runs import Run
-    from retrodistill.stages.pipelines import verbs
-    from retrodistill.stages.scoring import export_scores
-
     if config.import_ is not None:
+        from retrodistill.stages.pipelines import verbs
+
         verbs.convert(config)
     elif config.export is not None:
-        assert config.format is not None
-        export_scores(
-            Run.read(config.export),
-            config.out,
-            format=config.format,
-            collection=_collection(config),
-            split=config.split,
-            overwrite=config.overwrite,
-        )
+        _export(config)
     else:
         _convert_clicks(config)
     print(config.out)
+
+
+def _export(config: ConvertConfig) -> None:
+    from retrodistill.data.store.runs import Run
+    from retrodistill.stages.scoring import export_scores
+
+    assert config.export is not None
+    assert config.format is not None
+    export_scores(
+        Run.read(config.export),
+        config.out,
+        format=config.format,
+        collection=_collection(config),
+        split=config.split,
+        overwrite=config.overwrite,
+    )
 
 
 def _collection(config: ConvertConfig) -> "Collection | None":
