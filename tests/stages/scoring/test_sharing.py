@@ -424,3 +424,30 @@ def test_a_fingerprint_is_that_of_the_scores(
     assert grown.details["earlier_candidates"] == [few.fingerprint]
     assert grown.config == {"depth": len(candidates)}
     assert manifest("part", few).details["earlier_candidates"] == [candidates.fingerprint]
+
+
+def test_a_failed_call_leaves_its_shard_to_the_next(
+    collection: Collection, candidates: Run, tmp_path: Path
+) -> None:
+    """A retry in a notebook that waits for ever: the traceback of the failure holds the lock."""
+
+    class Fails(Teacher):
+        def score(self, pairs: Pairs) -> np.ndarray:
+            if len(self.asked) == 1:
+                raise DataError("no more")
+            return super().score(pairs)
+
+    with pytest.raises(DataError, match="no more") as failure:
+        score_candidates(collection, candidates, Fails(), tmp_path / "s", shard_pairs=50)
+    retry = Teacher()
+    thread = threading.Thread(
+        target=score_candidates,
+        args=(collection, candidates, retry, tmp_path / "s"),
+        kwargs={"shard_pairs": 50},
+        daemon=True,
+    )
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert sum(map(len, retry.asked)) == len(candidates) - 50
+    assert failure.value is not None  # kept until here, with its frames
