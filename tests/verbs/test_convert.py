@@ -12,8 +12,8 @@ from retrodistill.base.config import ConvertConfig
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import load_collection
-from retrodistill.data.datasets.beir import read_qrels
 from retrodistill.data.datasets.queries import query_id
+from retrodistill.data.qrels import read_qrels
 from retrodistill.data.store.formats import FORMATS
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.reporting.commands import command_of

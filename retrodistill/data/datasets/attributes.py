@@ -22,8 +22,8 @@ from retrodistill.base.errors import DataError, did_you_mean
 from retrodistill.base.files import SEAL, is_sealed, sealed, write_atomically
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
-from retrodistill.data.datasets.lines import place_of_record, read_records
 from retrodistill.data.datasets.records import fields_from
+from retrodistill.data.lines import place_of_record, read_records
 
 Fields: TypeAlias = tuple[str, Mapping[str, Any]]
 """The id of a text, and its further fields by name."""

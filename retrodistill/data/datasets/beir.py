@@ -18,10 +18,10 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Doc
 from retrodistill.data.datasets.cache import cached_texts, file_key
 from retrodistill.data.datasets.collection import Collection
-from retrodistill.data.datasets.judgements import read_qrels
-from retrodistill.data.datasets.lines import place_of_record, read_records
 from retrodistill.data.datasets.records import doc_from, fields_from, query_from
 from retrodistill.data.datasets.texts import TextSource, no_texts
+from retrodistill.data.lines import place_of_record, read_records
+from retrodistill.data.qrels import read_qrels
 
 
 def load(path: str) -> Collection:
@@ -52,7 +52,7 @@ def load(path: str) -> Collection:
         folder.resolve().name,
         docs=docs,
         queries=asked,
-        judgements={file.stem: partial(read_qrels, file) for file in splits},
+        judgements={file.stem: partial(read_qrels, file, allow_empty=True) for file in splits},
     )
 
 

@@ -16,8 +16,8 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.data.datasets import pydocs
 from retrodistill.data.datasets.cache import cached_texts
 from retrodistill.data.datasets.collection import Collection
-from retrodistill.data.datasets.judgements import Judgements
 from retrodistill.data.datasets.texts import Texts, TextSource
+from retrodistill.data.qrels import Judgements
 
 NAMES = ("pydocs", "pydocs-full")
 SPLITS = ("train", "dev", "test")

@@ -16,7 +16,6 @@ from typing import Any
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.datasets.collection import Collection
-from retrodistill.data.datasets.judgements import Judgements
 from retrodistill.data.datasets.options import path_options
 from retrodistill.data.datasets.queries import query_id, read_queries
 from retrodistill.data.datasets.tables import (
@@ -28,6 +27,7 @@ from retrodistill.data.datasets.tables import (
     needed,
     table_rows,
 )
+from retrodistill.data.qrels import Judgements
 
 DOC = (
     "doc_id",

@@ -12,10 +12,10 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
 from retrodistill.base.registry import COLLECTIONS
-from retrodistill.data.datasets.judgements import Judgements, read_qrels
 from retrodistill.data.datasets.options import take_options
 from retrodistill.data.datasets.queries import QueryFile, log_counts, merged_queries, read_queries
 from retrodistill.data.datasets.texts import Texts
+from retrodistill.data.qrels import Judgements, read_qrels
 
 ALL = "all"
 """Stands for every query, judged or not, in a collection without a split of this name."""
@@ -158,7 +158,9 @@ class Collection:
         for split in sorted(files.keys() & self.splits):
             raise ConfigError(f"{self.name} has a split {split!r} already. Rename {files[split]}.")
         judged = copy(self)
-        added = {split: partial(read_qrels, file) for split, file in files.items()}
+        added = {
+            split: partial(read_qrels, file, allow_empty=True) for split, file in files.items()
+        }
         judged._judgements = {**self._judgements, **added}
         judged.splits = tuple(judged._judgements)
         return judged

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from retrodistill.base.errors import DataError, MissingExtra
 from retrodistill.data.datasets.cache import cached_texts
 from retrodistill.data.datasets.collection import Collection
-from retrodistill.data.datasets.judgements import Judgements, judgements
 from retrodistill.data.datasets.records import doc_from, fields_from, query_from
 from retrodistill.data.datasets.texts import TextSource
+from retrodistill.data.qrels import Judgements, judgements
 
 Parsed = TypeVar("Parsed")
 Part = tuple[str, str | None]

@@ -15,8 +15,8 @@ from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.types import Doc
 from retrodistill.data.datasets.cache import cached_texts
 from retrodistill.data.datasets.collection import Collection
-from retrodistill.data.datasets.judgements import Judgements, judgements
 from retrodistill.data.datasets.texts import TextSource
+from retrodistill.data.qrels import Judgements, judgements
 
 TEXT_FIELDS = ("title", "text")
 SPLITS = ("train", "dev", "val", "validation", "test")

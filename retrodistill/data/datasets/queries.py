@@ -21,7 +21,6 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
 from retrodistill.base.types import Doc
-from retrodistill.data.datasets.lines import numbered_lines
 from retrodistill.data.datasets.options import path_options
 from retrodistill.data.datasets.tables import (
     QUERY,
@@ -33,6 +32,7 @@ from retrodistill.data.datasets.tables import (
     table_rows,
 )
 from retrodistill.data.datasets.texts import Texts, TextSource, write_texts
+from retrodistill.data.lines import decoded, numbered_lines
 
 OPTIONS = ("id", "text")
 FORMS = "one query a line (.txt), or columns (.jsonl, .tsv, .csv, .parquet)"
@@ -109,10 +109,8 @@ def _numbered_queries(
     """Yield the place, the id if it has one, and the text of each query."""
     if kind_of(path) not in SUFFIXES:
         for number, line in numbered_lines(path):
-            try:
-                yield f"{path}:{number}", None, line.decode()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}:{number}: not UTF-8: {error}.") from None
+            place = f"{path}:{number}"
+            yield place, None, decoded(place, line)[0]
         return
     headers = (*QUERY, *QUERY_ID, *map(str.lower, options.values()))
     id_column = text_column = ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.base.errors import DataError, did_you_mean
-from retrodistill.data.datasets.lines import DAMAGE, numbered_lines, numbered_records, opened
+from retrodistill.data.lines import DAMAGE, decoded, numbered_lines, numbered_records, opened
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands, as in `log.csv:17`, and its columns."""
@@ -143,7 +143,7 @@ def _delimited_rows(path: Path, kind: str, headers: Sequence[str]) -> Iterator[R
 
 def _tab_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     for number, raw in numbered_lines(path):
-        line = _decoded(path, number, raw).rstrip("\r\n")
+        line = decoded(f"{path}:{number}", raw)[0]
         yield number, [_unquoted(field) for field in line.split("\t")]
 
 
@@ -173,10 +173,3 @@ def _comma_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path}: not UTF-8 after line {number}: {error}.") from None
     except DAMAGE as error:
         raise DataError(f"{path}: damaged after line {number} ({error}).") from None
-
-
-def _decoded(path: Path, number: int, raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{number}: not UTF-8: {error}.") from None

@@ -8,6 +8,7 @@ from retrodistill.base.errors import DataError
 from retrodistill.base.logging import log
 from retrodistill.base.types import Qrels
 from retrodistill.data.datasets import load_collection
+from retrodistill.data.qrels import read_qrels
 from retrodistill.data.rankings import (
     Fusion,
     QueryWeights,
@@ -16,7 +17,6 @@ from retrodistill.data.rankings import (
     confidence,
     tune_fusion,
 )
-from retrodistill.data.store.qrels import read_qrels
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.scoring import store_ensemble
 

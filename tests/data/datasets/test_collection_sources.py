@@ -14,7 +14,7 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import cache_folder
 from retrodistill.base.types import Doc
 from retrodistill.data.datasets import load_collection
-from retrodistill.data.datasets.beir import read_qrels
+from retrodistill.data.qrels import read_qrels
 
 DOCS = [{"_id": "d1", "title": "One", "text": "first"}, {"_id": "d2", "title": "", "text": "two"}]
 QUERIES = [{"_id": "q1", "text": "what is one"}, {"_id": "q2", "text": "and two"}]
@@ -256,7 +256,7 @@ def test_a_cut_archive_is_refused(beir: Path) -> None:
     packed = gzip.compress((beir / "corpus.jsonl").read_bytes())
     (beir / "corpus.jsonl.gz").write_bytes(packed[:-10])
     (beir / "corpus.jsonl").unlink()
-    with pytest.raises(DataError, match=r"corpus.jsonl.gz: damaged"):
+    with pytest.raises(DataError, match=r"cannot read .*corpus.jsonl.gz after line"):
         load_collection(f"beir:{beir}")
 
 
@@ -294,5 +294,5 @@ def test_judgement_files_of_all_makes_are_read(
 def test_contradicting_judgements_are_refused(tmp_path: Path) -> None:
     """A grade that depends on the order of lines."""
     (tmp_path / "test.tsv").write_text("q\td\t1\nq\td\t1\nq\td\t2\n")
-    with pytest.raises(DataError, match=r"test.tsv:3: grade 2.*earlier line says 1"):
+    with pytest.raises(DataError, match=r"test.tsv:3: .* grade 2.*earlier line says 1"):
         read_qrels(tmp_path / "test.tsv")

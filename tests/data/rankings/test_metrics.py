@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.data.qrels import read_qrels
 from retrodistill.data.rankings.measures import MEASURES, Metric, measures_help
 from retrodistill.data.rankings.metrics import _ranx_function, evaluate, parse_metric, parse_metrics
-from retrodistill.data.store.qrels import read_qrels
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.evaluation import evaluate_runs
 

@@ -103,14 +103,14 @@ def test_preferences_of_another_collection_are_refused(collection: Collection) -
 
 def test_a_real_store_is_read(collection: Collection, tmp_path: Path) -> None:
     """A store whose columns have other names than a test's."""
-    from retrodistill.base.types import Duels
+    from retrodistill.base.types import Comparisons
     from retrodistill.stages.scoring import compare_candidates
 
     class Certain:
         fingerprint = "certain"
 
-        def compare(self, duels: Duels) -> np.ndarray:
-            return np.full(len(duels), np.log(0.75), np.float32)
+        def compare(self, comparisons: Comparisons) -> np.ndarray:
+            return np.full(len(comparisons), np.log(0.75), np.float32)
 
     run = Run.from_dict({"q3": {"d3": 3.0, "d5": 2.0, "d6": 1.0}})
     store = compare_candidates(collection, run, Certain(), tmp_path / "p", opponents=0)

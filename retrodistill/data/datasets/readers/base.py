@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrodistill.data.datasets.lines import DAMAGE, opened
 from retrodistill.data.datasets.passages import Section
+from retrodistill.data.lines import DAMAGE, opened
 
 MOST_BYTES = 64 << 20
 """A larger file is skipped, unless it is a table, which is read row by row."""

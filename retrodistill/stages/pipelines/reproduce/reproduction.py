@@ -13,7 +13,7 @@ from retrodistill.base.manifest import library_versions
 from retrodistill.base.registry import registered_only
 from retrodistill.base.types import Qrels
 from retrodistill.data.datasets import load_collection
-from retrodistill.data.store.qrels import read_qrels
+from retrodistill.data.qrels import read_qrels
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.evaluation import evaluate_runs
 from retrodistill.stages.pipelines.reproduce.card import (
