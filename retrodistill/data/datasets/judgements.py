@@ -1,4 +1,4 @@
-"""Judgements: query id -> document id -> grade, and the files that they are read from."""
+"""Relevance judgements (qrels): query id -> document id -> grade, and their files."""
 
 import csv
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ HEADER = ("query-id", "query_id", "qid")
 
 
 def judgements(rows: Iterable[tuple[str, str, int]]) -> Judgements:
-    """Return (query id, document id, grade) rows by query; of two grades, the higher holds."""
+    """Return (query id, document id, grade) rows by query, with the highest grade of each pair."""
     qrels: Judgements = {}
     for query, doc, grade in rows:
         graded = qrels.setdefault(query, {})
@@ -22,11 +22,11 @@ def judgements(rows: Iterable[tuple[str, str, int]]) -> Judgements:
 
 
 def read_qrels(path: Path) -> Judgements:
-    """Return a judgement file as query id -> document id -> grade.
+    """Read a judgement file as query id -> document id -> grade.
 
     Raises:
         DataError: a line has the wrong number of columns, a grade that is not a whole number, an
-            empty id, or a grade other than that of an earlier line; file and line are named.
+            empty id, or a grade that contradicts an earlier line; file and line are named.
 
     """
     qrels: Judgements = {}
@@ -53,7 +53,7 @@ def read_qrels(path: Path) -> Judgements:
 def _judgement(line: str) -> tuple[str, str, str]:
     """Return query, document and grade of a line with three columns, or TREC's four."""
     columns = line.split("\t")
-    if '"' in line:  # quoted as Python's csv module does: so BEIR's own files are written
+    if '"' in line:  # quoted by Python's csv module, as in BEIR's own files
         quoted = next(csv.reader([line], delimiter="\t"))
         columns = quoted if len(quoted) in (3, 4) else columns
     if len(columns) == 1:

@@ -1,4 +1,4 @@
-"""Lines of files, gzipped or not, with their numbers for messages."""
+"""Read lines and JSON records of files, gzipped or not, with line numbers for messages."""
 
 import gzip
 import json
@@ -12,11 +12,11 @@ from retrodistill.base.errors import DataError
 Parsed = TypeVar("Parsed")
 
 DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
-"""What reading a damaged archive raises."""
+"""Exceptions from reading a damaged archive."""
 
 
 def opened(path: Path) -> BinaryIO:
-    """Return a file to read bytes from, unpacked if its name ends in .gz."""
+    """Open a file for reading bytes, decompressed if its name ends in .gz."""
     gzipped = path.suffix.lower() == ".gz"
     return cast(BinaryIO, gzip.open(path)) if gzipped else path.open("rb")
 
@@ -36,22 +36,22 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     except DAMAGE as error:
         raise DataError(
-            f"{path}: damaged after line {number} ({error}). Fetch or compress the file again."
+            f"{path}: damaged after line {number} ({error}). Download or compress the file again."
         ) from None
 
 
 def read_records(path: Path, parse: Callable[[Any], Parsed]) -> Iterator[Parsed]:
-    """Yield the records of a .jsonl or .jsonl.gz file, in order; blank lines are passed over.
+    """Yield the records of a .jsonl or .jsonl.gz file, in order; blank lines are skipped.
 
     Raises:
-        DataError: a line is not in order; file and line are named.
+        DataError: a line is malformed; file and line are named.
 
     """
     return (record for _, record in numbered_records(path, parse))
 
 
 def numbered_records(path: Path, parse: Callable[[Any], Parsed]) -> Iterator[tuple[int, Parsed]]:
-    """Yield the records of a .jsonl or .jsonl.gz file as `read_records` does, with line numbers.
+    """Yield the records of a .jsonl or .jsonl.gz file with their line numbers.
 
     Raises:
         DataError: a line is malformed; file and line are named.
@@ -66,8 +66,8 @@ def numbered_records(path: Path, parse: Callable[[Any], Parsed]) -> Iterator[tup
             raise DataError(f"{path}:{number}: not JSON in UTF-8: {error}.") from None
 
 
-def place_of_record(path: Path, row: int) -> str:
-    """Return `file:line` of a record; the file is read up to it."""
+def record_location(path: Path, row: int) -> str:
+    """Return `file:line` of a record, by reading the file up to it."""
     for index, (number, _) in enumerate(numbered_lines(path)):
         if index == row:
             return f"{path}:{number}"

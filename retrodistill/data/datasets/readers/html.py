@@ -1,4 +1,4 @@
-"""HTML: the text that a reader sees, without scripts, styles and navigation, by headings."""
+"""HTML: the visible text without scripts, styles and navigation, in sections by heading."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -52,7 +52,7 @@ BLOCKS = HEADINGS | {
 
 
 def read(file: SourceFile) -> Iterator[Document]:
-    """Yield the document of a file; its title is that of its head, or its first heading."""
+    """Yield the document of a file; its title is from <title>, or its first heading."""
     from lxml import etree, html
 
     content = file.content()
@@ -110,7 +110,7 @@ def _sections(root: Any) -> list[Section]:
 
 
 def _spaced(text: str | None, preformatted: int) -> str:
-    """Return a text with its white space as it shows: as one space, but between <pre> tags."""
+    """Return a text with white space collapsed as browsers do, except within <pre>."""
     if not text or preformatted:
         return text or ""
     shown = " ".join(text.split())
@@ -119,4 +119,4 @@ def _spaced(text: str | None, preformatted: int) -> str:
 
 def _tidy(words: list[str]) -> str:
     paragraphs = "".join(words).split("\n\n")
-    return "\n\n".join(part.strip(" ").strip("\n") for part in paragraphs if part.strip())
+    return "\n\n".join(text.strip(" ").strip("\n") for text in paragraphs if text.strip())
