@@ -12,6 +12,7 @@ VERBS = (
     "quickstart",
     "mine",
     "audit",
+    "leakage",
     "score",
     "train",
     "embed",
@@ -20,6 +21,7 @@ VERBS = (
     "evaluate",
     "report",
     "benchmark",
+    "reproduce",
     "convert",
     "doctor",
 )

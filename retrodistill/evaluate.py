@@ -5,7 +5,6 @@
     python -m retrodistill.evaluate --qrels q.txt --run s.trec --metrics "map@100(rel=2),ndcg@10"
     python -m retrodistill.evaluate --data beir:scifact --run theirs.trec --trained-on train
     python -m retrodistill.evaluate --data beir:scifact --run kl --teacher scores --card kl.yaml
-    python -m retrodistill.evaluate --reproduce kl.yaml --out again
     python -m retrodistill.evaluate --metrics help
 
 Every judged query counts; one that a run lacks counts 0. judged@K is the share of the documents up
@@ -39,16 +38,13 @@ def evaluate(config: EvaluateConfig) -> None:
     from retrodistill.stages import preflight
     from retrodistill.stages.evaluation import evaluate_with_unseen
     from retrodistill.stages.evaluation.fidelity import fidelity, fidelity_table
-    from retrodistill.stages.pipelines.reproduce.content import make_card
-    from retrodistill.stages.pipelines.reproduce.files import write_card
+    from retrodistill.stages.pipelines.reproduce.card import make_card
+    from retrodistill.stages.pipelines.reproduce.card_files import write_card
     from retrodistill.stages.reporting.results import print_results, system_names
     from retrodistill.stages.reporting.tables import print_table
 
     if config.metrics == "help":
         print(measures_help())
-        return
-    if config.reproduce is not None:
-        reproduce(config, config.reproduce)
         return
     preflight.evaluate(config)
     collection = load_collection(config.data) if config.data is not None else None
@@ -88,26 +84,6 @@ def evaluate(config: EvaluateConfig) -> None:
             split=config.split,
         )
         write_card(card, config.card)
-
-
-def reproduce(config: EvaluateConfig, path: Path) -> None:
-    """Get a card's numbers again, print them beside the card's, and raise where they differ."""
-    from retrodistill.stages.evaluation import evaluate_runs
-    from retrodistill.stages.pipelines.reproduce.files import read_card
-    from retrodistill.stages.pipelines.reproduce.reproducing import again
-
-    card = read_card(path)
-    found = again(
-        card,
-        config.data,
-        config.qrels,
-        out=config.out,
-        anew=config.anew,
-        trust_custom_code=config.trust_custom_code,
-    )
-    systems = evaluate_runs(found.qrels, found.runs, **card.settings).systems
-    found.print(systems)
-    found.check(systems, config.tolerance)
 
 
 if __name__ == "__main__":

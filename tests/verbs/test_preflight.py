@@ -43,9 +43,6 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{SCORE} --teacher bi-encoder:./none", "there is no folder ./none"),
         (f"{SCORE} --teacher run:none", "none does not exist"),
         (f"{SCORE} --teacher llm:m --option modl=3", "--option 'modl=3'"),
-        ("--data beir:none --out new --import run.trec --format trek", "Did you mean 'trec'?"),
-        ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s/shards cannot be"),
-        ("--data beir:none --out run.trec --import run.trec", "run.trec/shards cannot be written"),
         ("--status --out none", "--out none does not exist"),
     ],
     "audit": [
@@ -56,6 +53,11 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
             "--student: there is no folder students/kll. Did you mean 'students/kl'?",
         ),
     ],
+    "leakage": [
+        ("--data beir:none --json there", "--json: there is a folder"),
+        ("--data beir:none --threshhold 1", "Did you mean '--threshold'?"),
+        ("--data beir:none --test-split train", "two different splits"),
+    ],
     "train": [
         ("--data beir:none --student students/kll --out new", "Did you mean 'students/kl'?"),
         ("--data beir:none --student students/kl --out there", "there exists already"),
@@ -64,7 +66,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{TRAIN} --objective kl+0.1*mse", "Did you mean 'listwise-kl'?"),
         (f"{TRAIN} --objective 'listwise-kl(teacher_temprature=1)'", "'teacher_temperature'?"),
         (f"{TRAIN} --objective 'listwise-kl(teacher_temperature=-1)'", "must be above 0"),
-        (f"{TRAIN} --draw simms", "Did you mean 'simans'?"),
+        (f"{TRAIN} --negative-sampling simms", "Did you mean 'simans'?"),
         (f"{TRAIN} --recipe simlm", "Did you mean 'simlm-kd'?"),
         (f"{TRAIN} --scores none", "--scores none does not exist"),
         (TRAIN, "needs teacher scores: give --scores"),
@@ -88,12 +90,27 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("--index index --sets '\" \" NOT x'", "holds an empty text"),
         ("--index index --data beir:none --out there", "there exists already"),
     ],
+    "reproduce": [
+        ("", "needs one card"),
+        ("none.yaml", "card none.yaml does not exist"),
+        ("run.trec --from-scratch", "--from-scratch needs --out"),
+        ("run.trec --out run.trec/new", "run.trec/new cannot be written"),
+        ("run.trec --qrels none", "--qrels none does not exist"),
+    ],
     "convert": [
+        ("--data beir:none --out new --import run.trec --format trek", "Did you mean 'trec'?"),
+        ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s/shards cannot be"),
+        ("--data beir:none --out run.trec --import run.trec", "run.trec/shards cannot be written"),
+        ("--data beir:none --out new --import runn.trec", "Did you mean 'run.trec'?"),
+        ("--out run.trec --export run.trec --format jsonl", "run.trec exists already"),
+        ("--out new --export run.trc --format jsonl", "Did you mean 'run.trec'?"),
         ("--clicks none.csv --out there", "there exists already"),
         ("--clicks none.csv --out run.trec", "run.trec exists already"),
         ("--clicks none.csv --out new.tsv", "none.csv"),
     ],
     "fuse": [
+        ("--run run.trec --data beir:none --as-store --out run.trec", "run.trec/shards cannot be"),
+        ("--run run.trec --runs run.trec --out new", "Did you mean '--run'?"),
         ("--run run.trec --run run.trek --out new", "Did you mean 'run.trec'?"),
         ("--run run.trec --run run.trec --out there", "there exists already"),
         (

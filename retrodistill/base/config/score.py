@@ -1,8 +1,7 @@
-"""Settings of `score` and `audit`."""
+"""Settings of `score`."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from retrodistill.base.config.base import Executor, Precision, at_least, check_workers
 from retrodistill.base.errors import ConfigError
@@ -36,37 +35,8 @@ class ScoreConfig:
     opponents: int = 4
     """With --preferences: how many others each document is compared with (0: all)."""
 
-    ensemble: tuple[Path, ...] = ()
-    """Instead of a teacher: score stores or runs to make one of."""
-
-    combine: Literal["z", "mean", "minmax", "rrf"] = "z"
-    """How: mean of z-scores of each query, of raw scores, of scores in 0 to 1 between the 1st
-    and 99th percentile, or of reciprocal ranks."""
-
-    weight: tuple[float, ...] = ()
-    """One weight for each --ensemble, in order (default: equal)."""
-
-    query_weight: Literal["none", "confidence", "agreement"] = "none"
-    """Weigh each --ensemble query by query: by how sure it is, or by its rank of what --split
-    calls relevant."""
-
-    import_: Path | None = None
-    """Instead of a teacher: scores that somebody has published, in --format."""
-
-    export: Path | None = None
-    """Write the scores of --out to this file, in --format."""
-
-    format: str | None = None
-    """Format of --import or --export; README lists them (--import: default by its content)."""
-
-    differing: Literal["refuse", "mean"] = "refuse"
-    """What becomes of a pair that --import gives several scores."""
-
-    scale: str = "unknown"
-    """What imported scores are: logit, probability, cosine, dot, maxsim, bm25, ..."""
-
     split: str = "train"
-    """Split whose labels say what is relevant, for an --export that needs to know."""
+    """Split whose labels --query-weight agreement reads."""
 
     verify: int | None = None
     """Score this many stored pairs again, and print the largest difference."""
@@ -99,91 +69,14 @@ class ScoreConfig:
         at_least(self, 0, "opponents")
         jobs = {
             "--teacher": self.teacher is not None,
-            "--ensemble": bool(self.ensemble),
-            "--import": self.import_ is not None,
-            "--export": self.export is not None,
             "--status": self.status,
         }
         if sum(jobs.values()) != 1:
             raise ConfigError(f"give one of {', '.join(jobs)}.")
-        if self.data is None and not self.status and self.export is None:
+        if self.data is None and not self.status:
             raise ConfigError("needs --data: the collection that the scores are of.")
         if self.teacher and (self.candidates is None) == (self.verify is None):
             raise ConfigError("--teacher needs --candidates, a run to score, or else --verify N.")
-        if self.export is not None and self.format is None:
-            raise ConfigError("--export needs --format.")
         check_workers(self.executor, self.workers)
         if self.executor != "local" and self.candidates is None:
             raise ConfigError("--executor scores: it needs --teacher and --candidates.")
-        if self.weight and len(self.weight) != len(self.ensemble):
-            raise ConfigError(
-                f"{len(self.weight)} --weight for {len(self.ensemble)} --ensemble: give one each."
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AuditConfig:
-    """Settings of `python -m retrodistill.audit`."""
-
-    data: str
-    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
-
-    candidates: Path | None = None
-    """First stage's run of the split: what each teacher reranks."""
-
-    teacher: tuple[str, ...] = ()
-    """Teacher to audit: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ...; several times."""
-
-    leakage: bool = False
-    """Instead of teachers: what of --test-split stands in --split, word for word or nearly."""
-
-    split: str = "train"
-    """Split with the labels to measure against, or that was trained on."""
-
-    test_split: str = "test"
-    """With --leakage: split that nothing of the other should stand in."""
-
-    threshold: float = 0.8
-    """With --leakage: Jaccard similarity from which on two texts are near duplicates."""
-
-    query_shingle: int = 1
-    """With --leakage: words of a query that are compared as one."""
-
-    shingle: int = 3
-    """With --leakage: words of a document that are compared as one."""
-
-    student: str | None = None
-    """Model to train, a folder or a hub id: no teacher should be worse than it."""
-
-    queries: int = 100
-    """Labelled queries to draw."""
-
-    depth: int = 20
-    """Candidates of each query that are reranked."""
-
-    seed: int = 0
-    """Seed of the draw."""
-
-    max_tokens: int = 256
-    """Longest pair, in tokens; the document's end is cut."""
-
-    batch_tokens: int = 4096
-    """Padded tokens of a forward pass."""
-
-    precision: Precision = "auto"
-    """Number type of the models' bodies."""
-
-    json: Path | None = None
-    """File for the results."""
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "queries", "batch_tokens", "query_shingle", "shingle")
-        at_least(self, 2, "depth")
-        at_least(self, 8, "max_tokens")
-        at_least(self, 0.1, "threshold")
-        if self.threshold > 1:
-            raise ConfigError(f"--threshold must be at most 1, but it is {self.threshold}.")
-        if self.leakage and (self.teacher or self.candidates):
-            raise ConfigError("--leakage reads no --candidates and no --teacher: audit them apart.")
-        if not self.leakage and not (self.teacher and self.candidates):
-            raise ConfigError("needs --candidates and --teacher, or else --leakage.")

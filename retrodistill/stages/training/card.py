@@ -1,7 +1,7 @@
 """The model card of a student: what it is, how to use it, and what it was made from.
 
-Everything comes from the student's manifest. Paths are cut to their last part, so that a card that
-is published tells nothing of the computer that it was written on.
+Everything comes from the student's manifest. Paths are cut to their last component, so that a
+published card reveals nothing of the computer that it was written on.
 """
 
 import dataclasses
@@ -16,33 +16,10 @@ from retrodistill.base.config import TrainSettings, as_dict
 from retrodistill.base.errors import RetrodistillError
 from retrodistill.base.files import write_atomically
 from retrodistill.base.manifest import FILE, Manifest
+from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
+from retrodistill.models.students.kinds import DENSE, StudentKind
 
 CARD = "README.md"
-KINDS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
-    "bi-encoder": (
-        "SentenceTransformer",
-        "sentence-similarity",
-        ("sentence-similarity", "feature-extraction", "dense"),
-    ),
-    "sparse": ("SparseEncoder", "feature-extraction", ("sparse-encoder", "sparse")),
-    "late-interaction": (
-        "MultiVectorEncoder",
-        "feature-extraction",
-        ("multi-vector", "late-interaction"),
-    ),
-    "cross-encoder": ("CrossEncoder", "text-ranking", ("cross-encoder", "reranker")),
-}
-"""Kind of student -> its class in sentence-transformers, its pipeline on the hub, its tags."""
-
-ABOUT = {
-    "bi-encoder": "It gives a query and a document one vector each; their inner product says how "
-    "well they fit.",
-    "sparse": "It gives a query and a document a weight for each word of its vocabulary; the inner "
-    "product says how well they fit.",
-    "late-interaction": "It gives each token a vector; a document's score is the sum over the "
-    "query's tokens of the best inner product with one of its own.",
-    "cross-encoder": "It reads a query and a document together, and gives one score.",
-}
 QUERY, DOC = "how high may blood pressure be", "Blood pressure above 140 mmHg is called high."
 
 
@@ -57,13 +34,14 @@ def write_card(
 def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -> str:
     """Return the card of a student: metadata of the hub, then Markdown.
 
-    `name` is what the student is called, `teachers` who gave the scores, as `teachers_of` says.
-    Of the manifest, `config` holds the settings of a training, and `details` what came of it:
-    `losses`, and `development` with split, metric, step and value, if there was one.
+    `name` is the student's name, `teachers` are the names of the teachers behind its scores, as
+    `teachers_of` returns them. The manifest's `config` holds the settings of the training, its
+    `details` the results: `losses`, and `development` with split, metric, step and value, if there
+    was one.
     """
     config = manifest.config
-    kind = str(config.get("student_kind", "bi-encoder"))
-    parts = [
+    kind: StudentKind = STUDENT_KINDS[str(config.get("student_kind", DENSE))]
+    sections = [
         _metadata(config, kind),
         f"# {_plain(name)}\n\n{_about(config, kind)}",
         f"## Use\n\n{_usage(name, kind)}",
@@ -72,26 +50,28 @@ def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -
         f"## Training\n\n{_training(manifest)}",
         f"## Citation\n\n{_citation(manifest)}",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
 def teachers_of(store: Path) -> list[str]:
-    """Return the names of the teachers behind a score store or run, as its manifests say.
+    """Return the names of the teachers behind a score store or run, from its manifests.
 
-    An ensemble's members are asked in turn; what has no manifest has no names.
+    Those of a fusion are of its runs; without a manifest there are no names.
     """
     try:
         config = Manifest.read(store).config
     except RetrodistillError:
         return []
-    if config.get("ensemble"):
-        members = [Path(member) for member in config["ensemble"]]
-        found = [teachers_of(member) or [shown(member.name)] for member in members]
-        return list(dict.fromkeys(name for names in found for name in names))
+    if config.get("run"):
+        members = [Path(member) for member in config["run"]]
+        named = [teachers_of(member) or [shown(member.name)] for member in members]
+        return list(dict.fromkeys(name for names in named for name in names))
     for key in ("teacher", "import", "retriever"):
         value = config.get(key)
         if value:
-            return [shown(str(own)) for own in (value if isinstance(value, list) else [value])]
+            return [
+                shown(str(teacher)) for teacher in (value if isinstance(value, list) else [value])
+            ]
     return []
 
 
@@ -101,11 +81,11 @@ def is_hub_id(text: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """Return a name as it was typed, of a path its last part: `beir:/data/nq` is `beir:nq`."""
-    kind, colon, rest = text.partition(":")
+    """Return a name as it was typed, of a path its last component: `beir:/data/nq` -> `beir:nq`."""
+    kind, colon, argument = text.partition(":")
     if colon and re.fullmatch(r"[a-z][\w-]+", kind):
-        keep = kind in ("irds", "hf") and not _exists(rest) and rest[:1] not in "/~."
-        return text if keep else f"{kind}:{shown(rest)}"
+        keep = kind in ("irds", "hf") and not _exists(argument) and argument[:1] not in "/~."
+        return text if keep else f"{kind}:{shown(argument)}"
     if is_hub_id(text):
         return text
     return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]
@@ -118,14 +98,13 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _metadata(config: Mapping[str, Any], kind: str) -> str:
+def _metadata(config: Mapping[str, Any], kind: StudentKind) -> str:
     import yaml
 
-    _, pipeline, tags = KINDS[kind]
     fields: dict[str, Any] = {
         "library_name": "sentence-transformers",
-        "pipeline_tag": pipeline,
-        "tags": ["sentence-transformers", *tags, "distillation", "retrodistill"],
+        "pipeline_tag": kind.card.pipeline,
+        "tags": ["sentence-transformers", *kind.card.tags, "distillation", "retrodistill"],
     }
     student = str(config.get("student", ""))
     if is_hub_id(student):
@@ -133,28 +112,22 @@ def _metadata(config: Mapping[str, Any], kind: str) -> str:
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
 
-def _about(config: Mapping[str, Any], kind: str) -> str:
+def _about(config: Mapping[str, Any], kind: StudentKind) -> str:
     start = _code(shown(str(config["student"]))) if config.get("student") else "a model"
     layers = config.get("keep_layers")
     cut = f" cut to the layers {_code(_joined(layers))}" if layers else ""
     return (
-        f"A [sentence-transformers](https://www.sbert.net) {kind}, trained with retrodistill from "
-        f"{start}{cut}. {ABOUT[kind]}"
+        f"A [sentence-transformers](https://www.sbert.net) {kind.noun}, trained with retrodistill "
+        f"from {start}{cut}. {kind.about}"
     )
 
 
-def _usage(name: str, kind: str) -> str:
-    cls = KINDS[kind][0]
-    query, doc = json.dumps(QUERY), json.dumps(DOC)
-    last = f"model.similarity(model.encode_query([{query}]), model.encode_document([{doc}]))"
-    if kind == "bi-encoder":
-        last = f"model.encode_query([{query}]) @ model.encode_document([{doc}]).T"
-    if kind == "cross-encoder":
-        last = f"model.predict([({query}, {doc})])"
+def _usage(name: str, kind: StudentKind) -> str:
+    library_class = kind.card.library_class
     lines = (
-        f"from sentence_transformers import {cls}",
-        f"model = {cls}({json.dumps(name, ensure_ascii=False)})",
-        f"scores = {last}",
+        f"from sentence_transformers import {library_class}",
+        f"model = {library_class}({json.dumps(name, ensure_ascii=False)})",
+        f"scores = {kind.card.usage.format(query=json.dumps(QUERY), doc=json.dumps(DOC))}",
     )
     return _fenced("\n".join(lines), "python")
 
@@ -175,16 +148,16 @@ def _losses(text: str) -> Iterator[tuple[str, str, str]]:
     except RetrodistillError:
         return
     for term in terms:
-        said = inspect.getdoc(term.function) or ""
-        source = re.search(r"^Source: (.+?)(?:\n\n|\Z)", said, re.DOTALL | re.MULTILINE)
-        own = " ".join(source[1].split()) if source else ""
-        yield term.name, said.partition("\n")[0], own
+        docstring = inspect.getdoc(term.function) or ""
+        source = re.search(r"^Source: (.+?)(?:\n\n|\Z)", docstring, re.DOTALL | re.MULTILINE)
+        citation = " ".join(source[1].split()) if source else ""
+        yield term.name, docstring.partition("\n")[0], citation
 
 
 def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     config = manifest.config
     rows = [("split", str(config.get("split", "")))]
-    roles = ("data", "scores", "preferences", "vectors")
+    roles = ("data", *SIGNAL_SOURCES)
     rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
@@ -214,24 +187,24 @@ def _training(manifest: Manifest) -> str:
     for name in ("batch_size", "candidates_per_query", "learning_rate", "seed"):
         if name in config:
             done.append((name, str(config[name])))
-    known = {name for name, _ in done} | {"objective", "student_kind", "keep_layers"}
-    done += [row for row in _changed(config) if row[0] not in known]
-    parts = [_table(("", ""), done)]
+    listed = {name for name, _ in done} | {"objective", "student_kind", "keep_layers"}
+    done += [row for row in _changed(config) if row[0] not in listed]
+    blocks = [_table(("", ""), done)]
     losses = details.get("losses") or ()
     if losses:
-        first, last = losses[0], losses[-1]
-        names = [name for name in first if name != "step" and name in last]
-        head = ("loss", f"to step {first['step']}", f"to step {last['step']}")
-        parts.append(
-            _table(head, [(name, f"{first[name]:.4f}", f"{last[name]:.4f}") for name in names])
+        early, late = losses[0], losses[-1]
+        names = [name for name in early if name != "step" and name in late]
+        head = ("loss", f"to step {early['step']}", f"to step {late['step']}")
+        blocks.append(
+            _table(head, [(name, f"{early[name]:.4f}", f"{late[name]:.4f}") for name in names])
         )
     shares = details.get("gradient_shares") or {}
     if len(shares) > 1:
         rows = [(name, f"{share:.1%}") for name, share in shares.items()]
-        parts.append(_table(("loss", "share of the gradient before the first step"), rows))
+        blocks.append(_table(("loss", "share of the gradient before the first step"), rows))
     dev = details.get("development")
     if dev:
-        parts.append(
+        blocks.append(
             f"Measured while training, on the split {_code(str(dev['split']))}: "
             f"{_code(str(dev['metric']))} {dev['value']:.4f} at step {dev['step']:,}, whose "
             "weights these are."
@@ -251,11 +224,11 @@ def _training(manifest: Manifest) -> str:
                 )
                 for row in unseen
             ]
-            parts.append(_table(("of these queries", "number", str(dev["metric"])), cells))
+            blocks.append(_table(("of these queries", "number", str(dev["metric"])), cells))
     if "teacher_cosine" in details:
-        parts.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")
-    versions = ", ".join(f"{name} {own}" for name, own in manifest.versions.items())
-    return "\n\n".join([*parts, f"Versions: {versions}. More is in {_code(FILE)}."])
+        blocks.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    return "\n\n".join([*blocks, f"Versions: {versions}. More is in {_code(FILE)}."])
 
 
 def _changed(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -291,12 +264,12 @@ def _joined(values: Sequence[Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is, in one line."""
+    """Return text with Markdown's special characters escaped, in one line."""
     return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", " ".join(text.split()))
 
 
 def _code(text: str) -> str:
-    """Return text as code in a line, whatever backticks it has."""
+    """Return text as inline code, even if it has backticks."""
     line = " ".join(text.split())
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     pad = " " if len(fence) > 1 else ""
@@ -311,7 +284,7 @@ def _fenced(code: str, language: str) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table whose first column is text and whose others are code."""
     lines = ["| " + " | ".join(map(_plain, head)) + " |", "|" + "---|" * len(head)]
-    for first, *rest in rows:
-        cells = [_plain(first), *(_code(cell).replace("|", "\\|") for cell in rest)]
+    for title, *values in rows:
+        cells = [_plain(title), *(_code(cell).replace("|", "\\|") for cell in values)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

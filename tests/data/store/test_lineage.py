@@ -116,7 +116,7 @@ def test_files_and_runs_made_in_python_are_unrecorded(tmp_path: Path) -> None:
 def joins(a: rd.Run, b: rd.Run) -> dict[str, rd.Run]:
     """Return everything that makes one run of two."""
     methods: Sequence[Any] = ("sum", "max", "mnz", "rrf", "rerank")
-    hows: Sequence[Any] = ("mean", "z", "minmax", "rrf")
+    hows: Sequence[Any] = ("mean", "z", "percentiles", "rrf")
     return {
         **{f"fuse {method}": rd.fuse_runs([a, b], method) for method in methods},
         **{f"combine {how}": rd.combine([a, b], how) for how in hows},

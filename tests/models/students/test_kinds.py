@@ -36,7 +36,7 @@ def test_other_kinds_are_not_mean_pooled(
 
 
 def test_a_ranking_model_of_plain_transformers_is_refused(tmp_path: Path) -> None:
-    """A folder without the library's files says what it is in its architectures only."""
+    """A folder without the library's files names its kind in its architectures only."""
     model = save_tiny_cross_encoder(tmp_path / "model")
     bare = tmp_path / "bare"
     shutil.copytree(model, bare)

@@ -12,7 +12,7 @@ from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore
 from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.examples import Example, Schedule
-from retrodistill.stages.training.preferences import Preferences
+from retrodistill.stages.training.sources.preferences import Preferences
 
 EDGES = [
     ("q3", "d3", "d5", 0.9),
@@ -54,9 +54,9 @@ def test_preferences_stand_where_their_documents_do(collection: Collection) -> N
     signals = preferences(examples)
     values, mask = signals["preferences"].numpy(), signals["preference_mask"].numpy()
     assert values.shape == mask.shape == (3, 4, 4)
-    known = {(query, first, other): p for query, first, other, p in EDGES}
-    mirrored = {(q, b, a): 1 - p for (q, a, b), p in known.items()}
-    expected = mirrored | known
+    stored = {(query, doc, opponent): p for query, doc, opponent, p in EDGES}
+    mirrored = {(q, b, a): 1 - p for (q, a, b), p in stored.items()}
+    expected = mirrored | stored
     for row, example in enumerate(examples):
         query = collection.queries[example.query].id
         docs = collection.docs.ids(example.docs)

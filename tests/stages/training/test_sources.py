@@ -18,7 +18,7 @@ from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.scoring import score_candidates
 from retrodistill.stages.training import train_student
 from retrodistill.stages.training.candidates import gather
-from retrodistill.stages.training.sources import Sources
+from retrodistill.stages.training.sources.scores import ScoreSource
 from retrodistill.train import main
 
 TINY = TrainSettings(
@@ -37,13 +37,13 @@ def store(collection: Collection, scores: Run, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def reversed_texts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
     """A collection of the same ids, each of which names another text."""
-    other = tmp_path_factory.mktemp("reversed") / "data"
-    shutil.copytree(folder, other)
-    rows = [json.loads(line) for line in (other / "corpus.jsonl").read_text().splitlines()]
+    copied = tmp_path_factory.mktemp("reversed") / "data"
+    shutil.copytree(folder, copied)
+    rows = [json.loads(line) for line in (copied / "corpus.jsonl").read_text().splitlines()]
     texts = [row["text"] for row in rows][::-1]
     lines = [json.dumps(row | {"text": text}) for row, text in zip(rows, texts, strict=True)]
-    (other / "corpus.jsonl").write_text("\n".join(lines) + "\n")
-    return load_collection(f"beir:{other}")
+    (copied / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    return load_collection(f"beir:{copied}")
 
 
 def test_scores_of_other_texts_are_refused(
@@ -53,12 +53,12 @@ def test_scores_of_other_texts_are_refused(
     tiny_model: Path,
     tmp_path: Path,
 ) -> None:
-    """A student that learns the scores of one corpus from the texts of another, without a word."""
+    """A student that learns the scores of one corpus from the texts of another, silently."""
     scores = Run.read(store)
-    Sources(collection=collection, scores=scores.select(["q3", "q4"])).check_texts()
+    ScoreSource(scores.select(["q3", "q4"])).check_texts(collection)
     message = r"made from other texts .* such as query 'q\d+' with document 'd\d+'.*--other-texts"
     with pytest.raises(DataError, match=message):
-        train_student(reversed_texts, tiny_model, tmp_path / "s", scores=scores, settings=TINY)
+        train_student(reversed_texts, tiny_model, tmp_path / "s", sources=[scores], settings=TINY)
     assert not (tmp_path / "s").exists()
     words = f"--data {reversed_texts.spec} --scores {store} --student {tiny_model} --max-steps 1 "
     words += f"--batch-size 2 --doc-tokens 16 --out {tmp_path / 's'}"
@@ -75,7 +75,7 @@ def test_texts_decide_rather_than_the_fingerprint_of_the_whole_collection(
     with (grown / "corpus.jsonl").open("a") as stream:
         stream.write(json.dumps({"_id": "new", "title": "", "text": "blood"}) + "\n")
     collection = load_collection(f"beir:{grown}")
-    Sources(collection=collection, scores=Run.read(store)).check_texts()
+    ScoreSource(Run.read(store)).check_texts(collection)
 
 
 def test_a_run_of_another_collection_is_refused_and_a_plain_file_is_said_to_be_unchecked(
@@ -88,12 +88,12 @@ def test_a_run_of_another_collection_is_refused_and_a_plain_file_is_said_to_be_u
     """A mined run whose ids are those of another collection, or a file taken for a checked one."""
     scores.write(tmp_path / "run", inputs={"collection": collection.fingerprint})
     run = Run.read(tmp_path / "run")
-    Sources(collection=collection, scores=run).check_texts()
+    ScoreSource(run).check_texts(collection)
     assert not capsys.readouterr().err
     with pytest.raises(DataError, match="was made from another collection"):
-        Sources(collection=reversed_texts, scores=run).check_texts()
+        ScoreSource(run).check_texts(reversed_texts)
     scores.to_trec(tmp_path / "run.trec")
-    Sources(collection=collection, scores=Run.read(tmp_path / "run.trec")).check_texts()
+    ScoreSource(Run.read(tmp_path / "run.trec")).check_texts(collection)
     assert "cannot be checked" in capsys.readouterr().err
 
 
@@ -109,9 +109,9 @@ def test_queries_that_another_split_judges_are_skipped_unless_they_are_asked_for
         return set(collection.queries.ids(lists.queries))
 
     assert trained() == train
-    said = capsys.readouterr().err
-    assert "8 queries are skipped: split 'test' judges them" in said
-    assert "--unlabelled-split test" in said
+    messages = capsys.readouterr().err
+    assert "8 queries are skipped: split 'test' judges them" in messages
+    assert "--unlabelled-split test" in messages
     assert trained(unlabelled_splits=["test"]) == train | test
     assert trained(unlabelled_splits=["test"], dev_split="test") == train
     lists = gather(collection, "train", both, pool=8, unlabelled_splits=["test"])
@@ -125,15 +125,15 @@ def test_queries_that_no_split_judges_are_trained_on(
     folder: Path, scores: Run, tmp_path: Path
 ) -> None:
     """A query log that is taken for another split's queries, or holds them under other ids."""
-    other = tmp_path / "data"
-    shutil.copytree(folder, other)
-    rows = [json.loads(line) for line in (other / "queries.jsonl").read_text().splitlines()]
+    copied = tmp_path / "data"
+    shutil.copytree(folder, copied)
+    rows = [json.loads(line) for line in (copied / "queries.jsonl").read_text().splitlines()]
     rows += [
         {"_id": "log", "text": "blood pressure"},
         {"_id": "asked-before", "text": "  " + rows[-1]["text"].upper()},
     ]
-    (other / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    collection = load_collection(f"beir:{other}")
+    (copied / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    collection = load_collection(f"beir:{copied}")
     assert rows[-3]["_id"] in collection.query_ids("test")
     candidates = {"d1": 2.0, "d2": 1.0}
     run = Run.from_dict(scores.to_dict() | dict.fromkeys(["log", "asked-before"], candidates))
@@ -148,13 +148,25 @@ def test_queries_that_no_split_judges_are_trained_on(
         ("--objective margin-mse", "needs teacher scores: give --scores"),
         ("--objective embed-distill", "needs a teacher's vectors: give --vectors"),
         ("--objective preference-kl --scores S", "needs preferences: give --preferences"),
-        ("--objective contrastive --draw simans", "--draw simans goes by teacher scores"),
-        ("--objective contrastive --order hard-first", "--order hard-first goes by teacher scores"),
+        (
+            "--objective contrastive --negative-sampling simans",
+            "--negative-sampling simans goes by teacher scores",
+        ),
+        (
+            "--objective contrastive --query-order hard-first",
+            "--query-order hard-first goes by teacher scores",
+        ),
         ("--objective contrastive --positives teacher", "--positives teacher goes by teacher"),
         ("--objective contrastive --false-negatives 0.9", "--false-negatives goes by teacher"),
         ("--objective contrastive --dev-split train", "is trained on"),
-        ("--objective contrastive --order clusters --student-kind sparse", "needs a bi-encoder"),
-        ("--objective contrastive --draw nowhere --scores S", "unknown draw 'nowhere'"),
+        (
+            "--objective contrastive --query-order clusters --student-kind sparse",
+            "goes by the student's vectors",
+        ),
+        (
+            "--objective contrastive --negative-sampling nowhere --scores S",
+            "unknown negative sampling 'nowhere'",
+        ),
     ],
 )
 def test_what_is_absent_is_found_before_anything_is_read(
@@ -163,8 +175,8 @@ def test_what_is_absent_is_found_before_anything_is_read(
     """An input that is found to be absent when the models are in memory."""
     (tmp_path / "S").mkdir()
     words = words.replace("--scores S", f"--scores {tmp_path / 'S'}")
-    rest = f"--data beir:/nowhere --student {tiny_model} --out {tmp_path / 's'}"
-    assert main([*words.split(), *rest.split()]) == 2
+    unread = f"--data beir:/nowhere --student {tiny_model} --out {tmp_path / 's'}"
+    assert main([*words.split(), *unread.split()]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -184,12 +196,14 @@ def test_known_absent_labels_are_found_before_the_model_is_loaded(
     unlabelled = mine_candidates(collection, "test", depth=9)
     settings = TrainSettings(unlabelled_split=("test",), objective="listwise-kl + contrastive")
     with pytest.raises(DataError, match=r"none of 8 queries has a relevant document.*--positives"):
-        train_student(collection, "nowhere", tmp_path / "s", scores=unlabelled, settings=settings)
+        train_student(
+            collection, "nowhere", tmp_path / "s", sources=[unlabelled], settings=settings
+        )
     out = train_student(
         collection,
         tiny_model,
         tmp_path / "s",
-        scores=unlabelled,
+        sources=[unlabelled],
         settings=replace(settings, batch_size=4, max_steps=1, doc_tokens=16, positives="teacher"),
     )
     assert Manifest.read(out).details["losses"][0]["contrastive"] > 0

@@ -11,12 +11,12 @@ from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection, load_collection
+from retrodistill.models.students.batches import Text
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.objectives.objective import parse_objective
 from retrodistill.stages.training import train_student
-from retrodistill.stages.training.examples import Text, TextSchedule
-from retrodistill.stages.training.material import prepare
-from retrodistill.stages.training.sources import Sources
+from retrodistill.stages.training.examples import TextSchedule
+from retrodistill.stages.training.material import gather_material
 from retrodistill.train import main
 
 SHORT = TrainSettings(
@@ -33,10 +33,10 @@ SHORT = TrainSettings(
 @pytest.fixture(scope="module")
 def unlabelled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the small collection without any judgement."""
-    other = tmp_path_factory.mktemp("unlabelled") / "data"
-    shutil.copytree(folder, other)
-    shutil.rmtree(other / "qrels")
-    return other
+    copied = tmp_path_factory.mktemp("unlabelled") / "data"
+    shutil.copytree(folder, copied)
+    shutil.rmtree(copied / "qrels")
+    return copied
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_a_recipe_of_vectors_learns_from_a_collection_of_texts(
     words += f"--vectors {teacher} --batch-size 16 --epochs 3 --query-tokens 16 --doc-tokens 32 "
     words += f"--queue 8 --learning-rate 1e-3 --precision float32 --out {tmp_path / 's'}"
     assert main(words.split()) == 0
-    said = capsys.readouterr().err
-    assert "32 queries and 60 documents, 18 steps of 16 texts" in said
+    messages = capsys.readouterr().err
+    assert "32 queries and 60 documents, 18 steps of 16 texts" in messages
     details = Manifest.read(tmp_path / "s", kind="student").details
     assert (details["queries"], details["documents"], details["steps"]) == (32, 60, 18)
     names = {*details["losses"][0]} - {"step"}
@@ -70,8 +70,8 @@ def test_a_recipe_of_vectors_learns_from_a_collection_of_texts(
         assert "teacher_cosine" not in details
     else:
         assert 0 < details["teacher_cosine"] <= 1
-        assert f"{details['teacher_cosine']:.3f}" in said
-    assert ("does not stand in for its teacher" in said) == (recipe == "leaf")
+        assert f"{details['teacher_cosine']:.3f}" in messages
+    assert ("cannot replace its teacher" in messages) == (recipe == "leaf")
 
 
 def test_the_reported_cosine_is_that_of_the_saved_student(
@@ -88,7 +88,9 @@ def test_the_reported_cosine_is_that_of_the_saved_student(
         precision="float32",
         doc_tokens=64,
     )
-    out = train_student(collection, tiny_model, tmp_path / "s", vectors=encoder, settings=settings)
+    out = train_student(
+        collection, tiny_model, tmp_path / "s", sources=[encoder], settings=settings
+    )
     student = DenseEncoder(out, precision="float32", max_tokens=64)
     queries = collection.queries.full_texts(
         collection.queries.rows(collection.query_ids("train"))
@@ -107,30 +109,32 @@ def test_every_text_comes_once_an_epoch_and_queries_are_spread() -> None:
     """Documents outside candidate lists that are never seen, or batches of queries alone."""
     queries = np.array([3, 5, 8, 9])
     schedule = TextSchedule(queries, 40, 88, seed=0)
-    epochs = [[schedule[place] for place in range(start, start + 44)] for start in (0, 44)]
+    epochs = [[schedule[index] for index in range(start, start + 44)] for start in (0, 44)]
     whole = {Text("query", row) for row in queries.tolist()}
     whole |= {Text("document", row) for row in range(40)}
     assert [set(epoch) for epoch in epochs] == [whole, whole]
     assert epochs[0] != epochs[1]
     for epoch in epochs:
-        places = [place for place, text in enumerate(epoch) if text.side == "query"]
-        assert min(np.diff(places)) > 5
+        positions = [index for index, text in enumerate(epoch) if text.side == "query"]
+        assert min(np.diff(positions)) > 5
     assert TextSchedule(queries, 40, 88, seed=0)[87] == epochs[1][-1]
     assert {text.side for text in TextSchedule(queries[:0], 3, 3, seed=0)} == {"document"}
 
 
 def test_queries_of_other_splits_are_not_among_the_texts(collection: Collection) -> None:
     """Test queries whose teacher vectors are learned, because no label was needed for it."""
-    sources = Sources(collection=collection)
     terms = parse_objective("leaf")
-    material = prepare(terms, SHORT, sources)
+    material = gather_material(collection, "train", None, terms, SHORT)
     assert material.lists is None
     assert collection.queries.ids(material.queries) == collection.query_ids("train")
     every = TrainSettings(unlabelled_split=("test",))
-    assert len(prepare(terms, every, sources).queries) == len(collection.queries)
-    assert prepare(parse_objective("leaf + contrastive"), SHORT, sources).lists is not None
-    with pytest.raises(ConfigError, match="--order clusters orders queries with lists"):
-        prepare(terms, TrainSettings(order="clusters"), sources)
+    assert len(gather_material(collection, "train", None, terms, every).queries) == len(
+        collection.queries
+    )
+    both = parse_objective("leaf + contrastive")
+    assert gather_material(collection, "train", None, both, SHORT).lists is not None
+    with pytest.raises(ConfigError, match="--query-order clusters orders queries with lists"):
+        gather_material(collection, "train", None, terms, TrainSettings(query_order="clusters"))
 
 
 def test_documents_alone_can_be_learned(
@@ -146,9 +150,8 @@ def test_documents_alone_can_be_learned(
             documents,
             tiny_model,
             tmp_path / objective,
-            vectors=DenseEncoder(teacher),
-            objective=objective,
-            settings=TrainSettings(batch_size=16, max_steps=2, queue=4),
+            sources=[DenseEncoder(teacher)],
+            settings=TrainSettings(batch_size=16, max_steps=2, queue=4, objective=objective),
         )
         losses = Manifest.read(out).details["losses"][-1]
         assert all(np.isfinite(value) for value in losses.values())

@@ -18,15 +18,19 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
+from retrodistill.models.students.batches import RetrieverBatch
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
+from retrodistill.models.students.kinds.dense import BiEncoderTask
 from retrodistill.objectives.objective import Signals, bind, parse_objective
 from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.training import TrainSettings, train_student
-from retrodistill.stages.training.batches import RetrieverBatch
 from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.examples import Schedule
-from retrodistill.stages.training.loop import last_checkpoint
-from retrodistill.stages.training.tasks import BiEncoderTask
+from retrodistill.stages.training.resuming import last_checkpoint
+from retrodistill.stages.training.sources.scores import ScoreSource
+
+TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
+"""Gives the scores of the examples themselves."""
 
 SMALL = TrainSettings(
     candidates_per_query=4, batch_size=4, max_steps=4, doc_tokens=32, query_tokens=16
@@ -35,8 +39,8 @@ SMALL = TrainSettings(
 
 def collator(collection: Collection, model: Path, **changes: object) -> RetrieverBatch:
     loaded = load_bi_encoder(str(model), torch.device("cpu"))
-    settings = {"query_tokens": 16, "doc_tokens": 32, "batch_tokens": 64, "teacher": True} | changes
-    return RetrieverBatch(collection.queries, collection.docs, loaded, **settings)
+    settings = dataclasses.replace(SMALL, batch_tokens=64, **changes)  # type: ignore[arg-type]
+    return RetrieverBatch(loaded, collection, settings, TEACHER)
 
 
 def seen_signals(model: SentenceTransformer, inputs: dict[str, Any]) -> Signals:
@@ -57,11 +61,11 @@ def test_an_item_of_the_schedule_does_not_depend_on_what_was_drawn_before(
     """A resumed training that draws other negatives than the undisturbed one."""
     candidates = gather(collection, "train", scores, pool=16)
     forward = Schedule(candidates, 100, per_query=4, seed=3)
-    items = [forward[place] for place in range(100)]
-    again = Schedule(candidates, 100, per_query=4, seed=3)
-    for place in (99, 0, 57, 24, 23):
-        assert again[place].query == items[place].query
-        assert (again[place].docs == items[place].docs).all()
+    items = [forward[index] for index in range(100)]
+    repeated = Schedule(candidates, 100, per_query=4, seed=3)
+    for index in (99, 0, 57, 24, 23):
+        assert repeated[index].query == items[index].query
+        assert (repeated[index].docs == items[index].docs).all()
     assert {item.query for item in items[:24]} == {item.query for item in items[24:48]}
     assert [i.query for i in items[:24]] != [i.query for i in items[24:48]]
 
@@ -73,9 +77,9 @@ def test_a_list_holds_one_positive_first_and_no_other_relevant_document(
     for example in Schedule(gather(collection, "train", scores, pool=16), 48, per_query=4, seed=0):
         assert example.labels.tolist() == [True, False, False, False]
         assert len(set(example.docs.tolist())) == 4
-        known = scores.to_dict()[collection.queries[example.query].id]
+        query_scores = scores.to_dict()[collection.queries[example.query].id]
         ids = collection.docs.ids(example.docs)
-        assert example.teacher_scores.tolist() == [np.float32(known[doc]) for doc in ids]
+        assert example.teacher_scores.tolist() == [np.float32(query_scores[doc]) for doc in ids]
 
 
 def test_unlabelled_queries_learn_from_the_teacher_alone(
@@ -98,17 +102,17 @@ def test_unlabelled_queries_learn_from_the_teacher_alone(
     assert collection.docs.ids(chosen.positives) == [best]
 
 
-def test_queries_whose_positive_was_not_scored_are_left_out_aloud(
+def test_queries_whose_positive_was_not_scored_are_skipped_with_a_message(
     collection: Collection, scores: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A labelled query whose best negative is taught as its positive."""
     lists = scores.to_dict()
     del lists["q3"]["d3"]
-    found = gather(collection, "train", Run.from_dict(lists), pool=16)
-    assert "q3" not in {collection.queries[chosen.query].id for chosen in found}
+    gathered = gather(collection, "train", Run.from_dict(lists), pool=16)
+    assert "q3" not in {collection.queries[chosen.query].id for chosen in gathered}
     assert "1 queries are skipped" in capsys.readouterr().err
     only = Run.from_dict({"q3": lists["q3"]})
-    with pytest.raises(DataError, match="can be learned from"):
+    with pytest.raises(DataError, match="can be trained on"):
         gather(collection, "train", only, pool=16)
 
 
@@ -117,9 +121,9 @@ def test_each_document_of_a_batch_is_encoded_once(
 ) -> None:
     """Shared candidates that go through the encoder once a query."""
     schedule = Schedule(gather(collection, "train", scores, pool=16), 24, per_query=8, seed=0)
-    examples = [schedule[place] for place in range(24)]
+    examples = [schedule[index] for index in range(24)]
     inputs = collator(collection, tiny_model)(examples)
-    encoded = sum(len(chunk["places"]) for chunk in inputs["docs"])
+    encoded = sum(len(chunk["positions"]) for chunk in inputs["docs"])
     distinct = {doc for example in examples for doc in example.docs.tolist()}
     assert encoded == len(distinct) < 24 * 8
     for chunk in inputs["docs"]:
@@ -131,10 +135,10 @@ def test_a_relevant_document_of_another_query_is_no_negative(
 ) -> None:
     """In-batch false negatives: a document pushed away from a query that it answers."""
     schedule = Schedule(gather(collection, "train", scores, pool=16), 24, per_query=4, seed=0)
-    one, other = schedule[0], schedule[1]
-    both = dataclasses.replace(one, relevant=one.relevant | other.relevant)
+    example, neighbour = schedule[0], schedule[1]
+    both = dataclasses.replace(example, relevant=example.relevant | neighbour.relevant)
     model = load_bi_encoder(str(tiny_model), torch.device("cpu"))
-    seen = seen_signals(model, collator(collection, tiny_model)([both, other]))
+    seen = seen_signals(model, collator(collection, tiny_model)([both, neighbour]))
     mask, labels = seen["batch_mask"], seen["batch_labels"]
     assert (~mask[0]).sum() == 1
     assert labels.sum(1).tolist() == [1, 1]
@@ -147,7 +151,7 @@ def test_student_scores_are_those_of_the_plain_model(
     """Vectors that return from the length-sorted chunks in another order."""
     model = load_bi_encoder(str(tiny_model), torch.device("cpu")).eval()
     schedule = Schedule(gather(collection, "train", scores, pool=16), 6, per_query=4, seed=0)
-    examples = [schedule[place] for place in range(6)]
+    examples = [schedule[index] for index in range(6)]
     seen = seen_signals(model, collator(collection, tiny_model)(examples))
     for row, example in enumerate(examples):
         texts = collection.docs.full_texts(example.docs)
@@ -182,9 +186,8 @@ def test_training_lowers_the_loss(
         collection,
         tiny_model,
         tmp_path / "s",
-        scores=scores,
-        objective=objective,
-        settings=settings,
+        sources=[scores],
+        settings=dataclasses.replace(settings, objective=objective),
     )
     losses = Manifest.read(out, kind="student").details["losses"]
     for name in {*losses[0]} - {"step"}:
@@ -196,7 +199,7 @@ def test_a_student_is_a_plain_sentence_transformers_model(
 ) -> None:
     """A student that only this package can load."""
     settings = TrainSettings(keep_layers=(0, 5), max_steps=1, batch_size=2, dropout=0.0)
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    out = train_student(collection, tiny_model, tmp_path / "s", sources=[scores], settings=settings)
     model = SentenceTransformer(str(out), device="cpu")
     assert model.encode(["blood pressure"]).shape == (1, 32)
     assert model[0].auto_model.config.num_hidden_layers == 2
@@ -224,9 +227,8 @@ def test_a_cross_encoder_student_learns_from_labels(
         collection,
         tiny_model,
         tmp_path / "ce",
-        scores=scores,
-        objective="contrastive(temperature=1)",
-        settings=settings,
+        sources=[scores],
+        settings=dataclasses.replace(settings, objective="contrastive(temperature=1)"),
     )
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["contrastive"] < losses[0]["contrastive"]
@@ -251,10 +253,8 @@ def test_embed_distill_follows_the_vectors_of_another_model(
         collection,
         tiny_model,
         tmp_path / "s",
-        scores=scores,
-        vectors=encoder,
-        objective="embed-distill",
-        settings=settings,
+        sources=[scores, encoder],
+        settings=dataclasses.replace(settings, objective="embed-distill"),
     )
     manifest = Manifest.read(out)
     assert manifest.details["losses"][0]["embed-distill"] == pytest.approx(0.0, abs=1e-5)
@@ -266,14 +266,21 @@ def test_mistakes_are_explained_before_training(
 ) -> None:
     """A mistake that is found after the model was loaded, or after an hour of training."""
     with pytest.raises(ConfigError, match="needs teacher scores: give --scores"):
-        train_student(collection, tiny_model, tmp_path / "s", objective="margin-mse")
+        train_student(
+            collection, tiny_model, tmp_path / "s", settings=TrainSettings(objective="margin-mse")
+        )
     with pytest.raises(ConfigError, match="give --vectors"):
-        train_student(collection, tiny_model, tmp_path / "s", objective="embed-distill")
+        train_student(
+            collection,
+            tiny_model,
+            tmp_path / "s",
+            settings=TrainSettings(objective="embed-distill"),
+        )
     (tmp_path / "there").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
-        train_student(collection, tiny_model, tmp_path / "there", scores=scores)
+        train_student(collection, tiny_model, tmp_path / "there", sources=[scores])
     with pytest.raises(ConfigError, match="no-such-model"):
-        train_student(collection, "no-such-model", tmp_path / "s", scores=scores)
+        train_student(collection, "no-such-model", tmp_path / "s", sources=[scores])
 
 
 def test_a_killed_training_resumes_bit_for_bit(
@@ -327,7 +334,7 @@ def test_a_killed_training_resumes_bit_for_bit(
             collection,
             tiny_model,
             tmp_path / name,
-            scores=scores,
+            sources=[scores],
             settings=settings,
             resume=name == "torn",
         )
@@ -354,7 +361,9 @@ def test_checkpoints_of_a_finished_student_are_removed(
     Checkpoints that are newer than the student are those of a training that is to be resumed.
     """
     out, checkpoints = tmp_path / "student", tmp_path / "student.checkpoints"
-    train_student(collection, tiny_model, out, settings=SMALL, objective="contrastive")
+    train_student(
+        collection, tiny_model, out, settings=dataclasses.replace(SMALL, objective="contrastive")
+    )
     state = checkpoints / "checkpoint-2" / "trainer_state.json"
     state.parent.mkdir(parents=True)
     state.write_text("{}")
