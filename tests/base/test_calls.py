@@ -6,9 +6,13 @@ from retrodistill.base.calls import parse_call
 from retrodistill.base.errors import ConfigError
 from retrodistill.data.rankings.measures import parse_metric
 from retrodistill.objectives.objective import parse_objective
-from retrodistill.stages.training.sampling import parse_draw
+from retrodistill.stages.training.sampling import parse_negative_sampling
 
-PARSERS = {"contrastive": parse_objective, "simans": parse_draw, "rbp@10": parse_metric}
+PARSERS = {
+    "contrastive": parse_objective,
+    "simans": parse_negative_sampling,
+    "rbp@10": parse_metric,
+}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 from retrodistill.base.files import write_atomically
 from retrodistill.base.manifest import cache_folder, digest
 from retrodistill.data.datasets.cache import file_key
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers import Document, SourceFile
 
 SLOW = (".pdf", ".docx")
@@ -36,7 +36,7 @@ def _stored(path: Path) -> list[Document] | None:
     try:
         rows = json.loads(path.read_bytes())
         return [
-            Document(row["title"], [Section(**section) for section in row["sections"]])
+            Document(row["title"], [TextSection(**section) for section in row["sections"]])
             for row in rows
         ]
     except (OSError, ValueError, KeyError, TypeError):

@@ -23,7 +23,7 @@ SMALL = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class TextSection:
     """A part of a document under a heading, which may be empty."""
 
     heading: str
@@ -44,13 +44,15 @@ def count_tokens(text: str) -> int:
     return len(PIECE.findall(text))
 
 
-def cut_sections(sections: Sequence[Section], *, tokens: int, overlap: int) -> list[Section]:
+def cut_sections(
+    sections: Sequence[TextSection], *, tokens: int, overlap: int
+) -> list[TextSection]:
     """Return the passages of a document, of at most `tokens` tokens, under their headings.
 
     Consecutive passages of a section overlap by whole sentences of at most `overlap` tokens.
     A small passage is joined with the one before it; its heading becomes part of the text.
     """
-    passages: list[Section] = []
+    passages: list[TextSection] = []
     sizes: list[int] = []
     for section in sections:
         for number, text in enumerate(cut_text(section.text, tokens=tokens, overlap=overlap)):
@@ -60,10 +62,12 @@ def cut_sections(sections: Sequence[Section], *, tokens: int, overlap: int) -> l
             if passages and not number and min(sizes[-1], size) < tokens // SMALL:
                 if sizes[-1] + more <= tokens:
                     parts = (passages[-1].text, joined, text)
-                    passages[-1] = Section(passages[-1].heading, "\n\n".join(filter(None, parts)))
+                    passages[-1] = TextSection(
+                        passages[-1].heading, "\n\n".join(filter(None, parts))
+                    )
                     sizes[-1] += more
                     continue
-            passages.append(Section(section.heading, text))
+            passages.append(TextSection(section.heading, text))
             sizes.append(size)
     return passages
 

@@ -9,7 +9,7 @@ import pytest
 
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.data.datasets import Collection, load_collection
-from retrodistill.data.datasets.passages import Section, count_tokens, cut_sections, cut_text
+from retrodistill.data.datasets.passages import TextSection, count_tokens, cut_sections, cut_text
 
 PAGE = r""".\" a comment
 .TH TOOL 1
@@ -373,8 +373,8 @@ def test_no_word_is_lost_by_cutting(tokens: int, overlap: int) -> None:
 
 def test_small_sections_are_joined() -> None:
     """A folder of README files as passages of five words each."""
-    small = [Section(f"H{number}", "Two words.") for number in range(3)]
+    small = [TextSection(f"H{number}", "Two words.") for number in range(3)]
     joined = cut_sections(small, tokens=40, overlap=0)
-    assert joined == [Section("H0", "Two words.\n\nH1\n\nTwo words.\n\nH2\n\nTwo words.")]
-    large = [Section("A", "word " * 30), Section("B", "word " * 30)]
+    assert joined == [TextSection("H0", "Two words.\n\nH1\n\nTwo words.\n\nH2\n\nTwo words.")]
+    large = [TextSection("A", "word " * 30), TextSection("B", "word " * 30)]
     assert [phrase.heading for phrase in cut_sections(large, tokens=40, overlap=0)] == ["A", "B"]

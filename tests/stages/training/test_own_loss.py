@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
@@ -10,6 +11,7 @@ from retrodistill.base.registry import LOSSES
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.objectives.objective import parse_objective
+from retrodistill.stages.training.building import load_student
 from retrodistill.stages.training.checks import check_student, check_teacher
 from retrodistill.train import main
 
@@ -42,17 +44,17 @@ def test_a_loss_of_ones_own_trains_a_student(
 
 
 def test_the_roles_of_its_settings_are_checked_whatever_they_are_called(
-    name: str, scores: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, scores: Run, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A temperature called `tau`, which no check looks at: one-hot lists that nobody hears of."""
     for setting in ("tau", "sharpness"):
         with pytest.raises(ConfigError, match=f"{setting} must be above 0"):
             parse_objective(f"{name}({setting}=0)")
     (term,) = parse_objective(f"{name}(tau=0.001)")
-    assert check_teacher([term], scores, first=8).keys() == {name}
+    assert check_teacher([term], scores, depth=8).keys() == {name}
     assert "lists are one-hot" in capsys.readouterr().err
-    monkeypatch.setattr("retrodistill.models.students.routes.is_normalised", lambda model: True)
-    check_student([term], None, TrainSettings())
+    model = load_student("bi-encoder", str(tiny_model), torch.device("cpu"))
+    check_student([term], model, TrainSettings())
     assert "and sharpness 1 is for unbounded scores" in capsys.readouterr().err
 
 
@@ -60,7 +62,7 @@ def test_a_function_that_declares_nothing_is_reported(
     scores: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A plain function with a setting `tau`, whose lists go unchecked without a word."""
-    check_teacher(parse_objective("fakes.losses:undeclared"), scores, first=8)
+    check_teacher(parse_objective("fakes.losses:undeclared"), scores, depth=8)
     assert "no setting is annotated as TeacherTemperature" in capsys.readouterr().err
-    check_teacher(parse_objective("ranknet"), scores, first=8)
+    check_teacher(parse_objective("ranknet"), scores, depth=8)
     assert "annotated" not in capsys.readouterr().err

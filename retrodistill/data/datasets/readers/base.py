@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.data.datasets.lines import DAMAGE, opened
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 
 MOST_BYTES = 64 << 20
 """A larger file is skipped, unless it is a table, which is read row by row."""
@@ -27,7 +27,7 @@ class Document:
     """A document of a file: the only one, or one of several rows of a table."""
 
     title: str
-    sections: Sequence[Section]
+    sections: Sequence[TextSection]
     row: str = ""
     """Id within the file; empty for a file that is one document."""
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class SourceFile:
             return content.decode("cp1252", errors="replace")
 
 
-def one_document(title: str, sections: Sequence[Section]) -> Iterator[Document]:
+def one_document(title: str, sections: Sequence[TextSection]) -> Iterator[Document]:
     """Yield the document of a file, without its empty sections.
 
     Raises:

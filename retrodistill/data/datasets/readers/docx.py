@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator
 
 from retrodistill.base.errors import MissingExtra
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers.base import (
     Document,
     SkippedFileError,
@@ -29,7 +29,7 @@ def read(file: SourceFile) -> Iterator[Document]:
             ".docx files need python-docx. Install it: pip install 'retrodistill[documents]'"
         ) from error
     content = file.content()
-    sections: list[Section] = []
+    sections: list[TextSection] = []
     heading, paragraphs = "", [""]
     try:
         document = docx.Document(io.BytesIO(content))
@@ -37,13 +37,13 @@ def read(file: SourceFile) -> Iterator[Document]:
             if isinstance(block, Table):
                 paragraphs += [" | ".join(cell.text for cell in row.cells) for row in block.rows]
             elif ((block.style and block.style.name) or "").startswith(("Heading", "Title")):
-                sections.append(Section(heading, "\n\n".join(paragraphs)))
+                sections.append(TextSection(heading, "\n\n".join(paragraphs)))
                 heading, paragraphs = block.text, []
             else:
                 paragraphs.append(block.text)
         title = document.core_properties.title
     except Exception:  # python-docx may raise any exception for a damaged file
         raise SkippedFileError("damaged") from None
-    sections.append(Section(heading, "\n\n".join(paragraphs)))
+    sections.append(TextSection(heading, "\n\n".join(paragraphs)))
     first_heading = next((section.heading for section in sections if section.heading), "")
     return one_document(title or first_heading or file.stem, sections)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers.base import (
     Document,
     SkippedFileError,
@@ -75,10 +75,10 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
-def _sections(root: Any) -> list[Section]:
+def _sections(root: Any) -> list[TextSection]:
     from lxml import etree
 
-    sections: list[Section] = []
+    sections: list[TextSection] = []
     heading, words, preformatted = "", [""], 0
     walk = etree.iterwalk(root, events=("start", "end", "comment", "pi"))
     for event, element in walk:
@@ -88,7 +88,7 @@ def _sections(root: Any) -> list[Section]:
                 walk.skip_subtree()
                 continue
             if tag in HEADINGS:
-                sections.append(Section(heading, _tidy(words)))
+                sections.append(TextSection(heading, _tidy(words)))
                 heading, words = "", []
             elif tag in BLOCKS:
                 words.append("\n\n")
@@ -106,7 +106,7 @@ def _sections(root: Any) -> list[Section]:
             elif tag in ("td", "th"):
                 words.append(" ")
         words.append(_spaced(element.tail, preformatted))
-    return [*sections, Section(heading, _tidy(words))]
+    return [*sections, TextSection(heading, _tidy(words))]
 
 
 def _spaced(text: str | None, preformatted: int) -> str:

@@ -7,7 +7,7 @@ itself, tables and equations are not.
 import re
 from collections.abc import Iterator
 
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers import text as plain_text
 from retrodistill.data.datasets.readers.base import (
     Document,
@@ -125,9 +125,9 @@ def read(file: SourceFile) -> Iterator[Document]:
     return one_document(title or file.stem, sections)
 
 
-def _page(source: str) -> tuple[str, list[Section]]:
+def _page(source: str) -> tuple[str, list[TextSection]]:
     title, heading, words = "", "", [""]
-    sections: list[Section] = []
+    sections: list[TextSection] = []
     skipping = expecting = False
     for raw in source.splitlines():
         line = re.sub(r'\\".*', "", raw).rstrip()
@@ -149,12 +149,12 @@ def _page(source: str) -> tuple[str, list[Section]]:
             name, section = arguments[0], "".join(arguments[1:2])
             title = f"{name.lower() if name.isupper() else name}({section})"
         elif macro in ("SH", "SS", "Sh", "Ss"):
-            sections.append(Section(heading, _joined(words)))
+            sections.append(TextSection(heading, _joined(words)))
             heading, words = " ".join(arguments), []
             expecting = not heading
         else:
             words.append(_macro(macro, arguments))
-    return title, [*sections, Section(heading, _joined(words))]
+    return title, [*sections, TextSection(heading, _joined(words))]
 
 
 def _macro(macro: str, arguments: list[str]) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers.base import Document, SourceFile, one_document
 
 FRONT = re.compile(r"---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*\n", re.DOTALL)
@@ -23,8 +23,8 @@ def read(file: SourceFile) -> Iterator[Document]:
     sections, heading, start = [], "", 0
     for position, token in enumerate(tokens):
         if token.type == "heading_open" and token.level == 0 and token.map is not None:
-            sections.append(Section(heading, "\n".join(lines[start : token.map[0]])))
+            sections.append(TextSection(heading, "\n".join(lines[start : token.map[0]])))
             heading, start = tokens[position + 1].content, token.map[1]
-    sections.append(Section(heading, "\n".join(lines[start:])))
+    sections.append(TextSection(heading, "\n".join(lines[start:])))
     first_heading = next((section.heading for section in sections if section.heading), "")
     return one_document(front_title[1] if front_title else first_heading or file.stem, sections)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from retrodistill.base.errors import MissingExtra
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers.base import (
     Document,
     SkippedFileError,
@@ -46,4 +46,4 @@ def read(file: SourceFile) -> Iterator[Document]:
             raise SkippedFileError("encrypted: pip install 'pypdf[crypto]'") from None
         raise SkippedFileError("damaged") from None
     text = HYPHEN.sub("", "\n\n".join(pages))
-    return one_document(title or file.stem, [Section("", text)])
+    return one_document(title or file.stem, [TextSection("", text)])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers.base import Document, SkippedFileError, SourceFile
 from retrodistill.data.datasets.tables import ID, TEXT, TITLE, column, needed, table_rows
 
@@ -36,7 +36,7 @@ def read(file: SourceFile) -> Iterator[Document]:
         used = set(chosen.values())
         yield Document(
             " ".join(_shown(record.get(chosen["title"] or "")).split()),
-            [Section("", text)],
+            [TextSection("", text)],
             row=id or str(number),
             fields={name: value for name, value in record.items() if name not in used},
         )
