@@ -114,7 +114,7 @@ def test_mistakes_in_a_hub_folder_are_explained(hub: Path) -> None:
 
 
 def test_sub_datasets_are_splits(tmp_path: Path) -> None:
-    """A train split that is lost, or one of another corpus that is taken for this one's."""
+    """A lost train split, or one of another corpus that is mistaken for this one's."""
     import ir_datasets
     from ir_datasets.formats import TrecQrels, TrecScoredDocs, TsvDocs, TsvQueries
     from ir_datasets.util import LocalDownload
@@ -148,7 +148,7 @@ def test_sub_datasets_are_splits(tmp_path: Path) -> None:
         load_collection("irds:made-bare")
 
 
-def test_a_damaged_cache_is_made_again(beir: Path, private_cache: Path) -> None:
+def test_a_damaged_cache_is_rebuilt(beir: Path, private_cache: Path) -> None:
     """Texts cut off by a full disk, that are read as a smaller corpus."""
     original = load_collection(f"beir:{beir}")
     (folder,) = private_cache.iterdir()
@@ -243,7 +243,7 @@ def test_a_cache_that_cannot_be_written_is_explained(
         (b'{"_id": "d2", "text": "y"}', r"corpus.jsonl:4: duplicate id 'd2'.*corpus.jsonl:2"),
     ],
 )
-def test_what_is_wrong_with_a_text_is_said(beir: Path, line: bytes, message: str) -> None:
+def test_a_malformed_text_is_reported_with_its_line(beir: Path, line: bytes, message: str) -> None:
     """Line numbers that are off by the blank lines, or an error that names no line."""
     with (beir / "corpus.jsonl").open("ab") as stream:
         stream.write(b"\n" + line + b"\n")
@@ -261,7 +261,7 @@ def test_a_cut_archive_is_refused(beir: Path) -> None:
 
 
 def test_empty_collections_are_refused(beir: Path) -> None:
-    """An index of nothing; and a query of nothing, which any document answers."""
+    """An empty index, or an empty query that matches any document."""
     (beir / "queries.jsonl").write_text('{"_id": "q1", "text": " "}\n')
     with pytest.raises(DataError, match=r"queries.jsonl:1: query 'q1' has no text"):
         load_collection(f"beir:{beir}")
@@ -283,10 +283,10 @@ def test_empty_collections_are_refused(beir: Path) -> None:
         ('"q1\td1\t1\n', {'"q1': {"d1": 1}}),
     ],
 )
-def test_judgement_files_of_all_makes_are_read(
+def test_judgement_files_of_all_forms_are_read(
     tmp_path: Path, content: str, qrels: dict[str, dict[str, int]]
 ) -> None:
-    """Ids that lose their quotes or spaces, and match no document then."""
+    """Ids that lose their quotes or spaces, and then match no document."""
     (tmp_path / "test.tsv").write_text(content, newline="")
     assert read_qrels(tmp_path / "test.tsv") == qrels
 

@@ -31,7 +31,7 @@ def save(folder: Path, *, docs: list = DOCS, queries: list = QUERIES, qrels: str
     return folder
 
 
-def test_a_beir_folder_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_beir_folder_is_read_unchanged(tmp_path: Path) -> None:
     """Numeric ids that become numbers, and empty documents that disappear."""
     collection = load_collection(f"beir:{save(tmp_path)}")
     assert list(collection.docs) == [Doc("d1", "One", "first\nline"), Doc("2", "", "")]
@@ -83,7 +83,7 @@ def test_the_fingerprint_is_that_of_the_texts(tmp_path: Path) -> None:
 def test_malformed_lines_are_refused_by_number(
     change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
-    """A line that is skipped without a word, so that a published number cannot be reproduced."""
+    """A line that is skipped silently, so that a published number cannot be reproduced."""
     with pytest.raises(DataError, match=message):
         load_collection(f"beir:{save(tmp_path, **change)}").qrels("test")
 
@@ -183,7 +183,7 @@ def test_equal_hashes_do_not_mix_documents(tmp_path: Path) -> None:
 
 
 def test_an_ir_datasets_collection(tmp_path: Path) -> None:
-    """Splits or titles of ir_datasets that are lost on the way."""
+    """Splits or titles of ir_datasets that are lost."""
     import ir_datasets
 
     (tmp_path / "docs.tsv").write_text("d1\tfirst text\nd2\tsecond text\n")
@@ -207,7 +207,9 @@ def pydocs() -> Collection:
     return load_collection("builtin:pydocs")
 
 
-def test_the_built_in_collection_is_no_giveaway(pydocs: Collection) -> None:
+def test_documents_of_the_built_in_collection_do_not_contain_their_query(
+    pydocs: Collection,
+) -> None:
     """A document that contains its own query, and makes every system perfect."""
     assert 1_000 < len(pydocs.docs) <= 2_500
     docs = {doc.id: doc for doc in pydocs.docs}
@@ -217,7 +219,7 @@ def test_the_built_in_collection_is_no_giveaway(pydocs: Collection) -> None:
 
 
 def test_modules_of_the_built_in_collection_stay_in_one_split(pydocs: Collection) -> None:
-    """Sibling methods of one class in train and test: a student that only remembers."""
+    """Sibling methods of one class in train and test: a student that only memorises."""
     counts = {split: len(pydocs.query_ids(split)) for split in pydocs.splits}
     assert counts["train"] > 4 * counts["test"] > 0
     homes: dict[str, set[str]] = {}

@@ -97,7 +97,7 @@ def save_pdf(path: Path, text: str, *, title: str = "") -> Path:
 
 
 def test_each_kind_of_file_is_read(tmp_path: Path) -> None:
-    """Markup read as words, headings lost, or a kind of file passed over in silence."""
+    """Markup read as words, headings lost, or a file type that is skipped silently."""
     folder = tmp_path / "docs"
     write(folder / "a.txt", "\ufeffPlain text.")
     write(folder / "deep" / "README", "No suffix.")
@@ -146,7 +146,7 @@ def test_pdf_and_word_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_reader_that_is_not_installed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder without its PDF files, and no word why."""
+    """A folder whose PDF files are skipped without a reason."""
     monkeypatch.setitem(__import__("sys").modules, "pypdf", None)
     pdf = save_pdf(tmp_path / "docs" / "a.pdf", "Red apples.")
     write(tmp_path / "docs" / "b.txt", "Green pears.")
@@ -161,7 +161,7 @@ def test_a_reader_that_is_not_installed_is_named(
 def test_what_cannot_be_read_is_counted_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A traceback at the first odd file of a folder, or one less document without a word."""
+    """A traceback at the first unreadable file of a folder, or a file that is skipped silently."""
     folder = tmp_path / "docs"
     write(folder / "good.txt", "Red apples.")
     write(folder / "latin.txt", "Grüne Äpfel".encode("cp1252"))
@@ -249,7 +249,7 @@ def test_long_documents_are_cut_and_keep_their_parent(tmp_path: Path) -> None:
 
 
 def test_options_and_changes_are_noticed(tmp_path: Path) -> None:
-    """Passages of other settings, or of a file as it was, served from the cache."""
+    """Passages of other settings, or of an older version of a file, from the cache."""
     file = write(tmp_path / "docs" / "a.txt", "One sentence here. " * 40)
 
     def opened(options: str = "") -> Collection:
@@ -314,7 +314,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: str, messa
 
 
 def test_a_corpus_with_another_column_is_sent_to_docs(tmp_path: Path) -> None:
-    """A corpus with `contents` refused without a word of who reads it."""
+    """A corpus with `contents` that is refused, without naming the loader that reads it."""
     corpus = write(tmp_path / "b" / "corpus.jsonl", '{"_id": "d1", "contents": "red"}\n')
     with pytest.raises(DataError, match="docs:FILE,text=contents"):
         load_collection(f"beir:{corpus.parent}")

@@ -58,7 +58,7 @@ def test_queries_keep_their_ids(tmp_path: Path) -> None:
 def test_repeated_and_empty_lines_are_counted(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A log that counts a frequent query a hundred times over, without a word."""
+    """A log that silently counts a frequent query a hundred times."""
     log = write(tmp_path / "log.txt", "red apples\n\nred apples\n \t\ngreen pears\nred apples\n")
     load_collection(f"beir:{data}", queries=log)
     # numbered_lines skips blank lines, so none of them counts as an empty query.
@@ -124,10 +124,10 @@ def test_a_collection_with_a_file_has_both(tmp_path: Path, data: Path) -> None:
     assert same.spec == both.spec == f"beir:{data},queries={log}"
 
 
-def test_queries_of_a_test_split_in_a_log_are_said(
+def test_queries_of_a_test_split_in_a_log_are_reported(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A student that trains on the test queries, for the log holds them."""
+    """A student that trains on the test queries, as they are in the log."""
     text = load_collection(f"beir:{data}").queries.get("q5").text
     write(tmp_path / "log.txt", f"{text}\n")
     load_collection(f"beir:{data}", queries=tmp_path / "log.txt")

@@ -59,7 +59,7 @@ def test_the_fields_of_a_beir_corpus_are_columns(tmp_path: Path, cache: Path) ->
 def test_attributes_are_read_once_and_only_when_asked_for(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second reading of a large corpus by each process, or by those who need none of it."""
+    """A second pass over a large corpus in each process, or without need."""
     from retrodistill.data.datasets import beir as module
 
     readings = []
@@ -97,7 +97,7 @@ def test_a_corpus_that_changes_has_other_attributes(tmp_path: Path, cache: Path)
         after.docs.attributes(["lang"])
 
 
-def test_fields_of_several_types_are_left_out_aloud(
+def test_fields_of_several_types_are_skipped_and_reported(
     tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A number in one line and a string in another, of which one half is lost."""
@@ -117,8 +117,8 @@ def test_fields_of_several_types_are_left_out_aloud(
         collection.attributes(["ok", "year"])
 
 
-def test_what_is_not_there_is_said(tmp_path: Path, cache: Path) -> None:
-    """A column of nothing, for a name that is misspelt."""
+def test_missing_and_excess_fields_are_reported(tmp_path: Path, cache: Path) -> None:
+    """An empty column for a misspelt name."""
     collection = beir(tmp_path / "data", DOCS)
     with pytest.raises(DataError, match=r"'years'. Did you mean 'year'.*Known: year, tags"):
         collection.docs.attributes(["years"])
@@ -135,7 +135,7 @@ def test_what_is_not_there_is_said(tmp_path: Path, cache: Path) -> None:
 
 
 def test_fields_that_appear_late_are_missing_before(tmp_path: Path, cache: Path) -> None:
-    """Columns of several lengths where a field is first met in a later batch."""
+    """Columns of different lengths where a field first occurs in a later batch."""
     docs = [{"_id": str(i), "text": "x", "n": i if i < 17_000 else i + 0.5} for i in range(20_000)]
     docs[19_000]["late"] = "yes"
     table = beir(tmp_path / "data", docs).docs.attributes()
@@ -147,7 +147,7 @@ def test_fields_that_appear_late_are_missing_before(tmp_path: Path, cache: Path)
 def test_other_sources_have_attributes_too(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fields of ir_datasets and the hub that are lost on the way."""
+    """Fields of ir_datasets and the hub that are lost."""
     from typing import NamedTuple
 
     import datasets
@@ -319,7 +319,7 @@ def test_a_real_corpus_without_fields_says_so(shared_data: Path) -> None:
 
 @pytest.mark.slow
 def test_the_built_in_collection_can_be_filtered() -> None:
-    """A document that is said to be of another package than its id."""
+    """A document whose attribute names another package than its id."""
     docs = load_collection("builtin:pydocs").docs
     attributes = Attributes.from_table(docs.attributes(["package", "module"]))
     fits = attributes.matching(parse_where("package = 'numpy'"))
