@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from retrodistill.base.config.evaluate import Comparing
+from retrodistill.base.config.evaluate import EvaluationSettings
 from retrodistill.base.config.reading import read_yaml, required, settings_of, shown
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import write_atomically
@@ -65,7 +65,7 @@ def read_card(path: Path) -> Card:
     return dataclasses.replace(
         card,
         runs=[_part(Measured, own, f"{where}, runs {n}") for n, own in enumerate(card.runs, 1)],
-        settings=settings_of(Comparing, card.settings, f"{where}, settings").measuring(),
+        settings=settings_of(EvaluationSettings, card.settings, f"{where}, settings").measuring(),
         judgements=_part(Judged, card.judgements, f"{where}, judgements"),
         collection=None if texts is None else _part(Texts, texts, f"{where}, collection"),
         chain=[
