@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import errno
 import inspect
+import os
 import signal
 import sys
 import textwrap
@@ -32,7 +33,7 @@ from retrodistill.base.config.reading import (
 )
 from retrodistill.base.errors import ConfigError, RetrodistillError
 from retrodistill.base.files import NO_SPACE
-from retrodistill.base.logging import log_to_stderr
+from retrodistill.base.logging import log, log_to_stderr
 
 Config = TypeVar("Config")
 
@@ -88,34 +89,28 @@ def run(
     an interrupt, 143 a request to end (SIGTERM); any other exception goes on to Python, which
     prints its traceback and exits with 1.
     """
+    words = sys.argv[1:] if words is None else words
+    log_to_stderr(quiet="--quiet" in words, as_json="--log-json" in words)
     try:
-        words = sys.argv[1:] if words is None else words
         for flag, (_, show) in (shows or {}).items():
             if flag in words:
                 show()
+                sys.stdout.flush()
                 return 0
         texts = {flag: text for flag, (text, _) in (shows or {}).items()}
         with _ended_by_signals():
             config = parse(config_class, words, verb, about, texts, beneath)
             if config is not None:
                 stage(config)
+            sys.stdout.flush()
     except RetrodistillError as error:
         return _ended(verb, str(error), 2)
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            return _ended(
-                verb,
-                f"no space left to write ({error}); {KEPT}. Make room and run the same command "
-                "again.",
-                1,
-            )
-        if error.filename is None and not isinstance(error, OF_PATHS):
+    except BrokenPipeError as error:
+        if error.filename is not None:
             raise
-        paths = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        what = f"{' -> '.join(paths)}: {error.strerror}" if paths else str(error)
-        if error.errno in BROKEN:
-            return _ended(verb, f"{what}. Check the disk or its server; {KEPT}.", 1)
-        return _ended(verb, f"{what}. Check the path, its owner and its permissions.", 2)
+        return reader_gone()
+    except OSError as error:
+        return _failed_file(verb, error)
     except KeyboardInterrupt:
         return _ended(verb, f"interrupted; {KEPT}.", 128 + signal.SIGINT)
     except Terminated as end:
@@ -124,8 +119,31 @@ def run(
     return 0
 
 
+def _failed_file(verb: str, error: OSError) -> int:
+    """Log an error of a path or a disk; raise it again if it is neither."""
+    if error.errno in NO_SPACE:
+        return _ended(
+            verb,
+            f"no space left to write ({error}); {KEPT}. Make room and run the same command again.",
+            1,
+        )
+    if error.filename is None and not isinstance(error, OF_PATHS):
+        raise error
+    paths = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    failure = f"{' -> '.join(paths)}: {error.strerror}" if paths else str(error)
+    if error.errno in BROKEN:
+        return _ended(verb, f"{failure}. Check the disk or its server; {KEPT}.", 1)
+    return _ended(verb, f"{failure}. Check the path, its owner and its permissions.", 2)
+
+
+def reader_gone() -> int:
+    """End quietly, as other commands do, when `| head` has read enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+    return 128 + signal.SIGPIPE
+
+
 def _ended(verb: str, message: str, status: int) -> int:
-    print(f"retrodistill.{verb}: {message}", file=sys.stderr)
+    log.error(f"retrodistill.{verb}: {message}")
     return status
 
 
@@ -140,14 +158,14 @@ def _ended_by_signals() -> Iterator[None]:
         raise Terminated(number)
 
     main = threading.current_thread() is threading.main_thread()
-    ours = [one for one in ENDING if main and signal.getsignal(one) is signal.SIG_DFL]
-    for one in ours:
-        signal.signal(one, end)
+    handled = [number for number in ENDING if main and signal.getsignal(number) is signal.SIG_DFL]
+    for number in handled:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        for one in ours:
-            signal.signal(one, signal.SIG_DFL)
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def parse(
@@ -170,19 +188,18 @@ def parse(
 
     """
     fields = {item.name: item for item in dataclasses.fields(config_class)}  # type: ignore[arg-type]
-    parser = _parser(config_class, fields, verb, about)
-    for flag, text in (shows or {}).items():
-        parser.add_argument(flag, action="store_true", help=text)
+    parser = build_parser(config_class, verb, about, shows)
     if any(word in ("-h", "--help") for word in words):
         parser.print_help()
         return None
-    known, unknown = parser.parse_known_intermixed_args(words)
-    log_to_stderr(quiet=known.quiet, as_json=known.log_json)
+    parsed, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
         raise ConfigError(unknown_setting(unknown[0].split("=")[0], map(_flag, fields)))
-    where = f"--config {known.config}"
-    settings = by_field(read_yaml(known.config, where), config_class, where) if known.config else {}
-    settings |= {name: getattr(known, name) for name in fields if hasattr(known, name)}
+    where = f"--config {parsed.config}"
+    settings = (
+        by_field(read_yaml(parsed.config, where), config_class, where) if parsed.config else {}
+    )
+    settings |= {name: getattr(parsed, name) for name in fields if hasattr(parsed, name)}
     if beneath:
         settings = {**beneath(settings), **settings}
     absent = [name for name in fields if name not in settings and required(fields[name])]
@@ -190,7 +207,7 @@ def parse(
         flags = ", ".join(_flag(name) for name in absent)
         raise ConfigError(f"needs {flags}. See --help.")
     config = config_class(**as_declared(settings, config_class))
-    if known.print_config:
+    if parsed.print_config:
         import yaml
 
         print(yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True), end="")
@@ -198,65 +215,145 @@ def parse(
     return config
 
 
-def _parser(
-    config_class: type, fields: Mapping[str, dataclasses.Field[Any]], verb: str, about: str
-) -> _Parser:
+def build_parser(
+    config_class: type, verb: str, about: str, prints: Mapping[str, str] | None = None
+) -> argparse.ArgumentParser:
+    """Return the parser of a verb's flags: required ones first, then group by group.
+
+    `prints` are flags beside the settings, with their help.
+    """
+    fields = {item.name: item for item in dataclasses.fields(config_class)}
+    flags = [name for name, item in fields.items() if required(item)]
+    needed = " ".join(f"{_flag(name)} {metavar(fields[name], config_class)}" for name in flags)
     parser = _Parser(
-        prog=f"python -m retrodistill.{verb}",
+        prog=f"retrodistill {verb}",
+        usage=" ".join(filter(None, (f"retrodistill {verb}", needed, "[options]"))),
         description=textwrap.dedent(about),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
         add_help=False,
     )
-    hints, texts = get_type_hints(config_class), _help_texts(config_class)
-    for name, item in sorted(fields.items(), key=lambda pair: not required(pair[1])):
-        default = "" if required(item) or item.default in (None, ()) else f" [{item.default}]"
-        text = (texts.get(name, "") + default).replace("%", "%%")
-        if item.metadata.get("positional"):
-            parser.add_argument(name, nargs="*", help=text)
-            continue
-        hint, many = plain(hints[name])
-        options: dict[str, Any] = {"help": text}
-        if hint is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif get_origin(hint) is Literal:
-            options["choices"] = get_args(hint)
-        else:
-            options |= {"type": hint, "metavar": getattr(hint, "__name__", "value").upper()}
-        if many:
-            options["action"] = "append"
-        if many and hint is int:
-            options |= {"type": str, "metavar": "INT,INT"}
-        parser.add_argument(_flag(name), dest=name, **options)
-    parser.add_argument(
+    texts, hints = help_texts(config_class), get_type_hints(config_class)
+    for title, names in groups(config_class).items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add_flag(group, fields[name], hints[name], texts.get(name, ""), config_class)
+    group = parser.add_argument_group("general")
+    for flag, text in (prints or {}).items():
+        group.add_argument(flag, action="store_true", help=text)
+    group.add_argument(
         "--config",
         default=None,
         type=Path,
         metavar="FILE.yaml",
         help="Settings to start from; flags override them.",
     )
-    parser.add_argument(
-        "--print-config",
-        default=False,
-        action="store_true",
-        help="Print the settings as YAML and stop.",
-    )
-    parser.add_argument(
-        "--quiet", default=False, action="store_true", help="Log warnings and errors only."
-    )
-    parser.add_argument(
-        "--log-json", default=False, action="store_true", help="Log one JSON object a line."
-    )
-    parser.add_argument("-h", "--help", action="store_true", help="Show this and stop.")
+    for flag, text in GENERAL.items():
+        group.add_argument(flag, default=False, action="store_true", help=text)
+    group.add_argument("-h", "--help", action="store_true", help="Show this and stop.")
     return parser
+
+
+GENERAL = {
+    "--print-config": "Print the settings as YAML and stop.",
+    "--quiet": "Log warnings and errors only; show no progress.",
+    "--log-json": "Log one JSON object a line.",
+}
+"""Flags without a value that every verb has."""
+
+
+def groups(config_class: type) -> dict[str, list[str]]:
+    """Return the titles of a config's groups, each with its fields; required ones first.
+
+    A config class has `GROUPS`, the title of each group with its first field; the groups of a base
+    class come after its own.
+    """
+    fields = {item.name: item for item in dataclasses.fields(config_class)}
+    titles: dict[str, str] = {}
+    for part in reversed(config_class.__mro__):
+        titles |= {start: title for title, start in vars(part).get("GROUPS", {}).items()}
+    grouped: dict[str, list[str]] = {"required": []}
+    title = "settings"
+    for name, item in fields.items():
+        title = titles.get(name, title)
+        grouped.setdefault("required" if required(item) else title, []).append(name)
+    return {title: names for title, names in grouped.items() if names}
+
+
+METAVARS = {
+    "data": "COLLECTION",
+    "queries": "FILE",
+    "split": "SPLIT",
+    "student": "MODEL",
+    "doc_student": "MODEL",
+    "model": "MODEL",
+    "vectors": "MODEL",
+    "teacher": "TEACHER",
+    "retriever": "RETRIEVER",
+    "objective": "OBJECTIVE",
+    "recipe": "RECIPE",
+    "candidates": "RUN",
+    "run": "RUN",
+    "tune": "RUN",
+    "scores": "STORE",
+    "preferences": "STORE",
+    "out": "FOLDER",
+    "json": "FILE",
+    "card": "FILE",
+    "qrels": "FILE",
+    "import_": "FILE",
+    "export": "FILE",
+    "workload": "FILE",
+    "plan": "FILE",
+    "memory": "SIZE",
+    "where": "CONDITION",
+}
+"""Field -> what its value is, where the type alone does not say it."""
+
+
+def metavar(item: dataclasses.Field[Any], config_class: type) -> str:
+    """Return what `--help` shows for a flag's value."""
+    hint, many = plain(get_type_hints(config_class)[item.name])
+    if item.name in METAVARS and hint in (str, Path):
+        return METAVARS[item.name]
+    if many and hint is int:
+        return "N,N"
+    return {int: "N", float: "X", str: "TEXT", Path: "PATH"}.get(hint, "VALUE")
+
+
+def _add_flag(
+    group: argparse._ArgumentGroup,
+    item: dataclasses.Field[Any],
+    declared: Any,
+    text: str,
+    config_class: type,
+) -> None:
+    default = "" if required(item) or item.default in (None, ()) else f" [{item.default}]"
+    text = (text + default).replace("%", "%%")
+    if item.metadata.get("positional"):
+        group.add_argument(item.name, nargs="*", help=text)
+        return
+    hint, many = plain(declared)
+    options: dict[str, Any] = {"help": text}
+    if hint is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif get_origin(hint) is Literal:
+        options["choices"] = get_args(hint)
+    else:
+        options |= {"type": hint, "metavar": metavar(item, config_class)}
+    if many:
+        options["action"] = "append"
+    if many and hint is int:
+        options["type"] = str
+    group.add_argument(_flag(item.name), dest=item.name, **options)
 
 
 def _flag(name: str) -> str:
     return "--" + key(name).replace("_", "-")
 
 
-def _help_texts(config_class: type) -> dict[str, str]:
+def help_texts(config_class: type) -> dict[str, str]:
     """Return the string that stands below each field of a dataclass and of its bases."""
     texts = {}
     for part in config_class.__mro__[-2::-1]:

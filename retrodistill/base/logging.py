@@ -26,6 +26,15 @@ class _Stderr(logging.Handler):
             self.handleError(record)
 
 
+class _Plain(logging.Formatter):
+    """The message; a warning says that it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line."""
+        line = super().format(record)
+        return f"warning: {line}" if record.levelno == logging.WARNING else line
+
+
 class _Json(logging.Formatter):
     """One JSON object a line: `time` (UTC, ISO 8601), `level`, `module`, `message`."""
 
@@ -49,9 +58,8 @@ def log_to_stderr(*, quiet: bool = False, as_json: bool = False) -> None:
     The command line calls this; a library never does. A second call replaces the first.
     """
     handler = _Stderr()
-    if as_json:
-        handler.setFormatter(_Json())
-    for former in [one for one in log.handlers if isinstance(one, _Stderr)]:
+    handler.setFormatter(_Json() if as_json else _Plain())
+    for former in [handler for handler in log.handlers if isinstance(handler, _Stderr)]:
         log.removeHandler(former)
     log.addHandler(handler)
     log.disabled = False  # a library that calls logging.config disables the loggers of all others

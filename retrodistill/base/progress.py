@@ -1,9 +1,12 @@
 """Progress bars on stderr, shown on a terminal only, and durations as text."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+
+from retrodistill.base.logging import log
 
 _shown: ContextVar[Any] = ContextVar("_shown", default=None)
 """The display of the outermost bar: bars within it are further lines of it."""
@@ -13,7 +16,8 @@ _shown: ContextVar[Any] = ContextVar("_shown", default=None)
 def bar(description: str, total: float) -> Iterator[Callable[[float], None]]:
     """Show a progress bar; the block gets a function that moves it on by an amount.
 
-    On something that is not a terminal, nothing is shown.
+    Nothing is shown where stderr is not a terminal, nor where messages below a warning are not
+    logged (--quiet, and library calls without a handler).
     """
     outer = _shown.get()
     if outer is not None:
@@ -34,6 +38,7 @@ def bar(description: str, total: float) -> Iterator[Callable[[float], None]]:
     )
 
     console = Console(stderr=True)
+    hidden = not console.is_terminal or not log.isEnabledFor(logging.INFO)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -41,7 +46,7 @@ def bar(description: str, total: float) -> Iterator[Callable[[float], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=hidden) as progress:
         task = progress.add_task(description, total=total)
         _shown.set(progress)
         try:

@@ -29,6 +29,7 @@ from retrodistill.base.config import (
     MineConfig,
     QuickstartConfig,
     ReportConfig,
+    ReproduceConfig,
     ScoreConfig,
     SearchConfig,
     TrainConfig,
@@ -51,6 +52,7 @@ WORDS: dict[type, str] = {
     BenchmarkConfig: "--plan p.yaml --k 10 --timed 5 --price-per-hour 0.4 --metrics map",
     QuickstartConfig: "--out here",
     DoctorConfig: "--json",
+    ReproduceConfig: "kl.yaml --out again --from-scratch --tolerance 0.01",
     ConvertConfig: "--clicks log.csv --out q.tsv --min-clicks 2 --grades clicks",
 }
 """For each config class, words that set fields of every form."""
@@ -120,9 +122,7 @@ def test_help_says_something_about_every_flag(
     text = capsys.readouterr().out
     for field in dataclasses.fields(config_class):
         name = field.name if field.metadata.get("positional") else "--" + field.name.rstrip("_")
-        flag = name.replace("_", "-")
-        below = text[text.rindex("options:") if flag.startswith("-") else 0 :]
-        assert flag in below
+        assert f"\n  {name.replace('_', '-')}" in text
     assert "About." in text
 
 
@@ -385,7 +385,7 @@ def test_a_flag_that_shows_something_is_among_the_flags_of_help(
 ) -> None:
     """`train --list`, which only README knew of."""
     assert train.main(["--help"]) == 0
-    assert "--list" in capsys.readouterr().out.partition("options:")[2]
+    assert "\n  --list " in capsys.readouterr().out
 
 
 CRASH = """

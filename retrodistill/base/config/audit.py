@@ -1,7 +1,9 @@
 """Settings of `audit` and `leakage`: what to check before a training or an evaluation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from retrodistill.base.config.base import Precision, at_least
 from retrodistill.base.errors import ConfigError
@@ -10,6 +12,13 @@ from retrodistill.base.errors import ConfigError
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditConfig:
     """Settings of `python -m retrodistill.audit`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "candidates": "data",
+        "sample": "queries",
+        "models and machines": "max_tokens",
+        "output": "json",
+    }
 
     data: str
     """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""

@@ -1,7 +1,9 @@
 """Settings of `benchmark`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from retrodistill.base.config.base import at_least
 from retrodistill.base.config.evaluate import EvaluationSettings
@@ -10,6 +12,12 @@ from retrodistill.base.config.evaluate import EvaluationSettings
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkConfig(EvaluationSettings):
     """Settings of `python -m retrodistill.benchmark`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "plan": "plan",
+        "timing": "k",
+        "output": "overwrite",
+    }
 
     plan: Path
     """YAML file with the datasets and the systems."""

@@ -1,8 +1,9 @@
 """Settings of `convert`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from retrodistill.base.config.base import at_least
 from retrodistill.base.errors import ConfigError
@@ -11,6 +12,14 @@ from retrodistill.base.errors import ConfigError
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertConfig:
     """Settings of `python -m retrodistill.convert`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "files": "out",
+        "texts": "data",
+        "scores": "format",
+        "clicks": "min_clicks",
+        "output": "overwrite",
+    }
 
     out: Path
     """What to write: a score store (--import), a score file (--export), or a judgement file

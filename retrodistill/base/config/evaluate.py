@@ -1,8 +1,9 @@
 """Settings of `evaluate`, and those that `report` and `benchmark` share with it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from retrodistill.base.config.base import at_least
 from retrodistill.base.errors import ConfigError
@@ -11,6 +12,12 @@ from retrodistill.base.errors import ConfigError
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSettings:
     """How systems are measured and compared."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "measures": "metrics",
+        "significance": "test",
+        "training data": "trained_on",
+    }
 
     metrics: str = "ndcg@10,mrr@10,map,recall@100"
     """Comma-separated: name@cutoff(key=value,...), as in ndcg@10 or map(rel=2); `evaluate --metrics
@@ -72,6 +79,10 @@ class EvaluationSettings:
 class MeasureSettings(EvaluationSettings):
     """How systems are measured and compared, and against which judgements."""
 
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "judgements": "data",
+    }
+
     data: str | None = None
     """Collection with the judgements (or give --qrels); `report` shows its texts too."""
 
@@ -90,6 +101,11 @@ class MeasureSettings(EvaluationSettings):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig(MeasureSettings):
     """Settings of `python -m retrodistill.evaluate`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "runs": "run",
+        "output": "per_query",
+    }
 
     run: tuple[Path, ...] = ()
     """Run folder, score store, or TREC, JSONL or Parquet run; once for each system."""

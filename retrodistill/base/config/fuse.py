@@ -1,8 +1,9 @@
 """Settings of `fuse`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from retrodistill.base.config.base import at_least
 from retrodistill.base.errors import ConfigError
@@ -11,6 +12,14 @@ from retrodistill.base.errors import ConfigError
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FuseConfig:
     """Settings of `python -m retrodistill.fuse`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "runs": "run",
+        "combination": "method",
+        "tuning": "tune",
+        "judgements and texts": "data",
+        "output": "overwrite",
+    }
 
     run: tuple[Path, ...]
     """Run folder, score store, or TREC, JSONL or Parquet run; once for each system."""

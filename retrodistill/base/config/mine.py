@@ -1,7 +1,9 @@
 """Settings of `mine`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from retrodistill.base.config.base import Executor, Precision, at_least, check_workers
 from retrodistill.base.errors import ConfigError
@@ -10,6 +12,14 @@ from retrodistill.base.errors import ConfigError
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MineConfig:
     """Settings of `python -m retrodistill.mine`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "queries": "data",
+        "retrieval": "retriever",
+        "labels": "drop_positives",
+        "models and machines": "max_tokens",
+        "output": "overwrite",
+    }
 
     data: str
     """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""

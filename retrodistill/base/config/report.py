@@ -1,8 +1,10 @@
 """Settings of `report`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from retrodistill.base.config.base import at_least
 from retrodistill.base.config.evaluate import MeasureSettings
@@ -12,6 +14,13 @@ from retrodistill.base.errors import ConfigError
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportConfig(MeasureSettings):
     """Settings of `python -m retrodistill.report`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "runs": "run",
+        "models": "system",
+        "shown": "queries",
+        "output": "overwrite",
+    }
 
     run: tuple[Path, ...]
     """Run folder, score store, or TREC, JSONL or Parquet run; once for each system."""

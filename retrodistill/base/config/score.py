@@ -1,7 +1,9 @@
 """Settings of `score`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from retrodistill.base.config.base import Executor, Precision, at_least, check_workers
 from retrodistill.base.errors import ConfigError
@@ -10,6 +12,13 @@ from retrodistill.base.errors import ConfigError
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreConfig:
     """Settings of `python -m retrodistill.score`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "pairs": "out",
+        "teacher": "teacher",
+        "store": "verify",
+        "models and machines": "batch_tokens",
+    }
 
     out: Path
     """Score store to fill. An existing one is resumed: finished shards are not scored again."""

@@ -1,8 +1,10 @@
 """Settings of `embed` and `search`."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from retrodistill.base.config.base import Executor, Precision, at_least, check_workers
 from retrodistill.base.errors import ConfigError
@@ -11,6 +13,13 @@ from retrodistill.base.errors import ConfigError
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbedConfig:
     """Settings of `python -m retrodistill.embed`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "collection and model": "data",
+        "index": "index",
+        "models and machines": "max_tokens",
+        "output": "overwrite",
+    }
 
     data: str
     """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
@@ -73,6 +82,14 @@ class EmbedConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchConfig:
     """Settings of `python -m retrodistill.search`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "query": "query",
+        "where to search": "index",
+        "collection": "data",
+        "results": "k",
+        "output": "out",
+    }
 
     query: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """Queries to answer on the terminal."""

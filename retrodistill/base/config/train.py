@@ -1,8 +1,9 @@
 """Settings of `train`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from retrodistill.base.config.base import Precision, at_least, below_one
 from retrodistill.base.errors import ConfigError
@@ -13,6 +14,15 @@ Positives = Literal["labels", "teacher"]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSettings:
     """How to make a student and how to train it, independent of the data."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "objective and student": "objective",
+        "candidates": "candidates_per_query",
+        "optimisation": "batch_size",
+        "dimensions and averaging": "dims",
+        "measuring while training": "dev_split",
+        "run": "tracker",
+    }
 
     objective: str = "listwise-kl"
     """Weighted sum of losses, with settings in brackets:
@@ -246,6 +256,11 @@ class TrainSettings:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig(TrainSettings):
     """Settings of `python -m retrodistill.train`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "data and signals": "data",
+        "run": "resume",
+    }
 
     data: str
     """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""

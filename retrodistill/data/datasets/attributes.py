@@ -83,7 +83,7 @@ def cached_attributes(
             with suppress(OSError):  # a shared, read-only cache
                 _write_cached(table, path)
     for reason in json.loads((table.schema.metadata or {}).get(SKIPPED, "[]")):
-        log.info(f"an attribute of {owner} is skipped: {reason}")
+        log.warning(f"an attribute of {owner} is skipped: {reason}")
     return table.replace_schema_metadata(None)
 
 
@@ -134,7 +134,7 @@ def read_attributes(path: Path, ids: Sequence[str]) -> pa.Table:
     # Bring the rows into the order of `ids`.
     rows = pc.index_in(requested, value_set=read_ids.combine_chunks())
     if rows.null_count:
-        log.info(
+        log.warning(
             f"{path}: {rows.null_count:,} of {len(requested):,} documents have no attributes there"
         )
     return table.take(rows)
@@ -246,7 +246,7 @@ def _read_cached(path: Path, rows: int) -> pa.Table | None:
     """Return the columns in a cached file, or None if it is absent, damaged or out of date."""
     try:
         if not is_sealed(path):
-            log.info(f"{path} is damaged: re-reading the attributes.")
+            log.warning(f"{path} is damaged: re-reading the attributes.")
             return None
         with pa.memory_map(str(path)) as source:
             content = source.read_buffer(source.size() - SEAL)
@@ -338,7 +338,7 @@ def _log_almost_numbers(name: str, column: pa.ChunkedArray, locate: Locate) -> N
     if present / 2 < count < present:
         row = pc.index(numbers, False).as_py()
         verb = "is not a number" if present - count == 1 else "are not numbers"
-        log.info(
+        log.warning(
             f"attribute {name} holds strings: {present - count:,} of {present:,} values {verb}, "
             f"first {column[row].as_py()!r} ({locate(row)}). Empty such cells to compare numbers."
         )

@@ -44,7 +44,7 @@ def counted_cuts(noun: str) -> Iterator[dict[Key, Cut]]:
         _counts.reset(token)
     for (name, limit), cut in counts.items():
         if cut.longer:
-            log.info(
+            log.warning(
                 f"{cut.longer:,} of {cut.texts:,} {name} are longer than {limit:,} tokens: "
                 f"{cut.lost / cut.tokens:.0%} of their tokens are cut."
             )

@@ -74,7 +74,7 @@ def print_unseen(evaluation: Mapping[str, Any], *, tests: bool = True, notes: bo
     for sentence in evaluation.get("training", {}).get("notes", ()) if notes else ():
         log.info(sentence)
     for sentence in evaluation.get("warnings", ()):
-        log.info(f"warning: {sentence}")
+        log.warning(sentence)
 
 
 def subset_rows(

@@ -68,14 +68,14 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, depth: int) -> 
         temperature = next(iter(term.settings_with(Role.TEACHER_TEMPERATURE)), None)
         if temperature is None:
             if term.contract is UNDECLARED:
-                log.info(
+                log.warning(
                     f"{term.name}: no setting is annotated as TeacherTemperature, so the teacher's "
                     "lists are not checked for it. Annotate one, or decorate the loss with @loss "
                     "if it has none."
                 )
             continue
         if ranks:
-            log.info(
+            log.warning(
                 f"{term.name}: the teacher gives ranks, whose differences do not say how much "
                 "better a document is. Better: ranknet, lambdarank or listmle, which use the order."
             )
@@ -109,7 +109,7 @@ def check_student(terms: "Sequence[LossTerm]", model: Any, settings: "TrainSetti
             continue
         for name in term.settings_with(Role.STUDENT_TEMPERATURE):
             if chosen[name] > BLUNT:
-                log.info(
+                log.warning(
                     f"{term.name}: the student's scores are cosines, from -1 to 1, and {name} "
                     f"{chosen[name]:g} is for unbounded scores: it can hardly tell candidates "
                     f"apart. Set {term.name}({name}=0.05), or train a student that does not "
@@ -129,7 +129,7 @@ def _check_constant(terms: "Sequence[LossTerm]", teacher: _Teacher) -> None:
             "scores were not rounded."
         )
     if constant:
-        log.info(
+        log.warning(
             f"{constant:,} of {len(lists):,} lists are constant: the teacher prefers no document."
         )
 
@@ -145,7 +145,7 @@ def _are_ranks(teacher: _Teacher) -> bool:
 def _log_if_bounded(name: str, temperature: str, switch: str, teacher: _Teacher) -> None:
     low, high = float(teacher.scores.min()), float(teacher.scores.max())
     if teacher.run.scale in BOUNDED or (low >= -1 and high <= 1):
-        log.info(
+        log.warning(
             f"{name}: the teacher's scores are bounded (from {low:.3g} to {high:.3g}), so its "
             f"margins do not fit inner products. Set {name}({switch}=true), or a "
             f"{temperature} well below 1, such as {name}({temperature}=0.1)."

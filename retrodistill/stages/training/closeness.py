@@ -57,8 +57,8 @@ def teacher_cosine(
         f"({len(rows[0]):,} queries, {len(rows[1]):,} documents)."
     )
     if required and mean < ENOUGH:
-        log.info(
-            f"warning: below {ENOUGH} the student cannot replace its teacher. Train longer, "
+        log.warning(
+            f"below {ENOUGH} the student cannot replace its teacher. Train longer, "
             "with a higher --learning-rate, or from a student nearer to the teacher."
         )
     return mean

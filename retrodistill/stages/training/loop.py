@@ -174,7 +174,7 @@ def _use_one_device(arguments: TrainingArguments) -> None:
     """Keep the Trainer from splitting a batch over several GPUs: its queries share documents."""
     visible = arguments.n_gpu
     if visible > 1:
-        log.info(
+        log.warning(
             f"{visible} GPUs are visible, and one of them is used. To use all: "
             f"torchrun --nproc-per-node {visible} -m retrodistill.train ..."
         )

@@ -64,7 +64,7 @@ class LossTerms(TrainerCallback):
         """Log how many steps had no signal for a term."""
         for name, steps in self.without_signal.items():
             if state.is_world_process_zero:
-                log.info(
+                log.warning(
                     f"{name} had no signal in {steps:,} of {self._steps:,} steps: no label, no "
                     "negative, or no order of the teacher in the batch. It was 0 there; a larger "
                     "--batch-size avoids that."

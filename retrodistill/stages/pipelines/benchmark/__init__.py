@@ -69,7 +69,7 @@ def run_benchmark(
             places[dataset] = _place(found, dataset, Path(out), k)
         except RetrodistillError as error:
             failures |= {(dataset, system): str(error) for system in found.systems}
-            log.info(f"dataset {dataset}: {error}")
+            log.warning(f"dataset {dataset}: {error}")
     _check_trained_on(trained_on, [place.collection for place in places.values()])
     for dataset, place in places.items():
         for name, system in found.systems.items():
@@ -79,7 +79,7 @@ def run_benchmark(
                 cells[dataset, name] = measured(name, place, timed=timed, overwrite=overwrite)
             except RetrodistillError as error:
                 failures[dataset, name] = str(error)
-                log.info(f"cell {name} on {dataset}: {error}")
+                log.warning(f"cell {name} on {dataset}: {error}")
         runs = {
             name: Run.read(place.folder("runs", name))
             for name in found.systems

@@ -130,7 +130,7 @@ class Preferences:
             )
         if not (compared.any() or self._logged):
             self._logged = True
-            log.info(
+            log.warning(
                 f"a batch of {len(examples)} queries holds no compared pair: preference-kl is 0 "
                 "there. A larger --batch-size, or more compared pairs, avoid that (logged once)."
             )

@@ -87,7 +87,7 @@ class ScoreSource(SignalSource):
             lists = manifest.details.get("unit") == "list"
             check_keys(collection, origin, SCORES, self.run.table, lists=lists)
         elif manifest is None or "collection" not in manifest.inputs:
-            log.info(
+            log.warning(
                 f"{origin} does not record which texts its ids name: that they are those of "
                 f"{collection.name} cannot be checked."
             )
