@@ -52,7 +52,7 @@ def main() -> None:
     if not trained.exists():
         settings = dataclasses.replace(BUDGET, objective=CONTRASTIVE, dims=DIMENSIONS)
         candidates = rd.Run.read(work / "runs" / "candidates")
-        rd.train_student(collection, start, trained, scores=candidates, settings=settings)
+        rd.train_student(collection, start, trained, sources=[candidates], settings=settings)
     faiss.omp_set_num_threads(1)
     systems: dict[str, list[rd.Run]] = {}
     against: dict[str, str] = {}

@@ -215,7 +215,7 @@ def main() -> None:
                 **changes,
             )
             rd.train_student(
-                collection, start, folder, scores=scores, split=split, settings=settings
+                collection, start, folder, sources=[scores], split=split, settings=settings
             )
         return folder
 

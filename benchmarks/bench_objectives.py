@@ -160,15 +160,15 @@ def main() -> None:
         if not (folder / "run").exists():
             needs = inputs_of(parse_objective(settings.objective))
             began = time.perf_counter()
+            # a filter by a share of the best score needs scores that start at 0
+            teacher = (
+                scores if settings.false_negatives is None else teacher_of("train", "percentiles")
+            )
             student = rd.train_student(
                 collection,
                 start,
                 folder / "student",
-                # a filter by a share of the best score needs scores that start at 0
-                scores=scores
-                if settings.false_negatives is None
-                else teacher_of("train", "percentiles"),
-                vectors=vectors if "--vectors" in needs else None,
+                sources=[teacher, vectors if "--vectors" in needs else None],
                 settings=settings,
                 overwrite=True,
             )

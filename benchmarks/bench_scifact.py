@@ -126,7 +126,7 @@ def main() -> None:
         folder = student_of(name, seed)
         if not folder.exists():
             settings = dataclasses.replace(budget, objective=objective, seed=seed)
-            rd.train_student(collection, start, folder, scores=scores, settings=settings)
+            rd.train_student(collection, start, folder, sources=[scores], settings=settings)
         return searched(folder.name, str(folder))
 
     def taught(name: str, spec: str, candidates: rd.Run) -> rd.Run:

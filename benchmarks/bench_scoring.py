@@ -41,7 +41,7 @@ from retrodistill.models.inference import (
     token_batches,
 )
 from retrodistill.models.students.cross_encoder import load_cross_encoder
-from retrodistill.stages.scoring.filling import pairs_of
+from retrodistill.stages.scoring.candidates import pairs_of
 
 MAX_TOKENS = 256
 

@@ -132,7 +132,7 @@ def ours(data: str, run: rd.Run, per_query: int, steps: int, *, cached: bool) ->
     )
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "student"
-        rd.train_student(collection, model_path(), out, scores=run, settings=settings)
+        rd.train_student(collection, model_path(), out, sources=[run], settings=settings)
     return TIMES
 
 

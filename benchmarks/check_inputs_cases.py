@@ -141,8 +141,7 @@ class Base:
             self.collection,
             model,
             self.folder / "student",
-            objective="contrastive",
-            settings=settings,
+            settings=dataclasses.replace(settings, objective="contrastive"),
         )
         encoder = rd.DenseEncoder(self.student, precision="float32")
         for kind in ("flat", "hnsw"):
@@ -668,11 +667,11 @@ def score_format(place: Place) -> bool:
 
 
 def card(place: Place) -> bool:
-    from retrodistill.evaluate import main
+    from retrodistill.reproduce import main
 
     path = place.written("card.yaml", mutated(place.rng, place.base.files["card"]))
     os.chdir(place.folder)
-    sys.exit(status) if (status := main(["--reproduce", str(path)])) else None
+    sys.exit(status) if (status := main([str(path)])) else None
     return True
 
 

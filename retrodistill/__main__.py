@@ -21,6 +21,7 @@ VERBS = (
     "evaluate",
     "report",
     "benchmark",
+    "reproduce",
     "convert",
     "doctor",
 )

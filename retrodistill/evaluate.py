@@ -5,7 +5,6 @@
     python -m retrodistill.evaluate --qrels q.txt --run s.trec --metrics "map@100(rel=2),ndcg@10"
     python -m retrodistill.evaluate --data beir:scifact --run theirs.trec --trained-on train
     python -m retrodistill.evaluate --data beir:scifact --run kl --teacher scores --card kl.yaml
-    python -m retrodistill.evaluate --reproduce kl.yaml --out again
     python -m retrodistill.evaluate --metrics help
 
 Every judged query counts; one that a run lacks counts 0. judged@K is the share of the documents up
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.command import run
-from retrodistill.base.config import EvaluateConfig, EvaluationSettings
+from retrodistill.base.config import EvaluateConfig
 from retrodistill.base.logging import log
 
 if TYPE_CHECKING:
@@ -44,9 +43,6 @@ def evaluate(config: EvaluateConfig) -> None:
 
     if config.metrics == "help":
         print(measures_help())
-        return
-    if config.reproduce is not None:
-        reproduce(config, config.reproduce)
         return
     preflight.evaluate(config)
     systems = read_systems(config, system_names(config.run))
@@ -89,8 +85,8 @@ def _fidelity(systems: "Systems", path: Path, *, per_query: bool) -> dict[str, A
 
 def _write_card(systems: "Systems", content: dict[str, Any], out: Path) -> None:
     """Write the result card."""
-    from retrodistill.stages.pipelines.reproduce.content import make_card
-    from retrodistill.stages.pipelines.reproduce.files import write_card
+    from retrodistill.stages.pipelines.reproduce.card import make_card
+    from retrodistill.stages.pipelines.reproduce.card_files import write_card
 
     card = make_card(
         content,
@@ -103,27 +99,6 @@ def _write_card(systems: "Systems", content: dict[str, Any], out: Path) -> None:
         split=systems.settings.split,
     )
     write_card(card, out)
-
-
-def reproduce(config: EvaluateConfig, path: Path) -> None:
-    """Get a card's numbers again, print them beside the card's, and raise where they differ."""
-    from retrodistill.stages.evaluation import evaluate_runs
-    from retrodistill.stages.pipelines.reproduce.files import read_card
-    from retrodistill.stages.pipelines.reproduce.reproducing import again
-
-    card = read_card(path)
-    found = again(
-        card,
-        config.data,
-        config.qrels,
-        out=config.out,
-        anew=config.anew,
-        trust_custom_code=config.trust_custom_code,
-    )
-    settings = EvaluationSettings(**card.settings)
-    systems = evaluate_runs(found.qrels, found.runs, settings).systems
-    found.print(systems)
-    found.check(systems, config.tolerance)
 
 
 if __name__ == "__main__":

@@ -92,9 +92,10 @@ def quickstart(config: QuickstartConfig) -> None:
         collection,
         model,
         out / "teacher",
-        scores=labelled,
-        objective="contrastive(temperature=1)",
-        settings=replace(budget, student_kind="cross-encoder"),
+        sources=[labelled],
+        settings=replace(
+            budget, student_kind="cross-encoder", objective="contrastive(temperature=1)"
+        ),
         overwrite=True,
     )
 
@@ -113,9 +114,8 @@ def quickstart(config: QuickstartConfig) -> None:
             logged,
             model,
             out / "students" / name,
-            scores=lists,
-            objective=objective,
-            settings=replace(budget, keep_layers=KEPT),
+            sources=[lists],
+            settings=replace(budget, keep_layers=KEPT, objective=objective),
             overwrite=True,
         )
     models["six layers"] = Path(model)

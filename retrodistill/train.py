@@ -46,43 +46,30 @@ def recipe_settings(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
+    from retrodistill.base.registry import SIGNAL_SOURCES
     from retrodistill.data.datasets import load_collection
-    from retrodistill.data.store.runs import Run
-    from retrodistill.data.store.scores import PreferenceStore
-    from retrodistill.models.students.dense import DenseEncoder
     from retrodistill.objectives.objective import parse_objective
     from retrodistill.stages import preflight
-    from retrodistill.stages.training.card import teachers_of
-    from retrodistill.stages.training.sources import check_settings
+    from retrodistill.stages.training.requirements import check_kind, check_settings
 
     preflight.train(config)
-    check_settings(
-        parse_objective(config.objective),
-        config,
-        config.split,
-        scores=config.scores is not None,
-        preferences=config.preferences is not None,
-        vectors=config.vectors is not None,
-    )
+    named = {name: getattr(config, name, None) for name in SIGNAL_SOURCES}
+    named = {name: str(value) for name, value in named.items() if value}
+    terms, kinds = parse_objective(config.objective), [SIGNAL_SOURCES[name] for name in named]
+    check_settings(terms, config, config.split, kinds)
+    check_kind(config)
     collection = load_collection(config.data, queries=config.queries)
-    scores = Run.read(config.scores) if config.scores else None
-    preferences = PreferenceStore.open(config.preferences) if config.preferences else None
+    sources = [SIGNAL_SOURCES[name].open(value, config) for name, value in named.items()]
 
     from retrodistill.stages.training.trainer import train_student  # imports torch: last
 
-    vectors = None
-    if config.vectors:
-        vectors = DenseEncoder(config.vectors, precision=config.precision)
     out = train_student(
         collection,
         config.student,
         config.out,
-        scores=scores,
-        preferences=preferences,
-        vectors=vectors,
+        sources=sources,
         split=config.split,
         settings=config,
-        teachers=teachers_of(config.scores) if config.scores else (),
         resume=config.resume,
         overwrite=config.overwrite,
     )

@@ -306,11 +306,28 @@ INDEXES = Registry(
     aliases={"pq": "ivf-pq", "int8": "sq8", "brute-force": "exact"},
 )
 
-STAGES = Registry(
-    "verb",
+STUDENT_KINDS = Registry(
+    "kind of student",
     {
-        verb: f"retrodistill.{verb}:{verb}"
-        for verb in ("mine", "score", "train", "embed", "search", "fuse")
+        "bi-encoder": "retrodistill.models.students.kinds.dense:KIND",
+        "sparse": "retrodistill.models.students.kinds.sparse:KIND",
+        "late-interaction": "retrodistill.models.students.kinds.late_interaction:KIND",
+        "cross-encoder": "retrodistill.models.students.kinds.cross_encoder:KIND",
+    },
+    aliases={
+        "dense": "bi-encoder",
+        "splade": "sparse",
+        "colbert": "late-interaction",
+        "reranker": "cross-encoder",
     },
 )
-"""What a verb does with its settings, for whoever does it again."""
+
+SIGNAL_SOURCES = Registry(
+    "source of signals",
+    {
+        "scores": "retrodistill.stages.training.sources.scores:ScoreSource",
+        "preferences": "retrodistill.stages.training.sources.preferences:PreferenceSource",
+        "vectors": "retrodistill.stages.training.sources.vectors:VectorSource",
+    },
+)
+"""What a student learns from beside labels: the name is the flag of `train`."""

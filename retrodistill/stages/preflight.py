@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from retrodistill.base.errors import ConfigError, MissingExtra, did_you_mean
 from retrodistill.base.files import check_writable, refuse_existing
 from retrodistill.base.manifest import Manifest
-from retrodistill.base.registry import FORMATS, INDEXES, RETRIEVERS, TEACHERS, Registry
+from retrodistill.base.registry import (
+    FORMATS,
+    INDEXES,
+    RETRIEVERS,
+    STUDENT_KINDS,
+    TEACHERS,
+    Registry,
+)
 from retrodistill.models.inference.models import check_model
 
 if TYPE_CHECKING:
@@ -32,16 +39,11 @@ def mine(config: "configs.MineConfig") -> None:
 
 def score(config: "configs.ScoreConfig") -> None:
     """Check the settings of `score`."""
-    if config.status or config.verify is not None or config.export is not None:
+    if config.status or config.verify is not None:
         check_paths("--out", config.out)
     else:
         check_writable(config.out / "shards")
-    if config.export is not None:
-        check_file("--export", config.export)
     check_paths("--candidates", config.candidates)
-    check_paths("--import", config.import_)
-    if config.format is not None:
-        FORMATS[config.format]
     if config.teacher is not None:
         from retrodistill.models.teachers import read_options
 
@@ -67,11 +69,13 @@ def train(config: "configs.TrainConfig") -> None:
     """Check the settings of `train`."""
     from retrodistill.data.rankings.measures import parse_metric
     from retrodistill.objectives.objective import parse_objective
-    from retrodistill.stages.training.sampling import parse_draw
+    from retrodistill.stages.training.sampling import parse_negative_sampling
 
     refuse_existing(config.out, overwrite=config.overwrite)
     parse_objective(config.objective)
-    parse_draw(config.draw)
+    if config.student_kind not in STUDENT_KINDS:
+        STUDENT_KINDS[config.student_kind]  # unknown, or one of your own
+    parse_negative_sampling(config.negative_sampling)
     if config.dev_split is not None:
         parse_metric(config.dev_metric)
     check_paths("--scores", config.scores)
@@ -115,7 +119,14 @@ def search(config: "configs.SearchConfig") -> None:
 
 def convert(config: "configs.ConvertConfig") -> None:
     """Check the settings of `convert`."""
-    refuse_existing(config.out, overwrite=config.overwrite, folder=False)
+    if config.import_ is None:
+        refuse_existing(config.out, overwrite=config.overwrite, folder=False)
+    else:
+        check_writable(config.out / "shards")
+    check_paths("--import", config.import_)
+    check_paths("--export", config.export)
+    if config.format is not None:
+        FORMATS[config.format]
 
 
 def fuse(config: "configs.FuseConfig") -> None:
@@ -168,6 +179,14 @@ def benchmark(config: "configs.BenchmarkConfig") -> None:
                 INDEXES.split(system.index)
             elif isinstance(system, Reranked):
                 TEACHERS.split(system.rerank)
+
+
+def reproduce(config: "configs.ReproduceConfig") -> None:
+    """Check the settings of `reproduce`."""
+    check_paths("card", config.card_path)
+    check_paths("--qrels", config.qrels)
+    if config.out is not None:
+        check_writable(config.out)
 
 
 def check_file(flag: str, path: Path | None) -> None:

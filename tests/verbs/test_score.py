@@ -1,4 +1,4 @@
-"""What `score` does besides scoring: import, export, compare, verify, in processes."""
+"""What `score` does besides scoring: combine, compare, verify, in processes."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ from fakes.models import save_tiny_cross_encoder
 
 from retrodistill.base.config import ScoreConfig
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore
@@ -27,41 +26,15 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run(line: str, capsys: pytest.CaptureFixture[str], *, status: int = 0) -> tuple[str, str]:
-    found = main(line.split())
+    exit_status = main(line.split())
     printed = capsys.readouterr()
-    assert found == status, printed.err
+    assert exit_status == status, printed.err
     return printed.out, printed.err
-
-
-def test_published_scores_become_a_store_and_leave_it_again(
-    data: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Scores that somebody has paid for, and that this package cannot use or give away."""
-    lines = ["2.5\t-1.25\tq0\td0\td1", "2.5\t0.125\tq0\td0\td2", "1\t-3\tq1\td1\td0"]
-    Path("published.tsv").write_text("\n".join(lines) + "\n")
-    line = f"--data {data} --import published.tsv --format margin-mse --scale logit --out scores/p"
-    run(line, capsys)
-    store = Run.read(Path("scores/p"))
-    assert store.to_dict() == {
-        "q0": {"d0": 2.5, "d2": 0.125, "d1": -1.25},
-        "q1": {"d1": 1.0, "d0": -3.0},
-    }
-    assert Manifest.read(Path("scores/p")).details["scale"] == "logit"
-    export = f"--data {data} --out scores/p --export out.tsv --format margin-mse"
-    run(export, capsys)
-    assert sorted(Path("out.tsv").read_text().splitlines()) == sorted(lines)
-    _, said = run(export, capsys, status=2)
-    assert "exists already" in said
 
 
 @pytest.mark.parametrize(
     ("line", "status", "message"),
     [
-        ("--data D --import no.tsv --format margin-mse --out s", 2, "no.tsv"),
-        ("--data D --import bad.tsv --format margin-mse --out s", 2, "bad.tsv:2"),
-        ("--data D --import bad.tsv --format marginmse --out s", 2, "Did you mean 'margin-mse'"),
-        ("--data D --import good.tsv --format margin-mse --scale logits --out s", 2, "scale"),
-        ("--data D --import other.tsv --format margin-mse --out s", 2, "hold no id 'nobody'"),
         ("--data D --out s", 2, "give one of"),
         ("--out s --teacher bm25 --candidates runs/train", 2, "--data"),
         ("--data D --teacher bm25 --out s", 2, "--candidates"),
@@ -74,9 +47,6 @@ def test_mistakes_are_explained(
     line: str, status: int, message: str, data: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A traceback, or a store that is begun before the mistake is found."""
-    Path("good.tsv").write_text("2.5\t-1.25\tq0\td0\td1\n")
-    Path("bad.tsv").write_text("2.5\t-1.25\tq0\td0\td1\n2.5\tq0\td0\td2\n")
-    Path("other.tsv").write_text("2.5\t-1.25\tq0\td0\tnobody\n")
     _, said = run(line.replace("D ", f"{data} "), capsys, status=status)
     assert message in said
     assert "Traceback" not in said
@@ -103,8 +73,7 @@ def test_preferences_processes_and_status(
 def test_settings_exclude_each_other_before_anything_is_read() -> None:
     """Two jobs in one line, of which one is silently left undone."""
     for wrong in (
-        {"teacher": "bm25", "import_": Path("x")},
-        {"export": Path("x")},
+        {"teacher": "bm25", "candidates": Path("x"), "status": True},
         {"teacher": "bm25", "candidates": Path("x"), "verify": 3},
     ):
         with pytest.raises(ConfigError):

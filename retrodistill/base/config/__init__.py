@@ -13,6 +13,7 @@ from retrodistill.base.config.fuse import FuseConfig
 from retrodistill.base.config.mine import MineConfig
 from retrodistill.base.config.quickstart import DoctorConfig, QuickstartConfig
 from retrodistill.base.config.report import ReportConfig
+from retrodistill.base.config.reproduce import ReproduceConfig
 from retrodistill.base.config.score import ScoreConfig
 from retrodistill.base.config.search import EmbedConfig, SearchConfig
 from retrodistill.base.config.train import Positives, TrainConfig, TrainSettings
@@ -33,6 +34,7 @@ __all__ = [
     "Precision",
     "QuickstartConfig",
     "ReportConfig",
+    "ReproduceConfig",
     "ScoreConfig",
     "SearchConfig",
     "TrainConfig",

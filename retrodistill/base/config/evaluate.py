@@ -1,6 +1,6 @@
 """Settings of `evaluate`, and those that `report` and `benchmark` share with it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,48 +106,9 @@ class EvaluateConfig(MeasureSettings):
     card: Path | None = None
     """File for a result card (YAML): the numbers, and what it takes to reproduce them."""
 
-    reproduce: Path | None = None
-    """Get the numbers of a result card again, and compare them; --data or --qrels say where its
-    collection or its judgements lie now, if elsewhere."""
-
-    out: Path | None = None
-    """With --reproduce: folder to make again in what is not here as the card has it."""
-
-    anew: bool = False
-    """With --reproduce: make all of the card's chain again, and not only what is not here."""
-
-    trust_custom_code: bool = False
-    """With --reproduce: parts that the card names by a path, as in my_lab.losses:focal, may run."""
-
-    tolerance: float | None = None
-    """With --reproduce: largest difference of a mean that counts as equal (default: 0, and 0.005
-    for runs that were made again and came out otherwise)."""
-
     def __post_init__(self) -> None:
         if self.metrics == "help":
             return
-        at_least(self, 0, "tolerance")
-        if self.reproduce is not None:
-            self._check_reproducing()
-            return
-        if self.out or self.anew or self.trust_custom_code or self.tolerance is not None:
-            raise ConfigError(
-                "--out, --anew, --trust-custom-code and --tolerance need --reproduce."
-            )
         if not self.run:
             raise ConfigError("needs --run. See --help.")
         MeasureSettings.__post_init__(self)
-
-    def _check_reproducing(self) -> None:
-        own = ("reproduce", "out", "anew", "trust_custom_code", "tolerance", "data", "qrels")
-        given = [
-            f"--{item.name.replace('_', '-')}"
-            for item in fields(self)
-            if item.name not in own and getattr(self, item.name) != item.default
-        ]
-        if given:
-            raise ConfigError(f"--reproduce measures as the card says: leave {given[0]} away.")
-        if self.data is not None and self.qrels is not None:
-            raise ConfigError("give either --data or --qrels.")
-        if self.anew and self.out is None:
-            raise ConfigError("--anew needs --out, a folder to make the chain again in.")

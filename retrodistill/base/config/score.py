@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from retrodistill.base.config.base import Executor, Precision, at_least, check_workers
 from retrodistill.base.errors import ConfigError
@@ -36,24 +35,6 @@ class ScoreConfig:
     opponents: int = 4
     """With --preferences: how many others each document is compared with (0: all)."""
 
-    import_: Path | None = None
-    """Instead of a teacher: scores that somebody has published, in --format."""
-
-    export: Path | None = None
-    """Write the scores of --out to this file, in --format."""
-
-    format: str | None = None
-    """Format of --import or --export; README lists them (--import: default by its content)."""
-
-    differing: Literal["refuse", "mean"] = "refuse"
-    """What becomes of a pair that --import gives several scores."""
-
-    scale: str = "unknown"
-    """What imported scores are: logit, probability, cosine, dot, maxsim, bm25, ..."""
-
-    split: str = "train"
-    """Split whose labels say what is relevant, for an --export that needs to know."""
-
     verify: int | None = None
     """Score this many stored pairs again, and print the largest difference."""
 
@@ -85,18 +66,14 @@ class ScoreConfig:
         at_least(self, 0, "opponents")
         jobs = {
             "--teacher": self.teacher is not None,
-            "--import": self.import_ is not None,
-            "--export": self.export is not None,
             "--status": self.status,
         }
         if sum(jobs.values()) != 1:
             raise ConfigError(f"give one of {', '.join(jobs)}.")
-        if self.data is None and not self.status and self.export is None:
+        if self.data is None and not self.status:
             raise ConfigError("needs --data: the collection that the scores are of.")
         if self.teacher and (self.candidates is None) == (self.verify is None):
             raise ConfigError("--teacher needs --candidates, a run to score, or else --verify N.")
-        if self.export is not None and self.format is None:
-            raise ConfigError("--export needs --format.")
         check_workers(self.executor, self.workers)
         if self.executor != "local" and self.candidates is None:
             raise ConfigError("--executor scores: it needs --teacher and --candidates.")

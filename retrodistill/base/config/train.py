@@ -7,7 +7,6 @@ from typing import Literal
 from retrodistill.base.config.base import Precision, at_least, below_one
 from retrodistill.base.errors import ConfigError
 
-StudentKind = Literal["bi-encoder", "sparse", "late-interaction", "cross-encoder"]
 Positives = Literal["labels", "teacher"]
 
 
@@ -19,8 +18,9 @@ class TrainSettings:
     """Weighted sum of losses, with settings in brackets:
     `listwise-kl(student_temperature=0.05,teacher_temperature=1) + 0.1*contrastive`."""
 
-    student_kind: StudentKind = "bi-encoder"
-    """What to train; a cross-encoder reads query and document together."""
+    student_kind: str = "bi-encoder"
+    """What to train: bi-encoder, sparse, late-interaction, cross-encoder (which reads query and
+    document together), or a kind of your own, `my_lab.kinds:KIND`."""
 
     keep_layers: tuple[int, ...] = ()
     """Layers of --student to keep, counted from 0: `0,2,5`."""
@@ -71,13 +71,13 @@ class TrainSettings:
     pool: int = 32
     """Draw negatives from this many best-scored candidates of the query."""
 
-    order: Literal["shuffled", "clusters", "hard-first"] = "shuffled"
+    query_order: Literal["shuffled", "clusters", "hard-first"] = "shuffled"
     """Order of the queries: at random, batches of one topic each, or the hardest first."""
 
     clusters: int | None = None
-    """With --order clusters: number of topics (default: one for every ten batches' queries)."""
+    """With --query-order clusters: number of topics (default: one per ten batches)."""
 
-    draw: str = "uniform"
+    negative_sampling: str = "uniform"
     """How a query's candidates are drawn from its pool: uniform, margin-bins, importance or simans;
     settings in brackets: `simans(a=0.5,b=-1)`."""
 
@@ -212,8 +212,8 @@ class TrainSettings:
     def flags_of_scores(self) -> tuple[str, ...]:
         """Return the flags that go by teacher scores, as they are set."""
         flags = {
-            f"--draw {self.draw}": self.draw != "uniform",
-            f"--order {self.order}": self.order == "hard-first",
+            f"--negative-sampling {self.negative_sampling}": self.negative_sampling != "uniform",
+            f"--query-order {self.query_order}": self.query_order == "hard-first",
             "--positives teacher": self.positives == "teacher",
             "--drop-weak-queries": self.drop_weak_queries > 0,
             "--false-negatives": self.false_negatives is not None,

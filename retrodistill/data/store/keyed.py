@@ -16,51 +16,27 @@ again, skips those that are finished, and ends with the table that it would have
 command may run several times at once: each takes the stretches that nobody holds.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.manifest import FILE, Manifest, digest
 from retrodistill.base.types import Unit
-from retrodistill.data.store.columns import codes, widened
+from retrodistill.data.store.form import Form, RowNumbers, TextKeys, row_ids
 from retrodistill.data.store.lineage import KEY, Lineage, lineage_in
-from retrodistill.data.store.plans import plan_paths, read_plan, stretches, write_plan
-from retrodistill.data.store.shards import (
-    Form,
-    claimed,
-    locked,
-    read_shard,
-    row_ids,
-    shard_paths,
-    write_shard,
-)
-from retrodistill.data.store.stored import Keys, Stored
-
-WAIT = 0.5
-"""Seconds between two looks at what other processes hold."""
+from retrodistill.data.store.locks import locked
+from retrodistill.data.store.plans import Plans
+from retrodistill.data.store.shards import Shard, read_shard, shard_paths
+from retrodistill.data.store.stored import Stored
 
 TYPES = ("float32", "bfloat16")
 """Number types of --precision."""
-
-TextKeys = Callable[[pa.Table], Keys]
-"""Gives the key of the texts that the ids of each row name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A stretch of a plan that is still to be filled."""
-
-    path: Path
-    rows: pa.Table
-    """The ids and the key."""
 
 
 class KeyedStore:
@@ -83,6 +59,7 @@ class KeyedStore:
         details: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
+        self.plans = Plans(self.folder, self.form)
         if not (self.folder / FILE).exists():
             self._refuse_strange_files()
             with self._lock():
@@ -176,7 +153,8 @@ class KeyedStore:
                 stale.append(rows.filter(pa.array(changed)))
             table = pa.concat_tables(stale)
             if len(table):
-                self._write("withdrawn", table, np.full(len(table), np.nan, np.float32))
+                withdrawn = np.full(len(table), np.nan, np.float32)
+                self.plans.write_unplanned("withdrawn", table, withdrawn)
             self.manifest = self.manifest.with_inputs(collection=collection)
             self.manifest.write(self.folder)
             return len(table)
@@ -187,97 +165,40 @@ class KeyedStore:
         Rows whose texts have a value under other ids are given that value at once.
         """
         rows = rows.select(self.form.keyed.names)
-        keys = rows["key"].to_numpy()
-        ids = row_ids(rows, self.form.ids)
-        name = digest(ids.tobytes(), keys.tobytes(), str(shard_rows), unit)[:16]
+        numbers = RowNumbers.of(rows, self.form)
+        name = digest(numbers.ids.tobytes(), numbers.keys.tobytes(), str(shard_rows), unit)[:16]
         while True:
             stored = self._stored()
-            missing = stored.keys_of(ids) != keys
+            missing = stored.keys_of(numbers.ids) != numbers.keys
             if not missing.any():
                 self.fingerprint = stored.fingerprint
                 return []
             if unit == "list":
-                queries = codes(rows["query_id"])
+                queries = row_ids(rows, self.form.ids[:1])
                 missing = np.isin(queries, queries[missing])
             else:
-                values = np.where(missing, stored.values_of(keys), np.float32(np.nan))
-                known = ~np.isnan(values)
-                if known.any():
-                    self._write(f"{name}-copied", rows.filter(pa.array(known)), values[known])
+                values = np.where(missing, stored.values_of(numbers.keys), np.float32(np.nan))
+                copied = ~np.isnan(values)
+                if copied.any():
+                    copies = rows.filter(pa.array(copied))
+                    self.plans.write_unplanned(f"{name}-copied", copies, values[copied])
                     continue
+            todo = rows.filter(pa.array(missing))
             with self._lock():
-                shards = self._resumed(name, stored, rows.filter(pa.array(missing)), unit)
+                shards = self.plans.resumed(name, todo, stored, unit)
                 if shards:
                     return shards
                 # Shards of this very plan that have been finished meanwhile need no second plan.
                 since = set(self.shards).difference(stored.paths)
                 if not any(f"-{name}-" in path.name for path in since):
-                    todo = rows.filter(pa.array(missing))
-                    return self._planned(name, todo, shard_rows, unit)
-
-    def unfinished(self, name: str = "*") -> Iterator[Shard]:
-        """Yield what is left of the plans that were interrupted, in their own stretches.
-
-        `name` chooses the plans of one command, of which the newest counts.
-        """
-        paths = plan_paths(self.folder, name)
-        for path in paths if name == "*" else paths[-1:]:
-            plan = read_plan(path)
-            for number, (start, end) in enumerate(stretches(plan)):
-                shard = self._shard(path.stem, number)
-                if not shard.exists():
-                    yield Shard(shard, plan.slice(start, end - start))
+                    return self.plans.add(name, todo, shard_rows=shard_rows, unit=unit)
 
     def rows_left(self) -> int:
         """Return how many rows of started plans have no value yet."""
-        planned = [row_ids(shard.rows, self.form.ids) for shard in self.unfinished()]
+        planned = [row_ids(shard.rows, self.form.ids) for shard in self.plans.unfinished()]
         ids = np.unique(np.concatenate([np.empty(0, np.uint64), *planned]))
         stored = self._stored()
         return len(np.setdiff1d(ids, stored.ids[stored.is_current]))
-
-    def claim(self, shards: list[Shard]) -> Iterator[Shard]:
-        """Yield the shards one by one, each while no other process holds it.
-
-        What others hold is waited for, and taken over if they die.
-        """
-        while shards:
-            idle = True
-            for shard in shards:
-                with claimed(shard.path) as mine:
-                    if mine and not shard.path.exists():
-                        idle = False
-                        yield shard
-            shards = [shard for shard in shards if not shard.path.exists()]
-            if shards and idle:
-                time.sleep(WAIT)
-
-    def commit(self, shard: Shard, values: NDArray[np.float32], *, seconds: float = 0.0) -> None:
-        """Write a shard's values, whole or not at all.
-
-        Raises:
-            DataError: a value is NaN or infinite; the first such row is named.
-
-        """
-        values = np.asarray(values)
-        if values.shape != (len(shard.rows),) or values.dtype != np.float32:
-            raise DataError(
-                f"the teacher must give {len(shard.rows)} float32 numbers, one a row, but gave "
-                f"{values.dtype} of shape {values.shape}."
-            )
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            row = shard.rows.slice(int(bad[0]), 1).to_pylist()[0]
-            words = ("query", "document", "document")
-            named = " and ".join(
-                f"{word} {row[name]!r}" for word, name in zip(words, self.form.ids, strict=False)
-            )
-            raise DataError(
-                f"the teacher's {self.form.value} of {named} is {values[bad[0]]} "
-                f"({len(bad):,} such in this shard). Nothing of the shard was stored. "
-                "Try --precision float32, or another teacher."
-            )
-        table = shard.rows.append_column(self.form.value, pa.array(values))
-        write_shard(shard.path, table, self.form, {"seconds": f"{seconds:.3f}"})
 
     def record(self, *, candidates: str, config: Mapping[str, Any] | None) -> None:
         """Write into the manifest what the store holds now, and what was read for it last."""
@@ -310,48 +231,6 @@ class KeyedStore:
     def _lock(self) -> AbstractContextManager[None]:
         """Hold what only one process at a time may do: begin the store, plan, change a manifest."""
         return locked(self.folder / "locks" / "store")
-
-    def _resumed(self, name: str, stored: Stored, todo: pa.Table, unit: Unit) -> list[Shard]:
-        """Return the unfinished shards of a command's plan, with the rows that are to be filled."""
-        part = self.form.ids[:1] if unit == "list" else self.form.ids
-        wanted = row_ids(todo, part)
-        shards = []
-        for shard in self.unfinished(name):
-            ids = row_ids(shard.rows, part)
-            needed = np.isin(ids, wanted)
-            if unit == "list":  # whose place is below that of a newer list would not count
-                needed &= ~stored.has_list_since(shard.path, ids)
-            if needed.any():
-                shards.append(Shard(shard.path, shard.rows.filter(pa.array(needed))))
-        return shards
-
-    def _write(self, name: str, rows: pa.Table, values: NDArray[np.float32]) -> None:
-        """Write rows that no teacher is asked about; NaN withdraws a row."""
-        column = pa.array(values, pa.float32(), from_pandas=True)
-        path = self._shard(f"{self._next_number():06d}-{name}", 0)
-        write_shard(path, rows.append_column(self.form.value, column), self.form, {})
-
-    def _planned(self, name: str, todo: pa.Table, shard_rows: int, unit: Unit) -> list[Shard]:
-        """Write a new plan, and return its shards."""
-        if unit == "document":
-            order = np.argsort(codes(todo["doc_id"]), kind="stable")
-            todo = pa.table(
-                [widened(column) for column in todo.columns[:-1]] + todo.columns[-1:],
-                names=todo.column_names,
-            ).take(order)
-        path = self.folder / "plans" / f"{self._next_number():06d}-{name}.plan"
-        todo = write_plan(path, todo, shard_rows=shard_rows, unit=unit)
-        return [
-            Shard(self._shard(path.stem, number), todo.slice(start, end - start))
-            for number, (start, end) in enumerate(stretches(todo))
-        ]
-
-    def _shard(self, plan: str, number: int) -> Path:
-        return self.folder / "shards" / f"{plan}-{number:06d}.parquet"
-
-    def _next_number(self) -> int:
-        paths = [*plan_paths(self.folder), *self.shards]
-        return 1 + max((int(path.name[:6]) for path in paths), default=0)
 
     def _stored(self) -> Stored:
         return Stored.read(self.shards, self.form, lists=self.lists)

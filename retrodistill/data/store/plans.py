@@ -5,23 +5,94 @@ which trusts what it reads, can follow it.
 """
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import write_atomically
 from retrodistill.base.types import Unit
-from retrodistill.data.store.columns import codes
+from retrodistill.data.store.columns import codes, widened
+from retrodistill.data.store.form import Form, row_ids
+from retrodistill.data.store.shards import Shard, shard_path, shard_paths, write_shard
+from retrodistill.data.store.stored import Stored
 
 DIGEST = hashlib.sha256().digest_size
 
 
-def plan_paths(folder: Path, name: str = "*") -> list[Path]:
-    """Return the plans of a store, oldest first: all, or those of one name."""
-    return sorted((folder / "plans").glob(f"*-{name}.plan"))
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """The plans of a store's folder, and the shards that they still lack."""
+
+    folder: Path
+    form: Form
+
+    def paths(self, name: str = "*") -> list[Path]:
+        """Return the plan files, oldest first: all, or those of one name."""
+        return sorted((self.folder / "plans").glob(f"*-{name}.plan"))
+
+    def next_number(self) -> int:
+        """Return the number that a new plan, or a shard without a plan, begins with."""
+        paths = [*self.paths(), *shard_paths(self.folder)]
+        return 1 + max((int(path.name[:6]) for path in paths), default=0)
+
+    def write_unplanned(self, name: str, rows: pa.Table, values: NDArray[np.float32]) -> None:
+        """Write rows that no teacher is asked about as a shard; NaN withdraws a row."""
+        column = pa.array(values, pa.float32(), from_pandas=True)
+        path = shard_path(self.folder, f"{self.next_number():06d}-{name}")
+        write_shard(path, rows.append_column(self.form.value, column), self.form, {})
+
+    def unfinished(self, name: str = "*") -> Iterator[Shard]:
+        """Yield the missing shards of the plans that were interrupted.
+
+        `name` chooses the plans of one command, of which the newest counts.
+        """
+        paths = self.paths(name)
+        for path in paths if name == "*" else paths[-1:]:
+            plan = read_plan(path)
+            for number, (start, end) in enumerate(stretches(plan)):
+                shard = shard_path(self.folder, path.stem, number)
+                if not shard.exists():
+                    yield Shard(shard, self.form, plan.slice(start, end - start))
+
+    def resumed(self, name: str, missing: pa.Table, stored: Stored, unit: Unit) -> list[Shard]:
+        """Return the unfinished shards of a command's plan, with the missing rows only."""
+        columns = self.form.ids[:1] if unit == "list" else self.form.ids
+        missing_ids = row_ids(missing, columns)
+        shards = []
+        for shard in self.unfinished(name):
+            ids = row_ids(shard.rows, columns)
+            needed = np.isin(ids, missing_ids)
+            if unit == "list":  # a list below a newer list of its query would not count
+                needed &= ~stored.has_list_since(shard.path, ids)
+            if needed.any():
+                rows = shard.rows.filter(pa.array(needed))
+                shards.append(Shard(shard.path, self.form, rows))
+        return shards
+
+    def add(self, name: str, missing: pa.Table, *, shard_rows: int, unit: Unit) -> list[Shard]:
+        """Write a new plan for the missing rows, and return its shards."""
+        if unit == "document":
+            order = np.argsort(codes(missing["doc_id"]), kind="stable")
+            missing = pa.table(
+                [widened(column) for column in missing.columns[:-1]] + missing.columns[-1:],
+                names=missing.column_names,
+            ).take(order)
+        path = self.folder / "plans" / f"{self.next_number():06d}-{name}.plan"
+        plan = write_plan(path, missing, shard_rows=shard_rows, unit=unit)
+        return [
+            Shard(
+                shard_path(self.folder, path.stem, number),
+                self.form,
+                plan.slice(start, end - start),
+            )
+            for number, (start, end) in enumerate(stretches(plan))
+        ]
 
 
 def write_plan(path: Path, rows: pa.Table, *, shard_rows: int, unit: Unit) -> pa.Table:
@@ -47,8 +118,8 @@ def read_plan(path: Path) -> pa.Table:
     table, checksum = content[:-DIGEST], content[-DIGEST:]
     if len(content) <= DIGEST or hashlib.sha256(table).digest() != checksum.to_pybytes():
         raise DataError(
-            f"{path} is damaged. Delete this file and run the same command again: what has been "
-            "scored is kept."
+            f"{path} is damaged. Delete this file and run the same command again: finished shards "
+            "are kept."
         )
     return pa.ipc.open_file(pa.BufferReader(table)).read_all()
 

@@ -23,10 +23,11 @@ from retrodistill.base.errors import DataError
 from retrodistill.base.files import new_file, new_folder
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.store.columns import coded, joined
+from retrodistill.data.store.form import SCORES
 from retrodistill.data.store.lineage import UNKNOWN, Lineage, lineage_in
 from retrodistill.data.store.lines import decoded, numbered_lines, write_lines
 from retrodistill.data.store.run_table import COLUMNS, Scores, Strings, ranked_table
-from retrodistill.data.store.shards import SCORES, current_rows
+from retrodistill.data.store.shards import current_rows
 
 FILE = "run.parquet"
 SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float32())])

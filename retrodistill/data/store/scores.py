@@ -3,9 +3,10 @@
 import pyarrow as pa
 
 from retrodistill.data.store.columns import widened
+from retrodistill.data.store.form import PREFERENCES, SCORES
 from retrodistill.data.store.keyed import KeyedStore
 from retrodistill.data.store.runs import Run
-from retrodistill.data.store.shards import PREFERENCES, SCORES, current_rows
+from retrodistill.data.store.shards import current_rows
 
 
 class ScoreStore(KeyedStore):

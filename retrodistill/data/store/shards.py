@@ -5,12 +5,9 @@ store is only ever added to. Shards are read in the order of their names. Where 
 the other candidates of its query, a query's later list replaces its earlier one as a whole.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import reduce
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,41 +17,82 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import write_atomically
-from retrodistill.data.store.columns import coded, narrow
+from retrodistill.data.store.columns import narrow
+from retrodistill.data.store.form import Form, newest_lists, newest_rows, row_ids
+from retrodistill.data.store.locks import claimed
+
+WAIT = 0.5
+"""Seconds between two looks at what other processes hold."""
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """What a row of a store is: ids of texts, the key of these texts, and a teacher's number."""
+class Shard:
+    """Rows that are still to be given a value, and the file for them."""
 
-    kind: str
-    """Kind of the folder, as its manifest names it."""
+    path: Path
+    form: Form
+    rows: pa.Table
+    """The ids and the key."""
 
-    ids: tuple[str, ...]
-    """Columns of ids: a query's first, then documents'."""
+    claimed_at: float | None = None
+    """When this process began with it, on its performance counter."""
 
-    value: str
-    """Column of the number, float32."""
+    def write(self, values: NDArray[np.float32]) -> None:
+        """Write the shard with these values, whole or not at all.
 
-    @property
-    def keyed(self) -> pa.Schema:
-        """Schema of rows without a value yet."""
-        return pa.schema([*((name, pa.string()) for name in self.ids), ("key", pa.uint64())])
+        Raises:
+            DataError: a value is NaN or infinite; the first such row is named.
 
-    @property
-    def whole(self) -> pa.Schema:
-        """Schema of a shard."""
-        return pa.schema([*self.keyed, (self.value, pa.float32())])
+        """
+        values = np.asarray(values)
+        if values.shape != (len(self.rows),) or values.dtype != np.float32:
+            raise DataError(
+                f"the teacher must give {len(self.rows)} float32 numbers, one a row, but gave "
+                f"{values.dtype} of shape {values.shape}."
+            )
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            row = self.rows.slice(int(bad[0]), 1).to_pylist()[0]
+            nouns = ("query", "document", "document")
+            names = " and ".join(
+                f"{noun} {row[column]!r}"
+                for noun, column in zip(nouns, self.form.ids, strict=False)
+            )
+            raise DataError(
+                f"the teacher's {self.form.value} of {names} is {values[bad[0]]} "
+                f"({len(bad):,} of this shard's {len(values):,} are NaN or infinite). Nothing of "
+                "the shard was stored. Try --precision float32, or another teacher."
+            )
+        seconds = 0.0 if self.claimed_at is None else time.perf_counter() - self.claimed_at
+        table = self.rows.append_column(self.form.value, pa.array(values))
+        write_shard(self.path, table, self.form, {"seconds": f"{seconds:.3f}"})
 
 
-SCORES = Form("scores", ("query_id", "doc_id"), "score")
-PREFERENCES = Form("preferences", ("query_id", "doc_id", "other_id"), "log_p")
-"""`log_p`: log probability that `doc_id` answers the query better than `other_id`, in nats."""
+def claim(shards: list[Shard]) -> Iterator[Shard]:
+    """Yield the shards one by one, each while no other process holds it.
+
+    Shards that other processes hold are waited for, and taken over if those processes die.
+    """
+    while shards:
+        idle = True
+        for shard in shards:
+            with claimed(shard.path) as is_ours:
+                if is_ours and not shard.path.exists():
+                    idle = False
+                    yield replace(shard, claimed_at=time.perf_counter())
+        shards = [shard for shard in shards if not shard.path.exists()]
+        if shards and idle:
+            time.sleep(WAIT)
 
 
 def shard_paths(folder: Path) -> list[Path]:
     """Return the finished shards of a store, oldest first."""
     return sorted((folder / "shards").glob("*.parquet"))
+
+
+def shard_path(folder: Path, plan: str, stretch: int = 0) -> Path:
+    """Return the file for a stretch of a plan: `shards/NUMBER-ID-STRETCH.parquet`."""
+    return folder / "shards" / f"{plan}-{stretch:06d}.parquet"
 
 
 def write_shard(path: Path, table: pa.Table, form: Form, details: Mapping[str, str]) -> None:
@@ -86,7 +124,7 @@ def damaged(path: Path, error: Exception) -> DataError:
     """Return the error that names a damaged shard, and what to do about it."""
     return DataError(
         f"{path} is damaged ({error}). Delete this file and run the same command again: "
-        "only its rows are made again."
+        "only its rows are recomputed."
     )
 
 
@@ -116,93 +154,12 @@ def current_rows(folder: Path, form: Form, *, lists: bool = False) -> pa.Table:
     if not tables:
         raise DataError(f"{folder} has no shard yet. Run `retrodistill.score` to its end.")
     table = pa.concat_tables(tables)
-    valued = table[form.value].is_valid().to_numpy()
+    has_value = table[form.value].is_valid().to_numpy()
     if lists:
-        shards = np.repeat(np.arange(len(tables)), [len(part) for part in tables])
+        shards = np.repeat(np.arange(len(tables)), [len(shard) for shard in tables])
         queries = row_ids(table, form.ids[:1])
-        valued &= shards == newest_lists(queries, shards, valued)
-    current = np.zeros(len(table), np.bool_)
-    current[newest_places(row_ids(table, form.ids))] = True
-    current &= valued
-    return table if current.all() else table.filter(pa.array(current))
-
-
-def newest_lists(
-    queries: NDArray[np.generic], shards: NDArray[np.int64], valued: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """Return for each row the last shard in which its query has a value, -1 if it has none."""
-    _, places = np.unique(queries, return_inverse=True)
-    newest = np.full(len(places), -1)
-    np.maximum.at(newest, places[valued], shards[valued])
-    return newest[places]
-
-
-def newest_places(ids: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Return the place of the last row of each distinct id, in order."""
-    _, last = np.unique(ids[::-1], return_index=True)
-    places: NDArray[np.int64] = np.sort(len(ids) - 1 - last)
-    return places
-
-
-def row_ids(rows: pa.Table, names: Sequence[str] = SCORES.ids) -> NDArray[np.uint64]:
-    """Return 64 bits for the ids of each row, the same with the same pandas.
-
-    A query's id comes first; two documents have the same bits in either order.
-    """
-    from pandas.util import hash_array
-
-    sides = []
-    for name in names:
-        column = coded(rows[name])
-        hashes = hash_array(column.dictionary.to_numpy(zero_copy_only=False), categorize=False)
-        sides.append(hashes[column.indices.to_numpy()])
-    if len(sides) > 2:
-        sides[1:] = np.sort(np.stack(sides[1:]), axis=0)
-    return reduce(mixed, sides)
-
-
-def mixed(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return 64 bits for each (left, right), in which their order counts.
-
-    Two of a hundred million pairs share theirs with a chance of 3 in 10,000.
-    """
-    with np.errstate(over="ignore"):
-        value = left * np.uint64(0x9E3779B97F4A7C15) + right
-        # The finaliser of splitmix64 (Steele et al. 2014), a bijection.
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    found: NDArray[np.uint64] = value ^ (value >> np.uint64(31))
-    return found
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Hold a file that is still to be written; gives False if another process holds it.
-
-    The system lets go of what a killed process held. The locks lie in a folder beside the file's.
-    """
-    lock = path.parent.with_name("locks") / path.parent.name / path.name
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-        lock.unlink(missing_ok=True)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Hold a lock file, once no other process does."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        has_value &= shards == newest_lists(queries, shards, has_value)
+    is_current = np.zeros(len(table), np.bool_)
+    is_current[newest_rows(row_ids(table, form.ids))] = True
+    is_current &= has_value
+    return table if is_current.all() else table.filter(pa.array(is_current))

@@ -9,16 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.base.manifest import digest
-from retrodistill.data.store.shards import (
-    Form,
-    mixed,
-    newest_lists,
-    newest_places,
-    read_shard,
-    row_ids,
-)
-
-Keys = NDArray[np.uint64]
+from retrodistill.data.store.form import Form, Keys, mixed, newest_lists, newest_rows, row_ids
+from retrodistill.data.store.shards import read_shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +50,7 @@ class Stored:
                 queries.append(row_ids(rows, form.ids[:1]))
         return cls(
             paths,
-            np.array([len(part) for part in ids[1:]], np.int64),
+            np.array([len(shard_ids) for shard_ids in ids[1:]], np.int64),
             np.concatenate(ids),
             np.concatenate(keys),
             np.concatenate(values),
@@ -79,7 +71,7 @@ class Stored:
     def is_current(self) -> NDArray[np.bool_]:
         """Whether a row is the last of its ids, has a value, and is of its query's last list."""
         current = np.zeros(len(self.ids), np.bool_)
-        current[newest_places(self.ids)] = True
+        current[newest_rows(self.ids)] = True
         current &= self.has_value
         if self.queries is not None:
             current &= self.shards == newest_lists(self.queries, self.shards, self.has_value)
@@ -87,23 +79,23 @@ class Stored:
 
     def keys_of(self, ids: Keys) -> Keys:
         """Return the key of the texts that each row has a value for now, 0 if it has none."""
-        places = _places(self.ids[self.is_current], ids)
+        positions = _positions(self.ids[self.is_current], ids)
         keys = np.zeros(len(ids), np.uint64)
-        keys[places >= 0] = self.keys[self.is_current][places[places >= 0]]
+        keys[positions >= 0] = self.keys[self.is_current][positions[positions >= 0]]
         return keys
 
     def values_of(self, keys: Keys) -> NDArray[np.float32]:
         """Return the value that these texts were ever given, NaN where there is none."""
-        places = _places(self.keys[self.has_value], keys)
+        positions = _positions(self.keys[self.has_value], keys)
         values = np.full(len(keys), np.nan, np.float32)
-        values[places >= 0] = self.values[self.has_value][places[places >= 0]]
+        values[positions >= 0] = self.values[self.has_value][positions[positions >= 0]]
         return values
 
     def has_list_since(self, path: Path, queries: Keys) -> NDArray[np.bool_]:
         """Return which queries have a list in a shard that counts as newer than this one."""
         assert self.queries is not None
-        later = self.shards >= np.searchsorted([shard.name for shard in self.paths], path.name)
-        return np.isin(queries, self.queries[later & self.has_value])
+        is_later = self.shards >= np.searchsorted([shard.name for shard in self.paths], path.name)
+        return np.isin(queries, self.queries[is_later & self.has_value])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -114,10 +106,11 @@ class Stored:
         return digest(np.sort(rows).tobytes())
 
 
-def _places(table: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return where each value stands in the table, or -1."""
+def _positions(table: Keys, requested: Keys) -> NDArray[np.int64]:
+    """Return the position of each requested value in the table, or -1."""
     if not len(table):
-        return np.full(len(wanted), -1)
+        return np.full(len(requested), -1)
     order = np.argsort(table, kind="stable")
-    places = order[np.searchsorted(table, wanted, sorter=order).clip(max=len(table) - 1)]
-    return np.where(table[places] == wanted, places, -1)
+    nearest = np.searchsorted(table, requested, sorter=order).clip(max=len(table) - 1)
+    positions = order[nearest]
+    return np.where(table[positions] == requested, positions, -1)

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from retrodistill.base.manifest import hash64
 from retrodistill.base.types import Reads
 from retrodistill.data.store.columns import coded
+from retrodistill.data.store.form import SCORES, Keys, TextKeys, mixed
 from retrodistill.data.store.formats.texts import docs_of
-from retrodistill.data.store.keyed import TextKeys
-from retrodistill.data.store.shards import SCORES, mixed
-from retrodistill.data.store.stored import Keys
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection, Texts

@@ -25,7 +25,7 @@ from retrodistill.base.files import is_sealed, sealed, write_atomically
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import cache_folder, digest
 from retrodistill.base.progress import bar
-from retrodistill.data.store.shards import claimed
+from retrodistill.data.store.locks import claimed
 
 if TYPE_CHECKING:
     from retrodistill.base.types import Encoder

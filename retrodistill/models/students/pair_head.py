@@ -36,7 +36,7 @@ class PairHead(nn.Module):
         """Write the head into its student's folder."""
         path = student / FILE
         path.parent.mkdir(exist_ok=True)
-        save_file({name: part.contiguous() for name, part in self.state_dict().items()}, path)
+        save_file({name: weight.contiguous() for name, weight in self.state_dict().items()}, path)
 
 
 def load_pair_head(student: Path) -> PairHead:

@@ -63,7 +63,7 @@ class CausalTeacher:
         from retrodistill.base.manifest import digest
         from retrodistill.models.inference import body_dtype, pick_device
         from retrodistill.models.students.cross_encoder import load_causal_reranker
-        from retrodistill.models.students.dense import fingerprint
+        from retrodistill.models.students.towers import fingerprint
         from retrodistill.models.teachers.language_models import check_length
 
         if not model:

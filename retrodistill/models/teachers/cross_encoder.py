@@ -44,7 +44,7 @@ class CrossEncoderTeacher:
         from retrodistill.base.manifest import digest
         from retrodistill.models.inference import body_dtype, explained, pick_device, positions
         from retrodistill.models.students.cross_encoder import default_prompt, load_cross_encoder
-        from retrodistill.models.students.dense import fingerprint
+        from retrodistill.models.students.towers import fingerprint
 
         if not model:
             raise ConfigError("teacher cross-encoder needs a model: cross-encoder:FOLDER.")

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Pairs, Reads, Unit
+from retrodistill.data.store.form import row_ids
 from retrodistill.data.store.runs import Run
-from retrodistill.data.store.shards import row_ids
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection

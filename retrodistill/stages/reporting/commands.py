@@ -1,4 +1,4 @@
-"""The command lines that made an artifact, from the settings in its manifest."""
+"""The verbs that write artifacts, and the command line of an artifact's settings."""
 
 import dataclasses
 import shlex
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrodistill.base.config import (
+    ConvertConfig,
     EmbedConfig,
     FuseConfig,
     MineConfig,
@@ -15,40 +16,58 @@ from retrodistill.base.config import (
     as_dict,
 )
 
-VERBS: Mapping[str, type] = {
-    "mine": MineConfig,
-    "score": ScoreConfig,
-    "train": TrainConfig,
-    "embed": EmbedConfig,
-    "search": SearchConfig,
-    "fuse": FuseConfig,
-}
-KINDS: Mapping[str, tuple[str, ...]] = {
-    "run": ("search", "mine", "fuse"),
-    "scores": ("score", "fuse"),
-    "student": ("train",),
-    "index": ("embed",),
-}
-"""Kind of artifact -> the verbs that may have made it."""
 
-UNSAID = frozenset({"overwrite", "resume", "recipe"})
-"""Settings that do not shape what comes out; a recipe's have been read into the others."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArtifactVerb:
+    """A verb whose settings can be read back from the manifest of the artifact that it wrote."""
+
+    config: type
+    kinds: tuple[str, ...]
+    """Of the artifacts that it can write."""
+
+    reads: tuple[str, ...]
+    """Settings that name artifacts, models and files; the collection is not among them."""
+
+
+VERBS: Mapping[str, ArtifactVerb] = {
+    "mine": ArtifactVerb(MineConfig, ("run",), ("retriever",)),
+    "score": ArtifactVerb(ScoreConfig, ("scores",), ("candidates", "teacher")),
+    "convert": ArtifactVerb(ConvertConfig, ("scores",), ("import",)),
+    "train": ArtifactVerb(
+        TrainConfig,
+        ("student",),
+        ("scores", "preferences", "student", "doc_student", "vectors"),
+    ),
+    "embed": ArtifactVerb(EmbedConfig, ("index",), ("model", "attributes", "workload")),
+    "search": ArtifactVerb(SearchConfig, ("run",), ("index",)),
+    "fuse": ArtifactVerb(FuseConfig, ("run", "scores"), ("run", "tune", "qrels")),
+}
+
+IMMATERIAL = frozenset({"overwrite", "resume", "recipe"})
+"""Settings that do not shape the artifact; a recipe's have been read into the others."""
 
 
 def command_of(manifest: Mapping[str, Any]) -> str | None:
     """Return the command that made an artifact; None where its settings are of no command."""
     verb = verb_of(manifest["kind"], manifest["config"])
-    return None if verb is None else command_line(verb, VERBS[verb], manifest["config"])
+    return None if verb is None else command_line(verb, VERBS[verb].config, manifest["config"])
 
 
 def verb_of(kind: str, config: Mapping[str, Any]) -> str | None:
     """Return the verb that made an artifact of a kind; None where its settings are of no verb."""
-    for verb in KINDS.get(kind, ()):
-        fields = {f.name.rstrip("_"): f for f in dataclasses.fields(VERBS[verb])}
-        required = {name for name, item in fields.items() if _default(item) is dataclasses.MISSING}
+    for name in verbs_writing(kind):
+        fields = {item.name.rstrip("_"): item for item in dataclasses.fields(VERBS[name].config)}
+        required = {
+            setting for setting, item in fields.items() if _default(item) is dataclasses.MISSING
+        }
         if config and required <= config.keys() <= fields.keys():
-            return verb
+            return name
     return None
+
+
+def verbs_writing(kind: str) -> list[str]:
+    """Return the verbs that write artifacts of a kind."""
+    return [name for name, verb in VERBS.items() if kind in verb.kinds]
 
 
 def command_line(verb: str, config_class: type, config: Mapping[str, Any]) -> str:
@@ -60,7 +79,7 @@ def command_line(verb: str, config_class: type, config: Mapping[str, Any]) -> st
         value, default = config.get(name, _default(item)), _default(item)
         default = list(default) if isinstance(default, tuple) else default
         value = list(value) if isinstance(value, tuple) else value
-        if name in UNSAID or value is None or value in (default, str(default)):
+        if name in IMMATERIAL or value is None or value in (default, str(default)):
             continue
         flag = "--" + name.replace("_", "-")
         if item.metadata.get("positional"):
@@ -68,8 +87,8 @@ def command_line(verb: str, config_class: type, config: Mapping[str, Any]) -> st
         elif isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         else:
-            for part in value if isinstance(value, list) else [value]:
-                words += [flag, str(part)]
+            for element in value if isinstance(value, list) else [value]:
+                words += [flag, str(element)]
     return shlex.join(words)
 
 

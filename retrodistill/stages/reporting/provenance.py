@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.base.manifest import FILE, Manifest, library_versions
-from retrodistill.stages.reporting.chain import named, place
+from retrodistill.stages.reporting.chain import inputs_named, place
 from retrodistill.stages.reporting.commands import command_of, verb_of
 from retrodistill.stages.reporting.content import Block, Cell, Code, Section, Table, Text
 from retrodistill.stages.reporting.results import system_names
@@ -102,7 +102,7 @@ def commands_behind(paths: Sequence[str]) -> list[str]:
         seen.add(place(path))
         manifest = Manifest.read(Path(path))
         verb = verb_of(manifest.kind, manifest.config)
-        for _, _, name in named(verb, manifest.config):
+        for _, _, name in inputs_named(verb, manifest.config):
             follow(name)
         line = command_of({"kind": manifest.kind, "config": manifest.config})
         lines[line or f"# {path} was made by Python code, or by another tool"] = None

@@ -2,17 +2,17 @@
 
 from retrodistill.data.rankings import average_scores
 from retrodistill.models.teachers import load_teacher
-from retrodistill.stages.scoring.checking import status, verify_scores
+from retrodistill.stages.scoring.candidates import read_candidates
 from retrodistill.stages.scoring.ensembles import store_ensemble
 from retrodistill.stages.scoring.exchange import export_scores, import_scores
-from retrodistill.stages.scoring.filling import (
+from retrodistill.stages.scoring.fill_store import (
     compare_candidates,
-    read_candidates,
     score_candidates,
     store_scores,
 )
 from retrodistill.stages.scoring.reranking import rerank
-from retrodistill.stages.scoring.work import fill, verify
+from retrodistill.stages.scoring.verification import status, verify_scores
+from retrodistill.stages.scoring.worker import fill, verify
 
 __all__ = [
     "average_scores",

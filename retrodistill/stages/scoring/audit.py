@@ -15,7 +15,7 @@ from retrodistill.base.types import Encoder, Pairs, Qrels, Teacher
 from retrodistill.data.rankings import Calibration, calibrated_temperature
 from retrodistill.data.store.lineage import Lineage, own_lineage
 from retrodistill.data.store.runs import Run
-from retrodistill.stages.scoring.filling import pairs_of
+from retrodistill.stages.scoring.candidates import pairs_of
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection

@@ -9,7 +9,7 @@ from retrodistill.base.logging import log
 from retrodistill.data.rankings import Fusion, calibrated_temperature
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import ScoreStore
-from retrodistill.stages.scoring.filling import store_scores
+from retrodistill.stages.scoring.fill_store import store_scores
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection

@@ -10,11 +10,11 @@ from retrodistill.base.files import refuse_existing
 from retrodistill.base.logging import log
 from retrodistill.base.types import SCALES
 from retrodistill.data.store.formats import guess_format, read_scores, write_scores
-from retrodistill.data.store.formats.records import Differing
+from retrodistill.data.store.formats.records import OnConflict
 from retrodistill.data.store.lineage import Lineage
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import ScoreStore
-from retrodistill.stages.scoring.filling import store_scores
+from retrodistill.stages.scoring.fill_store import store_scores
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -27,7 +27,7 @@ def import_scores(
     *,
     format: str | None = None,
     scale: str = "unknown",
-    differing: Differing = "refuse",
+    on_conflict: OnConflict = "refuse",
     config: Mapping[str, Any] | None = None,
 ) -> ScoreStore:
     """Make a store of the scores in somebody's file, and return it.
@@ -42,7 +42,7 @@ def import_scores(
     """
     if scale not in SCALES:
         raise ConfigError(f"scale must be one of {', '.join(SCALES)}, but it is {scale!r}.")
-    imported = read_scores(path, format or guess_format(path), collection, differing=differing)
+    imported = read_scores(path, format or guess_format(path), collection, on_conflict=on_conflict)
     labels = sum(map(len, imported.positives.values()))
     log.info(
         f"{len(imported.run):,} scores of {len(imported.run.query_ids):,} queries in {path}"

@@ -7,7 +7,7 @@ from retrodistill.base.types import Teacher
 from retrodistill.data.rankings import reranked
 from retrodistill.data.store.lineage import own_lineage
 from retrodistill.data.store.runs import Run
-from retrodistill.stages.scoring.filling import pairs_of
+from retrodistill.stages.scoring.candidates import pairs_of
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection

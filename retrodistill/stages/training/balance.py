@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retrodistill.base.logging import log
-from retrodistill.stages.training.probe import Probe
-from retrodistill.stages.training.processes import is_main
+from retrodistill.models.students.probe import Probe
+from retrodistill.models.students.processes import is_main
 
 if TYPE_CHECKING:
+    from retrodistill.models.students.tasks import Task
     from retrodistill.objectives.objective import LossTerm
-    from retrodistill.stages.training.tasks import Task
 
 BATCHES = 4
 """Batches that are measured, spread over the training."""

@@ -23,12 +23,12 @@ Labels = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """All that is known of one query: document rows of the collection."""
+class QueryCandidates:
+    """The candidates of one query, as document rows of the collection."""
 
     query: int
     positives: Rows
-    """Documents to draw positives from; with teacher scores given, only those that have one."""
+    """Documents to draw positives from; with teacher scores, only those that have one."""
     pool: Rows
     """Other candidates, best teacher score first."""
     positive_scores: NDArray[np.float32]
@@ -36,7 +36,7 @@ class Candidates:
     relevant: frozenset[int]
     """Every relevant document, scored or not: never a negative."""
     doubtful: frozenset[int]
-    """Documents that the teacher finds too good to be called negatives."""
+    """Documents that score too high with the teacher to be called negatives."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -52,12 +52,12 @@ class Ragged:
         ends = np.cumsum(np.bincount(owners, minlength=count))
         return cls(values, np.concatenate([np.zeros(1, np.int64), ends]))
 
-    def __getitem__(self, place: int) -> NDArray[Any]:
-        return self.values[self.bounds[place] : self.bounds[place + 1]]
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        return self.values[self.bounds[index] : self.bounds[index + 1]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class CandidateLists(Sequence[Candidates]):
+class CandidateLists(Sequence[QueryCandidates]):
     """The candidates of all queries, in columns; an item is made when it is asked for."""
 
     queries: Rows
@@ -73,16 +73,16 @@ class CandidateLists(Sequence[Candidates]):
     def __len__(self) -> int:
         return len(self.queries)
 
-    def __getitem__(self, place: int) -> Candidates:  # type: ignore[override]
-        place = range(len(self))[place]
-        return Candidates(
-            int(self.queries[place]),
-            self.positives[place],
-            self.pool[place],
-            self.positive_scores[place],
-            self.pool_scores[place],
-            frozenset(self.relevant[place].tolist()),
-            frozenset(self.doubtful[place].tolist()),
+    def __getitem__(self, index: int) -> QueryCandidates:  # type: ignore[override]
+        index = range(len(self))[index]
+        return QueryCandidates(
+            int(self.queries[index]),
+            self.positives[index],
+            self.pool[index],
+            self.positive_scores[index],
+            self.pool_scores[index],
+            frozenset(self.relevant[index].tolist()),
+            frozenset(self.doubtful[index].tolist()),
         )
 
     @property
@@ -102,6 +102,60 @@ class CandidateLists(Sequence[Candidates]):
         return best - other
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateFilters:
+    """What teacher scores rule out.
+
+    Raises:
+        ConfigError: a filter is out of range.
+
+    Source: both as in Tamber et al. 2025, "Teaching Dense Retrieval Models to Specialize with
+    Listwise Distillation and LLM Data Augmentation" (0.25; 0.6 of the best, on min-max'd scores);
+    0.95 of the positive in Moreira et al. 2024, arXiv:2407.15831 (NV-Retriever).
+
+    """
+
+    drop_weak_queries: float = 0.0
+    """Share of the queries to skip, those whose best teacher score is lowest: perhaps nothing
+    answers them."""
+
+    false_negatives: float | None = None
+    """Share of the query's best positive score above which a candidate is `doubtful`. It is no
+    negative of that query then, wherever in a batch it comes from, but the teacher's score of it
+    still teaches. A share needs scores that start at 0, so logits are refused."""
+
+    def __post_init__(self) -> None:
+        weak, ratio = self.drop_weak_queries, self.false_negatives
+        if not 0 <= weak < 1:
+            raise ConfigError(f"drop_weak_queries must be from 0 to below 1, but it is {weak}.")
+        if ratio is not None and not ratio > 0:
+            raise ConfigError(f"false_negatives must be above 0, but it is {ratio}.")
+
+    def check(self, scores: "Run | None") -> None:
+        """Check that the scores are such that the filters can use them.
+
+        Raises:
+            ConfigError: they are not.
+
+        """
+        ratio = self.false_negatives
+        if scores is None and (self.drop_weak_queries or ratio is not None):
+            raise ConfigError(
+                "drop_weak_queries and false_negatives need teacher scores: --scores."
+            )
+        if scores is not None and ratio is not None:
+            lowest = float(scores.table["score"].to_numpy().min(initial=0.0))
+            if lowest < 0:
+                raise ConfigError(
+                    f"false_negatives is a share of the positive's score, so scores must start at "
+                    f"0, but the lowest is {lowest:.4g}. Bring them from 0 to 1 before: "
+                    "`retrodistill fuse --run STORE --norm percentiles --as-store`."
+                )
+
+
+NO_FILTERS = CandidateFilters()
+
+
 def gather(
     collection: "Collection",
     split: str,
@@ -111,8 +165,7 @@ def gather(
     positives: Positives = "labels",
     unlabelled_splits: Sequence[str] = (),
     dev_split: str | None = None,
-    drop_weak_queries: float = 0.0,
-    false_negatives: float | None = None,
+    filters: CandidateFilters = NO_FILTERS,
 ) -> CandidateLists:
     """Return the candidates of each query to train on.
 
@@ -123,25 +176,15 @@ def gather(
 
     `positives` says which documents are a query's positives. `labels`: those that the split
     labels; of an unlabelled query the teacher's best takes their place, without a label.
-    `teacher`: the teacher's best of every query, which then counts as labelled.
-
-    `drop_weak_queries` skips this share of the queries, those whose best teacher score is
-    lowest: perhaps nothing answers them. `false_negatives` marks every candidate that scores
-    above this share of the query's best positive as `doubtful`. It is no negative of that query
-    then, wherever in a batch it comes from, but the teacher's score of it still teaches. A share
-    needs scores that start at 0, so logits are refused.
-
-    Source: the two filters and `positives="teacher"` as in Tamber et al. 2025, "Teaching Dense
-    Retrieval Models to Specialize with Listwise Distillation and LLM Data Augmentation" (0.25; 0.6
-    of the best, on min-max'd scores); 0.95 of the positive in Moreira et al. 2024,
-    arXiv:2407.15831 (NV-Retriever).
+    `teacher`: the teacher's best of every query, which then counts as labelled (source: Tamber et
+    al. 2025, as for the filters).
 
     Raises:
-        ConfigError: a filter is out of range, or asks for what the scores are not.
+        ConfigError: a filter or `positives` asks for what the scores are not.
         DataError: no query remains.
 
     """
-    _check_filters(scores, drop_weak_queries, false_negatives)
+    filters.check(scores)
     if scores is None and positives == "teacher":
         raise ConfigError("--positives teacher needs teacher scores: give --scores.")
     relevant = collection.relevant(split) if split in collection.splits else {}
@@ -154,11 +197,11 @@ def gather(
         skipped = _skipped(scores.query_ids, others)
         scores = scores.select(query for query in scores.query_ids if query not in skipped)
         lists = _from_scores(
-            collection, relevant, scores, pool, positives, drop_weak_queries, false_negatives
+            collection, relevant, scores, pool=pool, positives=positives, filters=filters
         )
     if not len(lists):
         raise DataError(
-            f"no query of split {split!r} can be learned from: there must be relevant documents, "
+            f"no query of split {split!r} can be trained on: there must be relevant documents, "
             "or scored lists of two documents at least."
         )
     return lists
@@ -209,34 +252,17 @@ def _add_equal_texts(queries: "Texts", others: Mapping[str, set[str]], trained: 
 
 def _skipped(queries: Iterable[str], others: Mapping[str, set[str]]) -> set[str]:
     """Return which of the queries measure elsewhere; log how many of which split."""
-    left, skipped = set(queries), set()
+    remaining, skipped = set(queries), set()
     for split, judged in others.items():
-        both = left & judged
-        _tell(
+        both = remaining & judged
+        _log_skipped(
             len(both),
             f"split {split!r} judges them, or queries of the same text. To train on them without "
             f"its labels, pass --unlabelled-split {split}.",
         )
-        left -= both
+        remaining -= both
         skipped |= both
     return skipped
-
-
-def _check_filters(scores: "Run | None", weak: float, ratio: float | None) -> None:
-    if not 0 <= weak < 1:
-        raise ConfigError(f"drop_weak_queries must be from 0 to below 1, but it is {weak}.")
-    if ratio is not None and not ratio > 0:
-        raise ConfigError(f"false_negatives must be above 0, but it is {ratio}.")
-    if scores is None and (weak or ratio is not None):
-        raise ConfigError("drop_weak_queries and false_negatives need teacher scores: --scores.")
-    if scores is not None and ratio is not None:
-        lowest = float(scores.table["score"].to_numpy().min(initial=0.0))
-        if lowest < 0:
-            raise ConfigError(
-                f"false_negatives is a share of the positive's score, so scores must start at 0, "
-                f"but the lowest is {lowest:.4g}. Bring them from 0 to 1 first: "
-                "`retrodistill fuse --run STORE --norm percentiles --as-store`."
-            )
 
 
 def _from_labels(collection: "Collection", relevant: Labels) -> CandidateLists:
@@ -267,85 +293,125 @@ def _from_scores(
     collection: "Collection",
     relevant: Labels,
     scores: "Run",
+    *,
     pool: int,
     positives: Positives,
-    weak: float,
-    ratio: float | None,
+    filters: CandidateFilters,
 ) -> CandidateLists:
-    from retrodistill.data.rankings.segments import numbered
+    pairs = _scored_pairs(collection, scores)
+    labels = _label_lists(collection, relevant, scores.query_ids)
 
-    query_ids, sizes = scores.query_ids, scores.list_sizes
-    count, starts = len(sizes), np.cumsum(sizes) - sizes
-    owners = np.repeat(np.arange(count), sizes)
-    doc_ids, (codes,) = numbered([scores], "doc_id")
-    docs = collection.docs.rows(doc_ids.to_pylist())[codes]
-    values = scores.table["score"].to_numpy()
-    labels = _label_lists(collection, relevant, query_ids)
-
+    # Which pairs are positives.
     if positives == "teacher":
-        positive = np.zeros(len(docs), np.bool_)
-        positive[starts] = True
-        labels = _with_one_more(labels, docs[starts])
+        positive = np.zeros(len(pairs.docs), np.bool_)
+        positive[pairs.starts] = True
+        labels = _with_one_more(labels, pairs.docs[pairs.starts])
     else:
-        positive = _are_labelled(owners, docs, labels, len(collection.docs))
-        positive[starts[np.diff(labels.bounds) == 0]] = True
-    hits = np.bincount(owners[positive], minlength=count)
-    kept = (hits > 0) & (hits < sizes)
-    _tell(
-        int((hits == 0).sum()),
-        "none of their relevant documents was scored. Mine with --add-positives to keep them.",
-    )
-    _tell(int((hits == sizes).sum()), "they have no candidate beside a positive.")
-    if weak and kept.any():
-        best = values[starts]
-        limit = float(np.quantile(best[kept], weak))
-        dropped = kept & (best < limit)
-        _tell(int(dropped.sum()), f"their best teacher score is below {limit:.4g}.")
-        kept &= ~dropped
+        positive = _are_labelled(pairs.owners, pairs.docs, labels, len(collection.docs))
+        positive[pairs.starts[np.diff(labels.bounds) == 0]] = True
 
-    places = np.flatnonzero(kept[owners])
-    owners = (np.cumsum(kept) - 1)[owners[places]]
-    docs, values, positive = docs[places], values[places], positive[places]
-    count = int(kept.sum())
+    # Which queries stay, and their pairs.
+    usable = _usable(pairs, positive, filters.drop_weak_queries)
+    rows = np.flatnonzero(usable[pairs.owners])
+    owners = (np.cumsum(usable) - 1)[pairs.owners[rows]]
+    docs, values, positive = pairs.docs[rows], pairs.scores[rows], positive[rows]
+    count = int(usable.sum())
 
-    def lists(chosen: NDArray[np.bool_]) -> tuple[Ragged, Ragged]:
-        rows = Ragged.of(owners[chosen], docs[chosen], count)
-        return rows, Ragged(values[chosen], rows.bounds)
-
-    positive_docs, positive_scores = lists(positive)
-    doubtful = np.zeros(len(docs), np.bool_)
-    if ratio is not None:
-        best = positive_scores.values[positive_scores.bounds[:-1]]
-        doubtful = ~positive & (values > ratio * best[owners])
-        log.info(
-            f"{int(doubtful.sum()):,} candidates of {len(np.unique(owners[doubtful])):,} queries "
-            f"score above {ratio:g} of the best positive: no negatives."
-        )
-    others, other_scores = lists(~positive)
+    # Lists of positives, of the best others, and of those that may be relevant.
+    positive_docs = Ragged.of(owners[positive], docs[positive], count)
+    positive_scores = Ragged(values[positive], positive_docs.bounds)
+    doubtful = _doubtful(owners, values, positive, positive_scores, filters.false_negatives)
+    others = Ragged.of(owners[~positive], docs[~positive], count)
     ranks = np.arange(len(others.values)) - np.repeat(others.bounds[:-1], np.diff(others.bounds))
-    first = ranks < pool
-    pools = Ragged.of(owners[~positive][first], others.values[first], count)
+    best = ranks < pool
+    pools = Ragged.of(owners[~positive][best], others.values[best], count)
     return CandidateLists(
-        queries=collection.queries.rows(query_ids)[kept],
+        queries=collection.queries.rows(scores.query_ids)[usable],
         positives=positive_docs,
         pool=pools,
         positive_scores=positive_scores,
-        pool_scores=Ragged(other_scores.values[first], pools.bounds),
-        relevant=_selected(labels, kept),
-        doubtful=lists(doubtful)[0],
+        pool_scores=Ragged(values[~positive][best], pools.bounds),
+        relevant=_selected(labels, usable),
+        doubtful=Ragged.of(owners[doubtful], docs[doubtful], count),
         scored=True,
     )
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _ScoredPairs:
+    """The pairs of a run, list after list, best score first."""
+
+    owners: Rows
+    """Number of each pair's query."""
+    docs: Rows
+    """Row of each pair's document."""
+    scores: NDArray[np.float32]
+    starts: Rows
+    """The first pair of each query."""
+
+
+def _scored_pairs(collection: "Collection", scores: "Run") -> _ScoredPairs:
+    from retrodistill.data.rankings.segments import numbered
+
+    sizes = scores.list_sizes
+    doc_ids, (codes,) = numbered([scores], "doc_id")
+    return _ScoredPairs(
+        owners=np.repeat(np.arange(len(sizes)), sizes),
+        docs=collection.docs.rows(doc_ids.to_pylist())[codes],
+        scores=scores.table["score"].to_numpy(),
+        starts=np.cumsum(sizes) - sizes,
+    )
+
+
+def _usable(pairs: _ScoredPairs, positive: NDArray[np.bool_], weak: float) -> NDArray[np.bool_]:
+    """Tell which queries have a positive and another candidate, and are not among the weakest."""
+    count = len(pairs.starts)
+    sizes = np.bincount(pairs.owners, minlength=count)
+    hits = np.bincount(pairs.owners[positive], minlength=count)
+    usable: NDArray[np.bool_] = (hits > 0) & (hits < sizes)
+    _log_skipped(
+        int((hits == 0).sum()),
+        "none of their relevant documents was scored. Mine with --add-positives to keep them.",
+    )
+    _log_skipped(int((hits == sizes).sum()), "they have no candidate beside a positive.")
+    if weak and usable.any():
+        best = pairs.scores[pairs.starts]
+        limit = float(np.quantile(best[usable], weak))
+        dropped = usable & (best < limit)
+        _log_skipped(int(dropped.sum()), f"their best teacher score is below {limit:.4g}.")
+        usable &= ~dropped
+    return usable
+
+
+def _doubtful(
+    owners: Rows,
+    scores: NDArray[np.float32],
+    positive: NDArray[np.bool_],
+    positive_scores: Ragged,
+    ratio: float | None,
+) -> NDArray[np.bool_]:
+    """Tell which candidates score above a share of their query's best positive."""
+    if ratio is None:
+        return np.zeros(len(scores), np.bool_)
+    best = positive_scores.values[positive_scores.bounds[:-1]]
+    doubtful: NDArray[np.bool_] = ~positive & (scores > ratio * best[owners])
+    log.info(
+        f"{int(doubtful.sum()):,} candidates of {len(np.unique(owners[doubtful])):,} queries "
+        f"score above {ratio:g} of the best positive: no negatives."
+    )
+    return doubtful
+
+
 def _are_labelled(owners: Rows, docs: Rows, labels: Ragged, width: int) -> NDArray[np.bool_]:
     """Tell which of the (owner, document) pairs are among the labels."""
-    known = np.repeat(np.arange(len(labels.bounds) - 1), np.diff(labels.bounds))
-    keys = np.sort(known * width + labels.values)
+    label_owners = np.repeat(np.arange(len(labels.bounds) - 1), np.diff(labels.bounds))
+    keys = np.sort(label_owners * width + labels.values)
     if not len(keys):
         return np.zeros(len(docs), np.bool_)
-    wanted = owners * width + docs
-    found: NDArray[np.bool_] = keys[np.searchsorted(keys, wanted).clip(max=len(keys) - 1)] == wanted
-    return found
+    pair_keys = owners * width + docs
+    nearest = np.searchsorted(keys, pair_keys).clip(max=len(keys) - 1)
+    labelled: NDArray[np.bool_] = keys[nearest] == pair_keys
+    return labelled
 
 
 def _with_one_more(lists: Ragged, values: Rows) -> Ragged:
@@ -357,12 +423,14 @@ def _with_one_more(lists: Ragged, values: Rows) -> Ragged:
     return Ragged.of(owners[order], np.concatenate([lists.values, values])[order], count)
 
 
-def _selected(lists: Ragged, kept: NDArray[np.bool_]) -> Ragged:
+def _selected(lists: Ragged, chosen: NDArray[np.bool_]) -> Ragged:
+    """Return the lists of some owners."""
     sizes = np.diff(lists.bounds)
-    owners = np.repeat(np.arange(int(kept.sum())), sizes[kept])
-    return Ragged.of(owners, lists.values[np.repeat(kept, sizes)], int(kept.sum()))
+    count = int(chosen.sum())
+    owners = np.repeat(np.arange(count), sizes[chosen])
+    return Ragged.of(owners, lists.values[np.repeat(chosen, sizes)], count)
 
 
-def _tell(count: int, why: str) -> None:
+def _log_skipped(count: int, why: str) -> None:
     if count:
         log.info(f"{count:,} queries are skipped: {why}")

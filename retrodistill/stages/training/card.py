@@ -16,33 +16,10 @@ from retrodistill.base.config import TrainSettings, as_dict
 from retrodistill.base.errors import RetrodistillError
 from retrodistill.base.files import write_atomically
 from retrodistill.base.manifest import FILE, Manifest
+from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
+from retrodistill.models.students.kinds import DENSE, StudentKind
 
 CARD = "README.md"
-KINDS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
-    "bi-encoder": (
-        "SentenceTransformer",
-        "sentence-similarity",
-        ("sentence-similarity", "feature-extraction", "dense"),
-    ),
-    "sparse": ("SparseEncoder", "feature-extraction", ("sparse-encoder", "sparse")),
-    "late-interaction": (
-        "MultiVectorEncoder",
-        "feature-extraction",
-        ("multi-vector", "late-interaction"),
-    ),
-    "cross-encoder": ("CrossEncoder", "text-ranking", ("cross-encoder", "reranker")),
-}
-"""Kind of student -> its class in sentence-transformers, its pipeline on the hub, its tags."""
-
-ABOUT = {
-    "bi-encoder": "It gives a query and a document one vector each; their inner product says how "
-    "well they fit.",
-    "sparse": "It gives a query and a document a weight for each word of its vocabulary; the inner "
-    "product says how well they fit.",
-    "late-interaction": "It gives each token a vector; a document's score is the sum over the "
-    "query's tokens of the best inner product with one of its own.",
-    "cross-encoder": "It reads a query and a document together, and gives one score.",
-}
 QUERY, DOC = "how high may blood pressure be", "Blood pressure above 140 mmHg is called high."
 
 
@@ -62,8 +39,8 @@ def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -
     `losses`, and `development` with split, metric, step and value, if there was one.
     """
     config = manifest.config
-    kind = str(config.get("student_kind", "bi-encoder"))
-    parts = [
+    kind: StudentKind = STUDENT_KINDS[str(config.get("student_kind", DENSE))]
+    sections = [
         _metadata(config, kind),
         f"# {_plain(name)}\n\n{_about(config, kind)}",
         f"## Use\n\n{_usage(name, kind)}",
@@ -72,7 +49,7 @@ def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -
         f"## Training\n\n{_training(manifest)}",
         f"## Citation\n\n{_citation(manifest)}",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
 def teachers_of(store: Path) -> list[str]:
@@ -118,14 +95,13 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _metadata(config: Mapping[str, Any], kind: str) -> str:
+def _metadata(config: Mapping[str, Any], kind: StudentKind) -> str:
     import yaml
 
-    _, pipeline, tags = KINDS[kind]
     fields: dict[str, Any] = {
         "library_name": "sentence-transformers",
-        "pipeline_tag": pipeline,
-        "tags": ["sentence-transformers", *tags, "distillation", "retrodistill"],
+        "pipeline_tag": kind.card.pipeline,
+        "tags": ["sentence-transformers", *kind.card.tags, "distillation", "retrodistill"],
     }
     student = str(config.get("student", ""))
     if is_hub_id(student):
@@ -133,28 +109,22 @@ def _metadata(config: Mapping[str, Any], kind: str) -> str:
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
 
-def _about(config: Mapping[str, Any], kind: str) -> str:
+def _about(config: Mapping[str, Any], kind: StudentKind) -> str:
     start = _code(shown(str(config["student"]))) if config.get("student") else "a model"
     layers = config.get("keep_layers")
     cut = f" cut to the layers {_code(_joined(layers))}" if layers else ""
     return (
-        f"A [sentence-transformers](https://www.sbert.net) {kind}, trained with retrodistill from "
-        f"{start}{cut}. {ABOUT[kind]}"
+        f"A [sentence-transformers](https://www.sbert.net) {kind.noun}, trained with retrodistill "
+        f"from {start}{cut}. {kind.about}"
     )
 
 
-def _usage(name: str, kind: str) -> str:
-    cls = KINDS[kind][0]
-    query, doc = json.dumps(QUERY), json.dumps(DOC)
-    last = f"model.similarity(model.encode_query([{query}]), model.encode_document([{doc}]))"
-    if kind == "bi-encoder":
-        last = f"model.encode_query([{query}]) @ model.encode_document([{doc}]).T"
-    if kind == "cross-encoder":
-        last = f"model.predict([({query}, {doc})])"
+def _usage(name: str, kind: StudentKind) -> str:
+    library_class = kind.card.library_class
     lines = (
-        f"from sentence_transformers import {cls}",
-        f"model = {cls}({json.dumps(name, ensure_ascii=False)})",
-        f"scores = {last}",
+        f"from sentence_transformers import {library_class}",
+        f"model = {library_class}({json.dumps(name, ensure_ascii=False)})",
+        f"scores = {kind.card.usage.format(query=json.dumps(QUERY), doc=json.dumps(DOC))}",
     )
     return _fenced("\n".join(lines), "python")
 
@@ -184,7 +154,7 @@ def _losses(text: str) -> Iterator[tuple[str, str, str]]:
 def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     config = manifest.config
     rows = [("split", str(config.get("split", "")))]
-    roles = ("data", "scores", "preferences", "vectors")
+    roles = ("data", *SIGNAL_SOURCES)
     rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))

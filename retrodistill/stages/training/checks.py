@@ -9,6 +9,7 @@ import numpy as np
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
+from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.data.rankings import calibrated_temperature, perplexity
 from retrodistill.data.rankings.segments import Floats, Segments, numbered, scores_of
 
@@ -43,8 +44,8 @@ class _Teacher:
     scores: Floats
 
 
-def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, first: int) -> dict[str, float]:
-    """Return the median perplexity of the teacher's `first` best candidates for each loss, by name.
+def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, depth: int) -> dict[str, float]:
+    """Return the median perplexity of the teacher's `depth` best candidates for each loss, by name.
 
     It is told, with the temperature that would make it better where lists are nearly one-hot or
     nearly flat. A list of n random candidates out of these is harder still. Told as well are lists
@@ -59,7 +60,7 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, first: int) -> 
     terms = [term for term in terms if "teacher_scores" in term.signals]
     if not terms:
         return {}
-    run = scores.top(first)
+    run = scores.top(depth)
     teacher = _Teacher(run, Segments.of(numbered([run], "query_id")[1][0]), scores_of(run))
     _check_constant(terms, teacher)
     ranks = run.scale == "rank" or _are_ranks(teacher)
@@ -77,7 +78,7 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, first: int) -> 
             if not settings["scaled"] and settings[SETTING] == 1:
                 _tell_bounded(term.name, teacher)
             continue
-        found[term.name] = round(_perplexity(term.name, settings[SETTING], teacher, first), 3)
+        found[term.name] = round(_perplexity(term.name, settings[SETTING], teacher, depth), 3)
     return found
 
 
@@ -88,15 +89,13 @@ def check_student(terms: "Sequence[LossTerm]", model: Any, settings: "TrainSetti
         ConfigError: a term needs more candidates than --candidates-per-query.
 
     """
-    from retrodistill.models.students.routes import is_normalised
-
     for term in terms:
         if term.name == "standardised-kl" and settings.candidates_per_query < 3:
             raise ConfigError(
                 "standardised-kl needs three candidates: two standardised scores are always 1 and "
                 f"-1. Raise --candidates-per-query {settings.candidates_per_query}."
             )
-    if settings.student_kind != "bi-encoder" or not is_normalised(model):
+    if not STUDENT_KINDS[settings.student_kind].gives_cosines(model):
         return
     for term in terms:
         chosen = _settings(term)
@@ -153,7 +152,7 @@ def _tell_bounded(name: str, teacher: _Teacher) -> None:
         )
 
 
-def _perplexity(name: str, temperature: float, teacher: _Teacher, first: int) -> float:
+def _perplexity(name: str, temperature: float, teacher: _Teacher, depth: int) -> float:
     median = float(np.median(perplexity(teacher.run, temperature)))
     length = float(np.median(teacher.lists.lengths))
     what, target = "", SOFT
@@ -163,7 +162,7 @@ def _perplexity(name: str, temperature: float, teacher: _Teacher, first: int) ->
         what, target = "nearly flat", max(SOFT, length / 3)
     log.info(
         f"{name}: at {SETTING} {temperature:g} the teacher spreads half of the lists over "
-        f"{median:.2f} of the {first} best documents and more{_advice(what, target, teacher)}."
+        f"{median:.2f} of the {depth} best documents and more{_advice(what, target, teacher)}."
     )
     return median
 

@@ -8,9 +8,9 @@ from retrodistill.base.config import TrainSettings
 from retrodistill.base.logging import log
 
 if TYPE_CHECKING:
-    from retrodistill.data.datasets import Collection
-    from retrodistill.stages.training.batches import TeacherVectors
+    from retrodistill.stages.training.material import Material
     from retrodistill.stages.training.sampling import Rows
+    from retrodistill.stages.training.sources.vectors import VectorSource
 
 TEXTS = 1000
 """Queries, and documents, that are compared at most."""
@@ -21,21 +21,21 @@ ENOUGH = 0.9
 
 def teacher_cosine(
     task: Any,
-    vectors: "TeacherVectors",
-    collection: "Collection",
-    queries: "Rows",
+    source: "VectorSource",
+    material: "Material",
     settings: TrainSettings,
     *,
     required: bool,
 ) -> float:
     """Return the mean cosine of the student's vectors and the teacher's, and log it.
 
-    Queries (rows that were trained on) and documents are drawn evenly. If the student is
+    Queries that were trained on and documents are drawn evenly. If the student is
     `required` to stand in for its teacher, a mean below ENOUGH is logged as a failure.
     """
     from retrodistill.models.students.dense import DenseEncoder
 
-    rows = [_some(queries), _some(np.arange(len(collection.docs)))]
+    collection = material.collection
+    rows = _spread(material.queries), _spread(np.arange(len(collection.docs)))
     encoder = DenseEncoder(
         task.model,
         max_tokens=min(task.model.max_seq_length or 512, settings.doc_tokens),
@@ -48,7 +48,7 @@ def teacher_cosine(
     student = np.concatenate(sides)
     if task.projection is not None:
         student = student @ task.projection.weight.detach().float().cpu().numpy().T
-    teacher = np.concatenate([side.numpy() for side in vectors.of(*rows).values()])
+    teacher = np.concatenate(source.vectors(*rows))
     lengths = np.linalg.norm(student, axis=1) * np.linalg.norm(teacher, axis=1)
     cosines = (student * teacher).sum(1) / np.maximum(lengths, np.finfo(np.float32).tiny)
     mean = float(cosines.mean())
@@ -64,7 +64,7 @@ def teacher_cosine(
     return mean
 
 
-def _some(rows: "Rows") -> "Rows":
+def _spread(rows: "Rows") -> "Rows":
     """Return at most TEXTS of the rows, at even steps."""
     count = min(TEXTS, len(rows))
     return rows[np.arange(count) * len(rows) // max(1, count)]

@@ -6,23 +6,21 @@ import numpy as np
 
 from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.models.inference import counted_cuts, tokenize
-from retrodistill.models.students.dense import side_prompts
+from retrodistill.models.students.towers import side_prompts
 
 if TYPE_CHECKING:
-    from retrodistill.data.datasets import Texts
-    from retrodistill.stages.training.candidates import CandidateLists
+    from retrodistill.stages.training.material import Material
 
 SAMPLED = 1000
 """Documents whose tokens are counted."""
 
 
-def log_cut_documents(
-    model: Any, docs: "Texts", lists: "CandidateLists | None", doc_tokens: int
-) -> None:
+def log_cut_documents(model: Any, material: "Material", doc_tokens: int) -> None:
     """Log how many of an even sample of the candidates are longer than the limit, if any is.
 
     Without lists, every document is trained on.
     """
+    docs, lists = material.collection.docs, material.lists
     rows = np.arange(len(docs))
     if lists is not None:
         rows = np.unique(np.concatenate([lists.positives.values, lists.pool.values]))

@@ -5,42 +5,30 @@ once, with the batches that it would have had.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.models.students.routes import Side
+from retrodistill.models.students.batches import Example, Text
 from retrodistill.stages.training.candidates import CandidateLists
-from retrodistill.stages.training.sampling import ORDERS, Rows, Traits, parse_draw
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One query of a batch with its drawn documents, positives first."""
-
-    query: int
-    docs: Rows
-    teacher_scores: NDArray[np.float32]
-    log_weights: NDArray[np.float32]
-    """Logarithm of how many candidates each document stands for: 0 for itself alone."""
-    labels: NDArray[np.bool_]
-    relevant: frozenset[int]
-    doubtful: frozenset[int]
+from retrodistill.stages.training.sampling import (
+    QUERY_ORDERS,
+    Rows,
+    Traits,
+    parse_negative_sampling,
+)
 
 
 class Schedule(Sequence[Example]):
     """Every example of a whole training run, in order; item i is drawn when it is asked for.
 
     An example has up to `per_query` documents, of which up to `positives` are positives.
-    `order` and `draw` are names of `sampling.ORDERS` and `sampling.DRAWS`, a draw perhaps with
-    settings. `batch_size` (queries of one step, over all processes) and `clusters` (a number for
-    each of the candidates) are for orders of whole batches.
+    `query_order` and `negative_sampling` are names of `sampling.QUERY_ORDERS` and
+    `sampling.NEGATIVE_SAMPLINGS`, the second perhaps with settings. `traits` are what the order
+    goes by (default: the teacher's margins alone).
 
     Raises:
-        ConfigError: the order or the draw is unknown, or needs what is not there.
+        ConfigError: the order or the sampling is unknown, or needs what is not there.
 
     """
 
@@ -52,26 +40,26 @@ class Schedule(Sequence[Example]):
         per_query: int,
         positives: int = 1,
         seed: int,
-        order: str = "shuffled",
-        draw: str = "uniform",
-        batch_size: int = 1,
-        clusters: Rows | None = None,
+        query_order: str = "shuffled",
+        negative_sampling: str = "uniform",
+        traits: Traits | None = None,
     ) -> None:
-        for what, name, plain in (
-            ("order", order, order != "hard-first"),
-            ("draw", draw, draw == "uniform"),
+        for setting, name, goes_by_scores in (
+            ("query order", query_order, query_order == "hard-first"),
+            ("negative sampling", negative_sampling, negative_sampling != "uniform"),
         ):
-            if not (plain or candidates.scored):
-                raise ConfigError(f"{what} {name!r} goes by teacher scores: give --scores.")
+            if goes_by_scores and not candidates.scored:
+                raise ConfigError(f"{setting} {name!r} goes by teacher scores: give --scores.")
+        self._traits = traits or Traits(margins=candidates.margins)
+        clusters = self._traits.clusters
         if clusters is not None and len(clusters) != len(candidates):
             raise DataError(f"{len(clusters):,} clusters given for {len(candidates):,} queries.")
         self._candidates = candidates
         self._length = length
         self._per_query, self._positives = per_query, positives
         self._seed = seed
-        self._order = ORDERS[order]
-        self._draw = parse_draw(draw)
-        self._traits = Traits(margins=candidates.margins, batch_size=batch_size, clusters=clusters)
+        self._query_order = QUERY_ORDERS[query_order]
+        self._sample = parse_negative_sampling(negative_sampling)
         self._orders = {0: self._ordered(0)}
 
     def __len__(self) -> int:
@@ -79,50 +67,46 @@ class Schedule(Sequence[Example]):
 
     def _ordered(self, epoch: int) -> Rows:
         start = epoch * len(self._candidates)
-        order: Rows = self._order(self._traits, start, np.random.default_rng((self._seed, epoch)))
+        random = np.random.default_rng((self._seed, epoch))
+        order: Rows = self._query_order(self._traits, start, random)
         return order
 
     def __getitem__(self, position: int) -> Example:  # type: ignore[override]
         if not 0 <= position < self._length:
             raise IndexError(position)
-        epoch, place = divmod(position, len(self._candidates))
+        # The query whose turn it is.
+        epoch, offset = divmod(position, len(self._candidates))
         if epoch not in self._orders:
             self._orders = {epoch: self._ordered(epoch)}
-        chosen = self._candidates[int(self._orders[epoch][place])]
-        random = np.random.default_rng((self._seed, epoch, 1 + place))
-        positives = self._drawn_positives(len(chosen.positives), random)
-        positive_scores = chosen.positive_scores[positives]
-        drawn, log_weights = self._draw(
-            chosen.pool_scores.astype(np.float64),
+        query = self._candidates[int(self._orders[epoch][offset])]
+        # Its positives, then its negatives.
+        random = np.random.default_rng((self._seed, epoch, 1 + offset))
+        positives = self._drawn_positives(len(query.positives), random)
+        positive_scores = query.positive_scores[positives]
+        negatives, log_weights = self._sample(
+            query.pool_scores.astype(np.float64),
             float(positive_scores[0]),
             self._per_query - len(positives),
             random,
         )
-        docs = np.concatenate([chosen.positives[positives], chosen.pool[drawn]])
+        docs = np.concatenate([query.positives[positives], query.pool[negatives]])
         return Example(
-            chosen.query,
+            query.query,
             docs,
-            np.concatenate([positive_scores, chosen.pool_scores[drawn]]),
+            np.concatenate([positive_scores, query.pool_scores[negatives]]),
             np.concatenate([np.zeros(len(positives)), log_weights]).astype(np.float32),
-            np.isin(docs, list(chosen.relevant)),
-            chosen.relevant,
-            chosen.doubtful,
+            np.isin(docs, list(query.relevant)),
+            query.relevant,
+            query.doubtful,
         )
 
     def _drawn_positives(self, count: int, random: np.random.Generator) -> Rows:
-        """Return places of a query's positives: one at random, and others beside it."""
-        first = int(random.integers(count))
+        """Return positions among a query's positives: one at random, and others beside it."""
+        drawn = int(random.integers(count))
         if self._positives == 1 or count == 1:
-            return np.array([first])
-        others = random.permutation(np.delete(np.arange(count), first))
-        return np.array([first, *others[: self._positives - 1]])
-
-
-class Text(NamedTuple):
-    """A text of a collection: a query's or a document's row."""
-
-    side: Side
-    row: int
+            return np.array([drawn])
+        others = random.permutation(np.delete(np.arange(count), drawn))
+        return np.array([drawn, *others[: self._positives - 1]])
 
 
 class TextSchedule(Sequence[Text]):
@@ -141,7 +125,7 @@ class TextSchedule(Sequence[Text]):
         return self._length
 
     def _ordered(self, epoch: int) -> Rows:
-        """Return documents' rows, and queries' places counted on from there, in order."""
+        """Return documents' rows, and queries' positions counted on from there, in order."""
         random = np.random.default_rng((self._seed, epoch))
         sides = [random.permutation(count) for count in (self._docs, len(self._queries))]
         moments = np.concatenate([(np.arange(len(s)) + 0.5) / max(1, len(s)) for s in sides])
@@ -151,10 +135,10 @@ class TextSchedule(Sequence[Text]):
     def __getitem__(self, position: int) -> Text:  # type: ignore[override]
         if not 0 <= position < self._length:
             raise IndexError(position)
-        epoch, place = divmod(position, self._docs + len(self._queries))
+        epoch, offset = divmod(position, self._docs + len(self._queries))
         if epoch not in self._orders:
             self._orders = {epoch: self._ordered(epoch)}
-        number = int(self._orders[epoch][place])
+        number = int(self._orders[epoch][offset])
         if number < self._docs:
             return Text("document", number)
         return Text("query", int(self._queries[number - self._docs]))

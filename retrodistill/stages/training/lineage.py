@@ -1,17 +1,18 @@
-"""What a student has learned from when its training is done: a record of this and all others.
+"""What a student was trained on: the record of its training, with those of its start and teachers.
 
-The queries are those that were trained on, whatever split judges them and whether they are
-labelled; relevant is what the training took for it: labels, and of a query without any the
-teacher's best document.
+Its queries are those that were trained on, whatever split judges them and whether they are
+labelled. Its relevant documents are what the training took for it: labels, and for a query
+without any the teacher's best document.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrodistill.data.rankings.unseen import unseen_queries
-from retrodistill.data.store.lineage import Lineage, Record, joined, model_lineage, own_lineage
+from retrodistill.data.store.lineage import Lineage, Record, joined, model_lineage
 
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
@@ -20,43 +21,42 @@ if TYPE_CHECKING:
     from retrodistill.stages.training.development import Development
     from retrodistill.stages.training.material import Material
     from retrodistill.stages.training.sampling import Rows
+    from retrodistill.stages.training.sources import SignalSource
 
 
 def student_lineage(
-    material: "Material", *, name: str, start: str | Path, settings: "TrainSettings"
+    material: "Material",
+    sources: "Iterable[SignalSource]",
+    *,
+    name: str,
+    start: str | Path,
+    settings: "TrainSettings",
 ) -> Lineage:
-    """Return the record of a training, with those of its start and of its teachers."""
-    sources = material.sources
-    collection = sources.collection
+    """Return the record of a training, with those of its start and of its sources."""
+    collection = material.collection
     queries = collection.queries.full_texts(material.queries)
     relevant: list[list[str]] = [[] for _ in queries]  # where every text stands alone
     if material.lists is not None:
         rows, lists = _relevant(material.lists)
         texts = collection.docs.full_texts(rows)
-        relevant = [[texts[place] for place in places] for places in lists]
-    about = {"collection": collection.name, "split": sources.split, "student": name}
+        relevant = [[texts[position] for position in positions] for positions in lists]
+    about = {"collection": collection.name, "split": material.split, "student": name}
     behind = [model_lineage(start)]
     if settings.doc_student is not None:
         behind.append(model_lineage(settings.doc_student))
-    if sources.scores is not None:
-        behind.append(sources.scores.lineage)
-    behind += [
-        own_lineage(source)
-        for source in (sources.preferences, sources.vectors)
-        if source is not None
-    ]
+    behind += [source.lineage for source in sources]
     return joined([Lineage((Record.of(queries, relevant, **about),)), *behind])
 
 
 def _relevant(lists: "CandidateLists") -> "tuple[Rows, list[Rows]]":
-    """Return the distinct relevant documents, and each query's places among them."""
+    """Return the distinct relevant documents, and each query's positions among them."""
     relevant = [
-        np.union1d(lists.relevant[place], lists.positives[place]).astype(np.int64)
-        for place in range(len(lists))
+        np.union1d(lists.relevant[index], lists.positives[index]).astype(np.int64)
+        for index in range(len(lists))
     ]
-    rows, places = np.unique(np.concatenate(relevant), return_inverse=True)
+    rows, positions = np.unique(np.concatenate(relevant), return_inverse=True)
     bounds = np.cumsum([len(docs) for docs in relevant])[:-1]
-    return rows, np.split(places, bounds)
+    return rows, np.split(positions, bounds)
 
 
 def unseen_values(

@@ -1,10 +1,9 @@
 """The training loop: transformers.Trainer around a task, through its public hooks."""
 
-import json
 import math
-import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,17 +14,21 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.logging import log
-from retrodistill.base.manifest import FILE as MANIFEST
 from retrodistill.base.progress import bar
 from retrodistill.models.inference import pick_device
+from retrodistill.models.students.processes import of_main
 from retrodistill.stages.training.averaging import WeightAverage
-from retrodistill.stages.training.processes import of_main
+from retrodistill.stages.training.cuts import log_cut_documents
+from retrodistill.stages.training.resuming import (
+    checkpoint_folder,
+    last_checkpoint,
+    start_checkpoints,
+)
 from retrodistill.stages.training.stopping import BestWeights
 from retrodistill.stages.training.tracking import LossTerms, StudentTrainer, curve, trackers
 
 if TYPE_CHECKING:
-    from retrodistill.stages.training.examples import Example, Text
-    from retrodistill.stages.training.tasks import Task
+    from retrodistill.stages.training.plan import TrainingPlan
 
 ROWS = 20
 """Rows of a training's log."""
@@ -34,12 +37,15 @@ MEASUREMENTS = 10
 """Measurements on the dev split, unless --eval-steps says otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fitted:
     """What a training did and logged."""
 
     steps: int
     """Steps that were taken, fewer than planned if patience ended it."""
+
+    seconds: float
+    """How long the steps took."""
 
     losses: list[dict[str, float]]
     """Each weighted loss term, averaged between two rows; `step` is where the row ends."""
@@ -50,127 +56,117 @@ class Fitted:
     measured: list[tuple[int, float]]
     """Step and value of each measurement."""
 
+    gradient_shares: Mapping[str, float]
+    """Each loss term's share of the gradient before the first step."""
+
     without_signal: Mapping[str, int] = field(default_factory=dict)
     """Steps whose batches had no signal for a loss term, by its name."""
 
 
-def checkpoint_folder(out: Path) -> Path:
-    """Return where the checkpoints of a student lie until it is done."""
-    return out.with_name(f"{out.name}.checkpoints")
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint: the Trainer writes trainer_state.json last."""
-
-    def whole(path: Path) -> bool:
-        try:
-            return bool(json.loads((path / "trainer_state.json").read_text()))
-        except (OSError, ValueError):
-            return False
-
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-    return next((path for path in found if whole(path)), None)
-
-
-def remove_old_checkpoints(out: Path) -> None:
-    """Remove the checkpoints of a student that was finished after them.
-
-    They are there if its training was killed before it could remove them itself.
-    """
-    states = checkpoint_folder(out).glob("checkpoint-*/trainer_state.json")
-    newest = max((path.stat().st_mtime_ns for path in states), default=None)
-    manifest = out / MANIFEST
-    if newest is not None and manifest.exists() and manifest.stat().st_mtime_ns > newest:
-        shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
-
-
-def fit(
-    task: "Task",
-    collate: Callable[..., dict[str, Any]],
-    examples: "Sequence[Example] | Sequence[Text]",
-    steps: int,
-    settings: TrainSettings,
-    out: Path,
-    *,
-    terms: Sequence[str],
-    measure: Callable[[Any], float] | None = None,
-    resume: bool = False,
-) -> Fitted:
-    """Train the task in place; `terms` names its losses, `measure` gives a model's dev value.
+def fit(plan: "TrainingPlan", out: Path, *, resume: bool = False) -> Fitted:
+    """Train the plan's task in place.
 
     Checkpoints lie in `checkpoint_folder(out)`, what trackers write in `OUT.logs`.
     """
-    checkpoints = checkpoint_folder(out)
-    last = last_checkpoint(checkpoints) if resume else None
-    if resume and last is None:
-        log.info(f"no checkpoint under {checkpoints}: training starts at the beginning.")
-    if last is not None:
-        log.info(f"training resumes from {last}.")
+    from retrodistill.stages.training.balance import check_balance
+
+    settings, task, steps = plan.settings, plan.task, plan.steps
+    log.info(plan.material.sentence(settings))
+    log_cut_documents(task.model, plan.material, settings.doc_tokens)
+    shares = check_balance(task, plan.terms, plan.schedule, plan.collate, settings.batch_size)
+    start_checkpoints(out, plan.record, resume=resume, save=bool(settings.save_steps))
+    last = _resumed_from(out) if resume else None
+    started = time.perf_counter()
     losses = LossTerms(lambda: task.losses)
-    callbacks: list[TrainerCallback] = [_Bar(steps), losses]
-    reports = [losses.means]
-    average, best = None, None
-    if settings.average != "none":
-        average = WeightAverage(
-            settings.average,
-            steps,
-            decay=settings.average_decay,
-            start=settings.average_start,
-            checkpoint=last,
-        )
-        callbacks.append(average)
-    if measure is not None:
-        best = BestWeights(
-            partial(of_main, partial(measure, task.model)),
-            name=settings.dev_metric,
-            every=settings.eval_steps or max(1, steps // MEASUREMENTS),
-            patience=settings.patience,
-            min_delta=settings.min_delta,
-            weights=average.applied if average else lambda model: nullcontext(),
-            checkpoint=last,
-        )
-        callbacks.append(best)
-        reports.append(best.latest)
+    average = _average(settings, steps, last)
+    best = _best(plan, last, average)
+    callbacks = [_Bar(steps), losses, *(callback for callback in (average, best) if callback)]
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            output_dir=str(checkpoints if settings.save_steps else scratch),
-            run_name=out.name,
-            per_device_train_batch_size=settings.batch_size,
-            max_steps=steps,
-            learning_rate=settings.learning_rate,
-            warmup_steps=math.ceil(settings.warmup * steps),
-            weight_decay=settings.weight_decay,
-            seed=settings.seed,
-            use_cpu=pick_device().type == "cpu",
-            train_sampling_strategy="sequential",
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            logging_steps=max(1, steps // ROWS),
-            save_strategy="steps" if settings.save_steps else "no",
-            save_steps=settings.save_steps or steps,
-            save_total_limit=2,
-            disable_tqdm=True,
-            report_to="none",
-        )
+        arguments = _arguments(settings, steps, out, scratch)
         _use_one_device(arguments)
         trainer = StudentTrainer(
             model=task,
             args=arguments,
-            train_dataset=examples,
-            data_collator=collate,
+            train_dataset=plan.schedule,
+            data_collator=plan.collate,
             callbacks=[*trackers(settings.tracker, out.with_name(f"{out.name}.logs")), *callbacks],
-            reports=reports,
+            reports=[losses.means, *([best.latest] if best else [])],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     task.model.eval()
-    losses_logged = curve(trainer.state.log_history, terms)
     return Fitted(
-        trainer.state.global_step,
-        losses_logged,
-        best.best if best else None,
-        best.values if best else [],
-        losses.without_signal,
+        steps=trainer.state.global_step,
+        seconds=time.perf_counter() - started,
+        losses=curve(trainer.state.log_history, [term.name for term in plan.terms]),
+        best=best.best if best else None,
+        measured=best.values if best else [],
+        gradient_shares=shares,
+        without_signal=losses.without_signal,
+    )
+
+
+def _resumed_from(out: Path) -> Path | None:
+    """Return the checkpoint to resume from, if there is one, and log it."""
+    checkpoints = checkpoint_folder(out)
+    last = last_checkpoint(checkpoints)
+    if last is None:
+        log.info(f"no checkpoint under {checkpoints}: training starts at the beginning.")
+    else:
+        log.info(f"training resumes from {last}.")
+    return last
+
+
+def _average(settings: TrainSettings, steps: int, last: Path | None) -> WeightAverage | None:
+    if settings.average == "none":
+        return None
+    return WeightAverage(
+        settings.average,
+        steps,
+        decay=settings.average_decay,
+        start=settings.average_start,
+        checkpoint=last,
+    )
+
+
+def _best(
+    plan: "TrainingPlan", last: Path | None, average: WeightAverage | None
+) -> BestWeights | None:
+    settings = plan.settings
+    if plan.development is None:
+        return None
+    return BestWeights(
+        partial(of_main, partial(plan.development, plan.task.model)),
+        name=settings.dev_metric,
+        every=settings.eval_steps or max(1, plan.steps // MEASUREMENTS),
+        patience=settings.patience,
+        min_delta=settings.min_delta,
+        weights=average.applied if average else lambda model: nullcontext(),
+        checkpoint=last,
+    )
+
+
+def _arguments(settings: TrainSettings, steps: int, out: Path, scratch: str) -> TrainingArguments:
+    """Return the Trainer's settings; without checkpoints it writes into `scratch`."""
+    return TrainingArguments(
+        output_dir=str(checkpoint_folder(out)) if settings.save_steps else scratch,
+        run_name=out.name,
+        per_device_train_batch_size=settings.batch_size,
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        warmup_steps=math.ceil(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+        use_cpu=pick_device().type == "cpu",
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        logging_steps=max(1, steps // ROWS),
+        save_strategy="steps" if settings.save_steps else "no",
+        save_steps=settings.save_steps or steps,
+        save_total_limit=2,
+        disable_tqdm=True,
+        report_to="none",
     )
 
 

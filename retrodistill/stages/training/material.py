@@ -2,30 +2,39 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.stages.training.candidates import CandidateLists, gather, judged_elsewhere
-from retrodistill.stages.training.checks import check_teacher
-from retrodistill.stages.training.examples import Example, Schedule, Text, TextSchedule
-from retrodistill.stages.training.processes import world_size
-from retrodistill.stages.training.sampling import Rows, query_clusters
-from retrodistill.stages.training.sources import Sources, check_labels, needs_lists
+from retrodistill.base.registry import STUDENT_KINDS
+from retrodistill.models.students.batches import Example, Text
+from retrodistill.models.students.processes import world_size
+from retrodistill.stages.training.candidates import (
+    CandidateFilters,
+    CandidateLists,
+    gather,
+    judged_elsewhere,
+)
+from retrodistill.stages.training.examples import Schedule, TextSchedule
+from retrodistill.stages.training.requirements import check_labels, needs_lists
+from retrodistill.stages.training.sampling import Rows, Traits, query_clusters
 
 if TYPE_CHECKING:
+    from retrodistill.data.datasets import Collection
+    from retrodistill.data.store.runs import Run
     from retrodistill.objectives.objective import LossTerm
-    from retrodistill.stages.training.preferences import Preferences
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Material:
     """The queries of a training, and either their lists or the documents beside them."""
 
-    sources: Sources
+    collection: "Collection"
+
+    split: str = "train"
 
     queries: Rows
     """Rows of the queries that are trained on."""
@@ -33,15 +42,10 @@ class Material:
     lists: CandidateLists | None = None
     """Their candidates; None if every text of the collection stands alone."""
 
-    preferences: "Preferences | None" = None
-
-    perplexities: dict[str, float] = field(default_factory=dict)
-    """Median perplexity of the teacher's lists, by loss."""
-
     @property
     def count(self) -> int:
         """Return how many items an epoch has: queries with their lists, or texts."""
-        docs = 0 if self.lists is not None else len(self.sources.collection.docs)
+        docs = 0 if self.lists is not None else len(self.collection.docs)
         return len(self.queries) + docs
 
     def steps(self, settings: TrainSettings) -> int:
@@ -55,8 +59,8 @@ class Material:
         steps, size = self.steps(settings), step_size(settings)
         if self.lists is None:
             return (
-                f"{len(self.queries):,} queries and {len(self.sources.collection.docs):,} "
-                f"documents, {steps:,} steps of {size} texts."
+                f"{len(self.queries):,} queries and {len(self.collection.docs):,} documents, "
+                f"{steps:,} steps of {size} texts."
             )
         return (
             f"{len(self.queries):,} queries, {steps:,} steps of {size} queries with up to "
@@ -68,7 +72,7 @@ class Material:
         size = step_size(settings)
         length = self.steps(settings) * size
         if self.lists is None:
-            docs = len(self.sources.collection.docs)
+            docs = len(self.collection.docs)
             return TextSchedule(self.queries, docs, length, seed=settings.seed)
         return Schedule(
             self.lists,
@@ -76,20 +80,21 @@ class Material:
             per_query=settings.candidates_per_query,
             positives=settings.positives_per_query,
             seed=settings.seed,
-            order=settings.order,
-            draw=settings.draw,
-            batch_size=size,
-            clusters=self._topics(model, settings),
+            query_order=settings.query_order,
+            negative_sampling=settings.negative_sampling,
+            traits=Traits(
+                margins=self.lists.margins,
+                batch_size=size,
+                clusters=self._topics(model, settings),
+            ),
         )
 
     def _topics(self, model: Any, settings: TrainSettings) -> Rows | None:
         """Return the cluster of each query, by the vectors of the student before its training."""
-        from retrodistill.models.students.dense import DenseEncoder
-
-        if settings.order != "clusters":
+        if settings.query_order != "clusters":
             return None
-        encoder = DenseEncoder(model, precision=settings.precision)
-        texts = self.sources.collection.queries.full_texts(self.queries)
+        encoder = STUDENT_KINDS[settings.student_kind].encoder(model, precision=settings.precision)
+        texts = self.collection.queries.full_texts(self.queries)
         count = settings.clusters or max(1, len(texts) // (10 * settings.batch_size))
         return query_clusters(encoder.encode_queries(texts), count, seed=settings.seed)
 
@@ -99,70 +104,51 @@ def step_size(settings: TrainSettings) -> int:
     return settings.batch_size * world_size()
 
 
-def prepare(terms: "Sequence[LossTerm]", settings: TrainSettings, sources: Sources) -> Material:
-    """Return what to train on, and log what of it can teach the objective.
+def gather_material(
+    collection: "Collection",
+    split: str,
+    scores: "Run | None",
+    terms: "Sequence[LossTerm]",
+    settings: TrainSettings,
+) -> Material:
+    """Return what to train on.
 
     Raises:
         ConfigError: a filter or an order is for what there is not.
         DataError: there is nothing to train on, or no label although the objective needs some.
 
     """
-    if sources.scores is None and not needs_lists(terms):
-        return _texts(settings, sources)
+    if scores is None and not needs_lists(terms):
+        return _texts(collection, split, settings)
     lists = gather(
-        sources.collection,
-        sources.split,
-        sources.scores,
+        collection,
+        split,
+        scores,
         pool=settings.pool,
         positives=settings.positives,
         unlabelled_splits=settings.unlabelled_split,
         dev_split=settings.dev_split,
-        drop_weak_queries=settings.drop_weak_queries,
-        false_negatives=settings.false_negatives,
+        filters=CandidateFilters(
+            drop_weak_queries=settings.drop_weak_queries, false_negatives=settings.false_negatives
+        ),
     )
     labelled = int(lists.labelled.sum())
-    check_labels(terms, settings, sources.split, labelled, len(lists))
-    return Material(
-        sources=sources,
-        queries=lists.queries,
-        lists=lists,
-        preferences=_preferences(sources, lists),
-        perplexities=_perplexities(terms, settings, sources, lists),
-    )
+    check_labels(terms, settings, split, labelled, len(lists))
+    return Material(collection=collection, split=split, queries=lists.queries, lists=lists)
 
 
-def _texts(settings: TrainSettings, sources: Sources) -> Material:
+def _texts(collection: "Collection", split: str, settings: TrainSettings) -> Material:
     """Return every document, and every query that no other split measures with."""
-    if settings.order != "shuffled":
+    if settings.query_order != "shuffled":
         raise ConfigError(
-            f"--order {settings.order} orders queries with lists, but objective "
-            f"{settings.objective!r} learns from texts alone. Give --scores, or omit --order."
+            f"--query-order {settings.query_order} orders queries with lists, but objective "
+            f"{settings.objective!r} learns from texts alone. Give --scores, or omit --query-order."
         )
-    collection = sources.collection
     others = judged_elsewhere(
-        collection, sources.split, settings.unlabelled_split, dev_split=settings.dev_split
+        collection, split, settings.unlabelled_split, dev_split=settings.dev_split
     )
     measured = collection.queries.find(sorted(set().union(*others.values())))
     queries = np.setdiff1d(np.arange(len(collection.queries)), measured)
     if not len(queries) + len(collection.docs):
         raise DataError(f"{collection.name} has no text to learn from.")
-    return Material(sources=sources, queries=queries)
-
-
-def _preferences(sources: Sources, lists: CandidateLists) -> "Preferences | None":
-    from retrodistill.stages.training.preferences import Preferences
-
-    if sources.preferences is None:
-        return None
-    preferences = Preferences(sources.preferences, sources.collection)
-    preferences.check(lists)
-    return preferences
-
-
-def _perplexities(
-    terms: "Sequence[LossTerm]", settings: TrainSettings, sources: Sources, lists: CandidateLists
-) -> dict[str, float]:
-    if sources.scores is None:
-        return {}
-    queries = sources.collection.queries.ids(lists.queries)
-    return check_teacher(terms, sources.scores.select(queries), first=settings.pool + 1)
+    return Material(collection=collection, split=split, queries=queries)

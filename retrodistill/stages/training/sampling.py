@@ -1,4 +1,4 @@
-"""Which query comes next (orders), and which of its candidates come with it (draws).
+"""Which query comes next (orders), and which of its candidates come with it (sampling).
 
 Both take their chance from a generator that is seeded by the position alone, and know nothing of
 what came before: a training that resumes has the batches that it would have had.
@@ -24,7 +24,7 @@ BINS = 10
 EVEN = 0.1
 """Share of the importance draw's chances that is spread evenly, so that no weight explodes."""
 
-_DRAW = re.compile(r"\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^()]*)\))?\s*")
+_SPEC = re.compile(r"\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^()]*)\))?\s*")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -41,13 +41,14 @@ class Traits:
     """Number of each query's cluster."""
 
 
-Order = Callable[[Traits, int, np.random.Generator], Rows]
-"""Gives an epoch's order, places of all queries, from the position at which the epoch starts."""
+QueryOrder = Callable[[Traits, int, np.random.Generator], Rows]
+"""Gives an epoch's order of all queries, from the position at which the epoch starts."""
 
-Draw = Callable[[Floats, float, int, np.random.Generator], tuple[Rows, Floats]]
+NegativeSampling = Callable[[Floats, float, int, np.random.Generator], tuple[Rows, Floats]]
 """Draws `count` of a pool by its teacher scores, best first, and the positive's score.
 
-Gives distinct places in the pool, fewer if it holds no more, and the logarithms of their weights.
+Gives distinct positions in the pool, fewer if it holds no more, and the logarithms of their
+weights.
 """
 
 
@@ -77,16 +78,19 @@ def clustered(traits: Traits, start: int, random: np.random.Generator) -> Rows:
 
     """
     if traits.clusters is None:
-        raise ConfigError("order 'clusters' needs the cluster of each query.")
+        raise ConfigError("query order 'clusters' needs the cluster of each query.")
     size = traits.batch_size
+    # Queries cluster by cluster, clusters and queries at random.
     owners = random.permutation(int(traits.clusters.max()) + 1)[traits.clusters]
     rows = random.permutation(len(owners))
     rows = rows[np.argsort(owners[rows], kind="stable")]
+    # Whole batches of one cluster, and what is left over of each.
     counts = np.bincount(owners)
     owners = owners[rows]
     within = np.arange(len(rows)) - (np.cumsum(counts) - counts)[owners]
     whole = within < (counts // size * size)[owners]
     batches, rest = rows[whole].reshape(-1, size), rows[~whole]
+    # The leftovers fill the open batch of the epoch before, then mixed batches.
     opening = -start % size
     if len(rest) < opening and len(batches):
         batches, rest = batches[:-1], np.concatenate([rest, batches[-1]])
@@ -101,7 +105,7 @@ def query_clusters(vectors: NDArray[np.float32], count: int, *, seed: int = 0) -
     """Return the number of each vector's cluster, by k-means over batches of the vectors.
 
     Raises:
-        ConfigError: more clusters than vectors are wanted.
+        ConfigError: there are fewer vectors than clusters.
 
     """
     from sklearn.cluster import MiniBatchKMeans
@@ -118,8 +122,8 @@ def uniform(
     scores: Floats, positive: float, count: int, random: np.random.Generator
 ) -> tuple[Rows, Floats]:
     """Each candidate with the same chance."""
-    places = random.permutation(len(scores))[:count]
-    return places, np.zeros(len(places))
+    positions = random.permutation(len(scores))[:count]
+    return positions, np.zeros(len(positions))
 
 
 def margin_bins(
@@ -138,21 +142,24 @@ def margin_bins(
     """
     if bins < 1:
         raise ConfigError(f"margin-bins: bins must be at least 1, but it is {bins}.")
+    # Each candidate's bin.
     margins = positive - scores
     low, high = (margins.min(), margins.max()) if len(margins) else (0.0, 0.0)
     numbers = np.minimum((margins - low) / ((high - low) or 1.0) * bins, bins - 1).astype(int)
     owners = numbers.tolist()
+    # The bins as stacks, shuffled.
     stacks: dict[int, list[int]] = {}
-    for place in random.permutation(len(scores)).tolist():
-        stacks.setdefault(owners[place], []).append(place)
+    for position in random.permutation(len(scores)).tolist():
+        stacks.setdefault(owners[position], []).append(position)
+    # A bin, then the top of its stack.
     filled = list(stacks.values())
-    places = []
+    positions = []
     for chance in random.random(min(count, len(scores))).tolist():
         number = int(chance * len(filled))
-        places.append(filled[number].pop())
+        positions.append(filled[number].pop())
         if not filled[number]:
             del filled[number]
-    return np.array(places, np.int64), np.zeros(len(places))
+    return np.array(positions, np.int64), np.zeros(len(positions))
 
 
 def simans(
@@ -182,8 +189,8 @@ def simans(
     # The largest of log p + Gumbel noise are such a draw, and nothing underflows.
     gaps = (scores - positive) / (scores.std() or 1.0)
     keys = random.gumbel(size=len(scores)) - a * (gaps - b) ** 2
-    places = np.argsort(-keys)[:count]
-    return places, np.zeros(len(places))
+    positions = np.argsort(-keys)[:count]
+    return positions, np.zeros(len(positions))
 
 
 def importance(
@@ -197,7 +204,7 @@ def importance(
 ) -> tuple[Rows, Floats]:
     """The teacher's best and a weighted sample of the others, which together stand for the pool.
 
-    A share `keep` of the `count` places goes to the best. Of the others, j is drawn with a known
+    A share `keep` of the `count` goes to the best. Of the others, j is drawn with a known
     probability pi_j, proportional to 0.9 softmax(t / temperature)_j + 0.1 / n, but never above 1,
     and weighs 1 / pi_j. So sums over what is drawn have the sum over the whole pool as their mean:
 
@@ -221,20 +228,22 @@ def importance(
         )
     if len(scores) <= count:
         return np.arange(len(scores)), np.zeros(len(scores))
-    kept = int(keep * count)
-    shares = _shares(scores[kept:] / temperature)
-    # Shares fall, so those that would get more than 1 stand first.
+    # The best, without a draw; then those whose share would be more than 1, which stand first
+    # as shares fall.
+    best = int(keep * count)
+    shares = _shares(scores[best:] / temperature)
     tails = shares[::-1].cumsum()[::-1]
-    sure = int(np.argmin((count - kept - np.arange(len(shares))) * shares >= tails))
-    left = count - kept - sure
-    chances = left * shares[sure:] / tails[sure]
+    certain = int(np.argmin((count - best - np.arange(len(shares))) * shares >= tails))
+    # The probability of each of the others, and a systematic sample of them.
+    remaining = count - best - certain
+    chances = remaining * shares[certain:] / tails[certain]
     order = random.permutation(len(chances))
     ends = chances[order].cumsum()
-    steps = (random.random() + np.arange(left)) * (ends[-1] / left)
+    steps = (random.random() + np.arange(remaining)) * (ends[-1] / remaining)
     drawn = order[np.minimum(np.searchsorted(ends, steps, side="right"), len(ends) - 1)]
-    first = kept + sure
-    places = np.concatenate([np.arange(first), first + drawn])
-    return places, np.concatenate([np.zeros(first), -np.log(chances[drawn])])
+    undrawn = best + certain
+    positions = np.concatenate([np.arange(undrawn), undrawn + drawn])
+    return positions, np.concatenate([np.zeros(undrawn), -np.log(chances[drawn])])
 
 
 def _shares(logits: Floats) -> Floats:
@@ -243,8 +252,8 @@ def _shares(logits: Floats) -> Floats:
     return shares
 
 
-ORDERS = Registry(
-    "order",
+QUERY_ORDERS = Registry(
+    "query order",
     {
         "shuffled": f"{__name__}:shuffled",
         "clusters": f"{__name__}:clustered",
@@ -252,8 +261,8 @@ ORDERS = Registry(
     },
 )
 
-DRAWS = Registry(
-    "draw",
+NEGATIVE_SAMPLINGS = Registry(
+    "negative sampling",
     {
         "uniform": f"{__name__}:uniform",
         "margin-bins": f"{__name__}:margin_bins",
@@ -263,34 +272,37 @@ DRAWS = Registry(
 )
 
 
-def parse_draw(text: str) -> Draw:
-    """Return the draw of a name, with settings in brackets: `simans(a=0.5,b=-1)`.
+def parse_negative_sampling(text: str) -> NegativeSampling:
+    """Return the sampling of a name, with settings in brackets: `simans(a=0.5,b=-1)`.
 
     Raises:
         ConfigError: the name or a setting is unknown, or a setting is out of range.
 
     """
-    match = _DRAW.fullmatch(text)
+    match = _SPEC.fullmatch(text)
     if match is None:
-        raise ConfigError(f"draw {text!r} is not understood. Write a name, or `simans(a=0.5)`.")
-    function: Callable[..., Any] = DRAWS[match["name"]]
+        raise ConfigError(
+            f"negative sampling {text!r} is not understood. Write a name, or `simans(a=0.5)`."
+        )
+    function: Callable[..., Any] = NEGATIVE_SAMPLINGS[match["name"]]
     parameters = inspect.signature(function).parameters.values()
-    known = {p.name: type(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    types = {p.name: type(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
     settings = {}
-    for part in filter(None, (match["settings"] or "").split(",")):
-        name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in known:
-            hint = did_you_mean(name, known)
+    for assignment in filter(None, (match["settings"] or "").split(",")):
+        name, _, value = (piece.strip() for piece in assignment.partition("="))
+        if name not in types:
+            hint = did_you_mean(name, types)
             raise ConfigError(
-                f"draw {match['name']!r} has no setting {name!r}.{hint} "
-                f"It has: {', '.join(known) or 'none'}."
+                f"negative sampling {match['name']!r} has no setting {name!r}.{hint} "
+                f"It has: {', '.join(types) or 'none'}."
             )
         try:
-            settings[name] = known[name](value)
+            settings[name] = types[name](value)
         except ValueError:
             raise ConfigError(
-                f"draw {match['name']!r}: {name} must be a number, but it is {value!r}."
+                f"negative sampling {match['name']!r}: {name} must be a number, "
+                f"but it is {value!r}."
             ) from None
-    draw: Draw = partial(function, **settings)
-    draw(np.zeros(1), 0.0, 1, np.random.default_rng(0))  # so that a bad setting is refused now
-    return draw
+    sampling: NegativeSampling = partial(function, **settings)
+    sampling(np.zeros(1), 0.0, 1, np.random.default_rng(0))  # refuses a setting out of range now
+    return sampling

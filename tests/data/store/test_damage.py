@@ -11,10 +11,11 @@ import pytest
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.manifest import FILE
+from retrodistill.data.store.form import SCORES
 from retrodistill.data.store.plans import read_plan, write_plan
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import ScoreStore
-from retrodistill.data.store.shards import SCORES, read_shard, write_shard
+from retrodistill.data.store.shards import read_shard, write_shard
 from retrodistill.stages.scoring import status
 
 ROWS = 8
@@ -77,8 +78,7 @@ def test_no_changed_byte_of_a_shard_is_another_score(tmp_path: Path) -> None:
 def test_a_manifest_of_other_types_is_named(change: dict[str, object], tmp_path: Path) -> None:
     """AttributeError: 'list' object has no attribute 'get'."""
     store = ScoreStore(tmp_path / "s", teacher="t")
-    shard = store.plan(rows(), shard_rows=ROWS)[0]
-    store.commit(shard, np.zeros(ROWS, np.float32))
+    store.plan(rows(), shard_rows=ROWS)[0].write(np.zeros(ROWS, np.float32))
     Run.from_dict({"q": {"d": 1.0}}).write(tmp_path / "run")
     for folder in (tmp_path / "s", tmp_path / "run"):
         content = json.loads((folder / FILE).read_text())

@@ -291,7 +291,7 @@ def test_a_pair_that_stands_twice_is_one_row_if_its_scores_agree(
     message = r"tsv:4: query 'q' gives document 'a' score 1.5, but 1 before \(.*tsv:1\)"
     with pytest.raises(DataError, match=message):
         read_scores(path, "margin-mse")
-    mean = read_scores(path, "margin-mse", differing="mean").run.to_dict()
+    mean = read_scores(path, "margin-mse", on_conflict="mean").run.to_dict()
     assert mean == {"q": {"c": 3.0, "b": 2.0, "a": 1.875}}
     assert "1 pairs have several scores that differ" in capsys.readouterr().err
 

@@ -11,8 +11,8 @@ from retrodistill.data.datasets import Collection
 from retrodistill.data.rankings import average_scores
 from retrodistill.data.store import columns
 from retrodistill.data.store.columns import narrow, widened
+from retrodistill.data.store.form import SCORES
 from retrodistill.data.store.runs import Run
-from retrodistill.data.store.shards import SCORES
 from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.scoring import compare_candidates, import_scores, score_candidates
 

@@ -11,7 +11,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from retrodistill.base.errors import ConfigError, MissingExtra
 from retrodistill.models.students.adapters import add_lora, merge_lora
-from retrodistill.models.students.forms import two_towers
+from retrodistill.models.students.towers import two_towers
 
 pytest.importorskip("peft")
 

@@ -14,10 +14,17 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.models.students import choosing
-from retrodistill.models.students.choosing import Candidate, _place, parse_candidate, rank_students
+from retrodistill.models.students.choosing import (
+    RankedStudent,
+    _sort_key,
+    parse_candidate,
+    rank_students,
+)
 from retrodistill.models.students.dense import DenseEncoder
-from retrodistill.models.students.make import keep_layers
+from retrodistill.models.students.reading import Reading
+from retrodistill.models.students.transforms import keep_layers
 
+FLOAT32 = Reading(precision="float32")
 DOCS = [f"d{number}" for number in range(12)]
 
 
@@ -62,7 +69,7 @@ def test_the_teacher_itself_comes_first(
     """Ids that are paired with another text's vector give an agreement near 0 for all."""
     other = save_tiny_model(tmp_path, seed=9)
     names = [str(other), str(tiny_model), f"{tiny_model}[0,2,5]"]
-    found = rank_students(collection, names, scores, precision="float32")
+    found = rank_students(collection, names, scores, reading=FLOAT32)
     assert {row.name for row in found.rows} == set(names)
     first = found.rows[0]
     assert (first.name, first.agreement, first.lists) == (str(tiny_model), pytest.approx(1.0), 12)
@@ -77,7 +84,7 @@ def test_agreement_and_ndcg_by_hand(collection: Collection, scores: Run, tiny_mo
     """One relevant document at rank r: nDCG@10 is 1 / log2(r + 1), or 0 from rank 11 on."""
     small = keep_layers(SentenceTransformer(str(tiny_model), device="cpu"), (0, 2))
     (row,) = rank_students(
-        collection, {"two layers": small}, scores, split="train", precision="float32"
+        collection, {"two layers": small}, scores, split="train", reading=FLOAT32
     ).rows
     own = own_scores(collection, DenseEncoder(small, precision="float32")).to_dict()
     teacher = scores.to_dict()
@@ -112,8 +119,8 @@ def test_the_sample(collection: Collection, scores: Run, tiny_model: Path) -> No
 
 
 def test_the_rule() -> None:
-    def row(name: str, agreement: float | None, speed: float) -> Candidate:
-        return Candidate(name, agreement, 1, None, speed, 1.0, 8)
+    def row(name: str, agreement: float | None, speed: float) -> RankedStudent:
+        return RankedStudent(name, agreement, 1, None, speed, 1.0, 8)
 
     rows = [
         row("untold", None, 9),
@@ -123,7 +130,7 @@ def test_the_rule() -> None:
         row("a", 0.5, 2),
         row("best", 0.6, 1),
     ]
-    assert [r.name for r in sorted(rows, key=_place)] == [
+    assert [r.name for r in sorted(rows, key=_sort_key)] == [
         "best",
         "a",
         "b",

@@ -11,7 +11,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, StaticEm
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Encoder
-from retrodistill.models.students.dense import DenseEncoder, side_prompts
+from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.models.students.towers import side_prompts
 
 TEXTS = [
     "the effect of vitamin d on asthma",

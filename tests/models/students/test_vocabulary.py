@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Roberta
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.models.students.dense import DenseEncoder
-from retrodistill.models.students.make import prune_vocabulary, two_towers
+from retrodistill.models.students.transforms import prune_vocabulary, two_towers
 
 TEXTS = ["Vitamin D and asthma.", "printing a list of files", "unhealthiest", "42", ""]
 OTHERS = ["the cancer of the lung", "an infection (virus)", "zebra-fish 7"]

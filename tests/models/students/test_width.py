@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.models.students.make import narrow
+from retrodistill.models.students.transforms import narrow
 from retrodistill.models.students.width import _choose, _narrow_config
 
 TEXTS = [" ".join(WORDS[place : place + 6]) for place in range(0, 240, 6)]

@@ -21,12 +21,9 @@ from transformers import BertModel
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Doc, Pairs, Teacher
 from retrodistill.models.students.late_interaction import TokenVectors
+from retrodistill.models.students.maxsim import QueryTokens, maxsim
 from retrodistill.models.teachers import late_interaction
-from retrodistill.models.teachers.late_interaction import (
-    LateInteractionTeacher,
-    QueryTokens,
-    maxsim,
-)
+from retrodistill.models.teachers.late_interaction import LateInteractionTeacher
 
 COLBERT = {
     "query_expansion": {"strategy": "fixed", "length": 14},
@@ -147,8 +144,8 @@ def test_maxsim_against_plain_loops(
     block: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A masked token that wins where all real products are negative; sums over a wrong query."""
-    monkeypatch.setattr(late_interaction, "BLOCK_PAIRS", block[0])
-    monkeypatch.setattr(late_interaction, "BLOCK_TOKENS", block[1])
+    monkeypatch.setattr("retrodistill.models.students.maxsim.BLOCK_PAIRS", block[0])
+    monkeypatch.setattr("retrodistill.models.students.maxsim.BLOCK_TOKENS", block[1])
     rng = np.random.default_rng(0)
     sizes, owned = rng.integers(1, 9, 12), np.array([3, 0, 7, 1, 5])
     rows = rng.integers(0, 12, owned.sum())
@@ -180,8 +177,8 @@ def test_a_document_without_a_token_keeps_to_the_scale(tmp_path: Path) -> None:
 
     def nothing_counts(texts: Sequence[str]) -> Iterator[TokenVectors]:
         for batch in real(texts):
-            empty = torch.tensor([texts[place] == "" for place in batch.places])
-            yield TokenVectors(batch.places, batch.vectors, batch.mask & ~empty[:, None])
+            empty = torch.tensor([texts[place] == "" for place in batch.positions])
+            yield TokenVectors(batch.positions, batch.vectors, batch.mask & ~empty[:, None])
 
     teacher._encoder.encode_docs = nothing_counts  # type: ignore[method-assign]
     scores = teacher.score(model_pairs)

@@ -167,7 +167,7 @@ def test_the_fingerprint_is_that_of_the_scores(tmp_path: Path, splade: str) -> N
 def test_other_models_are_refused(tmp_path: Path, tiny_model: Path) -> None:
     """A layer that the library draws at random scores without a word, each time differently."""
     for model in (str(save_tiny_body(tmp_path / "body")), str(tiny_model)):
-        with pytest.raises(ConfigError, match="makes no sparse vectors"):
+        with pytest.raises(ConfigError, match="does not make sparse vectors"):
             SparseTeacher(model)
 
 

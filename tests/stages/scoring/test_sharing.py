@@ -21,6 +21,7 @@ from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore, ScoreStore
 from retrodistill.data.store.stored import Stored
+from retrodistill.data.store.text_keys import text_keys
 from retrodistill.models.inference import devices
 from retrodistill.models.teachers.runs import RunTeacher
 from retrodistill.score import main
@@ -30,9 +31,8 @@ from retrodistill.stages.scoring import (
     score_candidates,
     status,
     verify_scores,
-    work,
+    worker,
 )
-from retrodistill.stages.scoring.filling import text_keys
 
 
 class Teacher:
@@ -254,7 +254,7 @@ def test_an_edge_that_was_stored_the_other_way_round_is_replaced(
     mirrored = pa.table([["q0"], ["d2"], ["d1"]], names=store.form.ids)
     keys = text_keys(collection, store.form.ids)(mirrored)
     rows = mirrored.append_column("key", pa.array(keys))
-    store.commit(store.plan(rows, shard_rows=9)[0], np.log(np.float32([0.25])))
+    store.plan(rows, shard_rows=9)[0].write(np.log(np.float32([0.25])))
     run = Run.from_dict({"q0": {"d1": 1.0, "d2": 0.0}})
     compare_candidates(collection, run, ById(), tmp_path / "p")
     assert store.edges().select(store.form.ids).to_pylist() == [
@@ -343,14 +343,14 @@ def test_a_worker_takes_the_number_type_of_the_one_that_was_first(
     prefers = chain([True], repeat(False))
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(devices, "prefers_bfloat16", lambda device: next(prefers))
-    load = work.load_teacher
+    load = worker.load_teacher
 
     def slowly(*words: Any, **settings: Any) -> Any:
-        monkeypatch.setattr(work, "load_teacher", load)
+        monkeypatch.setattr(worker, "load_teacher", load)
         assert main(f"{here} --candidates run".split()) == 0
         return load(*words, **settings)
 
-    monkeypatch.setattr(work, "load_teacher", slowly)
+    monkeypatch.setattr(worker, "load_teacher", slowly)
     assert main(f"{here} --candidates run".split()) == 0, capsys.readouterr().err
     assert Manifest.read(Path("s")).config["precision"] == "float32"
 

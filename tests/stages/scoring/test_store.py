@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from retrodistill.base.errors import DataError
 from retrodistill.base.types import Pairs, Unit
 from retrodistill.data.datasets import Collection, load_collection
+from retrodistill.data.store.form import SCORES, row_ids
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import ScoreStore
-from retrodistill.data.store.shards import SCORES, row_ids
 from retrodistill.score import main
 from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.scoring import score_candidates, status, verify_scores

@@ -14,6 +14,11 @@ from retrodistill.data.store.runs import Run
 from retrodistill.stages.training.building import build_batches, load_student
 from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.examples import Example, Schedule
+from retrodistill.stages.training.sources.scores import ScoreSource
+
+TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
+"""Gives the scores of the examples themselves."""
+
 
 CPU = torch.device("cpu")
 
@@ -34,10 +39,10 @@ def test_lengths_that_a_model_sets_for_one_side(
     """Queries of 64 tokens in training, of 5 when the student is served."""
     student = load_student("bi-encoder", str(save_tiny_model(tmp_path)), CPU)
     settings = TrainSettings(query_tokens=64, doc_tokens=64)
-    batch = build_batches(student, settings, collection, teacher=True)(examples)
+    batch = build_batches(student, settings, collection, TEACHER)(examples)
     whole = widest(batch["queries"]), widest(batch["docs"])
     student[0].query_length, student[0].document_length = 5, 9
-    batch = build_batches(student, settings, collection, teacher=True)(examples)
+    batch = build_batches(student, settings, collection, TEACHER)(examples)
     assert (widest(batch["queries"]), widest(batch["docs"])) == (5, 9)
     assert whole[0] > 5
     assert whole[1] > 9
@@ -56,7 +61,7 @@ def test_the_default_prompt_of_a_cross_encoder(
     model.save(str(tmp_path / "prompted"))
     student = load_student("cross-encoder", str(tmp_path / "prompted"), CPU)
     settings = TrainSettings(student_kind="cross-encoder", doc_tokens=64)
-    batch = build_batches(student, settings, collection, teacher=True)(examples)
+    batch = build_batches(student, settings, collection, TEACHER)(examples)
     prompt = student.tokenizer("search the web :", add_special_tokens=False)["input_ids"]
     for chunk in batch["pairs"]:
         for row in chunk["features"]["input_ids"].tolist():

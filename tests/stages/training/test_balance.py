@@ -14,13 +14,18 @@ from retrodistill.base.config import TrainSettings
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
+from retrodistill.models.students.tasks import Task
 from retrodistill.objectives.objective import Signals, bind, parse_objective
 from retrodistill.stages.training import balance, train_student
 from retrodistill.stages.training.balance import check_balance, gradient_norms
 from retrodistill.stages.training.building import build_batches, build_task, load_student
 from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.examples import Schedule
-from retrodistill.stages.training.tasks import Task
+from retrodistill.stages.training.sources.scores import ScoreSource
+
+TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
+"""Gives the scores of the examples themselves."""
+
 
 CPU = torch.device("cpu")
 SHORT = TrainSettings(
@@ -53,7 +58,7 @@ def made(
     settings = dataclasses.replace(SHORT, student_kind=kind, **changes)  # type: ignore[arg-type]
     model = load_student(kind, str(STUDENTS[kind](folder)), CPU)
     task = build_task(model, parse_objective(objective), settings, torch.float32)
-    return task, build_batches(model, settings, collection, teacher=True)
+    return task, build_batches(model, settings, collection, TEACHER)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -75,7 +80,7 @@ def test_a_training_is_the_same_with_and_without_the_measurement(
     for name in ("measured", "plain"):
         if name == "plain":
             monkeypatch.setattr(balance, "check_balance", lambda *_: {})
-        out = train_student(collection, start, tmp_path / name, scores=scores, settings=settings)
+        out = train_student(collection, start, tmp_path / name, sources=[scores], settings=settings)
         weights.append({p.name: load_file(p) for p in sorted(out.rglob("*.safetensors"))})
         details = Manifest.read(out).details
         losses.append(details["losses"])

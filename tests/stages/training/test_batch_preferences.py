@@ -12,7 +12,7 @@ from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore
 from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.examples import Example, Schedule
-from retrodistill.stages.training.preferences import Preferences
+from retrodistill.stages.training.sources.preferences import Preferences
 
 EDGES = [
     ("q3", "d3", "d5", 0.9),

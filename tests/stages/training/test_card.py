@@ -235,6 +235,8 @@ def test_a_training_of_texts_alone_records_its_queries_and_no_document(
     collection = load_collection(f"beir:{save_small_collection(tmp_path / 'data')}")
     settings = TrainSettings(objective="embed-distill", max_steps=1, batch_size=2)
     teacher = DenseEncoder(tiny_model)
-    out = train_student(collection, tiny_model, tmp_path / "s", vectors=teacher, settings=settings)
+    out = train_student(
+        collection, tiny_model, tmp_path / "s", sources=[teacher], settings=settings
+    )
     [record] = lineage_of(out).records
     assert (len(record.table), record.documents) == (24, 0)  # no query of the test split

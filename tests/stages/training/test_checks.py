@@ -34,7 +34,7 @@ def run_of(values: np.ndarray, *, scale: str = "unknown") -> Run:
 
 
 def said(objective: str, scores: Run, capsys: Capture) -> str:
-    check_teacher(parse_objective(objective), scores, first=8)
+    check_teacher(parse_objective(objective), scores, depth=8)
     return capsys.readouterr().err
 
 
@@ -42,14 +42,14 @@ def test_lists_that_are_nearly_one_hot_are_told(capsys: Capture) -> None:
     """A temperature at which distillation is training on labels with a dearer name."""
     scores = made_scores()
     cold = parse_objective("listwise-kl(teacher_temperature=0.15) + contrastive")
-    found = check_teacher(cold, scores, first=8)
+    found = check_teacher(cold, scores, depth=8)
     assert found.keys() == {"listwise-kl"}
     assert found["listwise-kl"] < 1.2
     message = capsys.readouterr().err
     assert "lists are one-hot" in message
     wanted = float(message.split("one-hot; ")[1].split(" would")[0])
     warm = parse_objective(f"listwise-kl(teacher_temperature={1.01 * wanted})")
-    assert check_teacher(warm, scores, first=8)["listwise-kl"] == pytest.approx(2, abs=0.05)
+    assert check_teacher(warm, scores, depth=8)["listwise-kl"] == pytest.approx(2, abs=0.05)
     assert "one-hot" not in capsys.readouterr().err
     sharp = f"listwise-kl(teacher_temperature={0.8 * wanted})"
     assert "nearly one-hot" in said(sharp, scores, capsys)
@@ -68,8 +68,8 @@ def test_lists_that_are_nearly_flat_are_told(capsys: Capture) -> None:
 
 def test_losses_without_the_teacher_say_nothing(capsys: Capture) -> None:
     """A warning about a temperature that the loss does not have."""
-    assert check_teacher(parse_objective("contrastive"), made_scores(), first=8) == {}
-    assert check_teacher(parse_objective("contrastive"), run_of(np.ones((3, 4))), first=8) == {}
+    assert check_teacher(parse_objective("contrastive"), made_scores(), depth=8) == {}
+    assert check_teacher(parse_objective("contrastive"), run_of(np.ones((3, 4))), depth=8) == {}
     assert not capsys.readouterr().err
     assert not said("ranknet", made_scores(), capsys)
 

@@ -119,7 +119,7 @@ def test_a_pool_limits_the_search_to_its_documents_and_the_relevant_ones(
 ) -> None:
     """A relevant document that cannot be found, or a pool that is searched in the wrong query."""
     pool = mine_candidates(collection, "test", depth=5)
-    measure = Development(collection, "test", "ndcg@10", pool=pool, pool_depth=3)
+    measure = Development(collection, "test", "ndcg@10", pool=pool.top(3))
     wanted = {doc for _, docs, _ in pool.top(3).lists() for doc in docs}
     wanted |= {doc for docs in collection.relevant("test").values() for doc in docs}
     assert set(collection.docs.ids(measure.rows)) == wanted

@@ -18,11 +18,10 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
-from retrodistill.models.students.routes import SIDES, side_modules
+from retrodistill.models.students.towers import SIDES, side_modules
 from retrodistill.objectives.objective import inputs_of, parse_objective
 from retrodistill.objectives.recipes import load_recipe, recipe_names
-from retrodistill.stages.scoring import load_teacher
-from retrodistill.stages.scoring.filling import compare_candidates
+from retrodistill.stages.scoring import compare_candidates, load_teacher
 from retrodistill.stages.training import train_student
 from retrodistill.stages.training.building import start_student
 
@@ -44,7 +43,7 @@ def test_adapters_are_merged_into_a_plain_student(
     """Adapters that are saved beside the model, so that others load the untrained weights."""
     pytest.importorskip("peft", reason="pip install peft")
     settings = dataclasses.replace(SHORT, lora_rank=2, learning_rate=1e-2)
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    out = train_student(collection, tiny_model, tmp_path / "s", sources=[scores], settings=settings)
     start, end = (load_bi_encoder(str(of), torch.device("cpu")) for of in (tiny_model, out))
     assert start.state_dict().keys() == end.state_dict().keys()
     assert np.abs(start.encode(TEXTS) - end.encode(TEXTS)).max() > 1e-4
@@ -60,7 +59,7 @@ def test_a_new_head_learns_beside_adapters(
     heads = [part for part in model.modules() if getattr(part, "out_features", 0) == 1]
     assert heads
     assert all(weight.requires_grad for part in heads for weight in part.parameters())
-    train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    train_student(collection, tiny_model, tmp_path / "s", sources=[scores], settings=settings)
 
 
 def test_a_frozen_tower_stays_and_the_other_learns(
@@ -69,7 +68,7 @@ def test_a_frozen_tower_stays_and_the_other_learns(
     """Documents served by a teacher whose vectors have moved during the training."""
     teacher = save_tiny_model(tmp_path / "teacher", seed=1)
     settings = dataclasses.replace(SHORT, doc_student=str(teacher), freeze="document")
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    out = train_student(collection, tiny_model, tmp_path / "s", sources=[scores], settings=settings)
     towers, query, doc = DenseEncoder(out), DenseEncoder(tiny_model), DenseEncoder(teacher)
     np.testing.assert_allclose(towers.encode_docs(TEXTS), doc.encode_docs(TEXTS), atol=1e-6)
     assert np.abs(towers.encode_queries(TEXTS) - query.encode_queries(TEXTS)).max() > 1e-4
@@ -128,7 +127,7 @@ def test_trackers_call_the_run_as_its_folder(
 
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "noted", Tracker)
     settings = dataclasses.replace(SHORT, max_steps=1, tracker=("noted",))
-    train_student(collection, tiny_model, tmp_path / "kl-4", scores=scores, settings=settings)
+    train_student(collection, tiny_model, tmp_path / "kl-4", sources=[scores], settings=settings)
     assert names == ["kl-4"]
 
 
@@ -140,7 +139,7 @@ def test_the_start_of_an_average_and_the_min_delta_reach_the_training(
     def trained(name: str, **changes: object) -> Path:
         settings = dataclasses.replace(SHORT, max_steps=6, **changes)  # type: ignore[arg-type]
         return train_student(
-            collection, tiny_model, tmp_path / name, scores=scores, settings=settings
+            collection, tiny_model, tmp_path / name, sources=[scores], settings=settings
         )
 
     early, late = (trained(f"sma{start}", average="sma", average_start=start) for start in (0, 0.9))
@@ -164,7 +163,7 @@ def test_a_student_is_cut_pruned_and_prompted_before_training(
         query_prompt="query: ",
         doc_prompt="",
     )
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    out = train_student(collection, tiny_model, tmp_path / "s", sources=[scores], settings=settings)
     model = load_bi_encoder(str(out), torch.device("cpu"))
     assert model.encode(TEXTS).shape == (2, 16)
     assert model[0].auto_model.config.num_hidden_layers == 2
@@ -181,15 +180,15 @@ def test_the_best_weights_on_the_dev_split_are_kept(
     settings = dataclasses.replace(
         SHORT, dev_split="test", eval_steps=1, learning_rate=0.1, average="ema", average_decay=0.5
     )
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    out = train_student(collection, tiny_model, tmp_path / "s", sources=[scores], settings=settings)
     development = Manifest.read(out).details["development"]
     assert development["split"] == "test"
     assert 0 <= development["value"] <= 1
     assert development["values"][-1][0] == Manifest.read(out).details["steps"]
     assert development["value"] == max(value for _, value in development["values"])
-    from retrodistill.stages.training.development import Development
+    from retrodistill.stages.training.development import Development, Reading
 
-    again = Development(collection, "test", "ndcg@10", max_tokens=32)
+    again = Development(collection, "test", "ndcg@10", reading=Reading(max_tokens=32))
     model = load_bi_encoder(str(out), torch.device("cpu"))
     assert again(model) == pytest.approx(development["value"], abs=1e-6)
     assert "ndcg@10" in (out / "README.md").read_text()
@@ -198,10 +197,17 @@ def test_the_best_weights_on_the_dev_split_are_kept(
 @pytest.mark.parametrize(
     ("changes", "objective"),
     [
-        ({"order": "clusters", "clusters": 3, "draw": "margin-bins"}, "margin-mse"),
-        ({"order": "hard-first", "draw": "importance(keep=0.5)"}, "sampled-kl"),
         (
-            {"draw": "simans(a=0.5)", "drop_weak_queries": 0.25, "false_negatives": 0.9},
+            {"query_order": "clusters", "clusters": 3, "negative_sampling": "margin-bins"},
+            "margin-mse",
+        ),
+        ({"query_order": "hard-first", "negative_sampling": "importance(keep=0.5)"}, "sampled-kl"),
+        (
+            {
+                "negative_sampling": "simans(a=0.5)",
+                "drop_weak_queries": 0.25,
+                "false_negatives": 0.9,
+            },
             "listwise-kl-in-batch + contrastive",
         ),
     ],
@@ -221,9 +227,8 @@ def test_orders_draws_and_filters_reach_the_training(
             collection,
             tiny_model,
             tmp_path / name,
-            scores=scores,
-            settings=used,
-            objective=objective,
+            sources=[scores],
+            settings=dataclasses.replace(used, objective=objective),
         )
         for name, used in (("changed", settings), ("plain", SHORT))
     ]
@@ -248,7 +253,7 @@ def test_preferences_teach_a_student(
         objective="preference-kl(student_temperature=0.05)",
     )
     out = train_student(
-        collection, tiny_model, tmp_path / "s", scores=scores, preferences=store, settings=settings
+        collection, tiny_model, tmp_path / "s", sources=[scores, store], settings=settings
     )
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["preference-kl"] < losses[0]["preference-kl"]
@@ -256,19 +261,21 @@ def test_preferences_teach_a_student(
     one = compare_candidates(
         collection, scores.select(["q3"]).top(5), duo, tmp_path / "one", opponents=2
     )
-    out = train_student(
-        collection, tiny_model, tmp_path / "f", scores=scores, preferences=one, settings=few
-    )
+    out = train_student(collection, tiny_model, tmp_path / "f", sources=[scores, one], settings=few)
     rare = [row["preference-kl"] for row in Manifest.read(out).details["losses"]]
     assert min(rare) == 0 < max(rare)
     other = scores.select(query for query in scores.query_ids if query != "q3")
     with pytest.raises(DataError, match="compare no two candidates"):
         train_student(
-            collection, tiny_model, tmp_path / "n", scores=other, preferences=one, settings=settings
+            collection, tiny_model, tmp_path / "n", sources=[other, one], settings=settings
         )
     with pytest.raises(ConfigError, match="needs preferences: give --preferences"):
         train_student(
-            collection, tiny_model, tmp_path / "t", scores=scores, objective="preference-kl"
+            collection,
+            tiny_model,
+            tmp_path / "t",
+            sources=[scores],
+            settings=TrainSettings(objective="preference-kl"),
         )
 
 
@@ -307,7 +314,7 @@ def test_a_batch_without_labels_or_order_does_not_end_a_training(
     table.loc[table["query_id"] != "q3", "score"] = 1.0
     grades = Run.from_columns(*(table[name].tolist() for name in ("query_id", "doc_id", "score")))
     settings = dataclasses.replace(SHORT, max_steps=-1, objective=objective)
-    out = train_student(few, tiny_model, tmp_path / "s", scores=grades, settings=settings)
+    out = train_student(few, tiny_model, tmp_path / "s", sources=[grades], settings=settings)
     details = Manifest.read(out).details
     assert details["steps"] == 6
     assert details["steps_without_signal"] == dict.fromkeys(rare, 5)

@@ -16,6 +16,11 @@ from retrodistill.stages.training import train_student
 from retrodistill.stages.training.building import build_batches, build_task, load_student
 from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.examples import Schedule
+from retrodistill.stages.training.sources.scores import ScoreSource
+
+TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
+"""Gives the scores of the examples themselves."""
+
 
 CPU = torch.device("cpu")
 RELEVANT = ("d0", "d1", "d2", "d3")
@@ -89,7 +94,7 @@ def test_the_soft_nearest_neighbours_are_not_infonce(
 
     task = build_task(model, terms, settings, torch.float32).eval()
     task._objective = spy
-    task(**build_batches(model, settings, several, teacher=True)(examples))
+    task(**build_batches(model, settings, several, TEACHER)(examples))
     assert seen[0]["batch_labels"].sum(1).tolist() == [3, 3, 3]
     assert task.losses["contrastive"] - task.losses["soft-nn"] > 0.1
 

@@ -18,8 +18,7 @@ from retrodistill.data.datasets import load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.objectives.objective import needs_of, parse_objective
 from retrodistill.objectives.recipes import load_recipe, recipe_names
-from retrodistill.stages.scoring import load_teacher
-from retrodistill.stages.scoring.filling import compare_candidates
+from retrodistill.stages.scoring import compare_candidates, load_teacher
 from retrodistill.stages.training.balance import RATIO
 
 STUDENTS: dict[str, Callable[[Path], Path]] = {

@@ -51,7 +51,7 @@ def interrupted(
     with monkeypatch.context() as patch:
         patch.setattr(loop._Bar, "on_save", kill, raising=False)
         with pytest.raises(Killed):
-            train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=SAVED)
+            train_student(collection, tiny_model, tmp_path / "s", sources=[scores], settings=SAVED)
     assert (tmp_path / "s.checkpoints" / FILE).exists()
     return tmp_path / "s"
 
@@ -79,7 +79,7 @@ def test_a_resume_under_other_settings_is_refused(
             collection,
             tiny_model,
             interrupted,
-            scores=scores,
+            sources=[scores],
             resume=True,
             settings=replace(SAVED, **changes),
         )
@@ -92,21 +92,28 @@ def test_a_resume_from_other_inputs_is_refused_and_from_the_same_goes_through(
     """Other scores or another student in the second half; or a harmless setting that is refused."""
     with pytest.raises(ConfigError, match="other settings: scores "):
         train_student(
-            collection, tiny_model, interrupted, scores=scores.top(9), resume=True, settings=SAVED
+            collection,
+            tiny_model,
+            interrupted,
+            sources=[scores.top(9)],
+            resume=True,
+            settings=SAVED,
         )
     with pytest.raises(ConfigError, match=r"other settings: student .* \(now \"elsewhere\"\)"):
         train_student(
-            collection, "elsewhere", interrupted, scores=scores, resume=True, settings=SAVED
+            collection, "elsewhere", interrupted, sources=[scores], resume=True, settings=SAVED
         )
     train_student(
         collection,
         tiny_model,
         interrupted,
-        scores=scores,
+        sources=[scores],
         resume=True,
         settings=replace(SAVED, save_steps=1),
     )
-    whole = train_student(collection, tiny_model, tmp_path / "whole", scores=scores, settings=SAVED)
+    whole = train_student(
+        collection, tiny_model, tmp_path / "whole", sources=[scores], settings=SAVED
+    )
     resumed = Manifest.read(interrupted)
     assert resumed.fingerprint == Manifest.read(whole).fingerprint
     assert resumed.details["steps"] == 4
@@ -125,7 +132,7 @@ def test_the_steps_of_a_card_are_those_that_were_taken(
         patience=1,
         learning_rate=0.0,
     )
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    out = train_student(collection, tiny_model, tmp_path / "s", sources=[scores], settings=settings)
     details = Manifest.read(out).details
     assert (details["steps"], details["planned_steps"]) == (2, 20)
     assert "| steps | `2 of 20` |" in (out / "README.md").read_text()
@@ -161,7 +168,7 @@ def test_of_several_gpus_one_is_used(
         collection,
         tiny_model,
         tmp_path / "s",
-        scores=scores,
+        sources=[scores],
         settings=replace(SAVED, max_steps=1, save_steps=0),
     )
     assert seen == [(1, 4)]
@@ -195,7 +202,7 @@ def test_the_dev_split_is_measured_by_the_main_process(
         collection,
         tiny_model,
         tmp_path / "s",
-        scores=scores,
+        sources=[scores],
         settings=replace(SAVED, dev_split="test", eval_steps=4),
     )
     assert Manifest.read(out).details["development"]["values"] == [[4, 0.25]]

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
-from retrodistill.stages.training.candidates import CandidateLists, gather
+from retrodistill.stages.training.candidates import CandidateFilters, CandidateLists, gather
 from retrodistill.stages.training.examples import Schedule
 from retrodistill.stages.training.sampling import (
-    DRAWS,
-    ORDERS,
+    NEGATIVE_SAMPLINGS,
+    QUERY_ORDERS,
     Traits,
     clustered,
     hard_first,
     importance,
     margin_bins,
-    parse_draw,
+    parse_negative_sampling,
     query_clusters,
     simans,
     uniform,
@@ -58,8 +58,8 @@ def test_every_order_brings_every_query_once_an_epoch(
     traits = Traits(
         margins=Random(seed).normal(size=count), batch_size=batch_size, clusters=np.array(clusters)
     )
-    for name in ORDERS:
-        order = ORDERS[name](traits, epoch * count, Random((seed, epoch)))
+    for name in QUERY_ORDERS:
+        order = QUERY_ORDERS[name](traits, epoch * count, Random((seed, epoch)))
         assert sorted(order.tolist()) == list(range(count))
 
 
@@ -100,7 +100,7 @@ def test_clusters_are_those_of_the_vectors() -> None:
 
 
 @given(
-    st.sampled_from(sorted(DRAWS)),
+    st.sampled_from(sorted(NEGATIVE_SAMPLINGS)),
     st.lists(st.floats(0, 30), max_size=40),
     st.integers(1, 45),
     st.integers(0, 99),
@@ -110,7 +110,7 @@ def test_every_draw_gives_distinct_places_and_finite_weights(
 ) -> None:
     """A document twice in a list, a list shorter than the pool allows, a weight that explodes."""
     pool = pool_of(gaps)
-    places, log_weights = DRAWS[name](pool, 11.0, count, Random(seed))
+    places, log_weights = NEGATIVE_SAMPLINGS[name](pool, 11.0, count, Random(seed))
     assert len(set(places.tolist())) == len(places) == min(count, len(pool))
     assert len(places) == 0 or (places.min() >= 0 and places.max() < len(pool))
     assert log_weights.shape == places.shape
@@ -178,7 +178,7 @@ def test_simans_draws_as_its_formula_says() -> None:
 
 def test_settings_of_a_draw_are_checked() -> None:
     """A misspelt setting that is ignored, or a bad one that stops a training on its way."""
-    tuned = parse_draw("simans(a=0.5, b=-1)")
+    tuned = parse_negative_sampling("simans(a=0.5, b=-1)")
     pool = pool_of([1.0] * 9)
     expected = simans(pool, 11.0, 4, Random(0), a=0.5, b=-1.0)[0]
     assert tuned(pool, 11.0, 4, Random(0))[0].tolist() == expected.tolist()
@@ -194,15 +194,15 @@ def test_settings_of_a_draw_are_checked() -> None:
         ("simans(a=1", "not understood"),
     ):
         with pytest.raises(ConfigError, match=message):
-            parse_draw(text)
+            parse_negative_sampling(text)
 
 
 # The schedule
 
 
-@pytest.mark.parametrize("order", list(ORDERS))
-@pytest.mark.parametrize("draw", list(DRAWS))
-def test_any_item_can_be_had_alone(candidates: CandidateLists, order: str, draw: str) -> None:
+@pytest.mark.parametrize("order", list(QUERY_ORDERS))
+@pytest.mark.parametrize("sampling", list(NEGATIVE_SAMPLINGS))
+def test_any_item_can_be_had_alone(candidates: CandidateLists, order: str, sampling: str) -> None:
     """A resumed training that draws other batches than the undisturbed one."""
     make = partial(
         Schedule,
@@ -210,10 +210,11 @@ def test_any_item_can_be_had_alone(candidates: CandidateLists, order: str, draw:
         100,
         per_query=4,
         seed=3,
-        order=order,
-        draw=draw,
-        batch_size=5,
-        clusters=np.arange(len(candidates)) % 3,
+        query_order=order,
+        negative_sampling=sampling,
+        traits=Traits(
+            margins=candidates.margins, batch_size=5, clusters=np.arange(len(candidates)) % 3
+        ),
     )
     forward = list(make())
     assert {item.query for item in forward[:24]} == {item.query for item in forward[24:48]}
@@ -227,7 +228,7 @@ def test_any_item_can_be_had_alone(candidates: CandidateLists, order: str, draw:
 
 def test_only_drawn_samples_have_weights(candidates: CandidateLists) -> None:
     """Weights of an importance draw that get lost, or that a plain draw makes up."""
-    drawn = Schedule(candidates, 24, per_query=6, seed=0, draw="importance(keep=0.2)")
+    drawn = Schedule(candidates, 24, per_query=6, seed=0, negative_sampling="importance(keep=0.2)")
     assert all(item.log_weights[:2].tolist() == [0, 0] for item in drawn)
     assert any(item.log_weights.any() for item in drawn)
     plain = Schedule(candidates, 24, per_query=6, seed=0)
@@ -240,16 +241,20 @@ def test_a_schedule_that_needs_scores_says_so(
     """A curriculum or a draw that silently is a random one."""
     unscored = gather(collection, "train", None, pool=16)
     make = partial(Schedule, length=10, per_query=4, seed=0)
-    for changes in ({"order": "hard-first"}, {"draw": "simans"}):
+    for changes in ({"query_order": "hard-first"}, {"negative_sampling": "simans"}):
         with pytest.raises(ConfigError, match="give --scores"):
             make(unscored, **changes)
     assert len(make(unscored)[0].docs) == 1
     with pytest.raises(ConfigError, match="needs the cluster of each query"):
-        make(candidates, order="clusters")
+        make(candidates, query_order="clusters")
     with pytest.raises(DataError, match="3 clusters given for 24 queries"):
-        make(candidates, order="clusters", clusters=np.zeros(3, np.int64))
+        make(
+            candidates,
+            query_order="clusters",
+            traits=Traits(margins=candidates.margins, clusters=np.zeros(3, np.int64)),
+        )
     with pytest.raises(ConfigError, match="Did you mean 'hard-first'"):
-        make(candidates, order="hardfirst")
+        make(candidates, query_order="hardfirst")
 
 
 # Filters while gathering
@@ -286,12 +291,19 @@ def test_weak_queries_are_dropped_aloud(
 ) -> None:
     """The best quarter that is dropped in place of the worst, or a silent loss of data."""
     best = {query: max(docs.values()) for query, docs in scores.to_dict().items()}
-    found = by_id(collection, gather(collection, "train", scores, pool=8, drop_weak_queries=0.25))
+    found = by_id(
+        collection,
+        gather(
+            collection, "train", scores, pool=8, filters=CandidateFilters(drop_weak_queries=0.25)
+        ),
+    )
     weakest = sorted(best, key=best.__getitem__)[:6]
     assert found.keys() == best.keys() - set(weakest)
     assert "6 queries are skipped: their best teacher score is below" in capsys.readouterr().err
     alike = Run.from_dict({query: {"d1": 1.0, "d2": 0.0, f"d{query[1:]}": 1.0} for query in best})
-    kept = gather(collection, "train", alike, pool=8, drop_weak_queries=0.5)
+    kept = gather(
+        collection, "train", alike, pool=8, filters=CandidateFilters(drop_weak_queries=0.5)
+    )
     assert len(kept) == len(gather(collection, "train", alike, pool=8))
 
 
@@ -307,7 +319,7 @@ def test_candidates_as_good_as_the_positive_are_doubtful(
         },
     )
     run = run.select(["q3", "q4"])
-    lists = gather(collection, "train", run, pool=1, false_negatives=0.95)
+    lists = gather(collection, "train", run, pool=1, filters=CandidateFilters(false_negatives=0.95))
     found = by_id(collection, lists)
     assert sorted(collection.docs.ids(sorted(found["q3"].doubtful))) == ["d5", "d6"]
     assert found["q4"].doubtful == frozenset()
@@ -321,20 +333,20 @@ def test_candidates_as_good_as_the_positive_are_doubtful(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda: {"false_negatives": 0.9}, "must start at 0, but the lowest is -2"),
-        (lambda: {"false_negatives": -1.0}, "must be above 0"),
-        (lambda: {"drop_weak_queries": 1.0}, "from 0 to below 1"),
+        (lambda: CandidateFilters(false_negatives=0.9), "must start at 0, but the lowest is -2"),
+        (lambda: CandidateFilters(false_negatives=-1.0), "must be above 0"),
+        (lambda: CandidateFilters(drop_weak_queries=1.0), "from 0 to below 1"),
     ],
 )
 def test_filters_refuse_what_has_no_meaning(
-    collection: Collection, change: Callable[[], dict[str, float]], message: str
+    collection: Collection, change: Callable[[], CandidateFilters], message: str
 ) -> None:
     """0.95 of a negative logit, above which lie candidates that are worse than the positive."""
     logits = Run.from_dict({"q3": {"d3": -1.0, "d5": -2.0}})
     with pytest.raises(ConfigError, match=message):
-        gather(collection, "train", logits, pool=8, **change())
+        gather(collection, "train", logits, pool=8, filters=change())
     with pytest.raises(ConfigError, match="need teacher scores"):
-        gather(collection, "train", None, pool=8, drop_weak_queries=0.1)
+        gather(collection, "train", None, pool=8, filters=CandidateFilters(drop_weak_queries=0.1))
 
 
 def test_a_store_tells_its_scale(collection: Collection, scores: Run, tmp_path: Path) -> None:

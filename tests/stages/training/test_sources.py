@@ -18,7 +18,7 @@ from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.scoring import score_candidates
 from retrodistill.stages.training import train_student
 from retrodistill.stages.training.candidates import gather
-from retrodistill.stages.training.sources import Sources
+from retrodistill.stages.training.sources.scores import ScoreSource
 from retrodistill.train import main
 
 TINY = TrainSettings(
@@ -55,10 +55,10 @@ def test_scores_of_other_texts_are_refused(
 ) -> None:
     """A student that learns the scores of one corpus from the texts of another, without a word."""
     scores = Run.read(store)
-    Sources(collection=collection, scores=scores.select(["q3", "q4"])).check_texts()
+    ScoreSource(scores.select(["q3", "q4"])).check_texts(collection)
     message = r"made from other texts .* such as query 'q\d+' with document 'd\d+'.*--other-texts"
     with pytest.raises(DataError, match=message):
-        train_student(reversed_texts, tiny_model, tmp_path / "s", scores=scores, settings=TINY)
+        train_student(reversed_texts, tiny_model, tmp_path / "s", sources=[scores], settings=TINY)
     assert not (tmp_path / "s").exists()
     words = f"--data {reversed_texts.spec} --scores {store} --student {tiny_model} --max-steps 1 "
     words += f"--batch-size 2 --doc-tokens 16 --out {tmp_path / 's'}"
@@ -75,7 +75,7 @@ def test_texts_decide_rather_than_the_fingerprint_of_the_whole_collection(
     with (grown / "corpus.jsonl").open("a") as stream:
         stream.write(json.dumps({"_id": "new", "title": "", "text": "blood"}) + "\n")
     collection = load_collection(f"beir:{grown}")
-    Sources(collection=collection, scores=Run.read(store)).check_texts()
+    ScoreSource(Run.read(store)).check_texts(collection)
 
 
 def test_a_run_of_another_collection_is_refused_and_a_plain_file_is_said_to_be_unchecked(
@@ -88,12 +88,12 @@ def test_a_run_of_another_collection_is_refused_and_a_plain_file_is_said_to_be_u
     """A mined run whose ids are those of another collection, or a file taken for a checked one."""
     scores.write(tmp_path / "run", inputs={"collection": collection.fingerprint})
     run = Run.read(tmp_path / "run")
-    Sources(collection=collection, scores=run).check_texts()
+    ScoreSource(run).check_texts(collection)
     assert not capsys.readouterr().err
     with pytest.raises(DataError, match="was made from another collection"):
-        Sources(collection=reversed_texts, scores=run).check_texts()
+        ScoreSource(run).check_texts(reversed_texts)
     scores.to_trec(tmp_path / "run.trec")
-    Sources(collection=collection, scores=Run.read(tmp_path / "run.trec")).check_texts()
+    ScoreSource(Run.read(tmp_path / "run.trec")).check_texts(collection)
     assert "cannot be checked" in capsys.readouterr().err
 
 
@@ -148,13 +148,25 @@ def test_queries_that_no_split_judges_are_trained_on(
         ("--objective margin-mse", "needs teacher scores: give --scores"),
         ("--objective embed-distill", "needs a teacher's vectors: give --vectors"),
         ("--objective preference-kl --scores S", "needs preferences: give --preferences"),
-        ("--objective contrastive --draw simans", "--draw simans goes by teacher scores"),
-        ("--objective contrastive --order hard-first", "--order hard-first goes by teacher scores"),
+        (
+            "--objective contrastive --negative-sampling simans",
+            "--negative-sampling simans goes by teacher scores",
+        ),
+        (
+            "--objective contrastive --query-order hard-first",
+            "--query-order hard-first goes by teacher scores",
+        ),
         ("--objective contrastive --positives teacher", "--positives teacher goes by teacher"),
         ("--objective contrastive --false-negatives 0.9", "--false-negatives goes by teacher"),
         ("--objective contrastive --dev-split train", "is trained on"),
-        ("--objective contrastive --order clusters --student-kind sparse", "needs a bi-encoder"),
-        ("--objective contrastive --draw nowhere --scores S", "unknown draw 'nowhere'"),
+        (
+            "--objective contrastive --query-order clusters --student-kind sparse",
+            "goes by the student's vectors",
+        ),
+        (
+            "--objective contrastive --negative-sampling nowhere --scores S",
+            "unknown negative sampling 'nowhere'",
+        ),
     ],
 )
 def test_what_is_absent_is_found_before_anything_is_read(
@@ -184,12 +196,14 @@ def test_known_absent_labels_are_found_before_the_model_is_loaded(
     unlabelled = mine_candidates(collection, "test", depth=9)
     settings = TrainSettings(unlabelled_split=("test",), objective="listwise-kl + contrastive")
     with pytest.raises(DataError, match=r"none of 8 queries has a relevant document.*--positives"):
-        train_student(collection, "nowhere", tmp_path / "s", scores=unlabelled, settings=settings)
+        train_student(
+            collection, "nowhere", tmp_path / "s", sources=[unlabelled], settings=settings
+        )
     out = train_student(
         collection,
         tiny_model,
         tmp_path / "s",
-        scores=unlabelled,
+        sources=[unlabelled],
         settings=replace(settings, batch_size=4, max_steps=1, doc_tokens=16, positives="teacher"),
     )
     assert Manifest.read(out).details["losses"][0]["contrastive"] > 0

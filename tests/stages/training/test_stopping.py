@@ -13,7 +13,7 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.data.datasets import load_collection
 from retrodistill.stages.training.averaging import WeightAverage
 from retrodistill.stages.training.development import Development
-from retrodistill.stages.training.loop import last_checkpoint
+from retrodistill.stages.training.resuming import last_checkpoint
 from retrodistill.stages.training.snapshots import read_snapshot
 from retrodistill.stages.training.stopping import FILE, BestWeights
 

@@ -1,5 +1,6 @@
 """Tasks: what reaches the objective, whatever the student, the chunks and the processes."""
 
+import dataclasses
 import multiprocessing
 import socket
 from collections.abc import Callable
@@ -17,17 +18,24 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
+from retrodistill.models.students.batches import Example
 from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.models.students.kinds.late_interaction import batch_maxsim
 from retrodistill.models.students.late_interaction import LateInteractionEncoder
 from retrodistill.models.students.pair_head import PairHead, load_pair_head
+from retrodistill.models.students.processes import gathered
 from retrodistill.objectives.objective import Signals, bind, parse_objective
 from retrodistill.stages.training import train_student
-from retrodistill.stages.training.batches import TeacherVectors
 from retrodistill.stages.training.building import build_batches, build_task, load_student
 from retrodistill.stages.training.candidates import gather
-from retrodistill.stages.training.examples import Example, Schedule
-from retrodistill.stages.training.processes import gathered
-from retrodistill.stages.training.tasks import maxsim
+from retrodistill.stages.training.examples import Schedule
+from retrodistill.stages.training.material import Material
+from retrodistill.stages.training.sources.scores import ScoreSource
+from retrodistill.stages.training.sources.vectors import VectorSource
+
+TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
+"""Gives the scores of the examples themselves."""
+
 
 CPU = torch.device("cpu")
 SHORT = TrainSettings(
@@ -60,7 +68,7 @@ def gradients(
     )  # type: ignore[arg-type]
     student = load_student("bi-encoder", str(model), CPU)
     task = build_task(student, parse_objective(settings.objective), settings, torch.float32)
-    batches = build_batches(student, settings, collection, teacher=True)
+    batches = build_batches(student, settings, collection, TEACHER)
     task.train()
     torch.manual_seed(3)
     loss = task(**batches(examples))["loss"]
@@ -100,7 +108,7 @@ def seen_by(
         return bind(parse_objective(objective))(signals)
 
     task._objective = spy
-    task(**build_batches(student, settings, collection, teacher=True)(examples))
+    task(**build_batches(student, settings, collection, TEACHER)(examples))
     return seen
 
 
@@ -120,7 +128,7 @@ def test_matryoshka_compares_the_first_dimensions(
         torch.float32,
     ).eval()
     student = task.model
-    found = task(**build_batches(student, settings, collection, teacher=True)(examples))["loss"]
+    found = task(**build_batches(student, settings, collection, TEACHER)(examples))["loss"]
     contrastive = bind(parse_objective("contrastive"))
     terms = [contrastive(part)["contrastive"] for part in (whole, short, half)]
     torch.testing.assert_close(found, torch.stack(terms).mean())
@@ -162,7 +170,7 @@ def test_matryoshka_and_teachers_of_other_dimensions_fit_every_loss(
         objective=objective,
     )
     out = train_student(
-        collection, tiny_model, tmp_path / "s", scores=scores, vectors=teacher, settings=settings
+        collection, tiny_model, tmp_path / "s", sources=[scores, teacher], settings=settings
     )
     losses = Manifest.read(out).details["losses"][-1]
     assert all(np.isfinite(value) for value in losses.values())
@@ -176,11 +184,12 @@ def test_a_cut_vector_is_compared_with_the_teacher_by_what_is_left_of_it(
     """`--dims` beside a teacher's vectors that gives the whole vector's loss again and again."""
     teacher = DenseEncoder(save_tiny_model(tmp_path / "t", dimension=48, seed=1))
     rows = np.array([example.query for example in examples])
-    vectors = TeacherVectors(teacher, collection.queries, collection.docs, rows)
+    vectors = VectorSource(teacher)
     settings = TrainSettings(dims=(8,), query_tokens=16, doc_tokens=32)
     terms = parse_objective("leaf")
+    vectors.prepare(Material(collection=collection, queries=rows), terms, settings)
     model = load_student("bi-encoder", str(tiny_model), CPU)
-    task = build_task(model, terms, settings, torch.float32, teacher_dimension=48).eval()
+    task = build_task(model, terms, settings, torch.float32, [vectors]).eval()
     seen: list[Signals] = []
 
     def spy(signals: Signals) -> dict[str, torch.Tensor]:
@@ -188,7 +197,7 @@ def test_a_cut_vector_is_compared_with_the_teacher_by_what_is_left_of_it(
         return bind(terms)(signals)
 
     task._objective = spy
-    task(**build_batches(model, settings, collection, teacher=True, vectors=vectors)(examples))
+    task(**build_batches(model, settings, collection, [vectors])(examples))
     whole, short = seen
     weight = task.projection.weight
     torch.testing.assert_close(short["matched_doc_vectors"], short["doc_vectors"] @ weight[:, :8].T)
@@ -201,9 +210,9 @@ def test_dims_are_for_the_vector_of_a_bi_encoder(
     """The first words of a vocabulary trained as if they were a short vector."""
     model = save_tiny_sparse(tmp_path / "sparse")
     for kind in ("sparse", "late-interaction", "cross-encoder"):
-        settings = TrainSettings(dims=(8,), student_kind=kind)  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match=f"--dims cuts the one vector .* is {kind}"):
-            train_student(collection, model, tmp_path / "s", scores=scores, settings=settings)
+        settings = TrainSettings(dims=(8,), student_kind=kind)
+        with pytest.raises(ConfigError, match=f"--dims is for .* bi-encoder, not {kind}"):
+            train_student(collection, model, tmp_path / "s", sources=[scores], settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +267,11 @@ def test_other_students_are_trained_and_saved(
         student_kind=kind,
     )  # type: ignore[arg-type]
     out = train_student(
-        collection, start, tmp_path / "s", scores=scores, objective=objective, settings=settings
+        collection,
+        start,
+        tmp_path / "s",
+        sources=[scores],
+        settings=dataclasses.replace(settings, objective=objective),
     )
     before, after = (load_student(kind, str(folder), CPU).state_dict() for folder in (start, out))
     assert before.keys() == after.keys()
@@ -287,16 +300,17 @@ def test_a_late_interaction_student_starts_from_a_bi_encoder(
         collection,
         tiny_model,
         tmp_path / "s",
-        scores=scores,
-        settings=settings,
-        objective="listwise-kl + contrastive(temperature=1)",
+        sources=[scores],
+        settings=dataclasses.replace(
+            settings, objective="listwise-kl + contrastive(temperature=1)"
+        ),
     )
-    assert "a new one to 128 dimensions learns" in capsys.readouterr().err
+    assert "a new one to 128 dimensions is trained" in capsys.readouterr().err
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["contrastive"] < losses[0]["contrastive"]
     assert load_student("late-interaction", str(out), CPU).get_embedding_dimension() == 128
     assert "a new one" not in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="is no late-interaction model"):
+    with pytest.raises(ConfigError, match="is not a late-interaction model"):
         LateInteractionEncoder(str(tiny_model))
 
 
@@ -304,7 +318,7 @@ def test_a_text_without_tokens_scores_0() -> None:
     """An infinity, or 0 / 0, for a document of signs that do not count."""
     queries = torch.randn(2, 3, 4, requires_grad=True)
     docs = torch.randn(2, 3, 4) * torch.tensor([1.0, 0.0])[:, None, None]
-    scores = maxsim(queries, docs)
+    scores = batch_maxsim(queries, docs)
     assert scores[:, 1].tolist() == [0.0, 0.0]
     assert (scores[:, 0] != 0).all()
     scores.sum().backward()
@@ -316,8 +330,8 @@ def test_maxsim_by_hand() -> None:
     """Query tokens (1,0), (0,1); document tokens (2,0), (0,-1), none: best 2 and 0, sum 2."""
     queries = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
     docs = torch.tensor([[[2.0, 0.0], [0.0, -1.0], [0.0, 0.0]]])
-    assert maxsim(queries, docs).item() == 2.0
-    assert maxsim(queries, docs[:, 1:]).item() == -1.0
+    assert batch_maxsim(queries, docs).item() == 2.0
+    assert batch_maxsim(queries, docs[:, 1:]).item() == -1.0
 
 
 @pytest.mark.parametrize("keep", ["keep", "drop"])
@@ -341,10 +355,8 @@ def test_a_student_learns_the_space_of_a_larger_teacher(
         collection,
         tiny_model,
         tmp_path / "s",
-        vectors=teacher,
-        scores=scores,
-        objective="leaf + ckd",
-        settings=settings,
+        sources=[scores, teacher],
+        settings=dataclasses.replace(settings, objective="leaf + ckd"),
     )
     student = DenseEncoder(out)
     assert student.dimension == (48 if keep == "keep" else 32)
@@ -365,7 +377,11 @@ def test_a_pair_head_is_kept_with_its_student(
 ) -> None:
     """A head that is trained and thrown away."""
     out = train_student(
-        collection, tiny_model, tmp_path / "s", scores=scores, objective="dse", settings=SHORT
+        collection,
+        tiny_model,
+        tmp_path / "s",
+        sources=[scores],
+        settings=dataclasses.replace(SHORT, objective="dse"),
     )
     head = load_pair_head(out)
     vectors = torch.randn(3, 32)
@@ -385,16 +401,15 @@ def test_an_objective_that_the_student_cannot_give_is_refused(
             collection,
             tiny_model,
             tmp_path / "s",
-            scores=scores,
-            objective="flops",
-            settings=settings,
+            sources=[scores],
+            settings=dataclasses.replace(settings, objective="flops"),
         )
     with pytest.raises(ConfigError, match="--dims 64: the student has 32"):
         train_student(
             collection,
             tiny_model,
             tmp_path / "s",
-            scores=scores,
+            sources=[scores],
             settings=TrainSettings(dims=(64,)),
         )
 

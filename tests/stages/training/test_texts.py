@@ -11,12 +11,12 @@ from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection, load_collection
+from retrodistill.models.students.batches import Text
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.objectives.objective import parse_objective
 from retrodistill.stages.training import train_student
-from retrodistill.stages.training.examples import Text, TextSchedule
-from retrodistill.stages.training.material import prepare
-from retrodistill.stages.training.sources import Sources
+from retrodistill.stages.training.examples import TextSchedule
+from retrodistill.stages.training.material import gather_material
 from retrodistill.train import main
 
 SHORT = TrainSettings(
@@ -88,7 +88,9 @@ def test_the_reported_cosine_is_that_of_the_saved_student(
         precision="float32",
         doc_tokens=64,
     )
-    out = train_student(collection, tiny_model, tmp_path / "s", vectors=encoder, settings=settings)
+    out = train_student(
+        collection, tiny_model, tmp_path / "s", sources=[encoder], settings=settings
+    )
     student = DenseEncoder(out, precision="float32", max_tokens=64)
     queries = collection.queries.full_texts(
         collection.queries.rows(collection.query_ids("train"))
@@ -121,16 +123,18 @@ def test_every_text_comes_once_an_epoch_and_queries_are_spread() -> None:
 
 def test_queries_of_other_splits_are_not_among_the_texts(collection: Collection) -> None:
     """Test queries whose teacher vectors are learned, because no label was needed for it."""
-    sources = Sources(collection=collection)
     terms = parse_objective("leaf")
-    material = prepare(terms, SHORT, sources)
+    material = gather_material(collection, "train", None, terms, SHORT)
     assert material.lists is None
     assert collection.queries.ids(material.queries) == collection.query_ids("train")
     every = TrainSettings(unlabelled_split=("test",))
-    assert len(prepare(terms, every, sources).queries) == len(collection.queries)
-    assert prepare(parse_objective("leaf + contrastive"), SHORT, sources).lists is not None
-    with pytest.raises(ConfigError, match="--order clusters orders queries with lists"):
-        prepare(terms, TrainSettings(order="clusters"), sources)
+    assert len(gather_material(collection, "train", None, terms, every).queries) == len(
+        collection.queries
+    )
+    both = parse_objective("leaf + contrastive")
+    assert gather_material(collection, "train", None, both, SHORT).lists is not None
+    with pytest.raises(ConfigError, match="--query-order clusters orders queries with lists"):
+        gather_material(collection, "train", None, terms, TrainSettings(query_order="clusters"))
 
 
 def test_documents_alone_can_be_learned(
@@ -146,9 +150,8 @@ def test_documents_alone_can_be_learned(
             documents,
             tiny_model,
             tmp_path / objective,
-            vectors=DenseEncoder(teacher),
-            objective=objective,
-            settings=TrainSettings(batch_size=16, max_steps=2, queue=4),
+            sources=[DenseEncoder(teacher)],
+            settings=TrainSettings(batch_size=16, max_steps=2, queue=4, objective=objective),
         )
         losses = Manifest.read(out).details["losses"][-1]
         assert all(np.isfinite(value) for value in losses.values())

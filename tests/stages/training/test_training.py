@@ -18,15 +18,19 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
+from retrodistill.models.students.batches import RetrieverBatch
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
+from retrodistill.models.students.kinds.dense import BiEncoderTask
 from retrodistill.objectives.objective import Signals, bind, parse_objective
 from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.training import TrainSettings, train_student
-from retrodistill.stages.training.batches import RetrieverBatch
 from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.examples import Schedule
-from retrodistill.stages.training.loop import last_checkpoint
-from retrodistill.stages.training.tasks import BiEncoderTask
+from retrodistill.stages.training.resuming import last_checkpoint
+from retrodistill.stages.training.sources.scores import ScoreSource
+
+TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
+"""Gives the scores of the examples themselves."""
 
 SMALL = TrainSettings(
     candidates_per_query=4, batch_size=4, max_steps=4, doc_tokens=32, query_tokens=16
@@ -35,8 +39,8 @@ SMALL = TrainSettings(
 
 def collator(collection: Collection, model: Path, **changes: object) -> RetrieverBatch:
     loaded = load_bi_encoder(str(model), torch.device("cpu"))
-    settings = {"query_tokens": 16, "doc_tokens": 32, "batch_tokens": 64, "teacher": True} | changes
-    return RetrieverBatch(collection.queries, collection.docs, loaded, **settings)
+    settings = dataclasses.replace(SMALL, batch_tokens=64, **changes)  # type: ignore[arg-type]
+    return RetrieverBatch(loaded, collection, settings, TEACHER)
 
 
 def seen_signals(model: SentenceTransformer, inputs: dict[str, Any]) -> Signals:
@@ -108,7 +112,7 @@ def test_queries_whose_positive_was_not_scored_are_left_out_aloud(
     assert "q3" not in {collection.queries[chosen.query].id for chosen in found}
     assert "1 queries are skipped" in capsys.readouterr().err
     only = Run.from_dict({"q3": lists["q3"]})
-    with pytest.raises(DataError, match="can be learned from"):
+    with pytest.raises(DataError, match="can be trained on"):
         gather(collection, "train", only, pool=16)
 
 
@@ -119,7 +123,7 @@ def test_each_document_of_a_batch_is_encoded_once(
     schedule = Schedule(gather(collection, "train", scores, pool=16), 24, per_query=8, seed=0)
     examples = [schedule[place] for place in range(24)]
     inputs = collator(collection, tiny_model)(examples)
-    encoded = sum(len(chunk["places"]) for chunk in inputs["docs"])
+    encoded = sum(len(chunk["positions"]) for chunk in inputs["docs"])
     distinct = {doc for example in examples for doc in example.docs.tolist()}
     assert encoded == len(distinct) < 24 * 8
     for chunk in inputs["docs"]:
@@ -182,9 +186,8 @@ def test_training_lowers_the_loss(
         collection,
         tiny_model,
         tmp_path / "s",
-        scores=scores,
-        objective=objective,
-        settings=settings,
+        sources=[scores],
+        settings=dataclasses.replace(settings, objective=objective),
     )
     losses = Manifest.read(out, kind="student").details["losses"]
     for name in {*losses[0]} - {"step"}:
@@ -196,7 +199,7 @@ def test_a_student_is_a_plain_sentence_transformers_model(
 ) -> None:
     """A student that only this package can load."""
     settings = TrainSettings(keep_layers=(0, 5), max_steps=1, batch_size=2, dropout=0.0)
-    out = train_student(collection, tiny_model, tmp_path / "s", scores=scores, settings=settings)
+    out = train_student(collection, tiny_model, tmp_path / "s", sources=[scores], settings=settings)
     model = SentenceTransformer(str(out), device="cpu")
     assert model.encode(["blood pressure"]).shape == (1, 32)
     assert model[0].auto_model.config.num_hidden_layers == 2
@@ -224,9 +227,8 @@ def test_a_cross_encoder_student_learns_from_labels(
         collection,
         tiny_model,
         tmp_path / "ce",
-        scores=scores,
-        objective="contrastive(temperature=1)",
-        settings=settings,
+        sources=[scores],
+        settings=dataclasses.replace(settings, objective="contrastive(temperature=1)"),
     )
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["contrastive"] < losses[0]["contrastive"]
@@ -251,10 +253,8 @@ def test_embed_distill_follows_the_vectors_of_another_model(
         collection,
         tiny_model,
         tmp_path / "s",
-        scores=scores,
-        vectors=encoder,
-        objective="embed-distill",
-        settings=settings,
+        sources=[scores, encoder],
+        settings=dataclasses.replace(settings, objective="embed-distill"),
     )
     manifest = Manifest.read(out)
     assert manifest.details["losses"][0]["embed-distill"] == pytest.approx(0.0, abs=1e-5)
@@ -266,14 +266,21 @@ def test_mistakes_are_explained_before_training(
 ) -> None:
     """A mistake that is found after the model was loaded, or after an hour of training."""
     with pytest.raises(ConfigError, match="needs teacher scores: give --scores"):
-        train_student(collection, tiny_model, tmp_path / "s", objective="margin-mse")
+        train_student(
+            collection, tiny_model, tmp_path / "s", settings=TrainSettings(objective="margin-mse")
+        )
     with pytest.raises(ConfigError, match="give --vectors"):
-        train_student(collection, tiny_model, tmp_path / "s", objective="embed-distill")
+        train_student(
+            collection,
+            tiny_model,
+            tmp_path / "s",
+            settings=TrainSettings(objective="embed-distill"),
+        )
     (tmp_path / "there").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
-        train_student(collection, tiny_model, tmp_path / "there", scores=scores)
+        train_student(collection, tiny_model, tmp_path / "there", sources=[scores])
     with pytest.raises(ConfigError, match="no-such-model"):
-        train_student(collection, "no-such-model", tmp_path / "s", scores=scores)
+        train_student(collection, "no-such-model", tmp_path / "s", sources=[scores])
 
 
 def test_a_killed_training_resumes_bit_for_bit(
@@ -327,7 +334,7 @@ def test_a_killed_training_resumes_bit_for_bit(
             collection,
             tiny_model,
             tmp_path / name,
-            scores=scores,
+            sources=[scores],
             settings=settings,
             resume=name == "torn",
         )
@@ -354,7 +361,9 @@ def test_checkpoints_of_a_finished_student_are_removed(
     Checkpoints that are newer than the student are those of a training that is to be resumed.
     """
     out, checkpoints = tmp_path / "student", tmp_path / "student.checkpoints"
-    train_student(collection, tiny_model, out, settings=SMALL, objective="contrastive")
+    train_student(
+        collection, tiny_model, out, settings=dataclasses.replace(SMALL, objective="contrastive")
+    )
     state = checkpoints / "checkpoint-2" / "trainer_state.json"
     state.parent.mkdir(parents=True)
     state.write_text("{}")

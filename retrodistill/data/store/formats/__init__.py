@@ -10,7 +10,7 @@ from pathlib import Path
 
 from retrodistill.base.registry import FORMATS
 from retrodistill.data.store.formats.guess import guess_format
-from retrodistill.data.store.formats.records import Differing, Format, Imported, Relevant
+from retrodistill.data.store.formats.records import Format, Imported, OnConflict, Relevant
 from retrodistill.data.store.formats.texts import TextCollection
 from retrodistill.data.store.runs import Run
 
@@ -22,12 +22,12 @@ def read_scores(
     name: str,
     collection: TextCollection | None = None,
     *,
-    differing: Differing = "refuse",
+    on_conflict: OnConflict = "refuse",
 ) -> Imported:
     """Return the scores of a file of the named format, and what it calls relevant.
 
     A pair that is given several times with the same score is one row. `collection` finds the
-    ids of texts. `differing="mean"` takes the mean where a pair has several scores.
+    ids of texts. `on_conflict="mean"` takes the mean where a pair has several scores.
 
     Raises:
         ConfigError: the format is unknown, or holds texts and there is no collection.
@@ -35,7 +35,7 @@ def read_scores(
 
     """
     format: Format = FORMATS[name]
-    return format.read(Path(path), collection, differing)
+    return format.read(Path(path), collection, on_conflict)
 
 
 def write_scores(

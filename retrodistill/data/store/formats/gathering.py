@@ -15,8 +15,8 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.data.store.columns import codes, widened
 from retrodistill.data.store.formats.records import (
-    Differing,
     Imported,
+    OnConflict,
     Record,
     Records,
     Relevant,
@@ -43,7 +43,9 @@ class RecordFormat:
     texts: bool = False
     tables: Tables | None = None
 
-    def read(self, path: Path, collection: TextCollection | None, differing: Differing) -> Imported:
+    def read(
+        self, path: Path, collection: TextCollection | None, on_conflict: OnConflict
+    ) -> Imported:
         """Return a file's scores, and what it calls relevant.
 
         Raises:
@@ -54,7 +56,9 @@ class RecordFormat:
         """
         lookup = _lookup(path, collection) if self.texts else None
         table = _once(
-            self._rows(path, lookup), where=lambda row: self._where(path, row), differing=differing
+            self._rows(path, lookup),
+            where=lambda row: self._where(path, row),
+            on_conflict=on_conflict,
         )
         for ids in lookup or ():
             if ids.shared:
@@ -215,7 +219,7 @@ def _complain(path: Path, chunk: Sequence[Record], lookup: object) -> NoReturn:
     raise AssertionError(path)
 
 
-def _once(table: pa.Table, *, where: Callable[[int], str], differing: Differing) -> pa.Table:
+def _once(table: pa.Table, *, where: Callable[[int], str], on_conflict: OnConflict) -> pa.Table:
     """Return one row for each pair, in order of first appearance; it is relevant if any was."""
     order, starts = _grouped(table)
     if len(starts) == len(table):
@@ -227,7 +231,7 @@ def _once(table: pa.Table, *, where: Callable[[int], str], differing: Differing)
     changed[starts] = False
     merged = scores[starts]
     if changed.any():
-        if differing == "refuse":
+        if on_conflict == "refuse":
             second = np.flatnonzero(changed)[np.argmin(order[changed])]
             first = firsts[np.searchsorted(starts, second, side="right") - 1]
             _refuse(table, int(first), int(order[second]), where)
@@ -266,5 +270,5 @@ def _refuse(table: pa.Table, first: int, second: int, where: Callable[[int], str
     raise DataError(
         f"{where(second)}: query {query!r} gives document {doc!r} score {score:.9g}, but "
         f"{table['score'][first].as_py():.9g} before ({where(first)}). Keep one of the two, or "
-        "ask for the mean of differing scores."
+        "ask for the mean of conflicting scores."
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.data.store.formats.records import Differing, Imported, Relevant
+from retrodistill.data.store.formats.records import Imported, OnConflict, Relevant
 from retrodistill.data.store.formats.texts import TextCollection
 from retrodistill.data.store.runs import Run
 
@@ -22,7 +22,9 @@ class RunFormat:
 
     texts: bool = False
 
-    def read(self, path: Path, collection: TextCollection | None, differing: Differing) -> Imported:
+    def read(
+        self, path: Path, collection: TextCollection | None, on_conflict: OnConflict
+    ) -> Imported:
         """Return a file's scores; a pair has one row there, so none can differ.
 
         Raises:

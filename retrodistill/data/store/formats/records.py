@@ -10,7 +10,7 @@ import pyarrow as pa
 from retrodistill.data.store.formats.texts import TextCollection
 from retrodistill.data.store.runs import Run
 
-Differing = Literal["refuse", "mean"]
+OnConflict = Literal["refuse", "mean"]
 """What becomes of a pair that a file gives several scores."""
 
 Relevant = Mapping[str, Sequence[str]]
@@ -54,7 +54,9 @@ class Format(Protocol):
     texts: bool
     """Whether it holds texts in place of ids, so that reading needs a collection."""
 
-    def read(self, path: Path, collection: TextCollection | None, differing: Differing) -> Imported:
+    def read(
+        self, path: Path, collection: TextCollection | None, on_conflict: OnConflict
+    ) -> Imported:
         """Return a file's scores, and what it calls relevant."""
         ...
 

@@ -1,1 +1,1 @@
-"""Result cards: what it takes to get numbers again, written, read and acted upon."""
+"""Result cards: written beside an evaluation, read by others, and reproduced."""

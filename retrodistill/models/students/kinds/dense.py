@@ -1,0 +1,194 @@
+"""Bi-encoders: a query and a document have one vector each."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import normalize, pad
+
+from retrodistill.base.errors import ConfigError
+from retrodistill.models.inference import run_model
+from retrodistill.models.students.batches import BatchRows, RetrieverBatch
+from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
+from retrodistill.models.students.kinds import CardText, StudentKind
+from retrodistill.models.students.pair_head import PairHead
+from retrodistill.models.students.tasks import (
+    BATCH,
+    LISTS,
+    MATCHED,
+    VECTORS,
+    Chunks,
+    Objective,
+    RetrieverTask,
+    positions,
+)
+from retrodistill.models.students.towers import Side, is_normalised, side_modules
+from retrodistill.objectives.objective import bind
+
+if TYPE_CHECKING:
+    from retrodistill.base.config import TrainSettings
+    from retrodistill.objectives.objective import LossTerm
+
+
+class BiEncoderTask(RetrieverTask):
+    """One vector a text, dense or sparse; scores are inner products.
+
+    With `dims`, the objective's value is its mean over the whole vectors and their first
+    dimensions, scaled to length 1 again where the model does so. `projection` takes the vectors
+    into a teacher's space, and with `matched` they are compared there; `head` scores a query's and
+    a document's vector together. Both read a cut vector with zeros in place of the rest.
+    """
+
+    gives = LISTS | BATCH | VECTORS | MATCHED | {"pair_scores"}
+
+    def __init__(
+        self,
+        model: Any,
+        objective: Objective,
+        dtype: torch.dtype,
+        *,
+        dims: Sequence[int] = (),
+        matched: bool = False,
+        projection: nn.Module | None = None,
+        head: nn.Module | None = None,
+        cache_gradients: bool = False,
+    ) -> None:
+        super().__init__(model, objective, dtype, cache_gradients=cache_gradients)
+        self._dims = tuple(dict.fromkeys(dims))
+        self._normalised, self._matched = is_normalised(model), matched
+        self.projection = projection
+        self.head = head
+
+    @classmethod
+    def build(
+        cls,
+        model: Any,
+        terms: "Sequence[LossTerm]",
+        settings: "TrainSettings",
+        dtype: torch.dtype,
+        *,
+        teacher_dimension: int | None = None,
+    ) -> Self:
+        """Return the task, with the layers that its objective needs, new and random."""
+        dimension = int(model.get_embedding_dimension())
+        if settings.dims and max(settings.dims) > dimension:
+            raise ConfigError(f"--dims {max(settings.dims)}: the student has {dimension}.")
+        signals = {signal for term in terms for signal in term.signals}
+        matched = bool(signals & MATCHED)
+        projection = None
+        if matched and teacher_dimension not in (None, dimension):
+            projection = nn.Linear(dimension, teacher_dimension, bias=False)
+            nn.init.orthogonal_(projection.weight)
+        return cls(
+            model,
+            bind(terms),
+            dtype,
+            dims=settings.dims,
+            matched=matched,
+            projection=projection,
+            head=PairHead(dimension) if "pair_scores" in signals else None,
+            cache_gradients=settings.cache_gradients,
+        )
+
+    def encode(self, chunks: Chunks, side: Side) -> Tensor:
+        """Return the float32 vector of every text, in batch order."""
+        if not chunks:  # it takes part in the gradients that other processes wait for
+            width = int(self.model.get_embedding_dimension())
+            return torch.zeros(0, width, device=self.model.device, requires_grad=True)
+        modules = side_modules(self.model, side)
+
+        def read(features: dict[str, Any]) -> Tensor:
+            outputs = run_model(modules, features, self.dtype, task=side)
+            vectors: Tensor = outputs["sentence_embedding"].float()
+            return vectors
+
+        return torch.cat(self.each(chunks, read))[positions(chunks).argsort()]
+
+    def values(
+        self,
+        queries: Tensor,
+        docs: Tensor,
+        candidates: Tensor,
+        inputs: dict[str, Tensor],
+        batch: BatchRows | None,
+    ) -> dict[str, Tensor]:
+        """Return each weighted term, averaged over the dimensions."""
+        width = docs.shape[1]
+        terms: dict[str, list[Tensor]] = {}
+        for dim in (width, *(dim for dim in self._dims if dim < width)):
+            cut = self._cut(queries, dim), self._cut(docs, dim)
+            signals = inputs | self._signals(*cut, candidates, width)
+            for name, value in self.terms(signals, batch).items():
+                terms.setdefault(name, []).append(value)
+        return {name: torch.stack(values).mean() for name, values in terms.items()}
+
+    def _cut(self, vectors: Tensor, dim: int) -> Tensor:
+        if dim == vectors.shape[1]:
+            return vectors
+        return normalize(vectors[:, :dim], dim=-1) if self._normalised else vectors[:, :dim]
+
+    def _signals(
+        self, queries: Tensor, docs: Tensor, candidates: Tensor, width: int
+    ) -> dict[str, Tensor]:
+        """Return the student's own signals; `width` is the dimension of whole vectors."""
+        scores = queries @ docs.T  # (B, M)
+        signals = {
+            "student_scores": scores.gather(1, candidates),
+            "batch_scores": scores,
+            "query_vectors": queries,
+            "doc_vectors": docs,
+        }
+        filled = [pad(vectors, (0, width - vectors.shape[1])) for vectors in (queries, docs)]
+        if self._matched:
+            move = self.projection or nn.Identity()
+            signals["matched_query_vectors"], signals["matched_doc_vectors"] = map(move, filled)
+        if self.head is not None:
+            # (B, 1, D) with (B, N, D)
+            signals["pair_scores"] = self.head(filled[0][:, None], filled[1][candidates])
+        return signals
+
+
+def doc_scorer(
+    model: Any, queries: Sequence[str], **options: Any
+) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """Return what scores documents' texts for these queries, by inner products."""
+    encoder = DenseEncoder(model, **options)
+    vectors = encoder.encode_queries(queries)
+    return lambda texts: vectors @ encoder.encode_docs(texts).T
+
+
+KIND = StudentKind(
+    name="bi-encoder",
+    noun="bi-encoder",
+    about="It gives a query and a document one vector each; their inner product says how well "
+    "they fit.",
+    saved_as=("SentenceTransformer",),
+    load=load_bi_encoder,
+    task=BiEncoderTask,
+    batches=RetrieverBatch,
+    teacher="bi-encoder",
+    retriever="dense",
+    doc_scorer=doc_scorer,
+    encoder=DenseEncoder,
+    gives_cosines=is_normalised,
+    settings=frozenset(
+        {
+            "width",
+            "prune_vocabulary",
+            "pooling",
+            "query_prompt",
+            "doc_prompt",
+            "doc_student",
+            "dims",
+        }
+    ),
+    card=CardText(
+        library_class="SentenceTransformer",
+        pipeline="sentence-similarity",
+        tags=("sentence-similarity", "feature-extraction", "dense"),
+        usage="model.encode_query([{query}]) @ model.encode_document([{doc}]).T",
+    ),
+)

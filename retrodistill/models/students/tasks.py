@@ -1,0 +1,197 @@
+"""A model and its objective as one module whose forward pass returns the loss.
+
+That is the form that transformers.Trainer trains. The body runs in the chosen number type;
+scores and losses are float32.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, Signaller
+from retrodistill.models.students.probe import Probe
+from retrodistill.models.students.processes import SharedRows
+from retrodistill.models.students.towers import Side
+from retrodistill.objectives.objective import Signals, bind
+
+if TYPE_CHECKING:
+    from retrodistill.base.config import TrainSettings
+    from retrodistill.objectives.objective import LossTerm
+
+Objective = Callable[[Signals], dict[str, Tensor]]
+Chunks = Sequence[dict[str, Any]]
+Forward = Callable[..., dict[str, Tensor]]
+
+LISTS = frozenset({"student_scores", "mask", "labels", "trusted_negatives"})
+BATCH = frozenset({"batch_scores", "batch_candidates", "batch_labels", "batch_mask"})
+VECTORS = frozenset({"query_vectors", "doc_vectors"})
+MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
+STUDENT_SIGNALS = LISTS | BATCH | VECTORS | MATCHED | {"pair_scores"}
+"""Signals that come from a student and its lists; any other comes from a source."""
+
+
+def without_autocast(forward: Forward) -> Forward:
+    """Decorate a forward pass: scores are float32, whatever autocast a launcher puts around it.
+
+    The number type of the body is the task's own.
+    """
+
+    @wraps(forward)
+    def wide(self: "Task", **batch: Any) -> dict[str, Tensor]:
+        with torch.autocast(self.model.device.type, enabled=False):
+            return forward(self, **batch)
+
+    return wide
+
+
+class Task(nn.Module):
+    """What all students share: chunks through a body, signals to a loss.
+
+    With `cache_gradients`, a chunk's activations are thrown away and computed again when its
+    gradient is due, so that memory is that of one chunk, however large the batch. The gradients
+    are those of the whole batch.
+    """
+
+    gives: frozenset[str]
+    """Signals that a student of this kind has."""
+
+    def __init__(
+        self,
+        model: Any,
+        objective: Objective,
+        dtype: torch.dtype,
+        *,
+        cache_gradients: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+        self._objective = objective
+        self._cache = cache_gradients
+        self.projection: nn.Module | None = None
+        """Takes the student's vectors into its teacher's space, where a kind has such a layer."""
+        self.live: tuple[Signaller, ...] = ()
+        """Sources whose signals are computed in the forward pass."""
+        self.losses: dict[str, float] = {}
+        """Value of each weighted loss term in the last forward pass, for the log."""
+        self.probe: Probe | None = None
+        """Set while gradients are measured: it receives outputs of the body, and terms."""
+
+    @classmethod
+    def build(
+        cls,
+        model: Any,
+        terms: "Sequence[LossTerm]",
+        settings: "TrainSettings",
+        dtype: torch.dtype,
+        *,
+        teacher_dimension: int | None = None,
+    ) -> Self:
+        """Return the task of a model under an objective.
+
+        `teacher_dimension` is that of the teacher's vectors, if there are any.
+
+        Raises:
+            ConfigError: a setting does not fit the model.
+
+        """
+        return cls(model, bind(terms), dtype, cache_gradients=settings.cache_gradients)
+
+    def each(self, chunks: Chunks, read: Callable[[dict[str, Any]], Tensor]) -> list[Tensor]:
+        """Return what `read` makes of the features of each chunk."""
+        if self.probe is not None:
+            return [self.probe.cut(read(chunk["features"])) for chunk in chunks]
+        if self._cache and torch.is_grad_enabled():
+            return [checkpoint(read, chunk["features"], use_reentrant=False) for chunk in chunks]
+        return [read(chunk["features"]) for chunk in chunks]
+
+    def terms(self, signals: dict[str, Tensor], batch: BatchRows | None) -> dict[str, Tensor]:
+        """Return each weighted term of the objective, live sources' signals included.
+
+        `batch` says which texts the signals are of; only live sources need it.
+        """
+        for source in self.live:
+            assert batch is not None
+            signals = signals | source.of(batch, signals)
+        return self._objective(Signals(**signals))
+
+    def loss(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the sum of the weighted terms as the Trainer wants it."""
+        self.losses = {name: float(value.detach()) for name, value in values.items()}
+        if self.probe is not None:
+            self.probe.measure(values)
+        return {"loss": torch.stack(list(values.values())).sum()}
+
+
+class RetrieverTask(Task):
+    """Students that read queries and documents apart; each document of a batch once."""
+
+    @without_autocast
+    def forward(
+        self,
+        queries: Chunks,
+        docs: Chunks,
+        candidates: Tensor,
+        doc_rows: Tensor,
+        relevant: Tensor,
+        doubtful: Tensor,
+        signals: dict[str, Tensor],
+        batch: BatchRows | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the loss of a batch.
+
+        `candidates` (B, N): position of each candidate among the documents. `doc_rows` (M): row of
+        each document in the collection. `relevant`, `doubtful` (B, any): rows that are relevant
+        to a query, and rows that may be so; filled up with -1. `batch` is for live sources.
+        """
+        shared = SharedRows(doc_rows)
+        rows = shared.rows
+        # (B, M): which of all processes' documents are a query's own candidates
+        listed = torch.zeros(len(candidates), len(rows), dtype=torch.bool, device=rows.device)
+        real = signals["mask"]
+        listed[real.nonzero()[:, 0], candidates[real]] = True
+        labelled, unsure = _is_among(rows, relevant), _is_among(rows, doubtful)
+        labels = labelled & listed
+        inputs = {
+            **signals,
+            "batch_candidates": listed,
+            "batch_labels": labels,
+            # A relevant document that the query did not draw is neither positive nor negative.
+            "batch_mask": labels | ~(labelled | unsure),
+        }
+        if "teacher_doc_vectors" in signals:
+            inputs["teacher_doc_vectors"] = shared(signals["teacher_doc_vectors"])
+        queue_rows = inputs.pop(QUEUE_ROWS, None)
+        if queue_rows is not None:  # other processes' documents are compared with already
+            inputs["queue_vectors"] = signals["queue_vectors"][~torch.isin(queue_rows, rows)]
+        encoded = self.encode(queries, "query"), shared(self.encode(docs, "document"))
+        return self.loss(self.values(*encoded, candidates, inputs, batch))
+
+    def encode(self, chunks: Chunks, side: Side) -> Tensor:
+        """Return what scores are computed from, of every text, in batch order."""
+        raise NotImplementedError
+
+    def values(
+        self,
+        queries: Tensor,
+        docs: Tensor,
+        candidates: Tensor,
+        inputs: dict[str, Tensor],
+        batch: BatchRows | None,
+    ) -> dict[str, Tensor]:
+        """Return each weighted term of the loss; `docs` are those of all processes."""
+        raise NotImplementedError
+
+
+def positions(chunks: Chunks) -> Tensor:
+    """Return where each text of the chunks stands in the batch."""
+    return torch.cat([chunk["positions"] for chunk in chunks])
+
+
+def _is_among(rows: Tensor, sets: Tensor) -> Tensor:
+    """Tell which rows (M) are in each query's set (B, any): shape (B, M)."""
+    return (sets[:, :, None] == rows).any(1)

@@ -1,0 +1,256 @@
+"""What each artifact verb does: from its settings, opened and checked, to the folder it writes.
+
+A verb's module reads the command line, calls its function here, and prints the folder. A pipeline
+calls the same function as a step. The functions stand here, below the verbs, because a pipeline is
+a stage too: what it runs must not be on the floor above it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrodistill.base.config import (
+    ConvertConfig,
+    EmbedConfig,
+    MineConfig,
+    ScoreConfig,
+    SearchConfig,
+    TrainConfig,
+    as_dict,
+)
+from retrodistill.base.manifest import FILE
+from retrodistill.data.datasets import load_collection
+from retrodistill.stages.pipelines.fusing import fuse
+from retrodistill.stages.pipelines.steps import Step, sound_fingerprint
+from retrodistill.stages.reporting.chain import input_fingerprint, inputs_named
+from retrodistill.stages.reporting.commands import IMMATERIAL, VERBS
+from retrodistill.stages.training.resuming import checkpoint_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from retrodistill.data.datasets import Collection
+    from retrodistill.data.store.runs import Run
+
+PASSAGES = 100
+"""Passages that a retriever returns where one document is wanted."""
+
+
+def mine(config: MineConfig) -> None:
+    """Mine candidates, and write the run."""
+    from retrodistill.stages.mining import mine_candidates
+
+    collection = load_collection(config.data, queries=config.queries)
+    candidates = mine_candidates(
+        collection,
+        config.split,
+        retrievers=config.retriever,
+        depth=config.depth,
+        rrf_k=config.rrf_k,
+        drop_positives=config.drop_positives,
+        add_positives=config.add_positives,
+        false_negative_ratio=config.false_negative_ratio,
+        max_tokens=config.max_tokens,
+        precision=config.precision,
+        executor=config.executor,
+        workers=config.workers,
+    )
+    candidates.write(
+        config.out,
+        inputs={"collection": collection.fingerprint},
+        config=as_dict(config),
+        overwrite=config.overwrite,
+    )
+
+
+def score(config: ScoreConfig) -> None:
+    """Fill the score store with a teacher's scores of candidates; what it holds already stays."""
+    from retrodistill.base.executor import execute
+    from retrodistill.data.store.shards import shard_paths
+    from retrodistill.stages.scoring import fill
+
+    execute(
+        partial(fill, config),
+        executor=config.executor,
+        workers=config.workers,
+        done=lambda: len(shard_paths(config.out)),
+    )
+
+
+def convert(config: ConvertConfig) -> None:
+    """Import the scores of a file, and write the score store."""
+    from retrodistill.stages.scoring import import_scores
+
+    assert config.data is not None
+    assert config.import_ is not None
+    import_scores(
+        load_collection(config.data, queries=config.queries),
+        config.import_,
+        config.out,
+        format=config.format,
+        scale=config.scale,
+        on_conflict=config.on_conflict,
+        config=as_dict(config),
+    )
+
+
+def train(config: TrainConfig) -> None:
+    """Train a student, and write its folder."""
+    from retrodistill.base.registry import SIGNAL_SOURCES
+
+    collection = load_collection(config.data, queries=config.queries)
+    named = {name: getattr(config, name, None) for name in SIGNAL_SOURCES}
+    sources = [
+        SIGNAL_SOURCES[name].open(str(value), config) for name, value in named.items() if value
+    ]
+
+    from retrodistill.stages.training.trainer import train_student  # imports torch: last
+
+    train_student(
+        collection,
+        config.student,
+        config.out,
+        sources=sources,
+        split=config.split,
+        settings=config,
+        resume=config.resume,
+        overwrite=config.overwrite,
+    )
+
+
+def embed(config: EmbedConfig) -> None:
+    """Embed a collection's documents, and write the index folder."""
+    from retrodistill.base.config.search import parse_bytes
+    from retrodistill.data.filters import read_conditions
+    from retrodistill.models.students.dense import DenseEncoder
+    from retrodistill.stages.indexing import embed_collection
+
+    collection = load_collection(config.data, queries=config.queries)
+    encoder = DenseEncoder(
+        config.model,
+        max_tokens=config.max_tokens,
+        batch_tokens=config.batch_tokens,
+        precision=config.precision,
+    )
+    embed_collection(
+        collection,
+        encoder,
+        out=config.out,
+        index=config.index,
+        dimensions=config.dimensions,
+        attributes=doc_attributes(collection, config.attributes) if config.attributes else None,
+        workload=read_conditions(config.workload) if config.workload is not None else (),
+        recall=config.recall,
+        memory=parse_bytes(config.memory) if config.memory is not None else None,
+        executor=config.executor,
+        workers=config.workers,
+        config=as_dict(config),
+        overwrite=config.overwrite,
+    )
+
+
+def search(config: SearchConfig) -> None:
+    """Search for the queries of a split or a file, and write the run."""
+    from retrodistill.stages.searching import documents
+    from retrodistill.stages.searching.answers import index_run
+
+    assert config.data is not None
+    assert config.out is not None
+    collection = load_collection(config.data, queries=config.queries)
+    if config.index is not None:
+        hits, inputs, details = index_run(config, collection)
+    else:
+        hits, inputs, details = retrieve(collection, config), {}, {"model": config.model}
+        hits = documents(hits, config.k) if config.by_document else hits
+    hits.write(
+        config.out,
+        inputs=inputs | {"collection": collection.fingerprint},
+        config=as_dict(config),
+        details=details | {"split": config.split},
+        overwrite=config.overwrite,
+    )
+
+
+def doc_attributes(collection: "Collection", attributes: str) -> "pa.Table":
+    """Return a row of attributes for each document: the named fields, or those of a file."""
+    from retrodistill.data.datasets.attributes import read_attributes
+
+    docs = collection.docs
+    if Path(attributes).is_file():
+        return read_attributes(Path(attributes), docs.ids())
+    return docs.attributes([name.strip() for name in attributes.split(",")])
+
+
+def retrieve(collection: "Collection", config: SearchConfig) -> "Run":
+    """Return the run of --retriever, or of --model, over the documents of the collection."""
+    from retrodistill.stages.mining import mine_candidates
+    from retrodistill.stages.searching import SPLIT
+
+    return mine_candidates(
+        collection,
+        config.split if config.split or collection.file_queries else SPLIT,
+        retrievers=config.retriever or (f"dense:{config.model}",),
+        depth=config.k * (PASSAGES if config.by_document else 1),
+        precision=config.precision,
+    )
+
+
+RUN: Mapping[str, Callable[[Any], object]] = {
+    "mine": mine,
+    "score": score,
+    "convert": convert,
+    "train": train,
+    "embed": embed,
+    "search": search,
+    "fuse": fuse,
+}
+"""Verb -> its function: the artifact verbs of `retrodistill.stages.reporting.commands`."""
+
+
+def verb_step(name: str, verb: str, config: Any) -> Step:
+    """Return the step of a verb's settings; what lies at its `out` is resumed or replaced."""
+    settings = {
+        setting: value
+        for setting, value in as_dict(config).items()
+        if setting not in IMMATERIAL | {"out"}
+    }
+    return Step(
+        name=name,
+        config={"verb": verb, **settings},
+        inputs=partial(fingerprints_read, verb, config),
+        outputs={"artifact": config.out},
+        leftovers=(checkpoint_folder(config.out),),
+        make=partial(run_again, verb, config),
+    )
+
+
+def run_again(verb: str, config: Any) -> None:
+    """Run a verb in place of a run of the same settings that may have been killed."""
+    fields = {item.name for item in dataclasses.fields(config)}
+    is_store = VERBS[verb].kinds == ("scores",) or getattr(config, "as_store", False)
+    replaces = not is_store  # a store is resumed
+    again = {"overwrite": replaces, "resume": getattr(config, "save_steps", 0) > 0}
+    changes = {name: value for name, value in again.items() if name in fields}
+    RUN[verb](dataclasses.replace(config, **changes))
+
+
+def fingerprints_read(verb: str, config: Any) -> dict[str, str]:
+    """Return the fingerprints of the collection, artifacts, models and files that a verb reads.
+
+    Raises:
+        RetrodistillError: the collection or an artifact is missing or damaged.
+
+    """
+    fingerprints = {}
+    if config.data is not None:
+        collection = load_collection(config.data, queries=getattr(config, "queries", None))
+        fingerprints["collection"] = collection.fingerprint
+    for setting, _, name in inputs_named(verb, as_dict(config)):
+        path = Path(name)
+        if path.exists():
+            is_artifact = (path / FILE).is_file()
+            fingerprint = sound_fingerprint(path) if is_artifact else input_fingerprint(path)
+            fingerprints[f"{setting} {name}"] = fingerprint
+    return fingerprints

@@ -1,0 +1,154 @@
+"""What a training will do: everything checked, the student loaded, no step taken."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrodistill.base.config import TrainSettings
+from retrodistill.models.students.reading import Reading
+from retrodistill.stages.training.building import build_batches, build_task, start_student
+from retrodistill.stages.training.checks import check_student
+from retrodistill.stages.training.material import Material, gather_material
+from retrodistill.stages.training.requirements import check_kind, check_settings
+from retrodistill.stages.training.resuming import check_resumes, training_record
+from retrodistill.stages.training.sources import SignalSource, as_sources, scores_of
+
+if TYPE_CHECKING:
+    from retrodistill.data.datasets import Collection
+    from retrodistill.data.store.runs import Run
+    from retrodistill.models.students.tasks import Task
+    from retrodistill.objectives.objective import LossTerm
+    from retrodistill.stages.training.development import Development
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class TrainingPlan:
+    """A training that is about to begin."""
+
+    student: str
+    """Folder or hub id that the student starts from."""
+
+    settings: TrainSettings
+    terms: "tuple[LossTerm, ...]"
+    """The objective."""
+
+    sources: tuple[SignalSource, ...]
+    material: Material
+    development: "Development | None"
+    """Measures the student on the dev split, if there is one."""
+
+    task: "Task"
+    """The student under its objective."""
+
+    collate: Callable[..., dict[str, Any]]
+    """Makes the inputs of the task from items of the schedule."""
+
+    schedule: Sequence[Any]
+    """Every item of the training, in order."""
+
+    fingerprints: Mapping[str, str]
+    """Of the collection and of each source, by role."""
+
+    record: Mapping[str, Any]
+    """All that the weights depend on, which a resume must share."""
+
+    @property
+    def steps(self) -> int:
+        """Return how many steps are planned."""
+        return self.material.steps(self.settings)
+
+    @property
+    def split(self) -> str:
+        """Return the split whose labels are used."""
+        return self.material.split
+
+
+def plan_training(
+    collection: "Collection",
+    student: str | Path,
+    out: Path,
+    *,
+    sources: Iterable[object] = (),
+    split: str = "train",
+    settings: TrainSettings | None = None,
+    resume: bool = False,
+) -> TrainingPlan:
+    """Return the plan of a training, as `train_student` describes its arguments.
+
+    Raises:
+        ConfigError, DataError: as `train_student` does.
+
+    """
+    from transformers import set_seed
+
+    from retrodistill.models.inference import body_dtype, pick_device
+    from retrodistill.objectives.objective import parse_objective
+
+    settings = settings or TrainSettings()
+    # The settings, and whether they fit what they are given.
+    check_kind(settings)
+    terms = parse_objective(settings.objective)
+    wrapped = as_sources(sources)
+    check_settings(terms, settings, split, wrapped)
+    if not settings.other_texts:
+        for source in wrapped:
+            source.check_texts(collection)
+    # What to train on and to measure with.
+    scores = scores_of(wrapped)
+    development = _development(collection, settings, scores)
+    material = gather_material(collection, split, scores, terms, settings)
+    for source in wrapped:
+        source.prepare(material, terms, settings)
+    fingerprints = {"collection": collection.fingerprint} | {
+        source.name: source.fingerprint for source in wrapped
+    }
+    record = training_record(settings, str(student), split, fingerprints)
+    if resume:
+        check_resumes(out, record)
+    # The student.
+    set_seed(settings.seed)
+    device = pick_device()
+    model = start_student(str(student), settings, collection, device)
+    check_student(terms, model, settings)
+    schedule = material.schedule(model, settings)
+    dtype = body_dtype(settings.precision, device)
+    # What makes and reads its batches.
+    signals = {signal for term in terms for signal in term.signals}
+    requested = [source for source in wrapped if source.gives & signals]
+    return TrainingPlan(
+        student=str(student),
+        settings=settings,
+        terms=terms,
+        sources=wrapped,
+        material=material,
+        development=development,
+        task=build_task(model, terms, settings, dtype, requested),
+        collate=build_batches(model, settings, collection, requested),
+        schedule=schedule,
+        fingerprints=fingerprints,
+        record=record,
+    )
+
+
+def _development(
+    collection: "Collection", settings: TrainSettings, scores: "Run | None"
+) -> "Development | None":
+    from retrodistill.stages.training.development import Development
+
+    if settings.dev_split is None:
+        return None
+    return Development(
+        collection,
+        settings.dev_split,
+        settings.dev_metric,
+        kind=settings.student_kind,
+        queries=settings.dev_queries,
+        pool=scores if settings.dev_docs == "scored" else None,
+        reading=Reading(
+            max_tokens=settings.doc_tokens,
+            batch_tokens=settings.batch_tokens,
+            precision=settings.precision,
+        ),
+        seed=settings.seed,
+    )

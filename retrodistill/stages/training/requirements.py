@@ -1,0 +1,101 @@
+"""What an objective and the other settings need to be given: checked before any heavy work."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.logging import log
+from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
+
+if TYPE_CHECKING:
+    from retrodistill.base.config import TrainSettings
+    from retrodistill.objectives.objective import LossTerm
+    from retrodistill.stages.training.sources import SignalSource
+
+
+def check_settings(
+    terms: "Sequence[LossTerm]",
+    settings: "TrainSettings",
+    split: str,
+    sources: "Collection[SignalSource | type[SignalSource]]",
+) -> None:
+    """Check that the objective and the other settings have what they learn from.
+
+    Raises:
+        ConfigError: something is absent, or a setting does not fit.
+
+    """
+    from retrodistill.stages.training.sampling import parse_negative_sampling
+
+    absent = {signal for term in terms for signal in term.signals}
+    absent = absent.difference(*(source.gives for source in sources))
+    for name in SIGNAL_SOURCES:
+        source: type[SignalSource] = SIGNAL_SOURCES[name]
+        if absent & source.gives:
+            raise ConfigError(
+                f"objective {settings.objective!r} needs {source.about}: give --{name}."
+            )
+    parse_negative_sampling(settings.negative_sampling)
+    for flag in settings.flags_of_scores:
+        if all(source.name != "scores" for source in sources):
+            raise ConfigError(f"{flag} goes by teacher scores: give --scores.")
+    if settings.dev_split == split:
+        raise ConfigError(f"--dev-split {split} is trained on: measure on another split.")
+
+
+def check_kind(settings: "TrainSettings") -> None:
+    """Check that the kind of student exists and has the settings that not every kind has.
+
+    Raises:
+        ConfigError: the kind is unknown, or lacks a setting.
+
+    """
+    kind = STUDENT_KINDS[settings.student_kind]
+    kinds = [STUDENT_KINDS[name] for name in STUDENT_KINDS]
+    for name in sorted(set().union(*(other.settings for other in kinds)) - kind.settings):
+        if getattr(settings, name) not in (None, False, ()):
+            owners = ", ".join(other.name for other in kinds if name in other.settings)
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is for --student-kind {owners}, not {kind.name}."
+            )
+    if settings.query_order == "clusters" and kind.encoder is None:
+        raise ConfigError(
+            "--query-order clusters goes by the student's vectors, one for a query, but "
+            f"--student-kind {kind.name} has none."
+        )
+
+
+def check_labels(
+    terms: "Sequence[LossTerm]", settings: "TrainSettings", split: str, labelled: int, queries: int
+) -> None:
+    """Check that there is a label, if the objective learns from labels; log how many lack one.
+
+    Raises:
+        DataError: none of the queries has a labelled positive.
+
+    """
+    from retrodistill.objectives.objective import inputs_of
+
+    if "labels" not in inputs_of(terms):
+        return
+    if not labelled:
+        raise DataError(
+            f"objective {settings.objective!r} learns from labels, but none of {queries:,} queries "
+            f"has a relevant document in split {split!r}. Drop what needs labels, or take the "
+            "teacher's best document for the positive: --positives teacher."
+        )
+    if labelled < queries:
+        log.info(
+            f"{labelled:,} of {queries:,} queries have labels; the others learn from the teacher."
+        )
+
+
+def needs_lists(terms: "Sequence[LossTerm]") -> bool:
+    """Tell whether an objective looks at queries' lists of documents, not at vectors alone."""
+    vectors = ("query_vectors", "doc_vectors", "queue_vectors")
+    return not all(signal.endswith(vectors) for term in terms for signal in term.signals)
+
+
+def follows_vectors(terms: "Sequence[LossTerm]") -> bool:
+    """Tell whether an objective brings the student's vectors to those of a teacher."""
+    return any(signal.startswith("matched_") for term in terms for signal in term.signals)

@@ -1,0 +1,131 @@
+"""Where a batch's signals come from beside its lists: a teacher's scores, preferences, vectors.
+
+A source is one class here and one line of `SIGNAL_SOURCES`; `train --NAME` opens it if the
+settings have a field of that name. A source of your own is given to `train_student` as it is.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from retrodistill.base.errors import ConfigError
+from retrodistill.base.registry import SIGNAL_SOURCES
+from retrodistill.data.store.lineage import Lineage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retrodistill.base.config import TrainSettings
+    from retrodistill.data.datasets import Collection
+    from retrodistill.data.store.runs import Run
+    from retrodistill.models.students.batches import BatchRows
+    from retrodistill.objectives.objective import LossTerm
+    from retrodistill.stages.training.material import Material
+
+
+class SignalSource(ABC):
+    """Gives signals of every batch, stored ones before the forward pass or live ones in it."""
+
+    name: str
+    """Its role, as in the flag `--scores`; a training has one source of a name."""
+
+    about: ClassVar[str]
+    """What it is in a sentence: `teacher scores`."""
+
+    gives: frozenset[str]
+    """Names of its signals, of `objective.SIGNALS`."""
+
+    live: bool = False
+    """Whether signals are computed in the forward pass, where the student's own are known."""
+
+    dimension: int | None = None
+    """Size of the vectors that it gives, if it gives vectors."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of all that its signals depend on."""
+
+    @property
+    def lineage(self) -> Lineage:
+        """What whoever gave the signals was trained on, as far as it is recorded."""
+        return Lineage()
+
+    @property
+    def teachers(self) -> Sequence[str]:
+        """Names of the teachers behind it, for the model card."""
+        return ()
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What the student's manifest records of it, known once it is prepared."""
+        return {}
+
+    @classmethod
+    def wraps(cls, value: object) -> bool:
+        """Tell whether the source can be made from a value, by calling the class with it."""
+        return False
+
+    @classmethod
+    def open(cls, name: str, settings: "TrainSettings") -> Self:
+        """Return the source that a flag names: a folder, a file or a model."""
+        raise NotImplementedError
+
+    def check_texts(self, collection: "Collection") -> None:  # noqa: B027
+        """Check that it was made from the texts that the collection has, as far as it says.
+
+        Raises:
+            DataError: it was made from other texts.
+
+        """
+
+    def prepare(  # noqa: B027
+        self, material: "Material", terms: "Sequence[LossTerm]", settings: "TrainSettings"
+    ) -> None:
+        """Look at what will be trained on, before any heavy work.
+
+        Raises:
+            DataError: the objective cannot learn from this source.
+
+        """
+
+    @abstractmethod
+    def of(self, batch: "BatchRows", student: "dict[str, Tensor] | None") -> "dict[str, Tensor]":
+        """Return the signals of a batch; a live source is given the student's own signals."""
+
+
+def as_sources(values: Iterable[object]) -> tuple[SignalSource, ...]:
+    """Return sources, with a run, a preference store or an encoder wrapped as what it is.
+
+    None is skipped.
+
+    Raises:
+        ConfigError: a value is no such thing, or two are of the same role.
+
+    """
+    sources = tuple(_wrapped(value) for value in values if value is not None)
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two sources of {name} are given, but a training has one at most.")
+    return sources
+
+
+def scores_of(sources: Iterable[SignalSource]) -> "Run | None":
+    """Return the run of candidates and teacher scores, if there is one among the sources."""
+    from retrodistill.stages.training.sources.scores import ScoreSource
+
+    return next((source.run for source in sources if isinstance(source, ScoreSource)), None)
+
+
+def _wrapped(value: object) -> SignalSource:
+    if isinstance(value, SignalSource):
+        return value
+    for name in SIGNAL_SOURCES:
+        source: type[SignalSource] = SIGNAL_SOURCES[name]
+        if source.wraps(value):
+            return source(value)  # type: ignore[call-arg]
+    abouts = ", ".join(SIGNAL_SOURCES[name].about for name in SIGNAL_SOURCES)
+    raise ConfigError(
+        f"a {type(value).__name__} is not a source of signals. Give {abouts}, or a SignalSource."
+    )

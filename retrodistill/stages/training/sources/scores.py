@@ -1,0 +1,124 @@
+"""A teacher's scores of each query's candidates, from a score store or a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from retrodistill.base.errors import DataError
+from retrodistill.base.logging import log
+from retrodistill.base.manifest import Manifest
+from retrodistill.data.store.form import SCORES
+from retrodistill.data.store.lineage import Lineage
+from retrodistill.data.store.runs import Run
+from retrodistill.stages.training.checks import check_teacher
+from retrodistill.stages.training.sources import SignalSource
+from retrodistill.stages.training.sources.texts import REMEDY, check_keys
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retrodistill.base.config import TrainSettings
+    from retrodistill.data.datasets import Collection
+    from retrodistill.models.students.batches import BatchRows
+    from retrodistill.objectives.objective import LossTerm
+    from retrodistill.stages.training.material import Material
+
+
+class ScoreSource(SignalSource):
+    """The scores of a run, which also says what each query's candidates are."""
+
+    name = "scores"
+    about = "teacher scores"
+    gives = frozenset({"teacher_scores", "log_weights"})
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._perplexities: dict[str, float] = {}
+
+    @classmethod
+    def wraps(cls, value: object) -> bool:
+        """Tell whether this is a run."""
+        return isinstance(value, Run)
+
+    @classmethod
+    def open(cls, name: str, settings: "TrainSettings") -> Self:
+        """Return the scores of a store's or a run's folder, or of a file."""
+        return cls(Run.read(Path(name)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the scores."""
+        return self.run.fingerprint
+
+    @property
+    def lineage(self) -> Lineage:
+        """What the teacher was trained on."""
+        return self.run.lineage
+
+    @property
+    def teachers(self) -> Sequence[str]:
+        """Names of the teachers, if the run was read from a folder that records them."""
+        from retrodistill.stages.training.card import teachers_of
+
+        return () if self.run.origin is None else teachers_of(self.run.origin)
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """Median perplexity of the teacher's lists, by loss."""
+        return {"teacher_perplexity": self._perplexities}
+
+    def check_texts(self, collection: "Collection") -> None:
+        """Check that the scores were made from the texts that the collection has.
+
+        A score store keeps a key of the texts of each row, and the folder of a run the
+        collection's fingerprint; other files have neither, which is logged. Runs that were made
+        in memory are not checked.
+
+        Raises:
+            DataError: they were made from other texts.
+
+        """
+        origin = self.run.origin
+        if origin is None:
+            return
+        manifest = Manifest.read(origin) if origin.is_dir() else None
+        if manifest is not None and manifest.kind == SCORES.kind:
+            lists = manifest.details.get("unit") == "list"
+            check_keys(collection, origin, SCORES, self.run.table, lists=lists)
+        elif manifest is None or "collection" not in manifest.inputs:
+            log.info(
+                f"{origin} does not say which texts its ids name: that they are those of "
+                f"{collection.name} cannot be checked."
+            )
+        elif manifest.inputs["collection"] != collection.fingerprint:
+            raise DataError(
+                f"{origin} was made from another collection than {collection.name}, or from "
+                f"an earlier state of it, so its ids may name other texts. {REMEDY}"
+            )
+
+    def prepare(
+        self, material: "Material", terms: "Sequence[LossTerm]", settings: "TrainSettings"
+    ) -> None:
+        """Log what the scores of the queries to train on can teach the objective."""
+        queries = material.collection.queries.ids(material.queries)
+        scores = self.run.select(queries)
+        self._perplexities = check_teacher(terms, scores, depth=settings.pool + 1)
+
+    def of(self, batch: "BatchRows", student: "dict[str, Tensor] | None") -> "dict[str, Tensor]":
+        """Return `teacher_scores` and `log_weights` of the lists, (B, N), padded."""
+        import torch
+
+        if not batch.examples:
+            return {}
+        width = max(len(example.docs) for example in batch.examples)
+        scores, log_weights = np.zeros((2, len(batch.examples), width), np.float32)
+        for row, example in enumerate(batch.examples):
+            count = len(example.docs)
+            scores[row, :count] = example.teacher_scores
+            log_weights[row, :count] = example.log_weights
+        return {
+            "teacher_scores": torch.from_numpy(scores),
+            "log_weights": torch.from_numpy(log_weights),
+        }

@@ -1,0 +1,149 @@
+"""A training by two processes, as torchrun starts them, and what they share."""
+
+import multiprocessing
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fakes.corpus import save_small_collection
+from fakes.models import save_tiny_model
+
+from retrodistill.base.config import TrainSettings
+from retrodistill.base.manifest import Manifest
+from retrodistill.data.datasets import load_collection
+from retrodistill.data.store.runs import Run
+from retrodistill.models.students import processes
+from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.models.students.processes import SharedRows, of_main
+from retrodistill.objectives.objective import Signals, bind, parse_objective
+from retrodistill.stages.mining import mine_candidates
+from retrodistill.stages.training.building import build_batches, build_task, load_student
+from retrodistill.stages.training.candidates import gather
+from retrodistill.stages.training.examples import Schedule
+from retrodistill.stages.training.material import Material
+from retrodistill.stages.training.sources.scores import ScoreSource
+from retrodistill.stages.training.sources.vectors import VectorSource
+
+TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
+"""Gives the scores of the examples themselves."""
+
+
+OBJECTIVE = (
+    "contrastive(own_negatives=false) + soft-nn + listwise-kl-in-batch + m3-kd + in-batch-kl + ckd"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def test_a_document_of_two_processes_is_one_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own rows 4, 2 and another process's 2, 7, 4: two of the three are here already."""
+    others = {torch.int64: torch.tensor([2, 7, 4]), torch.float32: torch.arange(6.0).view(3, 2)}
+    monkeypatch.setattr(
+        processes, "gathered", lambda tensor: torch.cat([tensor, others[tensor.dtype]])
+    )
+    shared = SharedRows(torch.tensor([4, 2]))
+    assert shared.rows.tolist() == [4, 2, 7]
+    own = torch.full((2, 2), 9.0)
+    assert shared(own).tolist() == [[9.0, 9.0], [9.0, 9.0], [2.0, 3.0]]
+
+
+def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str, float], Signals]:
+    """Return the losses of this process's half of a batch whose queries share documents."""
+    collection = load_collection(f"beir:{data}")
+    shared = {f"d{number}": 1.0 / number for number in range(20, 26)}
+    lists = {f"q{number}": {f"d{number}": 2.0, **shared} for number in range(6)}
+    candidates = gather(collection, "train", Run.from_dict(lists), pool=6)
+    schedule = Schedule(candidates, 6, per_query=6, seed=0)
+    settings = TrainSettings(query_tokens=16, doc_tokens=32, queue=60)
+    terms = parse_objective(OBJECTIVE)
+    student = load_student("bi-encoder", str(model), torch.device("cpu"))
+    task = build_task(student, terms, settings, torch.float32).eval()
+    vectors = VectorSource(DenseEncoder(model, precision="float32"))
+    vectors.prepare(Material(collection=collection, queries=candidates.queries), terms, settings)
+    seen: list[Signals] = []
+
+    def spy(signals: Signals) -> dict[str, torch.Tensor]:
+        seen.append(signals)
+        return bind(terms)(signals)
+
+    task._objective = spy
+    collate = build_batches(student, settings, collection, [*TEACHER, vectors])
+    task(**collate([schedule[place] for place in range(rank, 6, world)]))["loss"].backward()
+    return task.losses, seen[0]
+
+
+def _loss_in_a_process(rank: int, port: int, data: Path, model: Path, out: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    losses, signals = losses_of(data, model, rank, 2)
+    found = {"losses": losses, "main": of_main(lambda: 7.0 + rank)}
+    found |= {name: signals[name] for name in ("queue_vectors", "teacher_doc_vectors")}
+    torch.save(found, out / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_loss_of_one(tmp_path: Path) -> None:
+    """A document that two processes hold, counted twice: as a negative of itself, or in a queue."""
+    data = save_small_collection(tmp_path / "data")
+    model = save_tiny_model(tmp_path / "model")
+    context, port = multiprocessing.get_context("spawn"), free_port()
+    started = [
+        context.Process(target=_loss_in_a_process, args=(rank, port, data, model, tmp_path))
+        for rank in range(2)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(600)
+        assert process.exitcode == 0
+    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    whole, signals = losses_of(data, model, 0, 1)
+    for name in whole.keys() - {"ckd"}:  # a process compares ckd's queries with its own half
+        mean = np.mean([half["losses"][name] for half in halves])
+        assert mean == pytest.approx(whole[name], rel=1e-5), name
+    for half in (*halves, signals):
+        vectors = torch.cat([half["queue_vectors"], half["teacher_doc_vectors"]])
+        assert len(vectors) == len(vectors.unique(dim=0)) == 60
+    assert [half["main"] for half in halves] == [7.0, 7.0]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_student(tiny_model: Path, tmp_path: Path) -> None:
+    """Two processes that write into one folder, wait for each other, or see the same queries."""
+    data = save_small_collection(tmp_path / "data")
+    run = mine_candidates(load_collection(f"beir:{data}"), "train", depth=20, add_positives=True)
+    run.write(tmp_path / "scores")
+    words = f"--data beir:{data} --scores {tmp_path / 'scores'} --student {tiny_model} "
+    words += f"--out {tmp_path / 's'} --batch-size 4 --max-steps 6 --candidates-per-query 4 "
+    words += "--query-tokens 16 --doc-tokens 32 --save-steps 3 --learning-rate 1e-3 "
+    words += "--objective listwise-kl-in-batch+contrastive"
+    port = str(free_port())
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        port,
+        "-m",
+        "retrodistill.train",
+    ]
+    done = subprocess.run([*launch, *words.split()], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "6 steps of 8 queries" in done.stderr
+    losses = Manifest.read(tmp_path / "s", kind="student").details["losses"]
+    assert losses[-1]["step"] == 6
+    assert losses[-1]["contrastive"] < losses[0]["contrastive"]
+    assert not (tmp_path / "s.checkpoints").exists()
