@@ -161,9 +161,8 @@ def main() -> None:
             needs = inputs_of(parse_objective(settings.objective))
             began = time.perf_counter()
             # a filter by a share of the best score needs scores that start at 0
-            teacher = (
-                scores if settings.false_negatives is None else teacher_of("train", "percentiles")
-            )
+            by_share = settings.false_negatives is not None
+            teacher = teacher_of("train", "percentiles") if by_share else scores
             student = rd.train_student(
                 collection,
                 start,

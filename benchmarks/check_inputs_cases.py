@@ -643,7 +643,7 @@ def recipe(place: Place) -> bool:
 
 
 def qrels(place: Place) -> bool:
-    from retrodistill.data.store.qrels import read_qrels
+    from retrodistill.data.qrels import read_qrels
 
     read_qrels(place.written("qrels", mutated(place.rng, place.base.files["trec qrels"])))
     return True

@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def fuse(config: FuseConfig) -> None:
-    """Tune if requested, fuse, write the run or the score store, and print its folder."""
+    """Tune if requested, fuse, print what single runs and fusions reach, and the folder."""
     from retrodistill.stages import preflight
     from retrodistill.stages.pipelines import fusing
     from retrodistill.stages.reporting.tables import print_table

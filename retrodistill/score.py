@@ -10,7 +10,6 @@ once: the processes share the shards.
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 from retrodistill.base.command import run
 from retrodistill.base.config import ScoreConfig
@@ -22,24 +21,20 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def score(config: ScoreConfig) -> None:
-    """Do the one job that the settings name, and print where the result lies or what was found."""
-    from retrodistill.base.executor import execute
-    from retrodistill.data.store.shards import shard_paths
-    from retrodistill.stages import preflight, scoring
+    """Score, verify or show the status; print the store, the difference or the status."""
+    from retrodistill.stages import preflight
 
     preflight.score(config)
+    from retrodistill.stages import scoring
+    from retrodistill.stages.pipelines import verbs
+
     if config.status:
         print("\n".join(scoring.status(config.out).lines()))
         return
     if config.verify is not None:
         print(scoring.verify(config).line())
         return
-    execute(
-        partial(scoring.fill, config),
-        executor=config.executor,
-        workers=config.workers,
-        done=lambda: len(shard_paths(config.out)),
-    )
+    verbs.score(config)
     print(config.out)
 
 

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from retrodistill.base import config as configs
     from retrodistill.base.config.evaluate import MeasureSettings
 
-WITHOUT_MODEL = frozenset({"bm25", "lucene", "llm", "llm-pairwise", "llm-listwise"})
-"""Retrievers and teachers whose argument is no model of ours."""
-
 
 def mine(config: "configs.MineConfig") -> None:
     """Check the settings of `mine`."""
@@ -216,9 +213,9 @@ def check_part(parts: Registry, spec: str) -> None:
     """Raise ConfigError if `name:argument` has an unknown name, or a model that is not there."""
     parts.split(spec)
     name, _, argument = spec.partition(":")
-    if name == "run":
-        check_paths(f"{parts.kind} run:", Path(argument))
-    elif name in parts and name not in WITHOUT_MODEL:
+    if parts.argument(name) == "PATH":
+        check_paths(f"{parts.kind} {name}:", Path(argument))
+    elif parts.argument(name) == "MODEL":
         with _named(f"{parts.kind} {spec}"):
             check_model(argument)
 

@@ -1,4 +1,4 @@
-"""What `score` does besides scoring: combine, compare, verify, in processes."""
+"""What `score` does besides scoring: compare, verify, in processes."""
 
 from pathlib import Path
 

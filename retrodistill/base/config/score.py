@@ -12,34 +12,36 @@ class ScoreConfig:
     """Settings of `python -m retrodistill.score`."""
 
     out: Path
-    """Score store. Finished shards found there are not scored again."""
+    """Score store to fill. An existing one is resumed: finished shards are not scored again."""
 
     data: str | None = None
     """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
 
     queries: str | None = None
-    """File of queries that --candidates were mined for beside those of --data."""
+    """File of queries beside those of --data, for --candidates that were mined with it."""
 
     candidates: Path | None = None
-    """What to score: a run folder, a TREC, JSONL or Parquet run, or a file of triples."""
+    """Pairs to score: a run folder, a TREC, JSONL or Parquet run, or a file of triples."""
 
     teacher: str | None = None
-    """Who scores: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ...; README lists them."""
+    """Teacher: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ... (README lists them), or
+    module:CLASS:ARGUMENT for your own."""
 
     option: tuple[str, ...] = ()
-    """A setting of this teacher's own: name=value."""
+    """Setting of this teacher: name=value. May be given several times."""
 
     preferences: bool = False
     """Store preferences between two documents instead of scores (a pairwise teacher)."""
 
     opponents: int = 4
-    """With --preferences: how many others each document is compared with (0: all)."""
+    """With --preferences: number of documents that each one is compared with next in its list
+    (0: all)."""
 
     verify: int | None = None
     """Score this many stored pairs again, and print the largest difference."""
 
     status: bool = False
-    """Print how far the store is and what it has cost."""
+    """Print how complete the store is and what it has cost."""
 
     batch_tokens: int = 4096
     """Padded tokens of a forward pass."""
@@ -48,17 +50,17 @@ class ScoreConfig:
     """Longest pair, in tokens; the document's end is cut."""
 
     shard_pairs: int = 4096
-    """Pairs in one shard: what a kill can cost."""
+    """Pairs in one shard: the most that an interruption can lose."""
 
     precision: Precision = "auto"
     """Number type of the teacher's body; its head and the scores are float32."""
 
     executor: Executor = "local"
-    """Where to score: in this process, in several of this machine, or on a Ray cluster whose
-    machines share the file system (with flock) of --out."""
+    """Where to score: in this process, in several processes, or on a Ray cluster whose machines
+    share the file system (with flock) of --out."""
 
     workers: int | None = None
-    """Workers of the executor (default: one a GPU; without GPUs one, with Ray one a node)."""
+    """Workers of the executor (default: one per GPU; without GPUs one, with Ray one per node)."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch_tokens", "shard_pairs", "verify")

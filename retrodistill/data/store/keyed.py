@@ -1,4 +1,4 @@
-"""Stores of what teachers say of texts: keyed by the texts, written once, never lost.
+"""Stores of teachers' numbers: keyed by the texts, written once, never lost.
 
 A folder with
 
@@ -8,12 +8,12 @@ A folder with
 
 A value belongs to a teacher (the store's) and to what it reads of the texts, whose hash is the
 `key`. Ids are only names of texts, unless the teacher answers by id: where a text has changed its
-values are withdrawn and asked for again, and where texts that were asked about come back under
-other ids their value is copied.
+values are withdrawn and computed again, and where known texts come back under other ids their
+value is copied.
 
 A plan is written before its first shard, so a command that was killed finds the same stretches
 again, skips those that are finished, and ends with the table that it would have had. The same
-command may run several times at once: each takes the stretches that nobody holds.
+command may run several times at once: each takes the stretches that no other holds.
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ class KeyedStore:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Return the store of a folder, whatever its teacher.
+        """Return the existing store of a folder, of any teacher.
 
         Raises:
             DataError: it is not such a store.
@@ -93,13 +93,13 @@ class KeyedStore:
         return lineage_in(self.folder, self.manifest)
 
     def join_lineage(self, lineage: Lineage) -> None:
-        """Note what a teacher and candidates were trained on, beside what is noted already."""
+        """Record what a teacher and candidates were trained on, beside what is recorded already."""
         with self._lock():
             manifest = Manifest.read(self.folder, kind=self.form.kind)
             fresh = KEY not in manifest.details and not self.shards
-            known = Lineage() if fresh else lineage_in(self.folder, manifest)
-            if fresh or known | lineage != known:
-                noted = (known | lineage).write(self.folder)
+            recorded = Lineage() if fresh else lineage_in(self.folder, manifest)
+            if fresh or recorded | lineage != recorded:
+                noted = (recorded | lineage).write(self.folder)
                 manifest = replace(manifest, details={**manifest.details, **noted})
                 manifest.write(self.folder)
             self.manifest = manifest
@@ -115,22 +115,23 @@ class KeyedStore:
         return self.manifest.details.get("unit") == "list"
 
     def check_teacher(self, teacher: str, config: Mapping[str, Any]) -> None:
-        """Raise DataError if the store's values are another teacher's; `config` may tell why."""
-        own = self.manifest.inputs.get("teacher", "")
-        if own == teacher:
+        """Raise DataError if the store's values are another teacher's; `config` may explain why."""
+        stored = self.manifest.inputs.get("teacher", "")
+        if stored == teacher:
             return
-        first, now = (c.get("precision") for c in (self.manifest.config, config))
+        begun, now = (c.get("precision") for c in (self.manifest.config, config))
         hint = "Give another --out."
-        if first in TYPES and now in TYPES and first != now:
-            hint = f"It was begun with --precision {first}: give that, or another --out."
-        elif first == "auto" and now in TYPES:  # by an earlier version, perhaps elsewhere
-            other = TYPES[1 - TYPES.index(now)]
+        if begun in TYPES and now in TYPES and begun != now:
+            hint = f"It was begun with --precision {begun}: give that, or another --out."
+        elif begun == "auto" and now in TYPES:  # by an earlier version, perhaps elsewhere
+            other_type = TYPES[1 - TYPES.index(now)]
             hint = (
-                f"If it was begun on another machine, give --precision {other}, else another --out."
+                "If it was begun on another machine, give --precision "
+                f"{other_type}, else another --out."
             )
         raise DataError(
             f"{self.folder} holds {self.form.kind} of another teacher "
-            f"({own[:12]}..., not {teacher[:12]}...). {hint}"
+            f"({stored[:12]}..., not {teacher[:12]}...). {hint}"
         )
 
     def adopt(self, collection: str, text_keys: TextKeys) -> int:
@@ -188,7 +189,7 @@ class KeyedStore:
                 shards = self.plans.resumed(name, todo, stored, unit)
                 if shards:
                     return shards
-                # Shards of this very plan that have been finished meanwhile need no second plan.
+                # Shards of this very plan that others have finished since need no second plan.
                 since = set(self.shards).difference(stored.paths)
                 if not any(f"-{name}-" in path.name for path in since):
                     return self.plans.add(name, todo, shard_rows=shard_rows, unit=unit)
@@ -201,14 +202,14 @@ class KeyedStore:
         return len(np.setdiff1d(ids, stored.ids[stored.is_current]))
 
     def record(self, *, candidates: str, config: Mapping[str, Any] | None) -> None:
-        """Write into the manifest what the store holds now, and what was read for it last."""
+        """Write into the manifest the store's content, last candidates and settings."""
         with self._lock():
             manifest = Manifest.read(self.folder, kind=self.form.kind)
-            known = (
+            names = (
                 *manifest.details.get("earlier_candidates", ()),
                 manifest.inputs.get("candidates", ""),
             )
-            earlier = [one for one in dict.fromkeys(known) if one not in (candidates, "")]
+            earlier = [name for name in dict.fromkeys(names) if name not in (candidates, "")]
             self.manifest = replace(
                 manifest.with_inputs(candidates=candidates),
                 fingerprint=self.fingerprint,
@@ -219,7 +220,7 @@ class KeyedStore:
                 self.manifest.write(self.folder)
 
     def _refuse_strange_files(self) -> None:
-        """Raise DataError if the folder has files that no command left that began a store."""
+        """Raise DataError if the folder has files that are not of a store being begun."""
         names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
         strange = [name for name in names if name != "locks" and not name.startswith(f".{FILE}.")]
         if strange and not (self.folder / FILE).exists():

@@ -63,7 +63,7 @@ def keep_layers(model: Model, layers: Sequence[int]) -> Model:
 
 
 def layer_stack(body: "PreTrainedModel") -> "nn.ModuleList":
-    """Return the list of the body's layers: the first that is as long as the config says.
+    """Return the list of the body's layers: the first of the config's length.
 
     Raises:
         ConfigError: there is none.

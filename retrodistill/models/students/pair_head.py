@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from retrodistill.base.errors import ConfigError
 
 FILE = Path("pair_head") / "model.safetensors"
-"""Where the head lies in its student's folder."""
+"""Path of the head in its student's folder."""
 
 
 class PairHead(nn.Module):

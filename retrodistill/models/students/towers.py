@@ -77,7 +77,7 @@ def side_prompts(model: "SentenceTransformer") -> tuple[str, str]:
 def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
     """Return a hash of a model's weights, its modules' settings and its tokenizer.
 
-    It is the same wherever the model lies and on whatever device it is.
+    It does not depend on the folder or the device.
     """
     from sentence_transformers.base.modules import Transformer
 

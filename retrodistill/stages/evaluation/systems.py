@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from retrodistill.base.config.evaluate import MeasureSettings
 from retrodistill.base.types import Qrels
 from retrodistill.data.datasets import load_collection
-from retrodistill.data.store.qrels import read_qrels
+from retrodistill.data.qrels import read_qrels
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.evaluation import Evaluation, evaluate_with_unseen
 

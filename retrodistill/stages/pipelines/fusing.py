@@ -1,4 +1,4 @@
-"""What `fuse` does: several runs to one run, or to one score store, with weights given or tuned."""
+"""From runs or score stores to one: what `fuse` does with its settings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from retrodistill.base.errors import DataError
 from retrodistill.base.logging import log
 from retrodistill.base.types import Qrels
 from retrodistill.data.datasets import load_collection
+from retrodistill.data.qrels import read_qrels
 from retrodistill.data.rankings import (
     Fusion,
     QueryWeights,
@@ -16,18 +17,16 @@ from retrodistill.data.rankings import (
     confidence,
     tune_fusion,
 )
-from retrodistill.data.store.qrels import read_qrels
 from retrodistill.data.store.runs import Run
+from retrodistill.stages.scoring import store_ensemble
 
 
 def fuse(config: FuseConfig) -> Tuning | None:
-    """Fuse runs, write the run or the score store; return the tuning if weights were tuned."""
-    fusion = fusion_of(config)
+    """Tune if requested, fuse, and write the run or the score store; return what was tuned."""
     runs = [Run.read(path) for path in config.run]
     check_common(config.run, [run.query_ids for run in runs])
     inputs = {f"run {number}": run.fingerprint for number, run in enumerate(runs, 1)}
-    details = {}
-    tuning = None
+    fusion, tuning, details = fusion_of(config), None, {}
     if config.tune:
         tuned_on = [Run.read(path) for path in config.tune]
         inputs |= {f"tune {number}": run.fingerprint for number, run in enumerate(tuned_on, 1)}
@@ -35,15 +34,13 @@ def fuse(config: FuseConfig) -> Tuning | None:
         fused = tuning.fuse(runs)
         details["tuning"] = tuning.to_dict()
     else:
-        query_weights = _query_weights(config, runs)
-        fused = fusion.fuse(runs, weights=config.weight or None, query_weights=query_weights)
+        fused = fusion.fuse(
+            runs, weights=config.weight or None, query_weights=_query_weights(config, runs)
+        )
     if config.depth is not None:
         fused = fused.top(config.depth)
     if config.as_store:
-        from retrodistill.stages.scoring import store_ensemble
-
-        collection = load_collection(config.data or "", queries=config.queries)
-        store_ensemble(collection, fused, config.out, fusion=fusion, config=as_dict(config))
+        _store(config, fused, fusion)
     else:
         fused.write(
             config.out,
@@ -83,7 +80,7 @@ def check_common(paths: Sequence[Path], queries: Sequence[Sequence[str]]) -> Non
 
 
 def _tuned(config: FuseConfig, runs: Sequence[Run], tuned_on: Sequence[Run]) -> Tuning:
-    """Tune the weights, and warn of queries that are in both groups of runs."""
+    """Tune the weights, and warn of queries that are fused too."""
     qrels = _judgements(config, default="dev")
     tuning = tune_fusion(
         tuned_on,
@@ -98,7 +95,7 @@ def _tuned(config: FuseConfig, runs: Sequence[Run], tuned_on: Sequence[Run]) -> 
         {query for run in group for query in run.query_ids} for group in (tuned_on, runs)
     )
     if both := tuning_queries & queries & set(qrels):
-        log.info(f"{len(both):,} queries of --run were tuned on: report no metric on them.")
+        log.warning(f"{len(both):,} queries of --run were tuned on: report no metric on them.")
     return tuning
 
 
@@ -116,3 +113,9 @@ def _judgements(config: FuseConfig, *, default: str) -> Qrels:
     if config.qrels is not None:
         return read_qrels(config.qrels)
     return load_collection(config.data or "").qrels(config.split or default)
+
+
+def _store(config: FuseConfig, scores: Run, fusion: Fusion) -> None:
+    """Write the fused scores as a score store."""
+    collection = load_collection(config.data or "", queries=config.queries)
+    store_ensemble(collection, scores, config.out, fusion=fusion, config=as_dict(config))

@@ -227,11 +227,13 @@ def verb_step(name: str, verb: str, config: Any) -> Step:
 
 
 def run_again(verb: str, config: Any) -> None:
-    """Run a verb in place of a run of the same settings that may have been killed."""
+    """Run a verb in place of a run of the same settings that may have been killed.
+
+    A score store resumes; other folders are replaced.
+    """
     fields = {item.name for item in dataclasses.fields(config)}
     is_store = VERBS[verb].kinds == ("scores",) or getattr(config, "as_store", False)
-    replaces = not is_store  # a store is resumed
-    again = {"overwrite": replaces, "resume": getattr(config, "save_steps", 0) > 0}
+    again = {"overwrite": not is_store, "resume": getattr(config, "save_steps", 0) > 0}
     changes = {name: value for name, value in again.items() if name in fields}
     RUN[verb](dataclasses.replace(config, **changes))
 

@@ -1,4 +1,4 @@
-"""From candidates to a full store: missing pairs are scored, shard by shard."""
+"""Filling of score stores: missing pairs are scored or compared, shard by shard."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore, ScoreStore
 from retrodistill.models.inference.cuts import counted_cuts
 from retrodistill.models.teachers.runs import RunTeacher
-from retrodistill.stages.scoring.candidates import duels_between, edges_of, pairs_of
+from retrodistill.stages.scoring.candidates import comparisons_between, edges_of, pairs_of
 from retrodistill.stages.scoring.missing import missing_shards
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def compare_candidates(
 ) -> PreferenceStore:
     """Compare each candidate with the next `opponents` of its query (0: with all), and store.
 
-    The lists are closed to a ring, so that each document meets as many others before it as
-    after it. A comparer asks in both orders, so an edge is stored in one direction only.
+    The list is taken as a ring, so that each document has the same number of opponents before
+    and after it. A comparer asks in both orders, so an edge is stored in one direction only.
 
     Raises:
         ConfigError: the teacher does not compare.
@@ -106,6 +106,6 @@ def compare_candidates(
         for shard in missing_shards(
             store, collection, edges, reads=reads_of(comparer), rows=shard_pairs
         ):
-            shard.write(comparer.compare(duels_between(collection, shard.rows)))
+            shard.write(comparer.compare(comparisons_between(collection, shard.rows)))
     store.record(candidates=candidates.fingerprint, config=config)
     return store

@@ -1,4 +1,4 @@
-"""What a store still lacks: shards to fill, and how long that may take."""
+"""Missing shards of a store, with progress and an estimate of the time."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -32,8 +32,8 @@ def missing_shards(
 ) -> Iterator[Shard]:
     """Yield the shards that lack a value for rows of ids, each held for this process to write.
 
-    `reads` is what of a text the teacher looks at, `rows` the length of a new shard. Logs how
-    much work there is, and how long it may take.
+    `reads` names the parts of a text that the teacher reads, `rows` the length of a new shard.
+    Logs the amount of work and the time that remains.
     """
     # Key the rows by their texts, and withdraw the values of texts that have changed.
     ids = store.form.ids

@@ -1,4 +1,4 @@
-"""From settings to the student that is trained, its task and its batches; and back to a folder."""
+"""Builds a student, its task and its batches from settings; saves it to a folder."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,7 +82,7 @@ def build_task(
     """Return a model and its objective as a task.
 
     Raises:
-        ConfigError: the objective asks for what a student of this kind does not have.
+        ConfigError: the objective needs a signal that this kind of student does not have.
 
     """
     from retrodistill.models.students.tasks import STUDENT_SIGNALS

@@ -1,4 +1,4 @@
-"""How much of the documents a student's limit cuts, before it trains on what is left of them."""
+"""How many documents a student's token limit cuts, counted before its training."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from retrodistill.stages.training.material import Material
 
 SAMPLED = 1000
-"""Documents whose tokens are counted."""
+"""Number of documents whose tokens are counted."""
 
 
 def log_cut_documents(model: Any, material: "Material", doc_tokens: int) -> None:

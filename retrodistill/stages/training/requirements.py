@@ -38,7 +38,7 @@ def check_settings(
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:
         if all(source.name != "scores" for source in sources):
-            raise ConfigError(f"{flag} goes by teacher scores: give --scores.")
+            raise ConfigError(f"{flag} needs teacher scores: give --scores.")
     if settings.dev_split == split:
         raise ConfigError(f"--dev-split {split} is trained on: measure on another split.")
 
@@ -51,16 +51,16 @@ def check_kind(settings: "TrainSettings") -> None:
 
     """
     kind = STUDENT_KINDS[settings.student_kind]
-    kinds = [STUDENT_KINDS[name] for name in STUDENT_KINDS]
-    for name in sorted(set().union(*(other.settings for other in kinds)) - kind.settings):
+    every_kind = [STUDENT_KINDS[name] for name in STUDENT_KINDS]
+    for name in sorted(set().union(*(listed.settings for listed in every_kind)) - kind.settings):
         if getattr(settings, name) not in (None, False, ()):
-            owners = ", ".join(other.name for other in kinds if name in other.settings)
+            owners = ", ".join(listed.name for listed in every_kind if name in listed.settings)
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for --student-kind {owners}, not {kind.name}."
             )
     if settings.query_order == "clusters" and kind.encoder is None:
         raise ConfigError(
-            "--query-order clusters goes by the student's vectors, one for a query, but "
+            "--query-order clusters needs one vector for a query, but "
             f"--student-kind {kind.name} has none."
         )
 

@@ -244,7 +244,7 @@ def test_the_grid_covers_the_simplex() -> None:
 @pytest.mark.realdata
 def test_fusion_beats_both_runs_on_real_ones(shared_data: Path) -> None:
     """A hybrid that is worse than its parts: TREC DL 2019, BM25 and a dense run at depth 100."""
-    from retrodistill.data.store.qrels import read_qrels
+    from retrodistill.data.qrels import read_qrels
 
     folder = shared_data / "oracle" / "runs" / "msmarco-dl19"
     names = ("BM25", "D_BERT_KD_TASB", "SPLADE_P_P_ENSEMBLE_DISTIL")

@@ -17,7 +17,7 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
-from retrodistill.models.students.batches import BatchRows, Signaller
+from retrodistill.models.students.batches import BatchRows, SignalProvider
 from retrodistill.models.students.kinds import CardText
 from retrodistill.models.students.kinds.dense import KIND as DENSE
 from retrodistill.models.students.kinds.dense import BiEncoderTask
@@ -115,8 +115,8 @@ def test_every_kind_is_whole(name: str) -> None:
     assert (kind.retriever is None) == (kind.doc_scorer is None)
     assert kind.settings <= set(TrainSettings.__dataclass_fields__)
     assert {"student_scores", "mask"} <= kind.task.gives
-    others = [STUDENT_KINDS[other] for other in STUDENT_KINDS if other != name]
-    assert not any(set(kind.saved_as) & set(other.saved_as) for other in others)
+    table = [STUDENT_KINDS[listed] for listed in STUDENT_KINDS if listed != name]
+    assert not any(set(kind.saved_as) & set(listed.saved_as) for listed in table)
     assert "{query}" in kind.card.usage
     assert "{doc}" in kind.card.usage
 
@@ -143,7 +143,7 @@ def test_a_live_source_is_asked_in_the_forward_pass(
     kind: str, collection: Collection, tiny_model: Path, tmp_path: Path
 ) -> None:
     """A source that is asked for a batch before the student has read it, or is never asked."""
-    teacher: Signaller = Reversed()
+    teacher: SignalProvider = Reversed()
     settings = replace(SHORT, student_kind=kind, objective="ranknet")
     candidates = Run.from_dict({f"q{n}": {f"d{n}": 1.0, "d30": 0.5} for n in range(8)})
     out = train_student(
@@ -161,7 +161,7 @@ def test_a_live_source_is_asked_in_the_forward_pass(
 
 
 class Candidates(ScoreSource):
-    """A run that says what the candidates are, and whose scores are not trained on."""
+    """A run that lists the candidates, and whose scores are not trained on."""
 
     gives = frozenset()
 
