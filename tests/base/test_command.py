@@ -51,6 +51,7 @@ WORDS: dict[type, str] = {
     ReportConfig: "--run a --run b --qrels q --latency a=3.5 --queries 5",
     BenchmarkConfig: "--plan p.yaml --k 10 --timed 5 --price-per-hour 0.4 --metrics map",
     QuickstartConfig: "--out here",
+    ReproduceConfig: "card.yaml --out again --from-scratch --tolerance 0.01",
     DoctorConfig: "--json",
     ReproduceConfig: "kl.yaml --out again --from-scratch --tolerance 0.01",
     ConvertConfig: "--clicks log.csv --out q.tsv --min-clicks 2 --grades clicks",

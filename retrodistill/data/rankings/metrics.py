@@ -3,7 +3,7 @@
 - The ranking is the run's own, by its tie rule: ranx gets document numbers, no scores to sort.
 - Every query with a judgement counts, and one that the run lacks counts 0 (trec_eval -c).
 - A query whose judgements are all below the relevance level counts 0, as in trec_eval.
-- A grade below 0 is no judgement (trec_eval: seen outside of the pool); it gains nothing.
+- A grade below 0 means not judged (trec_eval: seen outside of the pool); it gains nothing.
 - nDCG's gain is the grade itself, as in trec_eval's ndcg_cut; `gain=exp` makes it 2^grade - 1.
   All other measures ask whether a grade reaches the level `rel`.
 
@@ -41,7 +41,7 @@ def evaluate(
 ) -> PerQuery:
     """Return each metric's value for every query that has a judgement, 0 where the run lacks it.
 
-    Queries of the run without a judgement are left out. With `judged_only`, documents without a
+    Queries of the run without a judgement are ignored. With `judged_only`, documents without a
     judgement are taken out of each list before it is measured ("condensed lists", Sakai 2007,
     "Alternatives to bpref"); only `judged` still sees them.
     """

@@ -61,7 +61,7 @@ def parse_sets(text: str) -> Query:
     """Return the query that a text describes.
 
     Parts are joined by `AND`, `OR` and `NOT` (or `AND NOT`), in capitals, and by brackets. AND and
-    NOT bind alike, from left to right, and tighter than OR. What is quoted is no operator, and the
+    NOT bind alike, from left to right, and tighter than OR. A quoted operator is text, and the
     quotes around it are dropped. A text that has no operator outside of quotes is one query, as it
     stands.
 

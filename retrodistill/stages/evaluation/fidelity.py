@@ -93,7 +93,7 @@ def fidelity(
 ) -> Fidelity:
     """Return how a student's run follows its teacher's, query by query.
 
-    Of the documents that both runs scored, the others left out on both sides (a document that a
+    Of the documents that both runs scored, the others ignored on both sides (a document that a
     teacher never saw is not one that it ranks low):
 
     - `tau`: Kendall's tau-b. `spearman`: correlation of the ranks, tied ones at their mean.
@@ -279,7 +279,7 @@ def _check(
     student_temperature: float,
     teacher_temperature: float,
 ) -> None:
-    """Raise ConfigError for what is no measure, or no possible setting."""
+    """Raise ConfigError for an unknown measure or an invalid setting."""
     for name in measures:
         if name not in MEASURES:
             hint = did_you_mean(name, MEASURES)

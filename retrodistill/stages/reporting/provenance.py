@@ -36,7 +36,7 @@ class Source:
 
 
 def source(role: str, name: str, path: Path, *, fingerprint: str = "") -> Source:
-    """Return an input with its manifest; a plain file is told by `fingerprint`.
+    """Return an input with its manifest; a plain file is identified by `fingerprint`.
 
     Raises:
         DataError: a folder has no manifest that can be read, or a student's or an index's is of

@@ -65,8 +65,8 @@ def headline(
         note += f"({TESTS[tests[0]['test']]}, {CORRECTIONS[tests[0]['correction']]})."
     same = [f"{s['name']} {s['identical_ids']:,}" for s in systems if s["identical_ids"]]
     if same:
-        left = "left out" if evaluation["settings"]["ignore_identical_ids"] else "counted"
-        note += f" Documents with the id of their query ({left}): {', '.join(same)}."
+        treatment = "dropped" if evaluation["settings"]["ignore_identical_ids"] else "counted"
+        note += f" Documents with the id of their query ({treatment}): {', '.join(same)}."
     blocks: list[Block] = [
         Table(
             caption="Systems and metrics",
@@ -306,7 +306,7 @@ def training(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
         if any(own.values())
     ]
     blocks += [
-        Text(text=f"{name}: {loss} is no finite number at step {step:,}: the training diverged.")
+        Text(text=f"{name}: {loss} is not finite at step {step:,}: the training diverged.")
         for name, loss, step in diverged
     ]
     if best:
@@ -352,9 +352,7 @@ def worst_queries(
     first, second = cases[0].systems
     said = f"{second} is worse than {first} on {worse:,} of {judged:,} queries."
     if worse > len(cases):
-        said += (
-            f" Shown are the {len(cases):,} that lost most; {worse - len(cases):,} are left out."
-        )
+        said += f" Shown are the {len(cases):,} that lost most; {worse - len(cases):,} are omitted."
     if others:
         said += f" --system shows another system's queries: {', '.join(others)}."
     data = {
@@ -385,7 +383,7 @@ def _beaten(tests: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[st
 
 
 def _evenly(rows: Sequence[Any], most: int) -> tuple[list[Any], str]:
-    """Return at most so many rows, evenly spread with both ends, and what to say of it."""
+    """Return at most `most` rows, evenly spread with both ends, and what to say of it."""
     if len(rows) <= most:
         return list(rows), ""
     places = [round(place * (len(rows) - 1) / (most - 1)) for place in range(most)]

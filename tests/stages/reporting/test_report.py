@@ -360,7 +360,7 @@ def test_losses_that_are_no_numbers_do_not_break_the_page() -> None:
     assert all("nan" not in figure.svg and "inf" not in figure.svg for figure in figures)
     assert json.loads(json.dumps(part.data, allow_nan=False))["kl"]["kl"] == [[1, 2.0], [2, 1.0]]
     [said] = [block.text for block in part.blocks if isinstance(block, Text)]
-    assert said == "kl: kl is no finite number at step 3: the training diverged."
+    assert said == "kl: kl is not finite at step 3: the training diverged."
     only = training({"kl": {"details": {"losses": [{"step": 1, "kl": math.nan}]}}})
     assert only is not None
     assert [type(block) for block in only.blocks] == [Text]

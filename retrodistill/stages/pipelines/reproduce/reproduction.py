@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrodistill.base.config.evaluate import EvaluationSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import library_versions
@@ -125,7 +126,7 @@ def reproduce_card(
     return Reproduction(
         card,
         runs,
-        evaluate_runs(judgements, runs, **card.settings).systems,
+        evaluate_runs(judgements, runs, EvaluationSettings(**card.settings)).systems,
         [
             (origin.artifact, str(folder), differences_to_card(origin, folder))
             for origin in remade
