@@ -21,10 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pytrec_eval
 
+from retrodistill.base.config import EvaluationSettings
 from retrodistill.base.manifest import library_versions
 from retrodistill.data.rankings import metrics
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.evaluation import evaluate_runs
+
+UNTESTED = EvaluationSettings(test="none")
 
 SIZES = ((300, 100), (7_000, 100), (7_000, 1_000))
 JUDGED, CORPUS, ROUNDS = 40, 500_000, 5
@@ -78,7 +81,7 @@ def measure(queries: int, depth: int) -> dict[str, Any]:
         "ours": lambda: metrics.evaluate(qrels, run, wanted),
         "pytrec_eval": lambda: peer.evaluate(lists),
         "join": join,
-        "report": lambda: evaluate_runs(qrels, {"it": run}, metrics=[*METRICS], test="none"),
+        "report": lambda: evaluate_runs(qrels, {"it": run}, metrics=[*METRICS], settings=UNTESTED),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     found = {}

@@ -20,6 +20,7 @@ from retrodistill.stages.evaluation import Evaluation, average_systems
 
 METRICS = "ndcg@10,mrr@10,recall@100"
 ALL = "all"
+UNTESTED = rd.EvaluationSettings(test="none")
 
 
 def measure(
@@ -38,7 +39,7 @@ def measure(
     }
     qrels = collection.qrels(split)
     seen = rd.seen_in_training(collection, qrels, runs)
-    single = rd.evaluate_runs(qrels, runs, metrics=metrics, test="none", seen=seen)
+    single = rd.evaluate_runs(qrels, runs, metrics=metrics, settings=UNTESTED, seen=seen)
     return single, average_systems(single, groups, test="t")
 
 
@@ -70,7 +71,7 @@ def lines(
             other = against if isinstance(against, str) else against[name]
             test = tests.get(frozenset((name, other)))
             if test is not None:
-                line |= {"against": other, "p": test.p, "p_holm": test.p_holm}
+                line |= {"against": other, "p": test.p, "p_holm": test.p_corrected}
             yield line | {"seeds": count}
 
 

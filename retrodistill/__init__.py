@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrodistill.base.config import EvaluationSettings as EvaluationSettings
     from retrodistill.base.config import TrainSettings as TrainSettings
     from retrodistill.base.errors import ConfigError as ConfigError
     from retrodistill.base.errors import DataError as DataError
@@ -74,6 +75,7 @@ _HOMES = {
     "rank_students": "retrodistill.models.students.choosing",
     "load_recipe": "retrodistill.objectives.recipes",
     "TrainSettings": "retrodistill.base.config",
+    "EvaluationSettings": "retrodistill.base.config",
     "train_student": "retrodistill.stages.training",
     "DenseEncoder": "retrodistill.models.students.dense",
     "embed_collection": "retrodistill.stages.indexing",

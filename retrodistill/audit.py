@@ -8,7 +8,6 @@ queries; queries unseen in training are measured apart. Warns of a teacher that 
 the first stage or the student.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def audit(config: AuditConfig) -> None:
     """Audit the teachers, print tables and warnings, and write the JSON."""
-    from retrodistill.base.files import write_atomically
+    from retrodistill.base.files import json_text, write_atomically
     from retrodistill.data.datasets import load_collection
     from retrodistill.stages import preflight
     from retrodistill.stages.evaluation import evaluate_with_unseen
@@ -54,8 +53,7 @@ def audit(config: AuditConfig) -> None:
     print_unseen(content, tests=False, notes=False)
     if config.json is not None:
         content = {"config": as_dict(config)} | content | teachers.to_dict()
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        write_atomically(config.json, (text + "\n").encode())
+        write_atomically(config.json, json_text(content, ensure_ascii=False).encode())
 
 
 def _audit(config: AuditConfig, collection: "Collection") -> "Audit":

@@ -43,7 +43,8 @@ def benchmark(config: BenchmarkConfig) -> None:
         timed=config.timed,
         price_per_hour=config.price_per_hour,
         overwrite=config.overwrite,
-        **config.learned(),
+        trained_on=config.trained_on,
+        near_double=config.near_double,
         **config.measuring(),
     )
     for name, evaluation in found.evaluations.items():

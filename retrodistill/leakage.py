@@ -8,7 +8,6 @@ Prints how many test queries and relevant documents have an equal or a nearly eq
 training split, how many queries copy their own relevant document, and the most similar pairs.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 
@@ -23,7 +22,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def leakage(config: LeakageConfig) -> None:
     """Compare the two splits, print the counts and examples, and write the JSON."""
-    from retrodistill.base.files import write_atomically
+    from retrodistill.base.files import json_text, write_atomically
     from retrodistill.data.datasets import load_collection
     from retrodistill.stages import preflight
     from retrodistill.stages.evaluation.leakage import find_leakage
@@ -42,8 +41,7 @@ def leakage(config: LeakageConfig) -> None:
     print(*overlap.quotations(), sep="\n")
     if config.json is not None:
         content = {"config": as_dict(config)} | overlap.to_dict()
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        write_atomically(config.json, (text + "\n").encode())
+        write_atomically(config.json, json_text(content, ensure_ascii=False).encode())
 
 
 if __name__ == "__main__":

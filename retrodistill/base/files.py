@@ -8,11 +8,13 @@ nobody locks it, and removes it. Files of a cache end with a checksum of what is
 import ctypes
 import errno
 import fcntl
+import json
+import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -43,6 +45,24 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file aside, flush it to the disk, and rename it into place."""
     with _written(Path(path), content) as aside:
         os.replace(aside, path)
+
+
+def json_text(content: object, *, ensure_ascii: bool = True) -> str:
+    """Return plain values as indented JSON; NaN and infinity, which JSON lacks, become null.
+
+    What JSON has no form for, such as a path, becomes a string.
+    """
+    plain = _finite(content)
+    text = json.dumps(plain, indent=2, ensure_ascii=ensure_ascii, allow_nan=False, default=str)
+    return text + "\n"
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_once(path: Path, content: bytes) -> bool:

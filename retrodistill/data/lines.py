@@ -16,11 +16,11 @@ from retrodistill.base.files import new_file
 Parsed = TypeVar("Parsed")
 
 DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
-"""What reading a damaged archive raises."""
+"""Exceptions from reading a damaged archive."""
 
 
 def opened(path: Path) -> BinaryIO:
-    """Return a file to read bytes from, unpacked if its name ends in .gz."""
+    """Open a file for reading bytes, decompressed if its name ends in .gz."""
     gzipped = path.suffix.lower() == ".gz"
     return cast(BinaryIO, gzip.open(path)) if gzipped else path.open("rb")
 
@@ -94,7 +94,7 @@ def numbered_records(path: Path, parse: Callable[[Any], Parsed]) -> Iterator[tup
             raise DataError(f"{path}:{number}: not JSON in UTF-8: {error}.") from None
 
 
-def place_of_record(path: Path, row: int) -> str:
+def record_location(path: Path, row: int) -> str:
     """Return `file:line` of a record; the file is read up to it."""
     for index, (number, _) in enumerate(numbered_lines(path)):
         if index == row:

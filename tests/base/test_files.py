@@ -1,6 +1,7 @@
 """Files and folders: whole or absent, readable by whom the user means, and nothing left over."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from retrodistill.base.files import (
     checksum,
     is_sealed,
     is_unfinished,
+    json_text,
     new_file,
     new_folder,
     refuse_existing,
@@ -302,3 +304,9 @@ def test_several_commands_may_sweep_and_write_at_once(tmp_path: Path) -> None:
     assert [process.wait(end - time.monotonic()) for process in crew] == [0, 0, 0]
     assert names(tmp_path) == ["file", "out"]
     assert (tmp_path / "out" / "a").read_text() == "59"
+
+
+def test_json_has_null_for_what_it_lacks() -> None:
+    """NaN in a file of results, which only Python reads."""
+    content = {"loss": [1.5, float("nan")], "best": (float("-inf"), 2), "path": Path("a")}
+    assert json.loads(json_text(content)) == {"loss": [1.5, None], "best": [None, 2], "path": "a"}

@@ -67,8 +67,7 @@ def test_lines_are_means_over_seeds_on_every_row(
     wanted = rd.evaluate_runs(
         collection.qrels("test"),
         {name: own[0] for name, own in systems.items()},
-        metrics="p@1",
-        test="none",
+        rd.EvaluationSettings(metrics="p@1", test="none"),
     )
     pair = {
         "kl": {

@@ -78,7 +78,7 @@ def leaves(draw: st.DrawFn) -> Expression:
 
 @st.composite
 def any_leaves(draw: st.DrawFn) -> Expression:
-    """Leaves of any name and value, that fit no table."""
+    """Leaves of any name and value, independent of a table."""
     name = draw(TEXTS.filter(bool))
     numbers = st.integers(-(10**25), 10**25) | st.floats(allow_nan=False, allow_infinity=False)
     kind = draw(st.sampled_from([TEXTS, numbers, st.booleans()]))
@@ -99,7 +99,7 @@ def conditions(of: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expressio
 
 
 def truth(expression: Expression, row: dict[str, Any]) -> bool | None:
-    """Say true, false or None (unknown), as SQL does."""
+    """Return true, false or None (unknown), as SQL does."""
     match expression:
         case And(operands):
             truths = [truth(operand, row) for operand in operands]

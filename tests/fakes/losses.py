@@ -31,5 +31,5 @@ def huber_margin(
 def undeclared(
     student_scores: Tensor, teacher_scores: Tensor, mask: Tensor, *, tau: float = 1.0
 ) -> Tensor:
-    """Squared error, without a word on what `tau` is."""
+    """Squared error, with an undeclared role of `tau`."""
     return average((student_scores - teacher_scores / tau)[mask].square())

@@ -87,7 +87,7 @@ def weights(task: nn.Module) -> dict[str, Tensor]:
 
 
 def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
-    """Bit for bit."""
+    """Assert that two sets of weights are bit-identical."""
     assert left.keys() == right.keys()
     for name, parameter in left.items():
         assert torch.equal(parameter, right[name]), name

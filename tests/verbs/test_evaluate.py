@@ -122,7 +122,7 @@ def test_identical_ids_are_told(
     assert "same: documents with the id of their query: 1. They count here" in err
     out, err = run(capsys, words + " --ignore-identical-ids")
     assert "1.0000" in out
-    assert "They were left out." in err
+    assert "They were dropped." in err
     _, err = run(capsys, "--qrels qrels.txt --run one.trec --metrics mrr")
     assert "id of their query" not in err
 

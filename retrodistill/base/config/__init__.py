@@ -8,7 +8,7 @@ from retrodistill.base.config.audit import AuditConfig, LeakageConfig
 from retrodistill.base.config.base import Executor, Precision, as_dict, at_least
 from retrodistill.base.config.benchmark import BenchmarkConfig
 from retrodistill.base.config.convert import ConvertConfig
-from retrodistill.base.config.evaluate import EvaluateConfig
+from retrodistill.base.config.evaluate import EvaluateConfig, EvaluationSettings
 from retrodistill.base.config.fuse import FuseConfig
 from retrodistill.base.config.mine import MineConfig
 from retrodistill.base.config.quickstart import DoctorConfig, QuickstartConfig
@@ -25,6 +25,7 @@ __all__ = [
     "DoctorConfig",
     "EmbedConfig",
     "EvaluateConfig",
+    "EvaluationSettings",
     "Executor",
     "FuseConfig",
     "LeakageConfig",

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrodistill.base.config.base import at_least
-from retrodistill.base.config.evaluate import Comparing
+from retrodistill.base.config.evaluate import EvaluationSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BenchmarkConfig(Comparing):
+class BenchmarkConfig(EvaluationSettings):
     """Settings of `python -m retrodistill.benchmark`."""
 
     plan: Path
@@ -30,6 +30,6 @@ class BenchmarkConfig(Comparing):
     """Measure again what is finished."""
 
     def __post_init__(self) -> None:
-        Comparing.__post_init__(self)
+        EvaluationSettings.__post_init__(self)
         at_least(self, 1, "k", "timed")
         at_least(self, 0, "price_per_hour")

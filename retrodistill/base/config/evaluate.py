@@ -1,4 +1,4 @@
-"""Settings of `evaluate`, and what `report` and `benchmark` share with it."""
+"""Settings of `evaluate`, and those that `report` and `benchmark` share with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from retrodistill.base.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparing:
+class EvaluationSettings:
     """How systems are measured and compared."""
 
     metrics: str = "ndcg@10,mrr@10,map,recall@100"
@@ -17,35 +17,34 @@ class Comparing:
     help` lists them. A report's plots and lists of queries follow the first."""
 
     ignore_identical_ids: bool = False
-    """Leave out documents that have the id of their query, as BEIR does."""
+    """Drop documents that have the id of their query, as BEIR does."""
 
     judged_only: bool = False
-    """Leave out documents without a judgement, and measure the condensed lists."""
+    """Drop documents without a judgement, and measure the condensed lists."""
 
     test: Literal["t", "fisher", "none"] = "t"
     """Paired test between systems: Student's t, Fisher's randomisation, or none."""
 
     correction: Literal["holm", "tukey", "none"] = "holm"
-    """Of p for the number of comparisons: Holm's, Tukey's randomised HSD over all systems, or none.
-    """
+    """Correction of p for the number of comparisons: Holm's, Tukey's randomised HSD over all
+    systems, or none."""
 
     baseline: str | None = None
     """Compare all systems with this one only: its name in the table (default: all pairs in the
-    tests, and the first --run in a report's plots)."""
+    tests, the first --run in a report's plots)."""
 
     tie: float = 1e-9
     """Values of a query that differ by at most this are neither win nor loss."""
 
     seed: int = 0
-    """Of the bootstrap intervals, of the randomised tests, and of the pairs that a report draws."""
+    """Seed of the bootstrap intervals, the randomised tests, and the pairs that a report plots."""
 
     trained_on: tuple[str, ...] = ()
-    """Split of --data, or student folder, that systems were trained on, beside what their records
-    say; once for each. Systems are measured also on the queries that training has not seen."""
+    """Split of --data, or student folder, that systems were trained on, in addition to their
+    records; repeatable. Systems are also measured on the queries that training has not seen."""
 
     near_double: float = 0.6
-    """A query whose words have this Jaccard similarity with those of a training query, or a higher
-    one, is its near double."""
+    """Jaccard similarity of the words of two queries from which they are near doubles."""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "tie", "seed")
@@ -54,12 +53,8 @@ class Comparing:
                 f"--near-double must lie above 0 and up to 1, but it is {self.near_double}."
             )
 
-    def learned(self) -> dict[str, Any]:
-        """Return the settings of `evaluate_with_unseen` beside those of `measuring`."""
-        return {"trained_on": self.trained_on, "near_double": self.near_double}
-
     def measuring(self) -> dict[str, Any]:
-        """Return the settings of `evaluate_runs`."""
+        """Return the settings that decide the numbers, for a result card."""
         names = (
             "metrics",
             "ignore_identical_ids",
@@ -74,7 +69,7 @@ class Comparing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeasureSettings(Comparing):
+class MeasureSettings(EvaluationSettings):
     """How systems are measured and compared, and against which judgements."""
 
     data: str | None = None
@@ -87,7 +82,7 @@ class MeasureSettings(Comparing):
     """TREC or BEIR judgement file, instead of --data."""
 
     def __post_init__(self) -> None:
-        Comparing.__post_init__(self)
+        EvaluationSettings.__post_init__(self)
         if (self.data is None) == (self.qrels is None):
             raise ConfigError("give either --data (with --split) or --qrels.")
 
@@ -100,16 +95,16 @@ class EvaluateConfig(MeasureSettings):
     """Run folder, score store, or TREC, JSONL or Parquet run; once for each system."""
 
     teacher: Path | None = None
-    """Score store or run of a teacher: tell how closely each --run follows it as well."""
+    """Score store or run of a teacher: also measure how closely each --run follows it."""
 
     per_query: bool = False
-    """Put each query's values into the JSON."""
+    """Include each query's values in the JSON."""
 
     json: Path | None = None
     """File for the results."""
 
     card: Path | None = None
-    """File for a result card (YAML): the numbers, and all that it takes to get them again."""
+    """File for a result card (YAML): the numbers, and what it takes to reproduce them."""
 
     def __post_init__(self) -> None:
         if self.metrics == "help":

@@ -148,7 +148,7 @@ def read_conditions(path: Path) -> list[str]:
 
 
 @v_args(inline=True)
-class _Builder(Transformer[Token, Expression]):
+class _ExpressionBuilder(Transformer[Token, Expression]):
     """Builds the expression of each rule of the grammar as it is parsed."""
 
     def either(self, *operands: Expression | Token) -> Expression:
@@ -223,7 +223,7 @@ class _Builder(Transformer[Token, Expression]):
 
 @cache
 def _parser() -> Lark:
-    return Lark(GRAMMAR + TERMINALS, parser="lalr", lexer="basic", transformer=_Builder())
+    return Lark(GRAMMAR + TERMINALS, parser="lalr", lexer="basic", transformer=_ExpressionBuilder())
 
 
 def _check_depth(tokens: Iterable[Token]) -> None:

@@ -45,9 +45,6 @@ class Comparison:
     p: float
     """Two-sided probability of such a difference between equal systems."""
 
-    p_holm: float
-    """`p` corrected by Holm's method over all pairs that are compared in this metric."""
-
     test: str
 
     p_corrected: float
@@ -111,7 +108,7 @@ def compare(
     means = resampled_means(values, seed=seed) if means is None else means
     measure = paired_t if test == "t" else fisher
     found = [measure(rows[a], rows[b], **({} if test == "t" else {"seed": seed})) for a, b in pairs]
-    corrected = after_holm = holm(found)
+    corrected = holm(found)
     if correction == "tukey":
         corrected = tukey(np.stack([*rows.values()], axis=1), _places(rows, pairs), seed=seed)
     elif correction == "none":
@@ -127,7 +124,6 @@ def compare(
                 b,
                 float(gaps.mean()),
                 found[place],
-                after_holm[place],
                 test,
                 corrected[place],
                 correction,

@@ -65,7 +65,7 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hit:
+class ListedDocument:
     """A document in a list, or a relevant one that a list lacks."""
 
     id: str
@@ -90,8 +90,8 @@ class Case:
     metric: str
     systems: tuple[str, str]
     values: tuple[float, float]
-    lists: tuple[Sequence[Hit], Sequence[Hit]]
-    missed: Sequence[Hit] = ()
+    lists: tuple[Sequence[ListedDocument], Sequence[ListedDocument]]
+    missed: Sequence[ListedDocument] = ()
     """Relevant documents below the end of the second list: rank there, and rank in the first."""
 
 

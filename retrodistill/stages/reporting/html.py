@@ -12,7 +12,7 @@ from retrodistill.stages.reporting.content import (
     Cell,
     Code,
     Figure,
-    Hit,
+    ListedDocument,
     Report,
     Table,
     Text,
@@ -191,7 +191,7 @@ def _cell(cell: Cell, width: int, *, first: bool) -> Html:
     return tag("td", text, marks, below, data_value=value, class_="n" if value else None)
 
 
-def _hit(hit: Hit) -> Html:
+def _hit(hit: ListedDocument) -> Html:
     relevant = hit.grade is not None and hit.grade > 0
     badge = None
     if hit.grade is not None:

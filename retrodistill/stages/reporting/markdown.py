@@ -10,7 +10,7 @@ from retrodistill.stages.reporting.content import (
     Cell,
     Code,
     Figure,
-    Hit,
+    ListedDocument,
     Report,
     Table,
     Text,
@@ -98,7 +98,7 @@ def _cell(cell: Cell) -> str:
     return text + marks + below
 
 
-def _hit(hit: Hit) -> str:
+def _hit(hit: ListedDocument) -> str:
     grade = f" ({hit.grade})" if hit.grade is not None else ""
     text = escape(f"{hit.id}{grade} {hit.title}".strip())
     return f"**{text}**" if hit.grade is not None and hit.grade > 0 else text

@@ -1,15 +1,14 @@
 """A report from what was measured: which parts it has, and the files that it becomes."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrodistill.base.files import new_folder
+from retrodistill.base.files import json_text, new_folder
 from retrodistill.base.types import Qrels
 from retrodistill.stages.reporting import sections
-from retrodistill.stages.reporting.cases import score_points, worst_cases
+from retrodistill.stages.reporting.cases import CaseLimits, score_points, worst_cases
 from retrodistill.stages.reporting.content import Report, Section
 from retrodistill.stages.reporting.html import as_html
 from retrodistill.stages.reporting.latex import as_latex
@@ -25,7 +24,7 @@ Row = Sequence[str | float | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Agreement:
+class TeacherAgreement:
     """How systems follow a teacher: a table, and its numbers."""
 
     columns: Sequence[str]
@@ -36,7 +35,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class ReportInputs:
     """All that a report may speak of."""
 
     about: str
@@ -54,18 +53,17 @@ class Measured:
     system: str
     command: str
     teacher: str | None = None
-    agreement: Agreement | None = None
+    agreement: TeacherAgreement | None = None
     collection: "Collection | None" = None
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     sources: Sequence[Source] = ()
     """Runs, teacher, students and indexes."""
 
-    queries: int = 25
-    depth: int = 10
+    limits: CaseLimits = field(default_factory=CaseLimits)
     seed: int = 0
 
 
-def build_report(measured: Measured) -> Report:
+def build_report(measured: ReportInputs) -> Report:
     """Return the report: each part only where there is something to say."""
     first = next(iter(measured.per_query.values()))
     metric = next(iter(first))
@@ -117,14 +115,14 @@ def write_report(report: Report, out: Path, *, overwrite: bool = False) -> None:
         "report.html": as_html(report),
         "report.md": as_markdown(report),
         "report.tex": as_latex(report),
-        "report.json": json.dumps(report.to_dict(), indent=2, default=str) + "\n",
+        "report.json": json_text(report.to_dict()),
     }
     with new_folder(out, overwrite=overwrite) as folder:
         for name, text in texts.items():
             (folder / name).write_bytes(text.encode(errors="replace"))
 
 
-def _fidelity(measured: Measured, agreement: Agreement, teacher: str) -> Section:
+def _fidelity(measured: ReportInputs, agreement: TeacherAgreement, teacher: str) -> Section:
     relevant, other = score_points(
         measured.runs[measured.system],
         measured.runs[teacher],
@@ -143,10 +141,10 @@ def _fidelity(measured: Measured, agreement: Agreement, teacher: str) -> Section
     )
 
 
-def _queries(measured: Measured, metric: str, judged: int) -> list[Section]:
+def _queries(measured: ReportInputs, metric: str, judged: int) -> list[Section]:
     """Return the part of queries that lost against the teacher, else against the baseline."""
     against = measured.teacher or measured.baseline
-    if against == measured.system or not measured.queries:
+    if against == measured.system or not measured.limits.queries:
         return []
     cases, worse = worst_cases(
         {name: own[metric] for name, own in measured.per_query.items()},
@@ -155,8 +153,7 @@ def _queries(measured: Measured, metric: str, judged: int) -> list[Section]:
         metric=metric,
         systems=(against, measured.system),
         collection=measured.collection,
-        most=measured.queries,
-        depth=measured.depth,
+        limits=measured.limits,
         tie=measured.evaluation["settings"]["tie"],
     )
     others = [name for name in measured.runs if name not in (against, measured.system)]

@@ -37,7 +37,7 @@ def known_system(name: str, systems: Collection[str]) -> str:
     return name
 
 
-def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
+def print_results(evaluation: Mapping[str, Any]) -> None:
     """Print an evaluation, as `Evaluation.to_dict` gives it.
 
     The systems, their tests, then the same on queries that training has not seen, and what is to
@@ -45,7 +45,8 @@ def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
     """
     systems, tests = evaluation["systems"], evaluation["tests"]
     metrics, judged = list(systems[0]["metrics"]), list(systems[0]["judged"])
-    confidence = f"{evaluation['settings']['confidence']:.0%}"
+    settings = evaluation["settings"]
+    confidence = f"{settings['confidence']:.0%}"
     rows: list[tuple[str, ...]] = []
     for one in systems:
         means = [*one["metrics"].values(), *(one["judged"][name] for name in judged)]
@@ -55,7 +56,7 @@ def print_results(evaluation: Mapping[str, Any], *, queries: int) -> None:
     print_table(
         ("system", *metrics, *judged),
         rows,
-        title=f"{queries} judged queries; below a mean, its {confidence} interval",
+        title=f"{settings['queries']} judged queries; below a mean, its {confidence} interval",
         best=metrics if len(systems) > 1 else (),
     )
     _print_tests(tests)

@@ -96,7 +96,7 @@ def test_each_type_by_hand(books: Attributes, where: str, fits: list[int]) -> No
     assert rows.estimate(parse_where(where)) == pytest.approx(len(fits) / 3)
 
 
-def test_no_rows_are_no_trouble(books: Attributes) -> None:
+def test_an_empty_table_is_valid(books: Attributes) -> None:
     """A mean of nothing, which is NaN and makes every plan wrong."""
     none = books.take([])
     assert none.estimate(parse_where("year = 1 and tags = 'a'")) == 0.0
@@ -150,7 +150,7 @@ def test_columns_of_other_arrow_types_are_read() -> None:
         ("year = 2020 or nope is missing", "no such column"),
     ],
 )
-def test_conditions_that_cannot_fit_are_refused(
+def test_conditions_that_cannot_match_are_refused(
     books: Attributes, where: str, message: str
 ) -> None:
     """A misspelt column or a number in quotes that finds nothing, silently."""
@@ -206,13 +206,13 @@ def test_new_rows_may_lack_a_column_but_not_bring_one(books: Attributes) -> None
         ({"": [1]}, "distinct names"),
     ],
 )
-def test_columns_that_cannot_be_held_are_refused(columns: dict[str, Any], message: str) -> None:
+def test_columns_of_unsupported_types_are_refused(columns: dict[str, Any], message: str) -> None:
     """A column that is skipped silently."""
     with pytest.raises(DataError, match=message):
         Attributes.from_columns(columns)
 
 
-def test_rows_that_are_not_there_are_refused(books: Attributes) -> None:
+def test_rows_out_of_range_are_refused(books: Attributes) -> None:
     """Row -1, with which a search library says "nothing", read as the last document."""
     with pytest.raises(IndexError):
         books.take([-1])

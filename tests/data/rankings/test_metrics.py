@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrodistill.base.config import EvaluationSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.qrels import read_qrels
 from retrodistill.data.rankings.measures import MEASURES, Metric, measures_help
@@ -291,7 +292,9 @@ def test_condensed_lists_by_hand() -> None:
     assert evaluate(qrels, run, metrics)["mrr"] == {"q": 1 / 4}
     found = evaluate(qrels, run, metrics, judged_only=True)
     assert found == {"mrr": {"q": 1 / 2}, "mrr@2": {"q": 1 / 2}, "judged@2": {"q": 1 / 2}}
-    report = evaluate_runs(qrels, {"one": run}, metrics="mrr@3", judged_only=True)
+    report = evaluate_runs(
+        qrels, {"one": run}, EvaluationSettings(metrics="mrr@3", judged_only=True)
+    )
     assert report.systems["one"] == {"mrr@3": 1 / 2}
     assert report.judged["one"] == {"judged@3": pytest.approx(1 / 3)}
 
@@ -303,7 +306,9 @@ def test_a_document_with_the_id_of_the_query_is_counted_and_dropped_if_asked() -
         {"q1": {"q1": 2.0, "a": 1.0}, "q2": {"q1": 2.0, "b": 1.0}, "other": {"other": 1.0}}
     )
     kept = evaluate_runs(qrels, {"one": run}, metrics="mrr")
-    dropped = evaluate_runs(qrels, {"one": run}, metrics="mrr", ignore_identical_ids=True)
+    dropped = evaluate_runs(
+        qrels, {"one": run}, EvaluationSettings(metrics="mrr", ignore_identical_ids=True)
+    )
     assert kept.per_query["one"]["mrr"] == {"q1": 1 / 2, "q2": 1 / 2}
     assert dropped.per_query["one"]["mrr"] == {"q1": 1, "q2": 1 / 2}
     assert kept.identical_ids == dropped.identical_ids == {"one": 1}

@@ -275,7 +275,7 @@ def test_every_loss_explains_itself(name: str) -> None:
 
 
 def test_a_teacher_of_one_column_is_refused() -> None:
-    """A teacher of shape (B, 1) broadcast against (B, N) without a word."""
+    """A teacher of shape (B, 1) broadcast against (B, N) silently."""
     with pytest.raises(DataError, match=r"teacher_scores has N = 1, but student_scores has N = 3"):
         Signals(student_scores=torch.zeros(2, 3), teacher_scores=torch.zeros(2, 1))
     with pytest.raises(DataError, match=r"must have shape \(B, N\)"):

@@ -269,10 +269,10 @@ def test_mixed_negatives_against_numpy() -> None:
     docs = normalize(signals["doc_vectors"], dim=-1).numpy()
     mask, labels = signals["batch_mask"].numpy(), signals["batch_labels"].numpy()
     terms = []
-    for q, s, real, known in zip(queries, scores, mask, labels, strict=True):
-        negatives = np.flatnonzero(real & ~known)
+    for q, s, real, relevant in zip(queries, scores, mask, labels, strict=True):
+        negatives = np.flatnonzero(real & ~relevant)
         hardest = max(negatives, key=lambda place: s[place])
-        for positive in np.flatnonzero(real & known):
+        for positive in np.flatnonzero(real & relevant):
             mixture = 0.2 * docs[positive] + 0.8 * docs[hardest]
             mixed = q @ mixture / np.linalg.norm(mixture)
             logits = np.array([s[positive], mixed, *s[negatives]]) / 0.05

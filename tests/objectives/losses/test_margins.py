@@ -79,7 +79,7 @@ def test_the_other_targets_have_right_gradients(target: str) -> None:
     assert torch.autograd.gradcheck(lambda *both: arm(*both, *fixed, target=target), leaves)
 
 
-def test_arm_says_what_is_wrong() -> None:
+def test_arm_reports_invalid_settings() -> None:
     """A misspelt target that trains with the default; a positive alone, whose mean is NaN."""
     with pytest.raises(ConfigError, match="static, adaptive, distributed, not 'adaptve'"):
         by_hand("adaptve", in_batch=True)

@@ -96,7 +96,7 @@ def test_plackett_luce_losses_against_loops() -> None:
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=4))
 def test_the_probabilities_of_all_rankings_sum_to_one(scores: list[float]) -> None:
-    """A likelihood that is none: it rises for every ranking at once."""
+    """A likelihood that is not normalised: it rises for every ranking at once."""
     student = row(*scores)
     choices = len(scores) - 1
     total = sum(
@@ -107,7 +107,7 @@ def test_the_probabilities_of_all_rankings_sum_to_one(scores: list[float]) -> No
 
 
 def test_a_list_of_two_is_a_pair() -> None:
-    """A scale that differs from RankNet's where both say the same."""
+    """A scale that differs from RankNet's where both are the same loss."""
     student, teacher = torch.randn(
         2, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
@@ -117,7 +117,7 @@ def test_a_list_of_two_is_a_pair() -> None:
         assert actual.item() == pytest.approx(expected), loss.__name__
 
 
-def test_ties_of_the_teacher_go_by_place() -> None:
+def test_ties_of_the_teacher_are_broken_by_position() -> None:
     """An order of equal scores that changes with the device or the length of the list."""
     length = 40
     student = torch.randn(
@@ -174,7 +174,7 @@ def test_approx_ndcg_tends_to_ndcg() -> None:
     assert actual.item() == pytest.approx(np.mean(expected), rel=1e-6)
 
 
-def test_approx_ndcg_leaves_out_lists_without_an_order() -> None:
+def test_approx_ndcg_skips_lists_without_an_order() -> None:
     """An ideal DCG of 0, and NaN, at a list of which all grades are the same."""
     student, teacher, mask = (batch()[name] for name in LISTS)
     teacher[0] = 2.0

@@ -141,7 +141,7 @@ def test_angles_of_some_texts() -> None:
     )
 
 
-def test_rkd_angle_says_what_is_wrong() -> None:
+def test_rkd_angle_reports_invalid_settings() -> None:
     """The mean over no triple, NaN."""
     three, two = texts((0.0,), (1.0,), (2.0,)), texts((0.0,), (1.0,))
     with pytest.raises(ConfigError, match="at least 3"):

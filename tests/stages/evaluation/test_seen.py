@@ -157,10 +157,12 @@ def test_subsets_are_measured_and_tested_like_all(data: rd.Collection) -> None:
     runs = {"bm25": run_of("t1", "t2"), "kl": run_of("t1", "t3", "t4", lineage=trained(data))}
     qrels = data.qrels("test")
     seen = seen_in_training(data, qrels, runs)
-    found = rd.evaluate_runs(qrels, runs, metrics="p@1", test="fisher", seen=seen)
+    found = rd.evaluate_runs(
+        qrels, runs, rd.EvaluationSettings(metrics="p@1", test="fisher"), seen=seen
+    )
     for name, queries in seen.subsets.items():
         part = {query: qrels[query] for query in queries}
-        alone = rd.evaluate_runs(part, runs, metrics="p@1", test="fisher")
+        alone = rd.evaluate_runs(part, runs, rd.EvaluationSettings(metrics="p@1", test="fisher"))
         subset = found.subsets[name]
         assert subset.systems == alone.systems
         assert list(subset.tests) == list(alone.tests)

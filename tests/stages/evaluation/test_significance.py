@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from retrodistill.base.config import EvaluationSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.evaluation import evaluate_runs
@@ -62,7 +63,7 @@ def test_each_pair_of_systems_is_compared_once() -> None:
     means = {name: float(np.mean([*own.values()])) for name, own in values.items()}
     for row in rows:
         assert row.difference == pytest.approx(means[row.a] - means[row.b])
-    assert [row.p_holm for row in rows] == pytest.approx(holm([row.p for row in rows]))
+    assert [row.p_corrected for row in rows] == pytest.approx(holm([row.p for row in rows]))
 
 
 def test_an_unknown_test_is_refused() -> None:
@@ -81,7 +82,7 @@ def test_equal_systems_do_not_differ(test: str) -> None:
     """NaN as the p of two equal systems."""
     values = {"a": {"q1": 0.5, "q2": 0.1}, "b": {"q1": 0.5, "q2": 0.1}}
     (row,) = compare("map", values, test=test)
-    assert (row.p, row.p_holm, row.difference) == (1.0, 1.0, 0.0)
+    assert (row.p, row.p_corrected, row.difference) == (1.0, 1.0, 0.0)
     assert compare("map", values, test="none") == []
 
 
@@ -137,8 +138,7 @@ def test_the_correction_is_the_one_that_was_asked_for() -> None:
     for name, found in rows.items():
         assert {row.correction for row in found} == {name}
         assert [row.p for row in found] == [row.p for row in rows["none"]]
-        assert [row.p_holm for row in found] == holm([row.p for row in found])
-    assert [row.p_corrected for row in rows["holm"]] == [row.p_holm for row in rows["holm"]]
+    assert [row.p_corrected for row in rows["holm"]] == holm([row.p for row in rows["holm"]])
     assert [row.p_corrected for row in rows["none"]] == [row.p for row in rows["none"]]
     table = np.stack([[*own.values()] for own in values.values()], 1)
     wanted = tukey(table, [(0, 1), (0, 2), (1, 2)], seed=3)
@@ -188,13 +188,15 @@ def test_a_baseline_is_compared_with_all_others_only() -> None:
     rows = compare("map", values, baseline="b")
     assert [(row.a, row.b) for row in rows] == [("a", "b"), ("c", "b"), ("d", "b")]
     assert rows[0].difference < 0 < rows[1].difference
-    assert [row.p_holm for row in rows] == holm([row.p for row in rows])
+    assert [row.p_corrected for row in rows] == holm([row.p for row in rows])
     assert compare("map", {"a": values["a"]}, baseline="a") == []
     with pytest.raises(ConfigError, match=r"no system 'bb'.* Did you mean 'b'\?"):
         compare("map", values, baseline="bb")
     run = Run.from_dict({"q": {"a": 1.0}})
     with pytest.raises(ConfigError, match="no system 'two'"):
-        evaluate_runs({"q": {"a": 1}}, {"one": run}, baseline="two", test="none")
+        evaluate_runs(
+            {"q": {"a": 1}}, {"one": run}, EvaluationSettings(baseline="two", test="none")
+        )
 
 
 def test_the_json_says_how_it_was_tested() -> None:
@@ -204,7 +206,7 @@ def test_the_json_says_how_it_was_tested() -> None:
         "two": Run.from_dict({"q1": {"a": 1.0}, "q2": {"a": 2.0, "b": 1.0}}),
     }
     qrels = {"q1": {"a": 1}, "q2": {"b": 1}}
-    found = evaluate_runs(qrels, runs, metrics="mrr", tie=0.1, seed=7).to_dict()
+    found = evaluate_runs(qrels, runs, EvaluationSettings(metrics="mrr", tie=0.1, seed=7)).to_dict()
     assert found["settings"] == {
         "queries": 2,
         "ignore_identical_ids": False,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from retrodistill.base.config.evaluate import Comparing
+from retrodistill.base.config.evaluate import EvaluationSettings
 from retrodistill.base.errors import RetrodistillError
 from retrodistill.stages.pipelines.reproduce.card import (
     Card,
@@ -26,14 +26,14 @@ PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) |
 NAMED = st.dictionaries(st.text(min_size=1, max_size=8), TEXT, max_size=3)
 SETTINGS = st.dictionaries(TEXT, PLAIN | st.lists(TEXT, max_size=3), max_size=4)
 MEASURING = st.builds(
-    Comparing,
+    EvaluationSettings,
     metrics=TEXT,
     judged_only=st.booleans(),
     baseline=st.none() | TEXT,
     tie=st.floats(0, 1),
     seed=st.integers(0),
     test=st.sampled_from(["t", "fisher", "none"]),
-).map(Comparing.measuring)
+).map(EvaluationSettings.measuring)
 CARDS = st.builds(
     Card,
     format=st.just(1),
@@ -107,7 +107,7 @@ CARD = Card(
         )
     ],
     measures={"ndcg@10": "DCG"},
-    settings=Comparing(metrics="ndcg@10").measuring(),
+    settings=EvaluationSettings(metrics="ndcg@10").measuring(),
     collection=None,
     judgements=CardJudgements(source="q.txt", split="", fingerprint="cd", queries=2, pairs=3),
     chain=[Origin(artifact="runs/kl", kind="run", fingerprint="ab")],

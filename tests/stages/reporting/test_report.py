@@ -19,7 +19,7 @@ from retrodistill.stages.evaluation import Evaluation, evaluate_runs
 from retrodistill.stages.evaluation.seen import seen_in_training
 from retrodistill.stages.evaluation.significance import compare
 from retrodistill.stages.reporting import latex, markdown, report
-from retrodistill.stages.reporting.cases import score_points, worst_cases
+from retrodistill.stages.reporting.cases import CaseLimits, score_points, worst_cases
 from retrodistill.stages.reporting.content import Code, Figure, Report, Section, Table, Text
 from retrodistill.stages.reporting.markup import CONTROL, Html, tag
 from retrodistill.stages.reporting.sections import MOST_BARS, deltas, headline, training
@@ -297,8 +297,7 @@ def test_large_inputs_stay_small() -> None:
         qrels,
         metric="m",
         systems=("a", "b"),
-        most=25,
-        depth=10,
+        limits=CaseLimits(queries=25, depth=10),
     )
     assert (len(cases), worse) == (25, 400)
     assert {len(side) for case in cases for side in case.lists} == {10}
@@ -365,6 +364,20 @@ def test_losses_that_are_no_numbers_do_not_break_the_page() -> None:
     only = training({"kl": {"details": {"losses": [{"step": 1, "kl": math.nan}]}}})
     assert only is not None
     assert [type(block) for block in only.blocks] == [Text]
+
+
+def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
+    """NaN in report.json, which a browser and every strict parser refuse."""
+    evaluation = {"systems": [{"name": "a", "metrics": {"ndcg@10": math.nan}}], "tests": ()}
+    page = Report(title="t", about="a", evaluation=evaluation, sections=[])
+    report.write_report(page, tmp_path / "out")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    text = (tmp_path / "out" / "report.json").read_text()
+    systems = json.loads(text, parse_constant=refuse)["systems"]
+    assert systems == [{"name": "a", "metrics": {"ndcg@10": None}}]
 
 
 def test_the_lost_queries_name_their_system_and_how_to_see_others(page: Outline) -> None:

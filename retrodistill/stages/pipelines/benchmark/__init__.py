@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrodistill.base.config.evaluate import EvaluationSettings
 from retrodistill.base.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest
@@ -88,9 +89,8 @@ def run_benchmark(
             kept = measuring | {"baseline": baseline if baseline in runs else None}
             qrels = place.collection.qrels(place.dataset.split)
             known = [n for n in trained_on if n in place.collection.splits or Path(n).is_dir()]
-            evaluations[dataset] = evaluate_with_unseen(
-                place.collection, qrels, runs, trained_on=known, near_double=near_double, **kept
-            )
+            settings = EvaluationSettings(trained_on=tuple(known), near_double=near_double, **kept)
+            evaluations[dataset] = evaluate_with_unseen(place.collection, qrels, runs, settings)
     order = [(dataset, system) for dataset in found.datasets for system in found.systems]
     benchmark = Benchmark(
         plan=found,

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from retrodistill.base.config.evaluate import Comparing
+from retrodistill.base.config.evaluate import EvaluationSettings
 from retrodistill.base.config.reading import read_yaml, required, settings_of, shown
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import write_atomically
@@ -74,7 +74,7 @@ def read_card(path: Path) -> Card:
     return dataclasses.replace(
         card,
         runs=[_record(CardRun, row, f"{where}, runs {n}") for n, row in enumerate(card.runs, 1)],
-        settings=settings_of(Comparing, card.settings, f"{where}, settings").measuring(),
+        settings=settings_of(EvaluationSettings, card.settings, f"{where}, settings").measuring(),
         judgements=_record(CardJudgements, card.judgements, f"{where}, judgements"),
         collection=None
         if collection is None
