@@ -113,10 +113,10 @@ def test_a_changed_corpus_pays_for_what_has_changed(
     first = ByText()
     score_candidates(collection, candidates, first, tmp_path / "s")
     doc = candidates.table["doc_id"][0].as_py()
-    other = changed_copy(folder, tmp_path / "other", {doc: "quite another text"})
+    another = changed_copy(folder, tmp_path / "other", {doc: "quite another text"})
     second = ByText()
     few = candidates.top(3)
-    store = score_candidates(other, few, second, tmp_path / "s")
+    store = score_candidates(another, few, second, tmp_path / "s")
     holding = [
         pair
         for pair in zip(*few.table.select([0, 1]).to_pydict().values(), strict=True)
@@ -124,7 +124,7 @@ def test_a_changed_corpus_pays_for_what_has_changed(
     ]
     assert sorted(second.asked[0]) == sorted(holding)
     # Beyond the candidates, the changed document's old scores are withdrawn, the others stay.
-    whole = expected(other, candidates)
+    whole = expected(another, candidates)
     asked = set(holding)
     expected_run = {
         query: {d: s for d, s in scored.items() if d != doc or (query, d) in asked}
@@ -146,12 +146,12 @@ def test_a_document_that_is_gone_takes_its_scores_along(
     """Scores of documents that the collection does not hold, found when training starts."""
     score_candidates(collection, candidates, ByText(), tmp_path / "s")
     doc = candidates.table["doc_id"][0].as_py()
-    other = changed_copy(folder, tmp_path / "other", {doc: None})
+    another = changed_copy(folder, tmp_path / "other", {doc: None})
     remaining = Run(candidates.table.filter(pa.compute.not_equal(candidates.table["doc_id"], doc)))
     teacher = ByText()
-    store = score_candidates(other, remaining, teacher, tmp_path / "s")
+    store = score_candidates(another, remaining, teacher, tmp_path / "s")
     assert not teacher.asked
-    assert same(store.run(), expected(other, remaining))
+    assert same(store.run(), expected(another, remaining))
 
 
 def test_a_renamed_document_is_not_scored_again(
@@ -164,15 +164,15 @@ def test_a_renamed_document_is_not_scored_again(
     corpus.write_text(corpus.read_text().replace('"_id": "d', '"_id": "doc-'))
     for qrels in (tmp_path / "renamed" / "qrels").iterdir():
         qrels.write_text(qrels.read_text().replace("\td", "\tdoc-"))
-    other = load_collection(f"beir:{tmp_path / 'renamed'}")
+    another = load_collection(f"beir:{tmp_path / 'renamed'}")
     named = {
         query: {doc.replace("d", "doc-"): score for doc, score in scored.items()}
         for query, scored in candidates.to_dict().items()
     }
     teacher = ByText()
-    store = score_candidates(other, Run.from_dict(named), teacher, tmp_path / "s")
+    store = score_candidates(another, Run.from_dict(named), teacher, tmp_path / "s")
     assert not teacher.asked
-    assert same(store.run(), expected(other, Run.from_dict(named)))
+    assert same(store.run(), expected(another, Run.from_dict(named)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -213,8 +213,8 @@ def collections(
         changed_copy(folder, tmp_path_factory.mktemp("changed") / "data", change)
         for change in changes
     ]
-    for other in made:
-        other.relevant("test")
+    for another in made:
+        another.relevant("test")
     return [collection, *made]
 
 
@@ -366,11 +366,11 @@ def test_verify_finds_a_score_that_cannot_be_made_again(
     result = verify_scores(collection, Drifted(), tmp_path / "s", sample=40)
     assert result.pairs == 40
     assert result.largest == pytest.approx(0.5, abs=1e-3)
-    other = changed_copy(
+    another = changed_copy(
         folder, tmp_path / "other", dict.fromkeys(candidates.table["doc_id"].to_pylist(), "new")
     )
     with pytest.raises(DataError, match="scored with other texts"):
-        verify_scores(other, ByText(), tmp_path / "s", sample=40)
+        verify_scores(another, ByText(), tmp_path / "s", sample=40)
 
 
 def test_verify_and_status_as_commands(
