@@ -28,7 +28,7 @@ from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.models.inference import pick_device
 from retrodistill.models.students.cross_encoder import load_cross_encoder
 from retrodistill.models.students.dense import load_bi_encoder
-from retrodistill.models.students.make import keep_layers
+from retrodistill.models.students.transforms import keep_layers
 from retrodistill.stages.evaluation.efficiency import per_second
 from retrodistill.stages.indexing.filling import PER_ID
 from retrodistill.stages.reporting.tables import markdown_table

@@ -36,6 +36,7 @@ import retrodistill as rd
 from retrodistill.base.manifest import library_versions
 from retrodistill.base.types import Pairs
 from retrodistill.models.inference import without_bars
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.teachers.late_interaction import LateInteractionTeacher
 
 DEPTH, TOKENS, PLAIN, SAMPLE, ROUNDS = 100, 128, 2, 800, 3
@@ -94,7 +95,7 @@ def main() -> None:
         path = made_model(Path(scratch))
         with without_bars():
             model = MultiVectorEncoder(path, device="cpu")
-        teacher = LateInteractionTeacher(path, max_tokens=TOKENS, precision="float32")
+        teacher = LateInteractionTeacher(path, ModelOptions(max_tokens=TOKENS, precision="float32"))
 
     alone = f"{DEPTH} candidates of a query"
     ways: dict[str, Callable[[], np.ndarray]] = {

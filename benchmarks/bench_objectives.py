@@ -148,7 +148,7 @@ def main() -> None:
     def teacher_of(split: str, how: str = "z") -> rd.Run:
         names = ("bm25", "contrastive")
         members = [rd.Run.read(work / "scores" / f"{split}-{of}") for of in names]
-        return rd.combine(members, "minmax" if how == "minmax" else "z")
+        return rd.combine(members, "percentiles" if how == "percentiles" else "z")
 
     scores, judge = teacher_of("train"), teacher_of("test")
     vectors = rd.DenseEncoder(str(work / "students" / "contrastive"), max_tokens=128)
@@ -161,7 +161,8 @@ def main() -> None:
             needs = inputs_of(parse_objective(settings.objective))
             began = time.perf_counter()
             # a filter by a share of the best score needs scores that start at 0
-            teacher = scores if settings.false_negatives is None else teacher_of("train", "minmax")
+            by_share = settings.false_negatives is not None
+            teacher = teacher_of("train", "percentiles") if by_share else scores
             student = rd.train_student(
                 collection,
                 start,

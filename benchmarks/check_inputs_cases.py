@@ -41,6 +41,7 @@ COMMANDS = (
     configs.SearchConfig,
     configs.EvaluateConfig,
     configs.FuseConfig,
+    configs.LeakageConfig,
     configs.ReportConfig,
     configs.BenchmarkConfig,
 )
@@ -475,7 +476,6 @@ def required_settings(config: Any) -> list[str]:
     """Return settings that a command may not lack."""
     chosen = {
         "ScoreConfig": ["data", "teacher", "candidates"],
-        "AuditConfig": ["data", "leakage"],
         "SearchConfig": ["query"],
         "EvaluateConfig": ["run", "data"],
         "ReportConfig": ["data"],
@@ -643,7 +643,7 @@ def recipe(place: Place) -> bool:
 
 
 def qrels(place: Place) -> bool:
-    from retrodistill.data.store.qrels import read_qrels
+    from retrodistill.data.qrels import read_qrels
 
     read_qrels(place.written("qrels", mutated(place.rng, place.base.files["trec qrels"])))
     return True

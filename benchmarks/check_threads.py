@@ -26,7 +26,7 @@ from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.models.indexes import index_kind
 from retrodistill.models.inference import pick_device
 from retrodistill.models.students.dense import load_bi_encoder
-from retrodistill.models.students.make import keep_layers
+from retrodistill.models.students.transforms import keep_layers
 from retrodistill.quickstart import packaged_model
 
 THREADS, SEARCHES, DOCUMENTS, QUESTIONS = 32, 10_000, 2_000, 500

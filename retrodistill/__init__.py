@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from retrodistill.data.store.runs import Run as Run
     from retrodistill.models.students.choosing import rank_students as rank_students
     from retrodistill.models.students.dense import DenseEncoder as DenseEncoder
-    from retrodistill.models.students.make import keep_layers as keep_layers
-    from retrodistill.models.students.make import narrow as narrow
-    from retrodistill.models.students.make import prune_vocabulary as prune_vocabulary
-    from retrodistill.models.students.make import soup as soup
-    from retrodistill.models.students.make import two_towers as two_towers
+    from retrodistill.models.students.transforms import keep_layers as keep_layers
+    from retrodistill.models.students.transforms import narrow as narrow
+    from retrodistill.models.students.transforms import prune_vocabulary as prune_vocabulary
+    from retrodistill.models.students.transforms import soup as soup
+    from retrodistill.models.students.transforms import two_towers as two_towers
     from retrodistill.objectives.recipes import load_recipe as load_recipe
     from retrodistill.stages.evaluation import evaluate_runs as evaluate_runs
     from retrodistill.stages.evaluation.fidelity import fidelity as fidelity
@@ -66,11 +66,11 @@ _HOMES = {
     "fuse_runs": "retrodistill.data.rankings",
     "tune_fusion": "retrodistill.data.rankings",
     "calibrated_temperature": "retrodistill.data.rankings",
-    "keep_layers": "retrodistill.models.students.make",
-    "narrow": "retrodistill.models.students.make",
-    "prune_vocabulary": "retrodistill.models.students.make",
-    "two_towers": "retrodistill.models.students.make",
-    "soup": "retrodistill.models.students.make",
+    "keep_layers": "retrodistill.models.students.transforms",
+    "narrow": "retrodistill.models.students.transforms",
+    "prune_vocabulary": "retrodistill.models.students.transforms",
+    "two_towers": "retrodistill.models.students.transforms",
+    "soup": "retrodistill.models.students.transforms",
     "rank_students": "retrodistill.models.students.choosing",
     "load_recipe": "retrodistill.objectives.recipes",
     "TrainSettings": "retrodistill.base.config",

@@ -12,6 +12,7 @@ VERBS = (
     "quickstart",
     "mine",
     "audit",
+    "leakage",
     "score",
     "train",
     "embed",

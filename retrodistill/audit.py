@@ -1,12 +1,11 @@
-"""Audit teachers, or a test split, before spending on them or trusting it.
+"""Audit teachers on a sample of labelled queries, before paying for their scores.
 
     python -m retrodistill.audit --data beir:scifact --split train --candidates runs/train \\
         --teacher cross-encoder:MODEL --teacher bm25 --student MODEL --json audit.json
-    python -m retrodistill.audit --data beir:scifact --leakage --json leakage.json
 
-Each teacher, and the student as it is now, reranks the same candidates of a sample of labelled
-queries, and on those unseen in training. A teacher that ranks worse than the first stage or the
-student is warned of. --leakage counts what of the test split stands in the train split, or nearly.
+Each teacher, and the untrained student, reranks the same candidates of a sample of labelled
+queries; queries unseen in training are measured apart. Warns of a teacher that ranks worse than
+the first stage or the student.
 """
 
 import json
@@ -26,81 +25,72 @@ METRICS = ("ndcg@10", "mrr@10")
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status (0 done, 2 a mistake of the user)."""
+    """Run the command; return the exit status (0 done, 2 a user's mistake)."""
     return run(AuditConfig, audit, verb="audit", about=__doc__, words=words)
 
 
 def audit(config: AuditConfig) -> None:
-    """Audit the split or the teachers, print what was found, and write the JSON."""
+    """Audit the teachers, print tables and warnings, and write the JSON."""
     from retrodistill.base.files import write_atomically
     from retrodistill.data.datasets import load_collection
     from retrodistill.stages import preflight
-
-    preflight.audit(config)
-    collection = load_collection(config.data)
-    found = (_audit_split if config.leakage else _audit_teachers)(config, collection)
-    if config.json is not None:
-        text = json.dumps({"config": as_dict(config)} | found, indent=2, ensure_ascii=False)
-        write_atomically(config.json, (text + "\n").encode())
-
-
-def _audit_teachers(config: AuditConfig, collection: "Collection") -> dict[str, Any]:
-    from retrodistill.data.store.runs import Run
-    from retrodistill.models.students.dense import DenseEncoder
-    from retrodistill.models.teachers import load_teacher
     from retrodistill.stages.evaluation import evaluate_with_unseen
     from retrodistill.stages.reporting.results import print_unseen
     from retrodistill.stages.reporting.tables import print_table
+
+    preflight.audit(config)
+    collection = load_collection(config.data)
+    teachers = _audit(config, collection)
+    evaluation = evaluate_with_unseen(collection, teachers.qrels, teachers.runs, metrics=METRICS)
+    means = [
+        (name, *(f"{values[metric]:.4f}" for metric in METRICS))
+        for name, values in evaluation.systems.items()
+    ]
+    print_table(("system", *METRICS), means, title="the same lists, reranked", best=METRICS)
+    for columns, rows in teachers.tables():
+        print_table(columns, rows)
+    content = evaluation.to_dict(per_query=True)
+    content["warnings"] += _warnings(teachers, evaluation)
+    print_unseen(content, tests=False, notes=False)
+    if config.json is not None:
+        content = {"config": as_dict(config)} | content | teachers.to_dict()
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        write_atomically(config.json, (text + "\n").encode())
+
+
+def _audit(config: AuditConfig, collection: "Collection") -> "Audit":
+    """Load the models, and let each rerank the candidates of a sample of queries."""
+    from retrodistill.data.store.runs import Run
+    from retrodistill.models.students.dense import DenseEncoder
+    from retrodistill.models.teachers import load_teacher
     from retrodistill.stages.scoring.audit import audit_teachers
 
-    first_stage = Run.read(config.candidates)  # type: ignore[arg-type]  # None with --leakage only
     body: dict[str, Any] = {"batch_tokens": config.batch_tokens, "precision": config.precision}
     teachers = {
         spec: load_teacher(spec, collection, max_tokens=config.max_tokens, **body)
         for spec in config.teacher
     }
-    student = DenseEncoder(config.student, **body) if config.student else None
-    found = audit_teachers(
+    return audit_teachers(
         collection,
         config.split,
-        first_stage,
+        Run.read(config.candidates),
         teachers,
-        student=student,
+        student=DenseEncoder(config.student, **body) if config.student else None,
         queries=config.queries,
         depth=config.depth,
         seed=config.seed,
     )
-    report = evaluate_with_unseen(collection, found.qrels, found.runs, metrics=METRICS)
-    means = [(name, *(f"{row[m]:.4f}" for m in METRICS)) for name, row in report.systems.items()]
-    print_table(("system", *METRICS), means, title="the same lists, reranked", best=METRICS)
-    for columns, rows in found.tables():
-        print_table(columns, rows)
-    content = report.to_dict(per_query=True)
-    content["warnings"] += _warnings(found, report)
-    print_unseen(content, tests=False, notes=False)
-    return content | found.to_dict()
 
 
-def _audit_split(config: AuditConfig, collection: "Collection") -> dict[str, Any]:
-    from retrodistill.stages.evaluation.leakage import find_leakage
-    from retrodistill.stages.reporting.tables import print_table
-
-    settings = {name: getattr(config, name) for name in ("threshold", "query_shingle", "shingle")}
-    found = find_leakage(collection, config.split, config.test_split, **settings)
-    print_table(*found.table())
-    print(*found.quotations(), sep="\n")
-    return found.to_dict()
-
-
-def _warnings(found: "Audit", report: "Evaluation") -> list[str]:
-    """Return a sentence for each teacher that ranks worse than what it shall improve on."""
-    means = {name: row[METRICS[0]] for name, row in report.systems.items()}
+def _warnings(teachers: "Audit", evaluation: "Evaluation") -> list[str]:
+    """Return a sentence for each teacher that ranks worse than what it should improve on."""
+    means = {name: values[METRICS[0]] for name, values in evaluation.systems.items()}
     return [
         f"teacher {t.b} ranks worse than the {t.a}: {METRICS[0]} {means[t.b]:.4f} against "
-        f"{means[t.a]:.4f} (paired t test over {len(found.qrels)} queries: p {t.p:.2g})."
-        for t in report.tests
+        f"{means[t.a]:.4f} (paired t test over {len(teachers.qrels)} queries: p {t.p:.2g})."
+        for t in evaluation.tests
         if t.metric == METRICS[0] and t.difference > 0
-        if t.a in found.baselines and t.b in found.teachers
+        if t.a in teachers.baselines and t.b in teachers.teachers
     ]
 
 

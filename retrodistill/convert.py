@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from retrodistill.base.command import run
-from retrodistill.base.config import ConvertConfig, as_dict
+from retrodistill.base.config import ConvertConfig
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -29,42 +29,45 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def convert(config: ConvertConfig) -> None:
     """Write the store or the file that the settings ask for, and print its path."""
-    from retrodistill.data.datasets import load_collection
-    from retrodistill.data.store.runs import Run
-    from retrodistill.stages import preflight, scoring
+    from retrodistill.stages import preflight
 
     preflight.convert(config)
-    collection = None
-    if config.data is not None:
-        collection = load_collection(config.data, queries=config.queries)
-    if config.clicks is not None:
-        _convert_clicks(config, collection)
-    elif config.import_ is not None:
-        assert collection is not None
-        scoring.import_scores(
-            collection,
-            config.import_,
-            config.out,
-            format=config.format,
-            scale=config.scale,
-            on_conflict=config.on_conflict,
-            config=as_dict(config),
-        )
+    if config.import_ is not None:
+        from retrodistill.stages.pipelines import verbs
+
+        verbs.convert(config)
+    elif config.export is not None:
+        _export(config)
     else:
-        assert config.export is not None
-        assert config.format is not None
-        scoring.export_scores(
-            Run.read(config.export),
-            config.out,
-            format=config.format,
-            collection=collection,
-            split=config.split,
-            overwrite=config.overwrite,
-        )
+        _convert_clicks(config)
     print(config.out)
 
 
-def _convert_clicks(config: ConvertConfig, collection: "Collection | None") -> None:
+def _export(config: ConvertConfig) -> None:
+    from retrodistill.data.store.runs import Run
+    from retrodistill.stages.scoring import export_scores
+
+    assert config.export is not None
+    assert config.format is not None
+    export_scores(
+        Run.read(config.export),
+        config.out,
+        format=config.format,
+        collection=_collection(config),
+        split=config.split,
+        overwrite=config.overwrite,
+    )
+
+
+def _collection(config: ConvertConfig) -> "Collection | None":
+    from retrodistill.data.datasets import load_collection
+
+    if config.data is None:
+        return None
+    return load_collection(config.data, queries=config.queries)
+
+
+def _convert_clicks(config: ConvertConfig) -> None:
     """Write the judgements of a click log, and log how many of its rows they come from."""
     from retrodistill.base.errors import DataError
     from retrodistill.base.files import write_atomically
@@ -72,7 +75,7 @@ def _convert_clicks(config: ConvertConfig, collection: "Collection | None") -> N
     from retrodistill.data.datasets.clicks import read_clicks, resolvers
 
     assert config.clicks is not None
-    query_of, doc_of = resolvers(collection, config.queries)
+    query_of, doc_of = resolvers(_collection(config), config.queries)
     clicks = read_clicks(config.clicks, query_of=query_of, doc_of=doc_of)
     qrels = clicks.judgements(least=config.min_clicks, graded=config.grades == "clicks")
     log.info(clicks.summary(qrels))

@@ -32,8 +32,8 @@ def evaluate(config: EvaluateConfig) -> None:
     """Measure, print the table and the tests, and write the JSON."""
     from retrodistill.base.files import write_atomically
     from retrodistill.data.datasets import load_collection
+    from retrodistill.data.qrels import read_qrels
     from retrodistill.data.rankings.measures import measures_help
-    from retrodistill.data.store.qrels import read_qrels
     from retrodistill.data.store.runs import Run
     from retrodistill.stages import preflight
     from retrodistill.stages.evaluation import evaluate_with_unseen

@@ -30,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def report(config: ReportConfig) -> None:
     """Measure, print the table and the tests, write the files, and print their folder."""
     from retrodistill.data.datasets import load_collection
-    from retrodistill.data.store.qrels import read_qrels
+    from retrodistill.data.qrels import read_qrels
     from retrodistill.data.store.runs import Run
     from retrodistill.stages import preflight
     from retrodistill.stages.evaluation import evaluate_with_unseen

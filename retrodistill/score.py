@@ -2,8 +2,6 @@
 
     python -m retrodistill.score --data beir:scifact --candidates runs/train \\
         --teacher cross-encoder:MODEL --out scores/ce
-    python -m retrodistill.score --data beir:scifact \\
-        --ensemble scores/ce --ensemble scores/bm25 --out scores/both
     python -m retrodistill.score --status --out scores/ce
 
 Run it again after a crash: finished shards stay, the rest is scored. Run it several times at
@@ -12,10 +10,9 @@ once: the processes share the shards.
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 from retrodistill.base.command import run
-from retrodistill.base.config import ScoreConfig, as_dict
+from retrodistill.base.config import ScoreConfig
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -24,39 +21,20 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def score(config: ScoreConfig) -> None:
-    """Do the one job that the settings name, and print where the result lies or what was found."""
-    from retrodistill.base.executor import execute
-    from retrodistill.data.datasets import load_collection
-    from retrodistill.data.store.shards import shard_paths
-    from retrodistill.stages import preflight, scoring
+    """Score, verify or show the status; print the store, the difference or the status."""
+    from retrodistill.stages import preflight
 
     preflight.score(config)
+    from retrodistill.stages import scoring
+    from retrodistill.stages.pipelines import verbs
+
     if config.status:
         print("\n".join(scoring.status(config.out).lines()))
         return
     if config.verify is not None:
         print(scoring.verify(config).line())
         return
-    if config.teacher is not None:
-        execute(
-            partial(scoring.fill, config),
-            executor=config.executor,
-            workers=config.workers,
-            done=lambda: len(shard_paths(config.out)),
-        )
-        print(config.out)
-        return
-    assert config.data is not None
-    scoring.store_ensemble(
-        load_collection(config.data, queries=config.queries),
-        config.ensemble,
-        config.out,
-        how=config.combine,
-        weights=config.weight or None,
-        query_weight=config.query_weight,
-        split=config.split,
-        config=as_dict(config),
-    )
+    verbs.score(config)
     print(config.out)
 
 

@@ -37,15 +37,16 @@ def main(words: Sequence[str] | None = None) -> int:
     )
 
 
-def recipe_settings(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def recipe_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings of the recipe that these settings name, if they name one."""
     from retrodistill.objectives.recipes import load_recipe
 
-    return load_recipe(str(given["recipe"])).settings if given.get("recipe") else {}
+    return load_recipe(str(settings["recipe"])).settings if settings.get("recipe") else {}
 
 
 def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
+    from retrodistill.base.config import TrainSettings
     from retrodistill.base.registry import SIGNAL_SOURCES
     from retrodistill.data.datasets import load_collection
     from retrodistill.objectives.objective import parse_objective
@@ -55,8 +56,10 @@ def train(config: TrainConfig) -> None:
     preflight.train(config)
     named = {name: getattr(config, name, None) for name in SIGNAL_SOURCES}
     named = {name: str(value) for name, value in named.items() if value}
-    check_settings(parse_objective(config.objective), config, config.split, list(named))
-    check_kind(config)
+    terms, kinds = parse_objective(config.objective), [SIGNAL_SOURCES[name] for name in named]
+    check_settings(terms, config, config.split, kinds)
+    if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting
+        check_kind(config)  # imports torch
     collection = load_collection(config.data, queries=config.queries)
     sources = [SIGNAL_SOURCES[name].open(value, config) for name, value in named.items()]
 

@@ -42,10 +42,15 @@ def _signature(module: str, attribute: str) -> inspect.Signature:
                 argument.arg,
                 kinds[argument in named],
                 default=inspect.Parameter.empty if default is None else ast.literal_eval(default),
+                annotation=_source(argument.annotation),
             )
             for argument, default in zip([*plain, *named], defaults, strict=True)
         ]
     )
+
+
+def _source(annotation: ast.expr | None) -> Any:
+    return inspect.Parameter.empty if annotation is None else ast.unparse(annotation)
 
 
 @cache
@@ -61,7 +66,8 @@ class Registry(Mapping[str, Any]):
     """A fixed table from a name to `"module:attribute"`, imported only when asked for.
 
     A name holding a colon is taken as such a path itself, so a user's own part needs no
-    registration: `my_lab.losses:focal`.
+    registration: `my_lab.losses:focal`. A table may write behind a name what its argument is:
+    `bi-encoder:MODEL`.
 
     Raises:
         ConfigError: the name is unknown (the nearest one is named), or its path leads nowhere.
@@ -72,7 +78,8 @@ class Registry(Mapping[str, Any]):
         self, kind: str, table: Mapping[str, str], *, aliases: Mapping[str, str] | None = None
     ) -> None:
         self.kind = kind
-        self._table = dict(table)
+        self._table = {name.partition(":")[0]: path for name, path in table.items()}
+        self._arguments = {name.partition(":")[0]: name.partition(":")[2] for name in table}
         self._aliases = dict(aliases or {})
         """Other words of the field for names of the table: hints, not names."""
 
@@ -105,7 +112,8 @@ class Registry(Mapping[str, Any]):
     def signature(self, name: str) -> inspect.Signature:
         """Return a function's parameters, read from the source if it is one of the table's.
 
-        So a setting can be checked without importing what the function itself needs.
+        So a setting can be checked without importing what the function itself needs; annotations
+        are source text then.
 
         Raises:
             ConfigError: as [] does.
@@ -116,6 +124,14 @@ class Registry(Mapping[str, Any]):
             return _signature(module, attribute)
         except (LookupError, ValueError):  # not in the table, or a default that is no literal
             return inspect.signature(self[name])
+
+    def argument(self, name: str) -> str:
+        """Return what the argument of a part is, as the table writes it behind the name.
+
+        `MODEL` is a model of ours, `PATH` a file or a folder that must exist; it is empty for a
+        part that takes none, or that is not in the table.
+        """
+        return self._arguments.get(name, "")
 
     def __contains__(self, name: object) -> bool:
         return name in self._table
@@ -232,9 +248,9 @@ RETRIEVERS = Registry(
     "retriever",
     {
         "bm25": "retrodistill.stages.mining.retrievers:bm25",
-        "lucene": "retrodistill.stages.mining.retrievers:lucene",
-        "dense": "retrodistill.stages.mining.retrievers:dense",
-        "sparse": "retrodistill.stages.mining.retrievers:sparse",
+        "lucene:LANGUAGE": "retrodistill.stages.mining.retrievers:lucene",
+        "dense:MODEL": "retrodistill.stages.mining.retrievers:dense",
+        "sparse:MODEL": "retrodistill.stages.mining.retrievers:sparse",
     },
     aliases={"bi-encoder": "dense", "splade": "sparse", "pyserini": "lucene", "lexical": "bm25"},
 )
@@ -242,21 +258,23 @@ RETRIEVERS = Registry(
 TEACHERS = Registry(
     "teacher",
     {
-        "cross-encoder": "retrodistill.models.teachers.cross_encoder:CrossEncoderTeacher",
-        "causal-lm": "retrodistill.models.teachers.causal:CausalTeacher",
-        "late-interaction": "retrodistill.models.teachers.late_interaction:LateInteractionTeacher",
-        "bi-encoder": "retrodistill.models.teachers.bi_encoder:BiEncoderTeacher",
-        "pair-head": "retrodistill.models.teachers.bi_encoder:PairHeadTeacher",
-        "sparse": "retrodistill.models.teachers.sparse:SparseTeacher",
+        "cross-encoder:MODEL": "retrodistill.models.teachers.cross_encoder:CrossEncoderTeacher",
+        "causal-lm:MODEL": "retrodistill.models.teachers.causal:CausalTeacher",
+        "late-interaction:MODEL": (
+            "retrodistill.models.teachers.late_interaction:LateInteractionTeacher"
+        ),
+        "bi-encoder:MODEL": "retrodistill.models.teachers.bi_encoder:BiEncoderTeacher",
+        "pair-head:MODEL": "retrodistill.models.teachers.bi_encoder:PairHeadTeacher",
+        "sparse:MODEL": "retrodistill.models.teachers.sparse:SparseTeacher",
         "bm25": "retrodistill.models.teachers.lexical:BM25Teacher",
-        "lucene": "retrodistill.models.teachers.lucene:LuceneTeacher",
-        "pairwise": "retrodistill.models.teachers.pairwise:PairwiseTeacher",
-        "reader": "retrodistill.models.teachers.reader:ReaderTeacher",
-        "generator": "retrodistill.models.teachers.generator:GeneratorTeacher",
-        "llm": "retrodistill.models.teachers.llm:LLMTeacher",
-        "llm-pairwise": "retrodistill.models.teachers.llm:LLMPairwiseTeacher",
-        "llm-listwise": "retrodistill.models.teachers.llm:LLMListwiseTeacher",
-        "run": "retrodistill.models.teachers.runs:RunTeacher",
+        "lucene:LANGUAGE": "retrodistill.models.teachers.lucene:LuceneTeacher",
+        "pairwise:MODEL": "retrodistill.models.teachers.pairwise:PairwiseTeacher",
+        "reader:MODEL": "retrodistill.models.teachers.reader:ReaderTeacher",
+        "generator:MODEL": "retrodistill.models.teachers.generator:GeneratorTeacher",
+        "llm:NAME": "retrodistill.models.teachers.llm:LLMTeacher",
+        "llm-pairwise:NAME": "retrodistill.models.teachers.llm:LLMPairwiseTeacher",
+        "llm-listwise:NAME": "retrodistill.models.teachers.llm:LLMListwiseTeacher",
+        "run:PATH": "retrodistill.models.teachers.runs:RunTeacher",
     },
     aliases={
         "dense": "bi-encoder",

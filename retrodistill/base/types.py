@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +24,16 @@ SCALES = {
     "bm25": "at least 0",
     "attention": "mean log of a reader's attention, at most 0",
     "z": "deviations from the mean of a query's candidates",
-    "minmax": "from 0 to 1, between two percentiles of all scores",
+    "percentiles": "from 0 to 1, between two percentiles of all scores",
+    "min-max": "from 0 to 1 in each list",
     "rrf": "sum of reciprocal ranks",
     "rank": "only the order within a query counts",
     "unknown": "given by others",
 }
 """What a teacher's raw numbers can be, and their range."""
+
+Rows: TypeAlias = "NDArray[np.int64]"
+"""Positions in an array or a sequence."""
 
 Unit = Literal["pair", "document", "list"]
 """How a teacher's work is cut into shards.
@@ -137,10 +141,10 @@ class Teacher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Duels:
+class Comparisons:
     """Comparisons of two documents for one query, over distinct queries and documents.
 
-    Duel i asks whether `docs[first_rows[i]]` answers `queries[query_rows[i]]` better than
+    Comparison i asks whether `docs[first_rows[i]]` answers `queries[query_rows[i]]` better than
     `docs[second_rows[i]]` does.
     """
 
@@ -156,16 +160,16 @@ class Duels:
 
 @runtime_checkable
 class Comparer(Protocol):
-    """A teacher that prefers one document to another, duel by duel."""
+    """A teacher that prefers one document to another, pair by pair of them."""
 
     fingerprint: str
     """Hash of all that shapes a preference."""
 
-    def compare(self, duels: Duels) -> "NDArray[np.float32]":
-        """Return log p(first is better than second) of each duel, in nats.
+    def compare(self, comparisons: Comparisons) -> "NDArray[np.float32]":
+        """Return log p(first is better than second) of each comparison, in nats.
 
         A comparer asks in both orders and takes the mean, so that the place of a document in the
-        question does not count, and `exp(log p)` of a duel and of its mirror add up to 1.
+        question does not count, and `exp(log p)` of a comparison and of its mirror add up to 1.
         """
         ...
 

@@ -1,16 +1,29 @@
-"""Named losses to one number a batch: `listwise-kl(student_temperature=0.05) + 0.1*contrastive`."""
+"""Parse and compute an objective, a weighted sum of losses.
+
+listwise-kl(student_temperature=0.05) + 0.1*contrastive
+"""
 
 import ast
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from retrodistill.base.errors import ConfigError, DataError, did_you_mean
+from retrodistill.base.calls import Call, parse_call
+from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import LOSSES
+from retrodistill.objectives.losses.contract import (
+    TEMPERATURES,
+    UNDECLARED,
+    Contract,
+    Role,
+    role_of,
+)
 
 if TYPE_CHECKING:
+    from inspect import Parameter
+
     from torch import Tensor
 
     from retrodistill.base.config import TrainSettings
@@ -37,37 +50,34 @@ SIGNALS = {
     "teacher_doc_vectors": "M T",
     "queue_vectors": "Q T",
 }
-"""The vocabulary: every signal that a batch can carry, and its shape.
+"""Every signal that a batch can carry, and its shape.
 
-Lists, one a query. `student_scores`, `teacher_scores`: scores of its own candidates, the positive
-first. `mask`: which of them are real, not padding. `labels`: which of them are relevant.
-`trusted_negatives`: which may serve as negatives where they are not labelled; the others may be
-relevant without a label. `log_weights`: what a drawn candidate stands for, as the logarithm of a
-weight.
-`pair_scores`: the scores of a head that sees both vectors. `preferences`: a teacher's log p(i is
-better than j), in nats, where `preference_mask` says that it compared them.
+Lists, one a query. `student_scores`, `teacher_scores`: scores of the query's candidates, the
+positive first. `mask`: which candidates are real, not padding. `labels`: which are relevant.
+`trusted_negatives`: which unlabelled candidates may serve as negatives; the others may be
+relevant without a label. `log_weights`: logarithm of the weight of a sampled candidate, which
+stands for several. `pair_scores`: the scores of a head that sees both vectors. `preferences`: a
+teacher's log p(i is better than j), in nats, where `preference_mask` says that it compared them.
 
 The batch. `batch_scores`: the student's scores of every distinct document of the batch.
 `batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
 `batch_mask`: which are relevant, and which may be compared at all.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
-documents. `teacher_...`: those of the model that was named for them; `matched_...`: the student's
-in that model's space, through a learned projection where it has another dimension.
-`queue_vectors`: the teacher's vectors of other documents.
+documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`: the student's
+in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
+teacher's vectors of other documents.
 """
 
-_TERM = re.compile(
-    r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^)]*)\))?\s*"
-)
+_TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
 
 
 class Signals(dict[str, "Tensor"]):
     """The named tensors of one batch, with their shapes checked once.
 
     Raises:
-        DataError: a name outside the vocabulary, or shapes that do not fit each other: a teacher
-            of shape (B, 1) would otherwise be broadcast over the list without a word.
+        DataError: an unknown signal, or shapes that do not fit each other: a teacher of shape
+            (B, 1) would otherwise be broadcast over the list silently.
 
     """
 
@@ -76,7 +86,7 @@ class Signals(dict[str, "Tensor"]):
         sizes: dict[str, tuple[int, str]] = {}
         for name, tensor in tensors.items():
             if name not in SIGNALS:
-                raise DataError(f"{name!r} is no signal. Known: {', '.join(SIGNALS)}.")
+                raise DataError(f"unknown signal {name!r}. Known: {', '.join(SIGNALS)}.")
             letters = SIGNALS[name].split()
             if tensor.ndim != len(letters):
                 raise DataError(
@@ -84,10 +94,11 @@ class Signals(dict[str, "Tensor"]):
                     f"but its shape is {tuple(tensor.shape)}."
                 )
             for letter, size in zip(letters, tensor.shape, strict=True):
-                known, first = sizes.setdefault(letter, (size, name))
-                if size != known:
+                expected, source = sizes.setdefault(letter, (size, name))
+                if size != expected:
                     raise DataError(
-                        f"signal {name} has {letter} = {size}, but {first} has {letter} = {known}."
+                        f"signal {name} has {letter} = {size}, "
+                        f"but {source} has {letter} = {expected}."
                     )
 
 
@@ -101,7 +112,7 @@ class LossTerm:
 
     @property
     def function(self) -> "Callable[..., Tensor]":
-        """The loss itself."""
+        """The loss as a function of signals and settings."""
         return LOSSES[self.name]  # type: ignore[no-any-return]
 
     @property
@@ -110,26 +121,39 @@ class LossTerm:
         parameters = LOSSES.signature(self.name).parameters.values()
         return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
+    @property
+    def contract(self) -> Contract:
+        """What the loss declares with `@loss(...)`."""
+        contract: Contract = getattr(self.function, "contract", UNDECLARED)
+        return contract
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """The loss's settings, given ones and defaults."""
+        return {p.name: p.default for p in _settings_of(self.name)} | dict(self.settings)
+
+    def settings_with(self, role: Role) -> tuple[str, ...]:
+        """Return the names of the settings that the loss declares to have a role."""
+        return tuple(p.name for p in _settings_of(self.name) if role_of(p.annotation) is role)
+
 
 def parse_objective(text: str) -> tuple[LossTerm, ...]:
     """Return the terms of a weighted sum such as `listwise-kl + 0.1*contrastive(temperature=0.02)`.
 
     Raises:
         ConfigError: a loss or a setting is unknown, a weight is not a number above 0, or the text
-            is no such sum.
+            is not such a sum.
 
     """
     terms = []
-    for part in re.split(r"\+(?![^(]*\))(?<!\d[eE]\+)", text):
-        match = _TERM.fullmatch(part)
-        if match is None:
-            raise ConfigError(
-                f"objective {text!r} is not understood at {part.strip()!r}. "
-                "Write a sum such as `listwise-kl(teacher_temperature=0.5) + 0.1*contrastive`."
-            )
-        term = LossTerm(name=match["name"], weight=_weight(match["weight"] or "1", text))
-        settings = _checked(term, _settings(match["settings"] or ""))
-        terms.append(replace(term, settings=settings))
+    for piece in re.split(r"\+(?![^(]*\))(?<!\d[eE]\+)", text):
+        match = _TERM.fullmatch(piece)
+        assert match is not None
+        call = parse_call(
+            match["call"], "loss", example="listwise-kl(teacher_temperature=0.5) + 0.1*contrastive"
+        )
+        weight = _weight(match["weight"] or "1", text)
+        terms.append(LossTerm(name=call.name, weight=weight, settings=_checked(call)))
     return tuple(terms)
 
 
@@ -141,17 +165,17 @@ INPUTS = {
     "labels": "labels",
     "batch_labels": "labels",
 }
-"""What has to be given for a signal: a flag of `train`, or labels in the split."""
+"""Signal -> what provides it: a flag of `train`, or labels in the split."""
 
 
 def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
-    """Return what an objective needs to be given, each once."""
+    """Return the inputs that an objective needs, each once: flags of `train`, and labels."""
     signals = [signal for term in terms for signal in term.signals]
     return tuple(dict.fromkeys(INPUTS[signal] for signal in signals if signal in INPUTS))
 
 
 def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
-    """Return what a training by these settings needs to be given: flags of `train`, and labels."""
+    """Return the inputs that training with these settings needs: flags of `train`, and labels."""
     needs = inputs_of(parse_objective(settings.objective))
     if settings.flags_of_scores and "--scores" not in needs:
         needs = (*needs, "--scores")
@@ -173,15 +197,16 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
 
     def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
-        for term, loss, wanted in bound:
-            absent = [name for name in wanted if name not in signals]
-            if absent:
+        for term, loss, required in bound:
+            missing = [name for name in required if name not in signals]
+            if missing:
                 raise ConfigError(
-                    f"loss {term.name!r} needs {', '.join(absent)}, but this batch carries only "
+                    f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "
                     f"{', '.join(signals)}. Give --scores (or --vectors) of a teacher, "
                     "or drop the loss."
                 )
-            value = term.weight * loss(**{name: signals[name] for name in wanted}, **term.settings)
+            arguments = {name: signals[name] for name in required}
+            value = term.weight * loss(**arguments, **term.settings)
             values[term.name] = values[term.name] + value if term.name in values else value
         return values
 
@@ -196,54 +221,52 @@ def _weight(text: str, objective: str) -> float:
     if not 0 < weight < math.inf:
         raise ConfigError(
             f"objective {objective!r}: invalid weight {text!r}. A term's weight must be a number "
-            "above 0; to leave a term out, drop it."
+            "above 0. To omit a term, drop it."
         )
     return weight
 
 
-def _settings(text: str) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if name in settings:
-            raise ConfigError(f"loss setting {name!r} is given twice in ({text}).")
-        try:
-            settings[name] = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
-        except (ValueError, SyntaxError):
-            settings[name] = value
-        if not (equals and value):
-            raise ConfigError(f"loss setting {part!r} must read name=value.")
-    return settings
+def _settings_of(loss: str) -> "list[Parameter]":
+    """Return the keyword-only parameters of a loss."""
+    parameters = LOSSES.signature(loss).parameters.values()
+    return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
-def _checked(term: LossTerm, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in the types of the loss's defaults."""
-    parameters = LOSSES.signature(term.name).parameters.values()
-    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    checked = {}
-    for name, value in settings.items():
-        if name == "squared" and name not in known and "student_temperature" in known:
-            _check_squared(term.name, value)
-            continue
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise ConfigError(
-                f"loss {term.name!r} has no setting {name!r}.{hint} It has: {', '.join(known)}."
-            )
-        if _kind(value) is not _kind(known[name]):
-            raise ConfigError(f"{term.name}: {name} must be like {known[name]!r}, not {value!r}.")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{term.name}: {name} must be finite, but it is {value!r}.")
-        if type(known[name]) is int and value != int(value):
-            raise ConfigError(f"{term.name}: {name} must be a whole number, but it is {value!r}.")
-        if name.endswith("temperature") and not value > 0:
-            raise ConfigError(f"{term.name}: {name} must be above 0, but it is {value!r}.")
-        checked[name] = type(known[name])(value)
-    return checked
+def _checked(call: Call) -> dict[str, Any]:
+    """Return the settings of a loss in the types of its defaults."""
+    parameters = {p.name: p for p in _settings_of(call.name)}
+    settings = dict(call.settings)
+    older = "squared" not in parameters and "student_temperature" in parameters
+    if older and "squared" in settings:
+        _check_squared(call.name, _literal(settings.pop("squared")))
+    Call(call.kind, call.name, settings).check_keys(parameters)
+    return {key: _converted(call.name, parameters[key], settings[key]) for key in settings}
+
+
+def _converted(loss: str, parameter: "Parameter", text: str) -> Any:
+    """Return the value of one setting in the type of its default."""
+    value, name, default = _literal(text), parameter.name, parameter.default
+    if _kind(value) is not _kind(default):
+        raise ConfigError(f"{loss}: {name} must be like {default!r}, not {value!r}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{loss}: {name} must be finite, but it is {value!r}.")
+    if type(default) is int and value != int(value):
+        raise ConfigError(f"{loss}: {name} must be a whole number, but it is {value!r}.")
+    if role_of(parameter.annotation) in TEMPERATURES and not value > 0:
+        raise ConfigError(f"{loss}: {name} must be above 0, but it is {value!r}.")
+    return type(default)(value)
+
+
+def _literal(text: str) -> Any:
+    """Return a number or a boolean where the text is one, and the text itself otherwise."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _check_squared(name: str, value: Any) -> None:
-    """Accept `squared=false`, which objectives of older versions say; refuse anything else."""
+    """Accept `squared=false`, which objectives of older versions hold; refuse anything else."""
     if value is not False:
         raise ConfigError(
             f"{name}: a loss has no factor of the temperature squared (at 0.05 it would be 1/400, "

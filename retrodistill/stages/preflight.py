@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from retrodistill.base import config as configs
     from retrodistill.base.config.evaluate import MeasureSettings
 
-WITHOUT_MODEL = frozenset({"bm25", "lucene", "llm", "llm-pairwise", "llm-listwise"})
-"""Retrievers and teachers whose argument is no model of ours."""
-
 
 def mine(config: "configs.MineConfig") -> None:
     """Check the settings of `mine`."""
@@ -44,7 +41,6 @@ def score(config: "configs.ScoreConfig") -> None:
     else:
         check_writable(config.out / "shards")
     check_paths("--candidates", config.candidates)
-    check_paths("--ensemble", *config.ensemble)
     if config.teacher is not None:
         from retrodistill.models.teachers import read_options
 
@@ -59,6 +55,11 @@ def audit(config: "configs.AuditConfig") -> None:
     for spec in config.teacher:
         check_part(TEACHERS, spec)
     check_models("--student", config.student)
+
+
+def leakage(config: "configs.LeakageConfig") -> None:
+    """Check the settings of `leakage`."""
+    check_file("--json", config.json)
 
 
 def train(config: "configs.TrainConfig") -> None:
@@ -129,7 +130,10 @@ def fuse(config: "configs.FuseConfig") -> None:
     """Check the settings of `fuse`."""
     from retrodistill.data.rankings.measures import parse_metric
 
-    refuse_existing(config.out, overwrite=config.overwrite)
+    if config.as_store:
+        check_writable(config.out / "shards")
+    else:
+        refuse_existing(config.out, overwrite=config.overwrite)
     check_paths("--run", *config.run)
     check_paths("--tune", *config.tune)
     check_paths("--qrels", config.qrels)
@@ -213,9 +217,9 @@ def check_part(parts: Registry, spec: str) -> None:
     """Raise ConfigError if `name:argument` has an unknown name, or a model that is not there."""
     parts.split(spec)
     name, _, argument = spec.partition(":")
-    if name == "run":
-        check_paths(f"{parts.kind} run:", Path(argument))
-    elif name in parts and name not in WITHOUT_MODEL:
+    if parts.argument(name) == "PATH":
+        check_paths(f"{parts.kind} {name}:", Path(argument))
+    elif parts.argument(name) == "MODEL":
         with _named(f"{parts.kind} {spec}"):
             check_model(argument)
 

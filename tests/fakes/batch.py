@@ -1,4 +1,4 @@
-"""Every signal of a made-up batch, for the tests of losses."""
+"""A synthetic batch with every signal, for the tests of losses."""
 
 import torch
 
@@ -11,7 +11,7 @@ def batch(
     """Return all signals of a batch whose lists have a hole in the middle and one at the end.
 
     Columns of `batch_scores` are all candidates of all queries, so M = B * N; D = T = 3. With
-    `pad`, so many padded columns follow in each list.
+    `pad`, each list ends with that many padded columns.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -24,10 +24,10 @@ def batch(
     mask[0, 2] = False
     labels = torch.zeros(b, n, dtype=torch.bool)
     labels[:, 0] = True
-    sure = mask.clone()
-    sure[1, 1] = False
+    trusted = mask.clone()
+    trusted[1, 1] = False
     scores = draw(b, b * n)
-    own = torch.block_diag(*mask.to(dtype)[:, None]).bool()
+    candidates = torch.block_diag(*mask.to(dtype)[:, None]).bool()
     for row in range(b):
         scores[row, row * n : (row + 1) * n] = student[row]
     margins = draw(b, n, n)
@@ -36,7 +36,7 @@ def batch(
         "teacher_scores": teacher,
         "mask": mask,
         "labels": labels,
-        "trusted_negatives": sure,
+        "trusted_negatives": trusted,
         "log_weights": draw(b, n).abs() * labels.logical_not(),
         "pair_scores": draw(b, n),
     }
@@ -49,8 +49,8 @@ def batch(
         **{name: pads(tensor, (0, pad)) for name, tensor in lists.items()},
         **{name: pads(tensor, (0, pad, 0, pad)) for name, tensor in squares.items()},
         batch_scores=scores,
-        batch_candidates=own,
-        batch_labels=own & torch.block_diag(*labels.to(dtype)[:, None]).bool(),
+        batch_candidates=candidates,
+        batch_labels=candidates & torch.block_diag(*labels.to(dtype)[:, None]).bool(),
         batch_mask=mask.reshape(1, -1).repeat(b, 1),
         query_vectors=draw(b, 3),
         doc_vectors=draw(b * n, 3),

@@ -68,17 +68,17 @@ def leaves(draw: st.DrawFn) -> Expression:
     kind = TYPES[name]
     if draw(st.integers(0, 5)) == 0:
         return Missing(name)
-    first = draw(VALUES[kind])
+    value = draw(VALUES[kind])
     if kind not in ("truth", "list") and draw(st.booleans()):
-        return Compare(name, draw(st.sampled_from(["<", "<=", ">", ">="])), first)
-    others = st.lists(VALUES[kind], max_size=3)
-    alike = [v for v in draw(others) if isinstance(v, str) == isinstance(first, str)]
-    return Among(name, (first, *alike))
+        return Compare(name, draw(st.sampled_from(["<", "<=", ">", ">="])), value)
+    more = st.lists(VALUES[kind], max_size=3)
+    alike = [v for v in draw(more) if isinstance(v, str) == isinstance(value, str)]
+    return Among(name, (value, *alike))
 
 
 @st.composite
 def any_leaves(draw: st.DrawFn) -> Expression:
-    """Leaves of any name and value, that fit no table."""
+    """Leaves of any name and value, independent of a table."""
     name = draw(TEXTS.filter(bool))
     numbers = st.integers(-(10**25), 10**25) | st.floats(allow_nan=False, allow_infinity=False)
     kind = draw(st.sampled_from([TEXTS, numbers, st.booleans()]))
@@ -99,16 +99,16 @@ def conditions(of: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expressio
 
 
 def truth(expression: Expression, row: dict[str, Any]) -> bool | None:
-    """Say true, false or None (unknown), as SQL does."""
+    """Return true, false or None (unknown), as SQL does."""
     match expression:
-        case And(parts):
-            found = [truth(part, row) for part in parts]
-            return False if False in found else None if None in found else True
-        case Or(parts):
-            found = [truth(part, row) for part in parts]
-            return True if True in found else None if None in found else False
-        case Not(part):
-            inner = truth(part, row)
+        case And(operands):
+            truths = [truth(operand, row) for operand in operands]
+            return False if False in truths else None if None in truths else True
+        case Or(operands):
+            truths = [truth(operand, row) for operand in operands]
+            return True if True in truths else None if None in truths else False
+        case Not(operand):
+            inner = truth(operand, row)
             return None if inner is None else not inner
         case Missing(name):
             return missing(row[name])
@@ -123,8 +123,8 @@ def truth(expression: Expression, row: dict[str, Any]) -> bool | None:
             cell = row[name]
             if missing(cell):
                 return None
-            other = moment(value) if isinstance(cell, datetime) else value
-            return {"<": cell < other, "<=": cell <= other, ">": cell > other, ">=": cell >= other}[
+            bound = moment(value) if isinstance(cell, datetime) else value
+            return {"<": cell < bound, "<=": cell <= bound, ">": cell > bound, ">=": cell >= bound}[
                 operator
             ]
     raise AssertionError(expression)

@@ -23,8 +23,8 @@ def save_small_collection(folder: Path, *, docs: int = 60, train: int = 24, test
         for number, query in enumerate(queries):
             words = rng.sample(texts[f"d{number}"], 4)
             stream.write(json.dumps({"_id": query, "text": " ".join(words)}) + "\n")
-    for split, part in (("train", queries[:train]), ("test", queries[train:])):
+    for split, members in (("train", queries[:train]), ("test", queries[train:])):
         rows = ["query-id\tcorpus-id\tscore"]
-        rows += [f"{query}\td{query[1:]}\t1" for query in part]
+        rows += [f"{query}\td{query[1:]}\t1" for query in members]
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder

@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass
 class Reply:
-    """What goes over the wire."""
+    """An HTTP response of the fake endpoint."""
 
     body: str
     status: int = 200

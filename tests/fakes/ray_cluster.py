@@ -38,7 +38,7 @@ cluster.shutdown()
 def lose_a_node(
     work: str, words: Sequence[object], *, log: Path, lines: int, folder: Path, timeout: int
 ) -> tuple[set[str], set[str]]:
-    """Run Python's lines of `work`, which find `words`; kill a node at so many lines of the log.
+    """Run Python's lines of `work`, which find `words`; kill a node at line `lines` of the log.
 
     A line of the log starts with the name of who worked. `folder` is where modules are found.
     Return who worked before the end of the node, and who after.
@@ -57,8 +57,8 @@ def lose_a_node(
         timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
-    found = re.search(r"killed after (\d+)", done.stdout)
-    assert found is not None, done.stdout
-    killed = int(found[1])
+    message = re.search(r"killed after (\d+)", done.stdout)
+    assert message is not None, done.stdout
+    killed = int(message[1])
     workers = [line.split()[0] for line in log.read_text().splitlines()]
     return set(workers[:killed]), set(workers[killed:])

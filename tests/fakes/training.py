@@ -20,9 +20,9 @@ class PullApart(nn.Module):
     def __init__(self, folder: Path, *, dropout: float = 0.1) -> None:
         super().__init__()
         self.model = load_bi_encoder(str(folder), torch.device("cpu"))
-        for part in self.model.modules():
-            if isinstance(part, nn.Dropout):
-                part.p = dropout
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = dropout
         self.losses: dict[str, float] = {}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def run(
     resume: Path | None = None,
     logging_steps: int = 2,
 ) -> StudentTrainer:
-    """Train for `steps`, or go on from a checkpoint, and return the trainer."""
+    """Train for `steps`, or resume from a checkpoint, and return the trainer."""
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=2,
@@ -66,13 +66,13 @@ def run(
     tokenizer = task.model.tokenizer
 
     def collate(texts: Sequence[str]) -> dict[str, Tensor]:
-        found = tokenizer(list(texts), padding=True, return_tensors="pt")
-        return {name: found[name] for name in ("input_ids", "attention_mask")}
+        tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
+        return {name: tokens[name] for name in ("input_ids", "attention_mask")}
 
     trainer = StudentTrainer(
         model=task,
         args=arguments,
-        train_dataset=[TEXTS[place % len(TEXTS)] for place in range(2 * steps)],
+        train_dataset=[TEXTS[position % len(TEXTS)] for position in range(2 * steps)],
         data_collator=collate,
         callbacks=list(callbacks),
         reports=reports,
@@ -83,11 +83,11 @@ def run(
 
 
 def weights(task: nn.Module) -> dict[str, Tensor]:
-    return {name: own.detach().clone() for name, own in task.named_parameters()}
+    return {name: parameter.detach().clone() for name, parameter in task.named_parameters()}
 
 
 def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
-    """Bit for bit."""
+    """Assert that two sets of weights are bit-identical."""
     assert left.keys() == right.keys()
-    for name, own in left.items():
-        assert torch.equal(own, right[name]), name
+    for name, parameter in left.items():
+        assert torch.equal(parameter, right[name]), name

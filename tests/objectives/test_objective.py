@@ -39,7 +39,7 @@ def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float
         ("listwise-kl(temprature=1)", "has no setting 'temprature'"),
         ("contrastive(temprature=1)", "Did you mean 'temperature'"),
         ("contrastive(temperature=0)", "must be above 0"),
-        ("contrastive(temperature)", "must read name=value"),
+        ("contrastive(temperature)", "must read key=value"),
         ("contrastive(temperature=x)", "must be like 0.05"),
         ("margin-mse(scaled=2)", "must be like False"),
         ("listwise-kl(squared=true)", r"weigh the term instead: 0\.1\*listwise-kl"),
@@ -58,13 +58,13 @@ def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float
     ],
 )
 def test_a_wrong_objective_is_explained(text: str, message: str) -> None:
-    """A misspelt setting that is silently left out, so that the default trains."""
+    """A misspelt setting that is silently ignored, so that the default trains."""
     with pytest.raises(ConfigError, match=message):
         parse_objective(text)
 
 
 def test_an_older_objective_without_the_squared_temperature_is_still_read() -> None:
-    """A model card or a script that says what is now the only way, and is refused."""
+    """A model card or a script with `squared=false`, now the only behaviour, that is refused."""
     term, _ = parse_objective("listwise-kl(student_temperature=0.05,squared=false) + contrastive")
     assert dict(term.settings) == {"student_temperature": 0.05}
 

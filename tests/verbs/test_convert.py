@@ -12,8 +12,8 @@ from retrodistill.base.config import ConvertConfig
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import load_collection
-from retrodistill.data.datasets.beir import read_qrels
 from retrodistill.data.datasets.queries import query_id
+from retrodistill.data.qrels import read_qrels
 from retrodistill.data.store.formats import FORMATS
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.reporting.commands import command_of
@@ -81,8 +81,8 @@ def test_a_clicked_document_may_be_cut_into_passages(tmp_path: Path) -> None:
         ("query,doc,clicks\na,d,many\n", "c.csv:2: the clicks must be a whole number"),
         ("query,doc,clicks\na,d,-1\n", "at least 0"),
         ("query,doc,clicks\na,,1\n", "doc must be a word"),
-        ("what,doc\na,d\n", "no column that looks like the query"),
-        ("query,what\na,d\n", "no column that looks like the document"),
+        ("what,doc\na,d\n", "no column for the query"),
+        ("query,what\na,d\n", "no column for the document"),
         ("query,doc,clicks\na,d,0\n", "gives no judgement"),
         ("query,doc\n", "gives no judgement"),
     ],

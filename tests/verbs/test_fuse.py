@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.corpus import save_small_collection
 
 import retrodistill as rd
 from retrodistill.base.errors import ConfigError
@@ -12,6 +13,19 @@ from retrodistill.base.types import Pairs, Unit
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.fuse import main
+
+TUNE = ["--tune", "x", "--tune", "y", "--qrels", "q"]
+STORES = {
+    "": "z",
+    "--norm none": "unknown",
+    "--norm percentiles": "percentiles",
+    "--norm min-max": "min-max",
+    "--method rrf": "rrf",
+    "--weight 1 --weight 0": "z",
+    "--query-weight confidence": "z",
+    "--query-weight agreement": "z",
+}
+"""Flags of a store -> its scale."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +58,17 @@ def typed(folder: Path, split: str, flag: str) -> list[str]:
 def test_given_weights_are_used_and_kept(runs: Path, tmp_path: Path) -> None:
     """A run that does not say what it was made of, or that was made with equal weights."""
     out = tmp_path / "out"
-    words = [*typed(runs, "test", "--run"), "--weights", "3,1", "--norm", "z", "--depth", "5"]
+    words = [
+        *typed(runs, "test", "--run"),
+        "--weight",
+        "3",
+        "--weight",
+        "1",
+        "--norm",
+        "z",
+        "--depth",
+        "5",
+    ]
     assert main([*words, "--out", str(out)]) == 0
     members = [Run.read(runs / f"test-{name}") for name in ("good", "useless")]
     wanted = rd.fuse_runs(members, weights=[3, 1], norm="z").top(5)
@@ -54,7 +78,7 @@ def test_given_weights_are_used_and_kept(runs: Path, tmp_path: Path) -> None:
         "run 1": members[0].fingerprint,
         "run 2": members[1].fingerprint,
     }
-    assert manifest.config["weights"] == "3,1"
+    assert manifest.config["weight"] == [3.0, 1.0]
 
 
 def test_tuned_weights_are_told_and_kept(
@@ -91,15 +115,29 @@ def test_measuring_what_was_tuned_on_is_warned_of(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--weights", "1,x"], "--weights must be numbers"),
-        (["--weights", "1,2,3"], "as many weights"),
-        (["--method", "rrf", "--norm", "z"], "leave the norm"),
+        (["--weight", "1", "--weight", "x"], "'x'"),
+        (["--weight", "1"], "1 --weight for 2 --run"),
+        (["--weight", "1", "--weight", "-1"], "none negative"),
+        (["--method", "rrf", "--norm", "z"], "omit the norm"),
         (["--norm", "theoretical"], "Give minima"),
-        (["--norm", "theoretical", "--minima", "0,0"], "below its lowest possible"),
+        (
+            ["--norm", "theoretical", "--minimum", "0", "--minimum", "0"],
+            "below its lowest possible",
+        ),
         (["--tune", "x"], "1 --tune for 2 --run"),
-        (["--tune", "x", "--tune", "y"], "needs either --data"),
-        (["--data", "beir:x"], "needs either --data"),
-        (["--tune", "x", "--tune", "y", "--qrels", "q", "--weights", "1,1"], "leave --weights"),
+        (["--tune", "x", "--tune", "y"], "--tune needs judgements"),
+        (["--query-weight", "agreement"], "agreement needs judgements"),
+        (["--data", "beir:x"], "--data needs --tune"),
+        (["--qrels", "q"], "--qrels needs --tune"),
+        (["--as-store"], "--as-store needs --data"),
+        (["--as-store", "--data", "beir:x", "--overwrite"], "A score store resumes"),
+        (["--method", "rrf", "--pairs", "shared"], "omit pairs"),
+        (["--queries", "q"], "--queries needs --as-store"),
+        ([*TUNE, "--weight", "1", "--weight", "1"], "omit --weight"),
+        ([*TUNE, "--query-weight", "confidence"], "omit --query-weight"),
+        ([*TUNE, "--pairs", "shared"], "omit --pairs shared"),
+        ([*TUNE, "--as-store"], "--tune writes a run"),
+        ([*TUNE, "--data", "beir:x"], "give either --data"),
     ],
 )
 def test_mistakes_end_with_status_2(
@@ -120,6 +158,34 @@ def test_runs_of_other_queries_are_refused(
         capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_store_takes_norms_weights_and_judgements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flag without effect, a wrong scale in the manifest, or no advice on the temperature."""
+    monkeypatch.chdir(tmp_path)
+    save_small_collection(tmp_path / "data")
+    first = rd.mine_candidates(rd.load_collection("beir:data"), "train", depth=8)
+    first.write(Path("first"))
+    rng = np.random.default_rng(0)
+    columns = (first.table["query_id"], first.table["doc_id"])
+    Run.from_columns(*columns, rng.normal(size=len(first))).write(Path("other"))
+    stores = {}
+    for number, (flags, scale) in enumerate(STORES.items()):
+        out = Path(f"scores/{number}")
+        line = f"--run first --run other --data beir:data --as-store {flags} --out {out}"
+        assert main(line.split()) == 0
+        assert "teacher_temperature" in capsys.readouterr().err
+        manifest = Manifest.read(out)
+        assert (manifest.kind, manifest.details["scale"]) == ("scores", scale), flags
+        assert manifest.config["run"] == ["first", "other"]
+        stores[flags] = Run.read(out)
+        assert len(stores[flags]) == len(first)
+    assert len({store.fingerprint for store in stores.values()}) == len(STORES)
+    assert main(line.split()) == 0  # again: nothing is missing
+    order = [doc for _, docs, _ in stores["--weight 1 --weight 0"].lists() for doc in docs]
+    assert sorted(order) == sorted(doc for _, docs, _ in first.lists() for doc in docs)
 
 
 class Lengths:

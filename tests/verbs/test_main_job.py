@@ -49,9 +49,8 @@ def test_the_main_job_from_documents_to_a_measured_student(
         name = teacher.partition(":")[0]
         command(f"score {data} --candidates runs/train --teacher {teacher} --out scores/{name}")
     command(
-        f"score {data} --ensemble scores/bm25 --ensemble scores/bi-encoder "
-        "--ensemble scores/cross-encoder --weight 2 --weight 1 --weight 1 "
-        "--out scores/mean"
+        f"fuse {data} --run scores/bm25 --run scores/bi-encoder --run scores/cross-encoder "
+        "--weight 2 --weight 1 --weight 1 --as-store --out scores/mean"
     )
     command(
         f"train {data} --scores scores/mean --student {model} --keep-layers 0,5 "

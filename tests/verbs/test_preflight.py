@@ -53,6 +53,11 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
             "--student: there is no folder students/kll. Did you mean 'students/kl'?",
         ),
     ],
+    "leakage": [
+        ("--data beir:none --json there", "--json: there is a folder"),
+        ("--data beir:none --threshhold 1", "Did you mean '--threshold'?"),
+        ("--data beir:none --test-split train", "two different splits"),
+    ],
     "train": [
         ("--data beir:none --student students/kll --out new", "Did you mean 'students/kl'?"),
         ("--data beir:none --student students/kl --out there", "there exists already"),
@@ -104,6 +109,8 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("--clicks none.csv --out new.tsv", "none.csv"),
     ],
     "fuse": [
+        ("--run run.trec --data beir:none --as-store --out run.trec", "run.trec/shards cannot be"),
+        ("--run run.trec --runs run.trec --out new", "Did you mean '--run'?"),
         ("--run run.trec --run run.trek --out new", "Did you mean 'run.trec'?"),
         ("--run run.trec --run run.trec --out there", "there exists already"),
         (

@@ -1,15 +1,13 @@
-"""What `score` does besides scoring: combine, compare, verify, in processes."""
+"""What `score` does besides scoring: compare, verify, in processes."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fakes.corpus import save_small_collection
 from fakes.models import save_tiny_cross_encoder
 
 from retrodistill.base.config import ScoreConfig
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore
@@ -54,33 +52,6 @@ def test_mistakes_are_explained(
     assert "Traceback" not in said
 
 
-def test_ensembles_take_weights_and_tell_a_temperature(
-    data: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A flag that is read and has no effect."""
-    first = Run.read(Path("runs/train"))
-    rng = np.random.default_rng(0)
-    columns = (first.table["query_id"], first.table["doc_id"])
-    Run.from_columns(*columns, rng.normal(size=len(first))).write(Path("runs/other"))
-    members = f"--data {data} --ensemble runs/train --ensemble runs/other"
-    made = {}
-    for name, flags in {
-        "z": "",
-        "minmax": "--combine minmax",
-        "rrf": "--combine rrf",
-        "weighted": "--weight 1 --weight 0",
-        "sure": "--query-weight confidence",
-        "labels": "--query-weight agreement",
-    }.items():
-        _, said = run(f"{members} {flags} --out scores/{name}", capsys)
-        assert "teacher_temperature" in said
-        made[name] = Run.read(Path("scores") / name)
-    assert len({scores.fingerprint for scores in made.values()}) == len(made)
-    order = [doc for _, docs, _ in made["weighted"].lists() for doc in docs]
-    assert sorted(order) == sorted(doc for _, docs, _ in first.lists() for doc in docs)
-    assert Manifest.read(Path("scores/minmax")).details["scale"] == "minmax"
-
-
 def test_preferences_processes_and_status(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,7 +75,6 @@ def test_settings_exclude_each_other_before_anything_is_read() -> None:
     for wrong in (
         {"teacher": "bm25", "candidates": Path("x"), "status": True},
         {"teacher": "bm25", "candidates": Path("x"), "verify": 3},
-        {"ensemble": (Path("a"),), "weight": (1.0, 2.0)},
     ):
         with pytest.raises(ConfigError):
             ScoreConfig(out=Path("s"), data="beir:x", **wrong)

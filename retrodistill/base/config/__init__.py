@@ -4,6 +4,7 @@ A field is a flag (`max_tokens` is `--max-tokens`), the string below it is its h
 type `tuple[str, ...]` may be given several times. `retrodistill.base.command` reads them.
 """
 
+from retrodistill.base.config.audit import AuditConfig, LeakageConfig
 from retrodistill.base.config.base import Executor, Precision, as_dict, at_least
 from retrodistill.base.config.benchmark import BenchmarkConfig
 from retrodistill.base.config.convert import ConvertConfig
@@ -13,7 +14,7 @@ from retrodistill.base.config.mine import MineConfig
 from retrodistill.base.config.quickstart import DoctorConfig, QuickstartConfig
 from retrodistill.base.config.report import ReportConfig
 from retrodistill.base.config.reproduce import ReproduceConfig
-from retrodistill.base.config.score import AuditConfig, ScoreConfig
+from retrodistill.base.config.score import ScoreConfig
 from retrodistill.base.config.search import EmbedConfig, SearchConfig
 from retrodistill.base.config.train import Positives, TrainConfig, TrainSettings
 
@@ -26,6 +27,7 @@ __all__ = [
     "EvaluateConfig",
     "Executor",
     "FuseConfig",
+    "LeakageConfig",
     "MineConfig",
     "Positives",
     "Precision",

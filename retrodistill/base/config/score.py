@@ -1,8 +1,7 @@
-"""Settings of `score` and `audit`."""
+"""Settings of `score`."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from retrodistill.base.config.base import Executor, Precision, at_least, check_workers
 from retrodistill.base.errors import ConfigError
@@ -13,51 +12,36 @@ class ScoreConfig:
     """Settings of `python -m retrodistill.score`."""
 
     out: Path
-    """Score store. Finished shards found there are not scored again."""
+    """Score store to fill. An existing one is resumed: finished shards are not scored again."""
 
     data: str | None = None
     """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
 
     queries: str | None = None
-    """File of queries that --candidates were mined for beside those of --data."""
+    """File of queries beside those of --data, for --candidates that were mined with it."""
 
     candidates: Path | None = None
-    """What to score: a run folder, a TREC, JSONL or Parquet run, or a file of triples."""
+    """Pairs to score: a run folder, a TREC, JSONL or Parquet run, or a file of triples."""
 
     teacher: str | None = None
-    """Who scores: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ...; README lists them."""
+    """Teacher: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ... (README lists them), or
+    module:CLASS:ARGUMENT for your own."""
 
     option: tuple[str, ...] = ()
-    """A setting of this teacher's own: name=value."""
+    """Setting of this teacher: name=value. May be given several times."""
 
     preferences: bool = False
     """Store preferences between two documents instead of scores (a pairwise teacher)."""
 
     opponents: int = 4
-    """With --preferences: how many others each document is compared with (0: all)."""
-
-    ensemble: tuple[Path, ...] = ()
-    """Instead of a teacher: score stores or runs to make one of."""
-
-    combine: Literal["z", "mean", "minmax", "rrf"] = "z"
-    """How: mean of z-scores of each query, of raw scores, of scores in 0 to 1 between the 1st
-    and 99th percentile, or of reciprocal ranks."""
-
-    weight: tuple[float, ...] = ()
-    """One weight for each --ensemble, in order (default: equal)."""
-
-    query_weight: Literal["none", "confidence", "agreement"] = "none"
-    """Weigh each --ensemble query by query: by how sure it is, or by its rank of what --split
-    calls relevant."""
-
-    split: str = "train"
-    """Split whose labels --query-weight agreement reads."""
+    """With --preferences: number of documents that each one is compared with next in its list
+    (0: all)."""
 
     verify: int | None = None
     """Score this many stored pairs again, and print the largest difference."""
 
     status: bool = False
-    """Print how far the store is and what it has cost."""
+    """Print how complete the store is and what it has cost."""
 
     batch_tokens: int = 4096
     """Padded tokens of a forward pass."""
@@ -66,17 +50,17 @@ class ScoreConfig:
     """Longest pair, in tokens; the document's end is cut."""
 
     shard_pairs: int = 4096
-    """Pairs in one shard: what a kill can cost."""
+    """Pairs in one shard: the most that an interruption can lose."""
 
     precision: Precision = "auto"
     """Number type of the teacher's body; its head and the scores are float32."""
 
     executor: Executor = "local"
-    """Where to score: in this process, in several of this machine, or on a Ray cluster whose
-    machines share the file system (with flock) of --out."""
+    """Where to score: in this process, in several processes, or on a Ray cluster whose machines
+    share the file system (with flock) of --out."""
 
     workers: int | None = None
-    """Workers of the executor (default: one a GPU; without GPUs one, with Ray one a node)."""
+    """Workers of the executor (default: one per GPU; without GPUs one, with Ray one per node)."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch_tokens", "shard_pairs", "verify")
@@ -84,7 +68,6 @@ class ScoreConfig:
         at_least(self, 0, "opponents")
         jobs = {
             "--teacher": self.teacher is not None,
-            "--ensemble": bool(self.ensemble),
             "--status": self.status,
         }
         if sum(jobs.values()) != 1:
@@ -96,75 +79,3 @@ class ScoreConfig:
         check_workers(self.executor, self.workers)
         if self.executor != "local" and self.candidates is None:
             raise ConfigError("--executor scores: it needs --teacher and --candidates.")
-        if self.weight and len(self.weight) != len(self.ensemble):
-            raise ConfigError(
-                f"{len(self.weight)} --weight for {len(self.ensemble)} --ensemble: give one each."
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AuditConfig:
-    """Settings of `python -m retrodistill.audit`."""
-
-    data: str
-    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
-
-    candidates: Path | None = None
-    """First stage's run of the split: what each teacher reranks."""
-
-    teacher: tuple[str, ...] = ()
-    """Teacher to audit: cross-encoder:MODEL, bi-encoder:MODEL, bm25, ...; several times."""
-
-    leakage: bool = False
-    """Instead of teachers: what of --test-split stands in --split, word for word or nearly."""
-
-    split: str = "train"
-    """Split with the labels to measure against, or that was trained on."""
-
-    test_split: str = "test"
-    """With --leakage: split that nothing of the other should stand in."""
-
-    threshold: float = 0.8
-    """With --leakage: Jaccard similarity from which on two texts are near duplicates."""
-
-    query_shingle: int = 1
-    """With --leakage: words of a query that are compared as one."""
-
-    shingle: int = 3
-    """With --leakage: words of a document that are compared as one."""
-
-    student: str | None = None
-    """Model to train, a folder or a hub id: no teacher should be worse than it."""
-
-    queries: int = 100
-    """Labelled queries to draw."""
-
-    depth: int = 20
-    """Candidates of each query that are reranked."""
-
-    seed: int = 0
-    """Seed of the draw."""
-
-    max_tokens: int = 256
-    """Longest pair, in tokens; the document's end is cut."""
-
-    batch_tokens: int = 4096
-    """Padded tokens of a forward pass."""
-
-    precision: Precision = "auto"
-    """Number type of the models' bodies."""
-
-    json: Path | None = None
-    """File for the results."""
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "queries", "batch_tokens", "query_shingle", "shingle")
-        at_least(self, 2, "depth")
-        at_least(self, 8, "max_tokens")
-        at_least(self, 0.1, "threshold")
-        if self.threshold > 1:
-            raise ConfigError(f"--threshold must be at most 1, but it is {self.threshold}.")
-        if self.leakage and (self.teacher or self.candidates):
-            raise ConfigError("--leakage reads no --candidates and no --teacher: audit them apart.")
-        if not self.leakage and not (self.teacher and self.candidates):
-            raise ConfigError("needs --candidates and --teacher, or else --leakage.")

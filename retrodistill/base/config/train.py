@@ -12,7 +12,7 @@ Positives = Literal["labels", "teacher"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSettings:
-    """How to make a student and how to train it, whatever the data."""
+    """How to make a student and how to train it, independent of the data."""
 
     objective: str = "listwise-kl"
     """Weighted sum of losses, with settings in brackets:
@@ -26,30 +26,30 @@ class TrainSettings:
     """Layers of --student to keep, counted from 0: `0,2,5`."""
 
     width: int | None = None
-    """Keep so many dimensions of the hidden vectors, the most important ones."""
+    """Hidden size to keep (the most important dimensions)."""
 
     prune_vocabulary: bool = False
-    """Keep only the words that the collection's documents and queries use."""
+    """Keep only the vocabulary that the collection's documents and queries use."""
 
     pooling: Literal["mean", "cls", "last"] | None = None
-    """How token vectors become one (default: as the model does it)."""
+    """Pooling of token vectors (default: the model's own)."""
 
     query_prompt: str | None = None
-    """What is put before each query (default: as the model has it)."""
+    """Text before each query (default: the model's own prompt)."""
 
     doc_prompt: str | None = None
-    """What is put before each document (default: as the model has it)."""
+    """Text before each document (default: the model's own prompt)."""
 
     doc_student: str | None = None
     """Another model for the documents, a folder or a hub id: two towers. Prompts, dropout and
-    adapters are for both; --keep-layers, --width, --prune-vocabulary and --pooling shape
-    --student alone."""
+    adapters apply to both; --keep-layers, --width, --prune-vocabulary and --pooling to --student
+    alone."""
 
     doc_keep_layers: tuple[int, ...] = ()
     """Layers of --doc-student to keep (default: all)."""
 
     freeze: Literal["query", "document"] | None = None
-    """With --doc-student: the tower that stays as it is."""
+    """With --doc-student: the tower that is not trained."""
 
     lora_rank: int = 0
     """Train only low-rank adapters of this rank, merged into the weights at the end (0: train
@@ -66,10 +66,10 @@ class TrainSettings:
     one, which then counts as labelled."""
 
     positives_per_query: int = 1
-    """Positives of one query in a batch, if it has as many."""
+    """Positives of one query in a batch, if it has that many."""
 
     pool: int = 32
-    """Draw negatives from this many best-scored candidates of the query."""
+    """Sample negatives from the N best-scored candidates of the query."""
 
     query_order: Literal["shuffled", "clusters", "hard-first"] = "shuffled"
     """Order of the queries: at random, batches of one topic each, or the hardest first."""
@@ -78,19 +78,19 @@ class TrainSettings:
     """With --query-order clusters: number of topics (default: one per ten batches)."""
 
     negative_sampling: str = "uniform"
-    """How a query's candidates are drawn from its pool: uniform, margin-bins, importance or simans;
+    """How negatives are sampled from a query's pool: uniform, margin-bins, importance or simans;
     settings in brackets: `simans(a=0.5,b=-1)`."""
 
     unlabelled_split: tuple[str, ...] = ()
-    """Train on the scored queries of this split as well, without its labels. Scored queries that
-    other splits judge are skipped otherwise."""
+    """Train on the scored queries of this split as well, without its labels. By default, scored
+    queries that other splits judge are skipped."""
 
     other_texts: bool = False
-    """The ids of --scores and --preferences name other texts than --data on purpose, such as
-    translations: do not compare them."""
+    """Accept --scores and --preferences whose ids name other texts than those of --data, such as
+    translations."""
 
     drop_weak_queries: float = 0.0
-    """Leave out this share of the queries: those whose best teacher score is lowest."""
+    """Skip this share of the queries: those whose best teacher score is lowest."""
 
     false_negatives: float | None = None
     """Candidates that the teacher scores above this share of the positive's score are no
@@ -127,31 +127,31 @@ class TrainSettings:
     """Padded tokens of one pass through the encoder."""
 
     cache_gradients: bool = False
-    """Keep the activations of one pass at a time, and compute them again for the gradients:
-    batches of any size in the memory of one pass, at about a third more time."""
+    """Keep the activations of one pass at a time, and recompute them for the gradients: batches
+    of any size in the memory of one pass, at about a third more time."""
 
     precision: Precision = "auto"
     """Number type of the encoder's body; losses are float32."""
 
     dims: tuple[int, ...] = ()
-    """Matryoshka: train the first so many dimensions of the vectors as well, `192,96`. Where a
-    teacher's vectors are the target, a cut vector is compared as if the rest were 0."""
+    """Matryoshka: train the first N dimensions of the vectors as well, `192,96`. Where a teacher's
+    vectors are the target, a cut vector is compared as if the rest were 0."""
 
     projection: Literal["keep", "drop"] = "keep"
     """Where the teacher's vectors have another dimension: keep the learned projection into
     their space as the student's last layer, or drop it after training."""
 
     queue: int = 0
-    """Vectors of so many other documents that come with each batch (for ckd)."""
+    """Number of other documents whose vectors come with each batch (for ckd)."""
 
     average: Literal["none", "ema", "sma"] = "none"
-    """Average the weights over the training: exponentially, or plainly over its last part."""
+    """Average the weights over the training: exponentially, or evenly over its last part."""
 
     average_decay: float = 0.99
-    """With --average ema: what is kept of the average at each step."""
+    """With --average ema: share of the average that each step keeps."""
 
     average_start: float = 0.5
-    """With --average sma: share of the steps after which the average begins."""
+    """With --average sma: share of the steps before the average begins."""
 
     dev_split: str | None = None
     """Measure by searching for the queries of this split, and keep the best weights."""
@@ -160,29 +160,29 @@ class TrainSettings:
     """What to measure on --dev-split."""
 
     dev_queries: int | None = None
-    """Measure with so many queries of --dev-split, drawn at random (default: all)."""
+    """Number of queries of --dev-split to measure with, drawn at random (default: all)."""
 
     dev_docs: Literal["all", "scored"] = "all"
     """Search all documents, or only those that --scores lists for these queries and the relevant
     ones: faster, and optimistic. A cross-encoder needs `scored`."""
 
     eval_steps: int = 0
-    """Measure every so many steps (0: ten times in all)."""
+    """Steps between measurements (0: measure ten times in all)."""
 
     patience: int = 0
-    """Stop after so many measurements without a better one (0: never)."""
+    """Stop after N measurements without a better one (0: never)."""
 
     min_delta: float = 0.0
     """With --patience: smallest gain that counts; smaller ones add up until they do."""
 
     tracker: tuple[str, ...] = ()
-    """Where to report losses to, by transformers.Trainer: tensorboard, wandb, mlflow, ..."""
+    """Trackers of transformers.Trainer to report losses to: tensorboard, wandb, mlflow, ..."""
 
     seed: int = 0
-    """Seed of the order, the draw of negatives, and dropout."""
+    """Seed of the query order, the sampling of negatives, and dropout."""
 
     save_steps: int = 0
-    """Write a checkpoint every so many steps (0: none); `--resume` goes on from the last."""
+    """Steps between checkpoints (0: none); `--resume` resumes from the last."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "pool", "batch_size", "batch_tokens", "width", "clusters")
@@ -210,7 +210,7 @@ class TrainSettings:
 
     @property
     def flags_of_scores(self) -> tuple[str, ...]:
-        """Return the flags that go by teacher scores, as they are set."""
+        """Return the flags in use that need teacher scores, with their values."""
         flags = {
             f"--negative-sampling {self.negative_sampling}": self.negative_sampling != "uniform",
             f"--query-order {self.query_order}": self.query_order == "hard-first",
@@ -221,7 +221,7 @@ class TrainSettings:
         return tuple(flag for flag, used in flags.items() if used)
 
     def _check_amounts(self) -> None:
-        """Raise ConfigError unless there is something to train, and numbers that fit each other."""
+        """Raise ConfigError unless numbers are in range and fit each other."""
         if not self.epochs > 0:
             raise ConfigError(f"--epochs must be above 0, but it is {self.epochs}.")
         if self.max_steps != -1 and self.max_steps < 1:
@@ -254,13 +254,13 @@ class TrainConfig(TrainSettings):
     """Model to start from: a folder, a hub id (also ID@REVISION) or packaged:all-MiniLM-L6-v2."""
 
     queries: str | None = None
-    """File of queries that --scores has beside those of --data."""
+    """File of further queries that --scores covers, beside those of --data."""
 
     out: Path
     """Folder of the trained model, in sentence-transformers format."""
 
     recipe: str | None = None
-    """Published method whose settings to start from; `--list` shows them."""
+    """Published method to take settings from, which flags override; `--list` shows them."""
 
     scores: Path | None = None
     """Score store or run: the candidates of each query, with the teacher's scores."""
@@ -272,10 +272,10 @@ class TrainConfig(TrainSettings):
     """Model whose vectors the student learns to match: a folder, a hub id or packaged:NAME."""
 
     split: str = "train"
-    """Split whose labels say what is relevant."""
+    """Split whose labels are used."""
 
     resume: bool = False
-    """Go on from the last checkpoint under --out."""
+    """Resume from the last checkpoint under --out."""
 
     overwrite: bool = False
     """Replace what is at --out."""

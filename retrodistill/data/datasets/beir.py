@@ -1,12 +1,12 @@
-"""`beir:PATH`: a folder of the BEIR layout.
+"""`beir:PATH`: a folder in the BEIR layout.
 
     corpus.jsonl    {"_id": "d1", "title": "...", "text": "...", "metadata": {...}}, one a line
     queries.jsonl   {"_id": "q1", "text": "..."}
     qrels/*.tsv     query-id, corpus-id, score, tab-separated; one file a split
 
 Only corpus.jsonl must exist. Both .jsonl files may be gzipped (`.jsonl.gz`). Judgements may lack
-the header, and may have the four columns of TREC (query, iteration, document, grade).
-Other fields of a line, and those of its `metadata`, are the attributes of a text.
+the header, and may have TREC's four columns (query, iteration, document, grade).
+Other fields of a line, and those of its `metadata`, become the text's attributes.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Doc
 from retrodistill.data.datasets.cache import cached_texts, file_key
 from retrodistill.data.datasets.collection import Collection
-from retrodistill.data.datasets.judgements import read_qrels
-from retrodistill.data.datasets.lines import place_of_record, read_records
 from retrodistill.data.datasets.records import doc_from, fields_from, query_from
 from retrodistill.data.datasets.texts import TextSource, no_texts
+from retrodistill.data.lines import read_records, record_location
+from retrodistill.data.qrels import read_qrels
 
 
 def load(path: str) -> Collection:
@@ -29,7 +29,7 @@ def load(path: str) -> Collection:
 
     Raises:
         ConfigError: the folder does not exist.
-        DataError: a file is missing or not in order; file and line are named.
+        DataError: a file is missing or malformed; file and line are named.
 
     """
     folder = Path(path).expanduser()
@@ -52,7 +52,7 @@ def load(path: str) -> Collection:
         folder.resolve().name,
         docs=docs,
         queries=asked,
-        judgements={file.stem: partial(read_qrels, file) for file in splits},
+        judgements={file.stem: partial(read_qrels, file, allow_empty=True) for file in splits},
     )
 
 
@@ -64,6 +64,6 @@ def _texts_file(folder: Path, name: str) -> Path | None:
 def _source(path: Path, parse: Callable[[Any], Doc]) -> TextSource:
     return TextSource(
         partial(read_records, path, parse),
-        partial(place_of_record, path),
+        partial(record_location, path),
         partial(read_records, path, fields_from),
     )

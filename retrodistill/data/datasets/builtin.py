@@ -1,9 +1,9 @@
-"""`builtin:pydocs`: a collection that every installation has, for trying things out.
+"""`builtin:pydocs`: a collection that comes with every installation, for a first try.
 
-`builtin:pydocs` is a cut of about 2,500 documents over the standard library, numpy, scipy,
-scikit-learn, networkx and pandas; `builtin:pydocs-full` is all that is found. What is in it
-depends on the installed versions, and so does its fingerprint. Its documents have the attributes
-`package` and `module`.
+`builtin:pydocs` has about 2,500 documents from the standard library, numpy, scipy, scikit-learn,
+networkx and pandas; `builtin:pydocs-full` has all documented functions of all supported packages.
+The content depends on the installed versions, and so does the fingerprint. Documents have the
+attributes `package` and `module`.
 """
 
 import platform
@@ -16,23 +16,23 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.data.datasets import pydocs
 from retrodistill.data.datasets.cache import cached_texts
 from retrodistill.data.datasets.collection import Collection
-from retrodistill.data.datasets.judgements import Judgements
 from retrodistill.data.datasets.texts import Texts, TextSource
+from retrodistill.data.qrels import Judgements
 
 NAMES = ("pydocs", "pydocs-full")
 SPLITS = ("train", "dev", "test")
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
-"""Packages that are installed under another name."""
+"""Package -> name of its distribution, where they differ."""
 
 EDITION = "1"
-"""Goes into the cache key: raise it when `pydocs` takes other pairs from the same source."""
+"""Part of the cache key: raise it when `pydocs` extracts other pairs from the same source."""
 
 
 def load(name: str) -> Collection:
     """Return a built-in collection.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: the name is unknown.
 
     """
     if name not in NAMES:
@@ -65,13 +65,13 @@ def load(name: str) -> Collection:
 
 
 def _judgements(queries: Texts, split: str) -> Judgements:
-    """Return the judgements of a split: each query's one document is in its id."""
+    """Return the judgements of a split; a query's id contains that of its one document."""
     docs = (id.removeprefix("q:") for id in queries.ids())
     return {f"q:{doc}": {doc: 1} for doc in docs if pydocs.split(doc) == split}
 
 
 def _versions() -> Iterator[str]:
-    """Yield the version of each package that is read and installed."""
+    """Yield the version of each installed package that documents are taken from."""
     for package in pydocs.PACKAGES:
         try:
             yield f"{package} {version(DISTRIBUTIONS.get(package, package))}"

@@ -1,10 +1,10 @@
-"""Where parsed texts are kept: `$RETRODISTILL_CACHE`, or `~/.cache/retrodistill`.
+"""Cache of parsed texts, in `$RETRODISTILL_CACHE` or `~/.cache/retrodistill`.
 
-Each collection has a folder under `collections/`, named by what it was read from; a changed
-source has another name. A folder is filled aside and renamed, so a reader sees all of it or
-nothing, and processes that build the same one at the same time do no harm. The checksums of its
-files are compared whenever it is opened (5 GB a second once they are in memory), before anything
-is mapped: a damaged folder is built again. Deleting the cache loses nothing.
+Each collection has a folder under `collections/` whose name is a hash of its source, so a changed
+source gets another folder. A folder is written under a temporary name and renamed, so readers see
+all of it or nothing, and processes that build the same one concurrently do no harm. Checksums are
+verified whenever a folder is opened (5 GB a second once in memory), before any file is mapped: a
+damaged folder is rebuilt. The cache can be deleted at any time.
 """
 
 import errno
@@ -25,7 +25,7 @@ PARTS = {"docs": "documents", "queries": "queries"}
 
 
 def file_key(path: Path) -> list[str]:
-    """Return what tells one state of a file from another: path, size and time of change."""
+    """Return what identifies the state of a file: path, size and modification time."""
     state = path.stat()
     return [str(path.resolve()), str(state.st_size), str(state.st_mtime_ns)]
 
@@ -35,30 +35,30 @@ def cached_texts(
 ) -> tuple[Texts, Texts]:
     """Return the tables of documents and queries, read from their sources if not cached.
 
-    `key` must change whenever the content may have changed. Without one, nothing is kept: the
+    `key` must change whenever the content may have changed. Without a key nothing is cached: the
     tables live as long as this process.
 
     Raises:
         ConfigError: the cache folder cannot be written.
-        DataError: the sources are not in order, or hold no document.
+        DataError: the sources are malformed, or hold no document.
 
     """
     sources = {"docs": docs, "queries": queries}
     if key is None:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as aside:
             _fill(Path(aside), name, sources)
-            return _open(Path(aside), name, sources, kept=False)
+            return _open(Path(aside), name, sources, persistent=False)
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-48:].strip("-.")
     folder = cache_folder("collections") / f"{slug}-{digest(LAYOUT, *key)[:16]}"
     if not _is_whole(folder):
-        damaged = f"{folder} is damaged: {name} is read again"
-        log.info(damaged if folder.exists() else f"reading {name} once; it is kept in {folder}")
+        damaged = f"{folder} is damaged: re-reading {name}"
+        log.info(damaged if folder.exists() else f"reading {name} once; cached in {folder}")
         _build(folder, name, sources)
     return _open(folder, name, sources)
 
 
 class _OutrunError(Exception):
-    """Another process has built the same folder meanwhile."""
+    """Another process has built the same folder in the meantime."""
 
 
 def _build(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
@@ -85,12 +85,12 @@ def _build(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
 def _unwritable(folder: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"the cache folder {folder.parent} cannot be written ({error.strerror}). "
-        "Set RETRODISTILL_CACHE to a folder that can."
+        "Set RETRODISTILL_CACHE to a writable folder."
     )
 
 
 def _fill(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
-    inputs = {part: write_texts(folder / part, source) for part, source in sources.items()}
+    inputs = {table: write_texts(folder / table, source) for table, source in sources.items()}
     checksums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
     Manifest(
         kind="collection",
@@ -103,30 +103,30 @@ def _fill(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
 
 
 def _open(
-    folder: Path, name: str, sources: Mapping[str, TextSource], *, kept: bool = True
+    folder: Path, name: str, sources: Mapping[str, TextSource], *, persistent: bool = True
 ) -> tuple[Texts, Texts]:
     manifest = Manifest.read(folder, kind="collection")
     docs, queries = (
         Texts(
-            folder / part,
+            folder / table,
             name=f"the {noun} of {name}",
-            fingerprint=manifest.inputs[part],
-            source=sources.get(part),
-            kept=kept,
+            fingerprint=manifest.inputs[table],
+            source=sources.get(table),
+            persistent=persistent,
         )
-        for part, noun in PARTS.items()
+        for table, noun in PARTS.items()
     )
     return docs, queries
 
 
 def _is_whole(folder: Path) -> bool:
-    """Tell whether a folder's files are those that were written."""
+    """Return whether all files of a folder match their checksums."""
     try:
         manifest = Manifest.read(folder, kind="collection")
-        if manifest.fingerprint != digest(*(manifest.inputs[part] for part in PARTS)):
+        if manifest.fingerprint != digest(*(manifest.inputs[table] for table in PARTS)):
             return False
         checksums = manifest.details["xxh3_128"]
-        files = [file(folder / part) for part in PARTS for file in (arrow_file, ids_file)]
+        files = [file(folder / table) for table in PARTS for file in (arrow_file, ids_file)]
         return all(checksum(path) == checksums[path.name] for path in files)
     except (DataError, OSError, KeyError, TypeError):
         return False

@@ -1,4 +1,4 @@
-"""A test collection: documents, queries, and who judged what relevant."""
+"""A test collection: documents, queries and relevance judgements."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -12,25 +12,26 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
 from retrodistill.base.registry import COLLECTIONS
-from retrodistill.data.datasets.judgements import Judgements, read_qrels
 from retrodistill.data.datasets.options import take_options
 from retrodistill.data.datasets.queries import QueryFile, log_counts, merged_queries, read_queries
 from retrodistill.data.datasets.texts import Texts
+from retrodistill.data.qrels import Judgements, read_qrels
 
 ALL = "all"
-"""Stands for every query, judged or not, in a collection without a split of this name."""
+"""Every query, judged or not, in a collection without a split of this name."""
 
 OPTIONS = ("queries", "qrels")
-""".,queries=FILE,qrels=PATH behind the id of any collection."""
+"""Options after any collection's id: `beir:PATH,queries=FILE,qrels=PATH`."""
 
 
 class Collection:
-    """Documents, queries and judgements; the texts stay on disk, judgements are read when asked.
+    """Documents, queries and relevance judgements (qrels) of a collection.
 
-    Judgements may name documents that the collection does not hold, as in real data: they count
-    for recall. `spec` is what `load_collection` was given. `fingerprint` is the hash of documents
-    and queries, whatever they were read from; `docs.fingerprint` is that of the documents alone.
-    `file_queries` are the ids of the queries that a file added.
+    Texts stay on disk, and judgements are read on demand. Judgements may name documents that the
+    collection does not hold, as in real data: they count for recall. `spec` is the id that was
+    loaded. `fingerprint` is the hash of documents and queries, independent of their source;
+    `docs.fingerprint` is that of the documents alone. `file_queries` are the ids of the queries
+    that were added from a file.
     """
 
     def __init__(
@@ -59,29 +60,29 @@ class Collection:
 
     @property
     def scoreddocs(self) -> Iterator[tuple[str, str, float]] | None:
-        """Query id, document id and score of each published candidate, if there are any."""
+        """Query id, document id and score of the published candidates, or None."""
         return self._scoreddocs() if self._scoreddocs else None
 
     def qrels(self, split: str) -> Judgements:
-        """Return the judgements of a split: query id -> document id -> grade. Do not change it.
+        """Return the judgements of a split: query id -> document id -> grade. Do not modify it.
 
         Raises:
-            ConfigError: there is no such split.
+            ConfigError: the split does not exist.
             DataError: its file is malformed.
 
         """
         if split not in self._judgements:
-            splits = ", ".join(self.splits) or "none, for it comes without judgements"
+            splits = ", ".join(self.splits) or "none, as it has no judgements"
             raise ConfigError(
-                f"{self.name} has no split {split!r}. It has: {splits}. Queries without judgements "
-                "are given by --queries FILE."
+                f"{self.name} has no split {split!r}. It has: {splits}. For queries without "
+                "judgements use --queries FILE."
             )
         if split not in self._qrels:
             self._qrels[split] = self._judgements[split]()
         return self._qrels[split]
 
     def relevant(self, split: str) -> dict[str, list[str]]:
-        """Return each judged query's documents of a grade above 0 that the collection holds."""
+        """Return the relevant documents (grade above 0) of each judged query that exist here."""
         qrels = self.qrels(split)
         ids = list({doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0})
         held = {doc for doc, row in zip(ids, self.docs.find(ids).tolist(), strict=True) if row >= 0}
@@ -91,12 +92,12 @@ class Collection:
         }
 
     def query_ids(self, split: str) -> list[str]:
-        """Return the queries that are judged in a split, in the order of the query file.
+        """Return the ids of the queries that are judged in a split, in the order of the queries.
 
         The split `all` has every query, judged or not.
 
         Raises:
-            ConfigError: there is no such split.
+            ConfigError: the split does not exist.
             DataError: the split's file is malformed, or a judged query has no text.
 
         """
@@ -110,13 +111,13 @@ class Collection:
         return self.queries.ids(np.sort(rows))
 
     def chosen_queries(self, split: str | None, *, default: str) -> list[str]:
-        """Return the queries of a split and those that a file added, in the order of the queries.
+        """Return the ids of a split's queries and of those added from a file, in their order.
 
-        Without a split, these are the file's alone, or those of the default if there is no file.
+        Without a split, these are the file's alone, or those of the default split without a file.
 
         Raises:
-            ConfigError: there is no such split.
-            DataError: no query is left.
+            ConfigError: the split does not exist.
+            DataError: there is no query.
 
         """
         if split is None and not self.file_queries:
@@ -134,13 +135,13 @@ class Collection:
         """Return this collection with the queries of a file added; `name` is the file's.
 
         Raises:
-            DataError: an id stands for one text here and for another one in the file.
+            DataError: a query of the file has the id, but not the text, of one of the collection.
 
         """
         return self._merged(file, name)[0]
 
     def _merged(self, file: QueryFile, name: str) -> "tuple[Collection, set[str]]":
-        """Return it, and the ids of its queries that say what one of the file's says."""
+        """Return the collection with the queries, and the ids of queries that the file repeats."""
         queries, ids, alike = merged_queries(self.queries, file, name=name)
         merged = copy(self)
         merged.queries = queries
@@ -152,26 +153,28 @@ class Collection:
         """Return this collection with a split for each name and judgement file.
 
         Raises:
-            ConfigError: there is such a split already.
+            ConfigError: a split of this name already exists.
 
         """
         for split in sorted(files.keys() & self.splits):
-            raise ConfigError(f"{self.name} has a split {split!r} already. Rename {files[split]}.")
+            raise ConfigError(f"{self.name} already has a split {split!r}. Rename {files[split]}.")
         judged = copy(self)
-        added = {split: partial(read_qrels, file) for split, file in files.items()}
+        added = {
+            split: partial(read_qrels, file, allow_empty=True) for split, file in files.items()
+        }
         judged._judgements = {**self._judgements, **added}
         judged.splits = tuple(judged._judgements)
         return judged
 
 
 def load_collection(spec: str, *, queries: str | Path | None = None) -> Collection:
-    """Return the collection of an id: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs.
+    """Load a collection by its id: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs.
 
-    Behind every id may stand `,queries=FILE`, whose queries are added (`queries` is another way to
-    say so), and `,qrels=PATH`, a judgement file or a folder of them, whose names are the splits.
+    Every id may be followed by `,queries=FILE`, whose queries are added (as with the argument
+    `queries`), and `,qrels=PATH`, a judgement file or a folder of them, named by their splits.
 
     Raises:
-        ConfigError: the id is not of this form, or its kind or argument is unknown.
+        ConfigError: the id has another form, or its kind or argument is unknown.
         DataError: the collection's files are malformed.
         MissingExtra: its kind needs a package that is not installed.
 
@@ -202,7 +205,7 @@ def load_collection(spec: str, *, queries: str | Path | None = None) -> Collecti
 
 
 def load_docs(spec: str) -> Texts:
-    """Return the documents of a collection's id, whatever queries and judgements it names."""
+    """Load the documents of a collection by its id, ignoring its queries and judgements."""
     return load_collection(take_options(spec, OPTIONS)[0]).docs
 
 
@@ -211,15 +214,15 @@ def _log_splits(collection: Collection, alike: set[str]) -> None:
     for split in collection.splits if alike else ():
         if count := len(alike & collection.qrels(split).keys()):
             log.info(
-                f"{count:,} of them are queries of the split {split!r} too"
-                + ("." if split == "train" else ": do not measure on it what they train.")
+                f"{count:,} of them are also queries of the split {split!r}"
+                + ("." if split == "train" else ": do not evaluate on it what they train.")
             )
 
 
 def _judgement_files(path: str) -> dict[str, Path]:
-    """Return the judgement files of `,qrels=PATH`, by the names of their splits."""
-    place = Path(path).expanduser()
-    files = sorted(place.glob("*.tsv")) if place.is_dir() else [place]
+    """Return the judgement files of `,qrels=PATH` by split."""
+    location = Path(path).expanduser()
+    files = sorted(location.glob("*.tsv")) if location.is_dir() else [location]
     if not files or not files[0].is_file():
-        raise ConfigError(f"qrels={path}: there is no judgement file ({place.absolute()}).")
+        raise ConfigError(f"qrels={path}: there is no judgement file ({location.absolute()}).")
     return {file.stem: file for file in files}

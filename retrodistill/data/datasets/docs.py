@@ -5,11 +5,11 @@ and tables (.jsonl, .csv, .tsv, .parquet), gzipped or not.
     docs:handbook,tokens=300,overlap=50       longer passages
     docs:tickets.csv,text=body,title=subject,id=number
 
-A document's id is its path below the folder; that of a table's row is `id` (or the number of the
-row), behind the table's path and a colon in a folder. Long documents are cut into passages
-(`passages`), whose ids are DOCUMENT#1, DOCUMENT#2, ... and whose titles are those of the document
-and the section. Attributes are `parent` (the document), `path`, `heading`, and a table's other
-columns. The options are part of what the collection is: give the same at each stage.
+A document's id is its path relative to the folder; the id of a table's row is its column `id` (or
+the row number), preceded by the table's path and a colon in a folder. Long documents are cut into
+passages (`passages`) with the ids DOCUMENT#1, DOCUMENT#2, ... and the titles of document and
+section. Attributes are `parent` (the document), `path`, `heading`, and a table's other columns.
+The options are part of the collection's identity: use the same options in every command.
 """  # noqa: D205
 
 import os
@@ -36,42 +36,42 @@ from retrodistill.data.datasets.readers import Document, SkippedFileError, Sourc
 from retrodistill.data.datasets.texts import TextSource, no_texts
 
 EDITION = "1"
-"""Goes into the cache key: raise it when a reader reads the same file otherwise."""
+"""Part of the cache key: raise it when a reader gives another result for the same file."""
 
 TOKENS, OVERLAP = 200, 20
 COLUMNS = ("id", "title", "text")
 OPTIONS = ("tokens", "overlap", *COLUMNS)
 EXTRAS = ("pypdf", "python-docx", "lxml", "markdown-it-py")
-"""What reads files: with another version of it they are read again."""
+"""Packages that read files: with another version, files are read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where documents lie, and how they are read."""
+    """A folder or file of documents, and the options for reading it."""
 
-    place: Path
+    path: Path
     columns: Mapping[str, str] = field(default_factory=dict)
     tokens: int = TOKENS
     overlap: int = OVERLAP
 
     @classmethod
     def parse(cls, argument: str) -> "Documents":
-        """Return them from what is behind `docs:`.
+        """Parse the part of the id after `docs:`.
 
         Raises:
             ConfigError: the path does not exist, or an option is unknown or out of range.
 
         """
         where = f"docs:{argument}"
-        place, options = path_options(argument, OPTIONS, where=where)
-        if not place.exists():
+        path, options = path_options(argument, OPTIONS, where=where)
+        if not path.exists():
             raise ConfigError(
-                f"{where}: there is no such file or folder ({place.absolute()}).{near_names(place)}"
+                f"{where}: there is no such file or folder ({path.absolute()}).{near_names(path)}"
             )
-        if place.is_dir() and [*place.glob("corpus.jsonl*")]:
+        if path.is_dir() and [*path.glob("corpus.jsonl*")]:
             raise ConfigError(
                 f"{where} is in the BEIR layout: docs: would read its queries as documents. Write "
-                f"beir:{place}, or docs:{place}/corpus.jsonl."
+                f"beir:{path}, or docs:{path}/corpus.jsonl."
             )
         numbers = {}
         for name, default in (("tokens", TOKENS), ("overlap", None)):
@@ -88,25 +88,25 @@ class Documents:
                 f"{where}: overlap must be at most half of tokens ({tokens}), but it is {overlap}."
             )
         columns = {name: options[name] for name in COLUMNS if name in options}
-        return cls(place.resolve(), columns, tokens, overlap)
+        return cls(path.resolve(), columns, tokens, overlap)
 
     def key(self, files: list[SourceFile]) -> list[str]:
-        """Return what changes whenever the passages may have changed."""
-        states = (os.fsencode(part) for file in files for part in _state(file))
+        """Return a cache key that changes whenever the passages may have changed."""
+        states = (os.fsencode(value) for file in files for value in _state(file))
         settings = [str(self.tokens), str(self.overlap), *map(str, sorted(self.columns.items()))]
         return ["docs", EDITION, *settings, _readers(), digest(*states)]
 
     def passages(self, *, log: bool = False) -> Iterator[tuple[Doc, dict[str, Any]]]:
-        """Yield each passage and its attributes, and log at the end what was not read.
+        """Yield each passage and its attributes, and log at the end which files were skipped.
 
         Raises:
-            DataError: nothing could be read; why is said.
-            MissingExtra: the one file needs a package that is not installed.
+            DataError: no file could be read; the message gives the reasons.
+            MissingExtra: a single file needs a package that is not installed.
 
         """
         tally = Tally()
-        files = list_files(self.place, self.columns, tally)
-        single = self.place.is_file()
+        files = list_files(self.path, self.columns, tally)
+        single = self.path.is_file()
         with bar("reading documents", len(files)) as advance:
             for file in files:
                 for number, document in enumerate(self._read(file, tally, single=single)):
@@ -118,12 +118,12 @@ class Documents:
                 advance(1)
         if not tally.passages:
             problems = "; ".join(tally.problems()) or "it is empty"
-            raise DataError(f"docs:{self.place} holds no documents: {problems}.")
+            raise DataError(f"docs:{self.path} holds no documents: {problems}.")
         if log:
-            tally.log(self.place.name, self.tokens)
+            tally.log(self.path.name, self.tokens)
 
     def _read(self, file: SourceFile, tally: Tally, *, single: bool) -> Iterator[Document]:
-        """Yield the documents of a file; one that cannot be read is counted, and alone an error."""
+        """Yield the documents of a file; an unreadable file is counted, or raises if `single`."""
         name = reader_name(file.path) or ".txt"
         try:
             if name in SLOW:
@@ -161,17 +161,17 @@ class Documents:
 
 
 def load(argument: str) -> Collection:
-    """Return the collection of a folder or file of documents; it has no queries of its own.
+    """Return the collection of a folder or file of documents, without queries.
 
     Raises:
         ConfigError: the path does not exist, or an option is unknown or out of range.
-        DataError: nothing there can be read.
+        DataError: no file can be read.
         MissingExtra: a single file needs a package that is not installed.
 
     """
     documents = Documents.parse(argument)
-    files = list_files(documents.place, documents.columns, Tally())
-    name = documents.place.name
+    files = list_files(documents.path, documents.columns, Tally())
+    name = documents.path.name
     docs, queries = cached_texts(
         name,
         docs=TextSource(
@@ -187,11 +187,11 @@ def load(argument: str) -> Collection:
 
 def _place(documents: Documents, row: int) -> str:
     doc, fields = next(islice(documents.passages(), row, None))
-    return f"{documents.place}: {fields['path']} ({doc.id})"
+    return f"{documents.path}: {fields['path']} ({doc.id})"
 
 
 def _state(file: SourceFile) -> list[str]:
-    """Return what tells one state of a file from another; nothing more of one that has gone."""
+    """Return what identifies the state of a file; only its name if it has been deleted."""
     try:
         return [file.name, *file_key(file.path)]
     except OSError:
@@ -199,7 +199,7 @@ def _state(file: SourceFile) -> list[str]:
 
 
 def _readers() -> str:
-    """Return the versions of what reads files."""
+    """Return the versions of the packages that read files."""
     return " ".join(map(_installed, EXTRAS))
 
 
@@ -211,5 +211,5 @@ def _installed(package: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return a text without what UTF-8 cannot write or no model reads."""
+    """Return a text without NUL characters and unpaired surrogates."""
     return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

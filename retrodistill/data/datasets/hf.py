@@ -1,9 +1,9 @@
-"""`hf:ID`: a data set of the Hugging Face hub in the BEIR layout, or a folder saved so.
+"""`hf:ID`: a data set of the Hugging Face hub in the BEIR layout, or a local copy of one.
 
 Documents and queries are the configurations `corpus` and `queries` (columns `_id`, `title`,
 `text`); judgements are the configuration `qrels` or `default` (columns `query-id`, `corpus-id`,
-`score`; its splits are the splits), or the data set `ID-qrels`. In a folder, a sub-folder of the
-name serves as a configuration. Code that comes with a data set is never run.
+`score`; its splits are the splits), or the data set `ID-qrels`. In a local folder, subfolders of
+these names serve as configurations. A data set's own code is never run.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from retrodistill.base.errors import DataError, MissingExtra
 from retrodistill.data.datasets.cache import cached_texts
 from retrodistill.data.datasets.collection import Collection
-from retrodistill.data.datasets.judgements import Judgements, judgements
 from retrodistill.data.datasets.records import doc_from, fields_from, query_from
 from retrodistill.data.datasets.texts import TextSource
+from retrodistill.data.qrels import Judgements, judgements
 
 Parsed = TypeVar("Parsed")
-Part = tuple[str, str | None]
+Configuration = tuple[str, str | None]
 """Path or id of a data set, and its configuration."""
 
 COLUMNS = ("query-id", "corpus-id", "score")
@@ -29,7 +29,7 @@ def load(id: str) -> Collection:
     """Return the collection of a hub id or folder.
 
     Raises:
-        DataError: a configuration or column is missing, or a record is not in order.
+        DataError: a configuration or column is missing, or a record is malformed.
         MissingExtra: datasets is not installed.
 
     """
@@ -38,9 +38,9 @@ def load(id: str) -> Collection:
     except ImportError as error:
         raise MissingExtra(f"hf:{id} needs datasets. Install it: pip install datasets") from error
     folder = Path(id).expanduser()
-    id = str(folder) if folder.is_dir() else id  # `-qrels` is put behind it: no slash at its end
-    configurations = _configurations(id)
-    corpus, asked = _part(id, configurations, "corpus"), _part(id, configurations, "queries")
+    id = str(folder) if folder.is_dir() else id  # no slash at the end: `-qrels` is appended
+    configurations = _names(id)
+    corpus, asked = _named(id, configurations, "corpus"), _named(id, configurations, "queries")
     if corpus is None or asked is None:
         raise DataError(
             f"hf:{id} needs the configurations corpus and queries, but it has: "
@@ -59,7 +59,10 @@ def load(id: str) -> Collection:
             lambda row: f"hf:{id}, queries row {row}",
             partial(_records, asked, fields_from),
         ),
-        key=["hf", *(datasets.load_dataset_builder(*part).cache_dir for part in (corpus, asked))],
+        key=[
+            "hf",
+            *(datasets.load_dataset_builder(*config).cache_dir for config in (corpus, asked)),
+        ],
     )
     splits = _judged(id, configurations)
     return Collection(
@@ -70,7 +73,7 @@ def load(id: str) -> Collection:
     )
 
 
-def _configurations(id: str) -> list[str]:
+def _names(id: str) -> list[str]:
     import datasets
 
     folder = Path(id)
@@ -82,7 +85,7 @@ def _configurations(id: str) -> list[str]:
         raise DataError(f"hf:{id} cannot be read: {error}") from error
 
 
-def _part(id: str, configurations: list[str], name: str) -> Part | None:
+def _named(id: str, configurations: list[str], name: str) -> Configuration | None:
     if name not in configurations:
         return None
     plain = Path(id).is_dir() and not (Path(id) / "README.md").is_file()
@@ -93,26 +96,28 @@ def _judged(id: str, configurations: list[str]) -> dict[str, Any]:
     """Return the judgement rows of each split."""
     import datasets
 
-    part = _part(id, configurations, "qrels") or _part(id, configurations, "default")
+    config = _named(id, configurations, "qrels") or _named(id, configurations, "default")
     try:
-        return dict(datasets.load_dataset(*(part or (f"{id}-qrels", None))))
+        return dict(datasets.load_dataset(*(config or (f"{id}-qrels", None))))
     except (FileNotFoundError, ConnectionError, datasets.exceptions.DatasetNotFoundError):
-        if part is not None:
+        if config is not None:
             raise
         return {}
 
 
-def _records(part: Part, parse: Callable[[Any], Parsed]) -> Iterator[Parsed]:
+def _records(config: Configuration, parse: Callable[[Any], Parsed]) -> Iterator[Parsed]:
     import datasets
 
     row = 0
-    for rows in datasets.load_dataset(*part).values():
+    for rows in datasets.load_dataset(*config).values():
         for batch in rows.iter(batch_size=1000):
             for values in zip(*batch.values(), strict=True):
                 try:
                     yield parse(dict(zip(batch, values, strict=True)))
                 except DataError as error:
-                    raise DataError(f"{' '.join(filter(None, part))} row {row}: {error}") from None
+                    raise DataError(
+                        f"{' '.join(filter(None, config))} row {row}: {error}"
+                    ) from None
                 row += 1
 
 

@@ -1,8 +1,8 @@
-"""`irds:ID`: a data set of the ir_datasets catalogue, or one registered there.
+"""`irds:ID`: a data set of the ir_datasets catalogue, or one that a program registered there.
 
-Its own judgements are the split that its id ends in (`beir/scifact/test` is `test`, and so is an
-id without such an ending); data sets below it that share its documents are splits too, so
-`irds:beir/scifact` has `train` and `test`. Judgements are fetched when they are asked for.
+Its own judgements are the split at the end of its id (`beir/scifact/test` gives `test`, which is
+also the default); data sets below it that share its documents are further splits, so
+`irds:beir/scifact` has `train` and `test`. Judgements are fetched on demand.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.types import Doc
 from retrodistill.data.datasets.cache import cached_texts
 from retrodistill.data.datasets.collection import Collection
-from retrodistill.data.datasets.judgements import Judgements, judgements
 from retrodistill.data.datasets.texts import TextSource
+from retrodistill.data.qrels import Judgements, judgements
 
 TEXT_FIELDS = ("title", "text")
 SPLITS = ("train", "dev", "val", "validation", "test")
@@ -25,8 +25,8 @@ SPLITS = ("train", "dev", "val", "validation", "test")
 def load(id: str) -> Collection:
     """Return the collection of an ir_datasets id.
 
-    A catalogue's data set is cached under its id; one that a program registered may change, so
-    its texts are read again by each process.
+    A data set of the catalogue is cached under its id; one that a program registered may change, so
+    each process reads its texts again.
 
     Raises:
         ConfigError: the id is unknown, or has no documents or no queries.
@@ -48,10 +48,10 @@ def load(id: str) -> Collection:
     below = [name for name in ir_datasets.registry if name.startswith(f"{id}/")]
     if not dataset.has_docs() or not dataset.has_queries():
         lacks = "queries" if dataset.has_docs() else "documents"
-        others = [name for name in below if ir_datasets.load(name).has_queries()][:8]
-        hint = f" Take one below it: {', '.join(others)}." if others else ""
+        alternatives = [name for name in below if ir_datasets.load(name).has_queries()][:8]
+        hint = f" Take one below it: {', '.join(alternatives)}." if alternatives else ""
         raise ConfigError(f"irds:{id} has no {lacks}.{hint}")
-    known = bool(dataset.docs_metadata())
+    cacheable = bool(dataset.docs_metadata())
     home = str(ir_datasets.util.home_path())
     docs, queries = cached_texts(
         id,
@@ -65,28 +65,28 @@ def load(id: str) -> Collection:
             lambda row: f"irds:{id}, query {row + 1}",
             lambda: map(_fields, dataset.queries_iter()),
         ),
-        key=["irds", id, version("ir_datasets"), home] if known else None,
+        key=["irds", id, version("ir_datasets"), home] if cacheable else None,
     )
     splits = {name.removeprefix(f"{id}/"): ir_datasets.load(name) for name in below}
     splits = {
-        split: other
-        for split, other in splits.items()
-        if other.has_qrels() and other.has_docs() and _same_docs(other, dataset)
+        split: candidate
+        for split, candidate in splits.items()
+        if candidate.has_qrels() and candidate.has_docs() and _same_docs(candidate, dataset)
     }
     if dataset.has_qrels():
-        endings = [part for part in id.split("/") if part in SPLITS]
+        endings = [word for word in id.split("/") if word in SPLITS]
         splits[endings[-1] if endings else "test"] = dataset
     return Collection(
         id,
         docs=docs,
         queries=queries,
-        judgements={split: partial(_judgements, other) for split, other in splits.items()},
+        judgements={split: partial(_judgements, candidate) for split, candidate in splits.items()},
         scoreddocs=partial(_scoreddocs, dataset) if dataset.has_scoreddocs() else None,
     )
 
 
-def _same_docs(one: Any, other: Any) -> bool:
-    return one.docs_handler() is other.docs_handler()
+def _same_docs(first: Any, second: Any) -> bool:
+    return first.docs_handler() is second.docs_handler()
 
 
 def _docs(dataset: Any) -> Iterator[Doc]:

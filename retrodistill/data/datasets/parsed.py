@@ -1,4 +1,4 @@
-"""PDF and Word files are slow to read: each is parsed once, however often its folder changes."""
+"""Cache of parsed PDF and Word files, which are slow to read: each file is parsed once."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 from retrodistill.base.files import write_atomically
 from retrodistill.base.manifest import cache_folder, digest
 from retrodistill.data.datasets.cache import file_key
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers import Document, SourceFile
 
 SLOW = (".pdf", ".docx")
@@ -17,9 +17,9 @@ SLOW = (".pdf", ".docx")
 def parsed_once(
     file: SourceFile, read: Callable[[SourceFile], Iterator[Document]], edition: str
 ) -> Iterator[Document]:
-    """Yield the documents of a file: from the cache, or else read and put there.
+    """Yield the documents of a file from the cache, or read the file and cache them.
 
-    `edition` must change whenever the reader gives something else of the same file.
+    `edition` must change whenever the reader gives another result for the same file.
     """
     key = digest(edition, *map(_printable, (file.name, *file_key(file.path))))
     path = cache_folder("parsed") / key[:2] / f"{key[2:34]}.json"
@@ -32,11 +32,12 @@ def parsed_once(
 
 
 def _stored(path: Path) -> list[Document] | None:
-    """Return what a file of the cache holds, or None if there is none or it is damaged."""
+    """Return the documents in a cached file, or None if it is absent or damaged."""
     try:
         rows = json.loads(path.read_bytes())
         return [
-            Document(row["title"], [Section(**part) for part in row["sections"]]) for row in rows
+            Document(row["title"], [TextSection(**section) for section in row["sections"]])
+            for row in rows
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return None

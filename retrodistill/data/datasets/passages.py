@@ -1,8 +1,8 @@
-"""Long texts cut into passages: at headings and between sentences, with some overlap.
+"""Chunking: cut long texts into overlapping passages, at headings and between sentences.
 
-A size is in tokens of no model's own: a word counts one for each seven letters, a number one for
-each two digits, a Chinese, Japanese or Korean character and a punctuation mark one. English
-documents have 0.9 to 1.0 times as many of them as wordpieces of BERT's vocabulary.
+Sizes are in model-independent tokens: seven letters of a word, two digits of a number, one
+Chinese, Japanese or Korean character, or one punctuation mark are a token each. English documents
+have 0.9 to 1.0 times as many of them as wordpieces of BERT's vocabulary.
 """
 
 import re
@@ -19,11 +19,11 @@ BOUNDARY = re.compile(
 )
 
 SMALL = 4
-"""A passage below this part of the size is joined with its neighbour, if both fit into one."""
+"""A passage below 1 / SMALL of the size is joined with its neighbour, if both fit into one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class TextSection:
     """A part of a document under a heading, which may be empty."""
 
     heading: str
@@ -32,7 +32,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A sentence, or a part of a long one: where it stands in its text, and its tokens."""
+    """A sentence, or a part of a long one: its bounds in the text, and its number of tokens."""
 
     start: int
     end: int
@@ -40,17 +40,19 @@ class Unit:
 
 
 def count_tokens(text: str) -> int:
-    """Return about how many tokens a text has."""
+    """Return the approximate number of tokens of a text."""
     return len(PIECE.findall(text))
 
 
-def cut_sections(sections: Sequence[Section], *, tokens: int, overlap: int) -> list[Section]:
+def cut_sections(
+    sections: Sequence[TextSection], *, tokens: int, overlap: int
+) -> list[TextSection]:
     """Return the passages of a document, of at most `tokens` tokens, under their headings.
 
-    Consecutive passages of a section share their border sentences, of at most `overlap` tokens.
-    A small passage is joined with the one before it; its heading is then in the text.
+    Consecutive passages of a section overlap by whole sentences of at most `overlap` tokens.
+    A small passage is joined with the one before it; its heading becomes part of the text.
     """
-    passages: list[Section] = []
+    passages: list[TextSection] = []
     sizes: list[int] = []
     for section in sections:
         for number, text in enumerate(cut_text(section.text, tokens=tokens, overlap=overlap)):
@@ -60,54 +62,56 @@ def cut_sections(sections: Sequence[Section], *, tokens: int, overlap: int) -> l
             if passages and not number and min(sizes[-1], size) < tokens // SMALL:
                 if sizes[-1] + more <= tokens:
                     parts = (passages[-1].text, joined, text)
-                    passages[-1] = Section(passages[-1].heading, "\n\n".join(filter(None, parts)))
+                    passages[-1] = TextSection(
+                        passages[-1].heading, "\n\n".join(filter(None, parts))
+                    )
                     sizes[-1] += more
                     continue
-            passages.append(Section(section.heading, text))
+            passages.append(TextSection(section.heading, text))
             sizes.append(size)
     return passages
 
 
 def cut_text(text: str, *, tokens: int, overlap: int) -> list[str]:
-    """Return consecutive parts of a text, none over `tokens` tokens, whole sentences if they fit.
+    """Return consecutive passages of at most `tokens` tokens, of whole sentences where they fit.
 
-    Each begins with the last sentences of the one before, of at most `overlap` tokens.
+    Each begins with the last sentences of the previous one, of at most `overlap` tokens.
     """
     units = list(_units(text, tokens))
-    parts = []
-    first = 0
-    while first < len(units):
-        last, total = first, 0
-        while last < len(units) and total + units[last].tokens <= tokens:
-            total += units[last].tokens
-            last += 1
-        parts.append(text[units[first].start : units[last - 1].end].strip())
-        if last == len(units):
+    passages = []
+    start = 0
+    while start < len(units):
+        end, total = start, 0
+        while end < len(units) and total + units[end].tokens <= tokens:
+            total += units[end].tokens
+            end += 1
+        passages.append(text[units[start].start : units[end - 1].end].strip())
+        if end == len(units):
             break
-        room = min(overlap, tokens - units[last].tokens)
-        start = last
-        while start - 1 > first and units[start - 1].tokens <= room:
-            start -= 1
-            room -= units[start].tokens
-        first = start
-    return parts
+        room = min(overlap, tokens - units[end].tokens)
+        overlap_start = end
+        while overlap_start - 1 > start and units[overlap_start - 1].tokens <= room:
+            overlap_start -= 1
+            room -= units[overlap_start].tokens
+        start = overlap_start
+    return passages
 
 
 def _units(text: str, tokens: int) -> Iterator[Unit]:
-    """Yield the sentences of a text; one of more than `tokens` tokens in parts of whole words."""
+    """Yield the sentences of a text; those of more than `tokens` tokens in parts of whole words."""
     start = 0
     ends = [match.end() for match in BOUNDARY.finditer(text)]
     for end in [*ends, len(text)]:
-        places = [match.start() for match in PIECE.finditer(text, start, end)]
-        first = 0
-        while first < len(places):
-            last = min(first + tokens, len(places))
-            if last < len(places):
-                word = last
-                while word > first and not text[places[word] - 1].isspace():
+        words = [match.start() for match in PIECE.finditer(text, start, end)]
+        begin = 0
+        while begin < len(words):
+            stop = min(begin + tokens, len(words))
+            if stop < len(words):
+                word = stop
+                while word > begin and not text[words[word] - 1].isspace():
                     word -= 1
-                last = word if word > first else last
-            after = places[last] if last < len(places) else end
-            yield Unit(start, after, last - first)
-            start, first = after, last
+                stop = word if word > begin else stop
+            after = words[stop] if stop < len(words) else end
+            yield Unit(start, after, stop - begin)
+            start, begin = after, stop
         start = end

@@ -1,4 +1,4 @@
-"""The record of a text in the BEIR layout: `_id`, `title`, `text`, and further fields."""
+"""Records of texts in the BEIR layout: `_id`, `title`, `text`, and further fields."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -25,12 +25,12 @@ def doc_from(record: Any) -> Doc:
     if not isinstance(id, str) or not isinstance(text, str) or not isinstance(title, str):
         raise DataError(_what_is_wrong(record))
     if not id.strip():
-        raise DataError("the _id is empty. Give each text an id of its own.")
+        raise DataError("the _id is empty. Give each text a unique id.")
     return Doc(id, title, text)
 
 
 def id_of(record: Mapping[str, Any]) -> Any:
-    """Return what stands under `_id` or `id`; a whole number as a string."""
+    """Return the value of `_id` or `id`; a whole number as a string."""
     id = record.get("_id", record.get("id"))
     return str(id) if isinstance(id, int) and not isinstance(id, bool) else id
 
@@ -38,26 +38,26 @@ def id_of(record: Mapping[str, Any]) -> Any:
 def fields_from(
     record: Any, *, but: Collection[str] = ("title", "text")
 ) -> tuple[str, dict[str, Any]]:
-    """Return the id of a record, and its fields beside id, title and text.
+    """Return the id of a record, and its fields other than id, title and text.
 
-    Those of the object `metadata` are taken as if they stood beside it. A field of an object within
-    has both names, joined by a point: `{"author": {"name": ...}}` is `author.name`.
+    Fields of the object `metadata` count as fields of the record. The names of nested fields are
+    joined by a dot: `{"author": {"name": ...}}` gives `author.name`.
 
     Raises:
-        DataError: there is no id, or two fields have one name.
+        DataError: the id is missing, or two fields have the same name.
 
     """
     id = id_of(record) if isinstance(record, Mapping) else None
     if not isinstance(id, str) or not id.strip():
         raise DataError(f"expected an object with an _id, but it is {_shown(record)}.")
     key = "_id" if "_id" in record else "id"
-    rest = {name: value for name, value in record.items() if name != key and name not in but}
-    metadata = rest.pop("metadata", None)
+    outer = {name: value for name, value in record.items() if name != key and name not in but}
+    metadata = outer.pop("metadata", None)
     fields: dict[str, Any] = {}
     if metadata is not None:
         inner = metadata if isinstance(metadata, Mapping) else {"metadata": metadata}
         _flatten("", inner, fields)
-    _flatten("", rest, fields)
+    _flatten("", outer, fields)
     return id, fields
 
 
@@ -66,11 +66,11 @@ def _flatten(prefix: str, record: Mapping[str, Any], fields: dict[str, Any]) -> 
         if isinstance(value, Mapping):
             _flatten(f"{prefix}{name}.", value, fields)
         elif fields.setdefault(f"{prefix}{name}", value) != value:
-            raise DataError(f"the field {prefix}{name} stands there twice. Rename one of the two.")
+            raise DataError(f"duplicate field {prefix}{name}. Rename one of the two.")
 
 
 def query_from(record: Any) -> Doc:
-    """Return the query of a record; it has no title, and an empty text is an error."""
+    """Return the query of a record, without a title; an empty text is an error."""
     query = doc_from(record)
     if not query.text.strip():
         raise DataError(f"query {query.id!r} has no text. Give it one, or remove the line.")
@@ -82,8 +82,8 @@ def _what_is_wrong(record: Mapping[str, Any]) -> str:
     if "_id" not in record and "id" not in record:
         return f"the key _id is missing (keys: {keys}). Give each text an id."
     if "text" not in record:
-        other = next((name for name in TEXT if name in record), None)
-        hint = f" docs:FILE,text={other} reads such a file." if other else ""
+        candidate = next((name for name in TEXT if name in record), None)
+        hint = f" docs:FILE,text={candidate} reads such a file." if candidate else ""
         return (
             f"the key text is missing (keys: {keys}). An empty text is written as an empty "
             f"string.{hint}"

@@ -1,4 +1,4 @@
-"""Rows of .jsonl, .csv, .tsv and .parquet files as mappings, and which of their columns is which.
+"""Read .jsonl, .csv, .tsv and .parquet files as rows, and detect the columns of id, title and text.
 
 All but Parquet may be gzipped. A column is named by an option, or guessed from common names.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.base.errors import DataError, did_you_mean
-from retrodistill.data.datasets.lines import DAMAGE, numbered_lines, numbered_records, opened
+from retrodistill.data.lines import DAMAGE, decoded, numbered_lines, numbered_records, opened
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands, as in `log.csv:17`, and its columns."""
+"""Location of a row, such as `log.csv:17`, and its values by column."""
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 
@@ -39,16 +39,16 @@ TITLE = ("title", "headline", "heading", "subject", "name")
 
 
 def kind_of(path: Path) -> str:
-    """Return the suffix of a file in lower case, without that of gzip."""
+    """Return the suffix of a file in lower case, ignoring .gz."""
     named = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return named.suffix.lower()
 
 
 def table_rows(path: Path, headers: Sequence[str] = ()) -> Iterator[Row]:
-    """Yield the rows of a table; columns without a header have those of `headers`.
+    """Yield the rows of a table.
 
-    `headers` are lower-case names of which a header must hold one: a first line without any is
-    a row, and its columns are numbered `1`, `2`, ...
+    `headers` are lower-case names, one of which a header must contain: a first line without any is
+    a row, and the columns are numbered `1`, `2`, ... Without `headers`, the first line is a header.
 
     Raises:
         DataError: the file is damaged, or a row cannot be read; file and line are named.
@@ -65,40 +65,40 @@ def table_rows(path: Path, headers: Sequence[str] = ()) -> Iterator[Row]:
 
 
 def column(
-    names: Iterable[str], guesses: Sequence[str], wanted: str | None, *, role: str, path: Path
+    names: Iterable[str], guesses: Sequence[str], requested: str | None, *, role: str, path: Path
 ) -> str | None:
-    """Return the column of a role: the wanted one, or the first guess that there is.
+    """Return the column of a role: the requested one, or the first guess that exists.
 
     Raises:
-        DataError: there is no column of the wanted name.
+        DataError: the requested column does not exist.
 
     """
     names = list(names)
-    if wanted is not None:
-        if wanted not in names:
+    if requested is not None:
+        if requested not in names:
             raise DataError(
-                f"{path} has no column {wanted!r} for the {role}.{did_you_mean(wanted, names)} "
-                f"It has: {', '.join(names)}."
+                f"{path} has no column {requested!r} for the {role}."
+                f"{did_you_mean(requested, names)} It has: {', '.join(names)}."
             )
-        return wanted
+        return requested
     lower: dict[str, str] = {}
     for name in names:
         lower.setdefault(name.strip().lower(), name)
     return next((lower[guess] for guess in guesses if guess in lower), None)
 
 
-def needed(found: str | None, names: Iterable[str], *, role: str, path: Path, hint: str) -> str:
-    """Return a column that must be there.
+def needed(chosen: str | None, names: Iterable[str], *, role: str, path: Path, hint: str) -> str:
+    """Return a required column.
 
     Raises:
-        DataError: it is None.
+        DataError: the column was neither named nor guessed.
 
     """
-    if found is None:
+    if chosen is None:
         raise DataError(
-            f"{path} has no column that looks like the {role}: it has {', '.join(names)}. {hint}"
+            f"{path} has no column for the {role}: its columns are {', '.join(names)}. {hint}"
         )
-    return found
+    return chosen
 
 
 def _mapping(record: Any) -> Mapping[str, Any]:
@@ -129,7 +129,7 @@ def _delimited_rows(path: Path, kind: str, headers: Sequence[str]) -> Iterator[R
         if names is None:
             lower = [field.strip().lower() for field in fields]
             headed = not headers or any(name in headers for name in lower)
-            names = fields if headed else [str(place + 1) for place in range(len(fields))]
+            names = fields if headed else [str(position + 1) for position in range(len(fields))]
             if len(set(names)) < len(names):
                 raise DataError(f"{path}:{number}: two columns have the same name.")
             if headed:
@@ -143,7 +143,7 @@ def _delimited_rows(path: Path, kind: str, headers: Sequence[str]) -> Iterator[R
 
 def _tab_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     for number, raw in numbered_lines(path):
-        line = _decoded(path, number, raw).rstrip("\r\n")
+        line = decoded(f"{path}:{number}", raw)[0]
         yield number, [_unquoted(field) for field in line.split("\t")]
 
 
@@ -160,9 +160,9 @@ def _comma_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with opened(path) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-            first = text.readline()
-            delimiter = ";" if first.count(";") > first.count(",") else ","
-            reader = csv.reader(chain([first], text), delimiter=delimiter)
+            first_line = text.readline()
+            delimiter = ";" if first_line.count(";") > first_line.count(",") else ","
+            reader = csv.reader(chain([first_line], text), delimiter=delimiter)
             for fields in reader:
                 if any(fields):
                     yield number + 1, fields
@@ -173,10 +173,3 @@ def _comma_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path}: not UTF-8 after line {number}: {error}.") from None
     except DAMAGE as error:
         raise DataError(f"{path}: damaged after line {number} ({error}).") from None
-
-
-def _decoded(path: Path, number: int, raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{number}: not UTF-8: {error}.") from None

@@ -1,10 +1,10 @@
-"""Filters: conditions on what is known of a document beside its text, such as its year.
+"""Metadata filters: conditions on a document's attributes, such as its year.
 
     where = parse_where('year >= 2020 and lang in ("de", "en")')
     mask = Attributes.from_columns({"year": [2019, 2021], "lang": ["de", "en"]}).matching(where)
 
-`expressions` holds the conditions in a canonical form, `where` reads them from text, `attributes`
-says which rows fit, and `milvus` writes them in the language of another engine.
+`expressions` holds conditions in a canonical form, `where` parses them, `attributes` finds the
+matching rows, and `milvus` translates a condition into Milvus's filter language.
 """
 
 from retrodistill.data.filters.attributes import Attributes

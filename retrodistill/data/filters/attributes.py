@@ -1,6 +1,6 @@
-"""What is known of each vector beside its numbers: typed columns, and which rows fit a condition.
+"""Attributes of documents (metadata): typed columns, and which rows match a condition.
 
-`columns` has the types, `matching` says which rows fit.
+`columns` holds the types, `matching` evaluates conditions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,26 +20,26 @@ from retrodistill.data.filters.matching import evaluated
 
 
 class Attributes:
-    """Typed columns, one row a vector; see `columns` for the types. It never changes.
+    """Typed columns, one row a vector; see `columns` for the types. Immutable.
 
-    A missing value is None, and NaN among numbers. It fits no comparison, nor the negation of one,
-    as in SQL: of `year > 2020` and `not year > 2020`, neither holds where the year is missing, and
-    `year > 2020 or year is missing` asks for both. An empty list is no missing value: it contains
-    nothing.
+    A missing value is None, or NaN in a column of numbers. It matches neither a comparison nor its
+    negation, as in SQL: where the year is missing, neither `year > 2020` nor `not year > 2020`
+    holds, and `year > 2020 or year is missing` includes it. An empty list is not missing: it
+    contains nothing.
 
     Make one with `from_table` or `from_columns`, which check the columns.
     """
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
-        """The columns, of the types above."""
+        """The columns, each of a type of `columns`."""
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "Attributes":
-        """Return the attributes in an Arrow table, each column in one of the types above.
+        """Return the attributes in an Arrow table, each column in a type of `columns`.
 
         Raises:
-            DataError: a column of another type, or two of one name.
+            DataError: a column of another type, or two of the same name.
 
         """
         names = table.column_names
@@ -47,7 +47,7 @@ class Attributes:
         if twice or "" in names:
             raise DataError(
                 f"attributes need distinct names that are not empty, but {(twice or [''])[0]!r} "
-                "is not. Rename a column."
+                "is empty or repeated. Rename a column."
             )
         columns = [typed(name, table[name]) for name in names]
         return cls(pa.table(dict(zip(names, columns, strict=True))) if names else table)
@@ -57,7 +57,7 @@ class Attributes:
         """Return the attributes in columns of equal length, with None where a value is missing.
 
         Raises:
-            DataError: values of several types in one column, or columns of several lengths.
+            DataError: values of different types in one column, or columns of different lengths.
 
         """
         arrays = {}
@@ -66,7 +66,7 @@ class Attributes:
                 arrays[name] = pa.array(values)
             except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
                 raise DataError(
-                    f"column {name!r} cannot be held: {error}. Values of a column must be of one "
+                    f"column {name!r} cannot be stored: {error}. Values of a column must be of one "
                     "type: convert them."
                 ) from error
         lengths = {name: len(values) for name, values in arrays.items()}
@@ -92,21 +92,21 @@ class Attributes:
         return list(self.table.column_names)
 
     def append(self, other: "Attributes") -> "Attributes":
-        """Return these rows, followed by those of another.
+        """Return these rows, followed by the rows of `other`.
 
-        A column that the other lacks is missing in its rows. Whole numbers fit a column of
-        numbers, rounded beyond 2^53, and a column without any value fits every type.
+        Where `other` lacks a column, its rows have a missing value. Whole numbers are accepted in
+        a column of numbers, rounded beyond 2^53, and a column without any value fits every type.
 
         Raises:
-            DataError: the other has a column that is unknown here (a misspelt name would hide its
-                values otherwise), or one of another type.
+            DataError: `other` has a column that these rows lack (a misspelt name would hide its
+                values otherwise), or a column of another type.
 
         """
         for name in other.names:
             if name not in self.names:
                 raise DataError(
                     f"the new rows have a column {name!r}, but {unknown(name, self.names)} Rename "
-                    "it, or give the first rows this column too, with None where nothing is known."
+                    "it, or add this column to the existing rows, with None for missing values."
                 )
         columns = {}
         for name in self.names:
@@ -126,34 +126,34 @@ class Attributes:
         return Attributes(pa.table(columns)) if columns else self
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "Attributes":
-        """Return some rows, in the order asked for.
+        """Return the requested rows, in the requested order.
 
         Raises:
-            IndexError: there is no such row.
+            IndexError: a row is out of range.
 
         """
-        wanted = np.asarray(rows, dtype=np.int64)
-        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)}")
-        return Attributes(self.table.take(pa.array(wanted)))
+        positions = np.asarray(rows, dtype=np.int64)
+        if len(positions) and not (positions.min() >= 0 and positions.max() < len(self)):
+            raise IndexError(f"rows {positions.min()} to {positions.max()} of {len(self)}")
+        return Attributes(self.table.take(pa.array(positions)))
 
     def matching(self, expression: Expression) -> NDArray[np.bool_]:
-        """Return for each row whether it fits a condition.
+        """Return for each row whether it matches a condition.
 
         Raises:
-            ConfigError: the condition names a column that is not there, compares one with a value
-                of another type, or orders what has no order.
+            ConfigError: the condition names an unknown column, compares a column with a value of
+                another type, or uses < or > on a type without order.
 
         """
-        fits = evaluated(expression, self.table)
-        return np.asarray(pc.fill_null(fits, False).to_numpy(), dtype=np.bool_)
+        matches = evaluated(expression, self.table)
+        return np.asarray(pc.fill_null(matches, False).to_numpy(), dtype=np.bool_)
 
     def estimate(self, expression: Expression) -> float:
-        """Return the share of rows that fit a condition; of no rows, 0. It counts them."""
+        """Return the share of rows that match a condition, by counting; 0 if there are no rows."""
         return float(self.matching(expression).mean()) if len(self) else 0.0
 
     def write(self, path: Path) -> None:
-        """Write one Arrow file, whole or not at all."""
+        """Write one Arrow file, atomically."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, self.table.schema) as writer:
             writer.write_table(self.table)
@@ -161,10 +161,10 @@ class Attributes:
 
     @classmethod
     def read(cls, path: Path) -> "Attributes":
-        """Open what `write` wrote; the columns stay on disk until they are used.
+        """Open a file that `write` wrote; the columns stay on disk until they are used.
 
         Raises:
-            DataError: there is no such file, or it is damaged.
+            DataError: the file does not exist or is damaged.
 
         """
         try:

@@ -1,6 +1,6 @@
-"""Columns of attributes, each of one of six types, whatever Arrow type it came as.
+"""Types of attribute columns: any Arrow column as one of six types.
 
-| type | held as | compared with |
+| type | stored as | compared with |
 |---|---|---|
 | truth | bool | true, false |
 | whole number | int64 | numbers |
@@ -31,14 +31,14 @@ KINDS = {
     STRINGS: "lists of strings",
     pa.null(): "nothing",
 }
-"""How each type is called in messages."""
+"""Type -> its name in messages."""
 
 
 def typed(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column as one of the types.
+    """Return a column in one of the six types.
 
     Raises:
-        DataError: it is of another one, or a whole number is too large.
+        DataError: the column has another type, or a whole number is too large.
 
     """
     kind = column.type
@@ -59,37 +59,37 @@ def typed(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     else:
         raise DataError(
             f"column {name!r} is of type {kind}, but attributes are truth values, numbers, "
-            "strings, times or lists of strings. Convert it or leave it out."
+            "strings, times or lists of strings. Convert it, or drop the column."
         )
     try:
         column = cast(column, target)
     except pa.ArrowException as error:
-        raise DataError(f"column {name!r} of type {kind} cannot be held: {error}.") from error
+        raise DataError(f"column {name!r} of type {kind} cannot be stored: {error}.") from error
     if target == pa.float64() and pc.any(pc.is_nan(column)).as_py():
         column = pc.if_else(pc.is_nan(column), None, column)
     return column
 
 
 def cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
-    """Return a column in another type; times and numbers are rounded to what it can hold."""
+    """Return a column in another type; times and numbers are rounded where it is narrower."""
     safe = target not in (TIME, pa.float64())
     return column if column.type == target else column.cast(target, safe=safe)
 
 
 def examples(column: pa.ChunkedArray) -> str:
     """Return two values of a column, for a message."""
-    known = column.slice(0, 1000).drop_null()
-    values = (known if column.type == STRINGS else pc.unique(known)).slice(0, 2).to_pylist()
+    present = column.slice(0, 1000).drop_null()
+    values = (present if column.type == STRINGS else pc.unique(present)).slice(0, 2).to_pylist()
     shown = [value.isoformat() if isinstance(value, datetime) else value for value in values]
     return f" (such as {', '.join(str(value)[:40] for value in shown)})" if shown else ""
 
 
 def unknown(name: str, names: Sequence[str]) -> str:
-    """Return what a message says of a column that is none of the names."""
+    """Return a sentence for messages about an unknown column: the nearest name and all names."""
     near = get_close_matches(name, names, n=1)
     hint = f" Did you mean {quoted(near[0])}?" if near else ""
-    known = ", ".join(map(quoted, names)) or "none"
-    return f"there is no such column.{hint} Known: {known}."
+    columns = ", ".join(map(quoted, names)) or "none"
+    return f"there is no such column.{hint} Known: {columns}."
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -102,14 +102,14 @@ def _strings(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     inner = column.type.value_type
     if not (pa.types.is_string(inner) or pa.types.is_large_string(inner) or inner == pa.null()):
         raise DataError(
-            f"column {name!r} holds lists of {inner}, but only lists of strings can be held. "
-            "Convert the elements to strings, or leave the column out."
+            f"column {name!r} holds lists of {inner}, but only lists of strings are supported. "
+            "Convert the elements to strings, or drop the column."
         )
     column = column.cast(STRINGS)
     if not any(chunk.flatten().null_count for chunk in column.chunks):
         return column
     lists = [
-        None if own is None else [element for element in own if element is not None]
-        for own in column.to_pylist()
+        None if elements is None else [element for element in elements if element is not None]
+        for elements in column.to_pylist()
     ]
     return pa.chunked_array([pa.array(lists, STRINGS)])

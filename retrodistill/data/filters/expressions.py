@@ -1,16 +1,16 @@
-"""Conditions as values: frozen, hashable, and in one form however they were written.
+"""Filter conditions as frozen, hashable expressions in canonical form.
 
-Three leaves (`Among`, `Compare`, `Missing`) and three joints (`And`, `Or`, `Not`). Joints are made
-by `all_of`, `any_of`, `&`, `|` and `~`, which keep the form canonical:
+Three leaves (`Among`, `Compare`, `Missing`) and three connectives (`And`, `Or`, `Not`).
+Connectives are made by `all_of`, `any_of`, `&`, `|` and `~`, which keep the form canonical:
 
-- a negation stands before `Among` or `Missing` only: it is pushed inwards by De Morgan's laws, and
-  turns `<` into `>=`;
-- `And` holds no `And`, `Or` no `Or`, and the parts are sorted and distinct;
+- a negation precedes `Among` or `Missing` only: De Morgan's laws push it inwards, and it turns
+  `<` into `>=`;
+- `And` contains no `And`, `Or` no `Or`, and the operands are sorted and distinct;
 - `x = 1 or x = 2` is `x in (1, 2)`, and `x != 1 and x != 2` is `x not in (1, 2)`;
 - `between` is two comparisons, and 3.0 is 3.
 
 All of this holds in SQL's three-valued logic too, where a comparison with a missing value is
-neither true nor false. That `x > 3 and x > 2` is `x > 3` is not seen.
+neither true nor false. `x > 3 and x > 2` is not simplified to `x > 3`.
 """
 
 import json
@@ -31,14 +31,14 @@ OPPOSITE: dict[Order, Order] = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 KEYWORDS = ("and", "or", "not", "in", "between", "is", "missing", "true", "false")
 PLAIN_NAME = r"[^\W\d][\w.]*"
 INTEGERS = range(-(2**63), 2**63)
-"""What a whole number may be; a larger one is a float."""
+"""Range of whole numbers; a larger one becomes a float."""
 
 _plain = re.compile(PLAIN_NAME)
 _keyword = re.compile("|".join(KEYWORDS), re.IGNORECASE)
 
 
 class Expression:
-    """A condition. `str` of it can be parsed back; equal conditions are equal and hash alike."""
+    """A condition. Its `str` can be parsed back; equal conditions compare and hash equal."""
 
     __slots__ = ()
 
@@ -54,27 +54,27 @@ class Expression:
 
 @dataclass(frozen=True)
 class Among(Expression):
-    """The value is one of these, all of one kind; of a list, one element is. `x = 1` is this.
+    """The value, or an element of a list value, is among these: `x in (1, 2)`, or `x = 1`.
 
     Raises:
-        ConfigError: no value, values of several kinds, or one of no kind.
+        ConfigError: no value, values of different kinds, or a value of an unsupported type.
 
     """
 
     name: str
     values: tuple[Value, ...]
     kind: Kind = field(init=False)
-    """Tells 1 from true, which are equal in Python."""
+    """Kind of the values; distinguishes 1 from true, which are equal in Python."""
 
     def __post_init__(self) -> None:
         _check_name(self.name)
         values = [_value(self.name, value) for value in self.values]
         kinds = sorted({_kind(value) for value in values})
         if len(kinds) != 1:
-            found = f"a {' and a '.join(kinds)}" if kinds else "none"
+            mixture = f"a {' and a '.join(kinds)}" if kinds else "none"
             raise ConfigError(
-                f"{quoted(self.name)} can be compared with values of one kind only, but there "
-                f'is {found}. Example: lang in ("de", "en").'
+                f"{quoted(self.name)} must be compared with values of one kind, but got "
+                f'{mixture}. Example: lang in ("de", "en").'
             )
         object.__setattr__(self, "values", tuple(sorted(set(values))))
         object.__setattr__(self, "kind", kinds[0])
@@ -83,7 +83,7 @@ class Among(Expression):
         return self.written("=", "in")
 
     def written(self, one: str, many: str) -> str:
-        """Return it as text, with the operator for one value or for many."""
+        """Return the condition as text, with the operator for one value or for several."""
         values = ", ".join(map(written, self.values))
         if len(self.values) == 1:
             return f"{quoted(self.name)} {one} {values}"
@@ -92,10 +92,10 @@ class Among(Expression):
 
 @dataclass(frozen=True)
 class Compare(Expression):
-    """The value is below or above another, a number or a string.
+    """The value is below or above a number or a string: `x < 3`.
 
     Raises:
-        ConfigError: an unknown operator, or a value without order.
+        ConfigError: an unknown operator, or true or false as the value.
 
     """
 
@@ -106,9 +106,7 @@ class Compare(Expression):
     def __post_init__(self) -> None:
         _check_name(self.name)
         if self.operator not in OPPOSITE:
-            raise ConfigError(
-                f"{self.operator!r} does not order values. Known: {', '.join(OPPOSITE)}."
-            )
+            raise ConfigError(f"unknown operator {self.operator!r}. Known: {', '.join(OPPOSITE)}.")
         value = _value(self.name, self.value)
         if isinstance(value, bool):
             raise ConfigError(
@@ -128,7 +126,7 @@ class Compare(Expression):
 
 @dataclass(frozen=True)
 class Missing(Expression):
-    """There is no value."""
+    """The value is missing: `x is missing`."""
 
     name: str
 
@@ -141,118 +139,128 @@ class Missing(Expression):
 
 @dataclass(frozen=True)
 class Not(Expression):
-    """The contrary of a leaf. Made by `~`."""
+    """The negation of a leaf. Made by `~`."""
 
-    part: Among | Missing
+    operand: Among | Missing
 
     def __post_init__(self) -> None:
-        assert isinstance(self.part, Among | Missing), "write ~part"
+        assert isinstance(self.operand, Among | Missing), "write ~expression"
 
     def __str__(self) -> str:
-        if isinstance(self.part, Missing):
-            return f"{quoted(self.part.name)} is not missing"
-        return self.part.written("!=", "not in")
+        if isinstance(self.operand, Missing):
+            return f"{quoted(self.operand.name)} is not missing"
+        return self.operand.written("!=", "not in")
 
 
 @dataclass(frozen=True)
 class And(Expression):
-    """All parts hold. Made by `all_of` or `&`."""
+    """All operands hold. Made by `all_of` or `&`."""
 
-    parts: tuple[Expression, ...]
+    operands: tuple[Expression, ...]
 
     def __str__(self) -> str:
         return " and ".join(
-            f"({part})" if isinstance(part, Or) else str(part) for part in self.parts
+            f"({operand})" if isinstance(operand, Or) else str(operand) for operand in self.operands
         )
 
 
 @dataclass(frozen=True)
 class Or(Expression):
-    """At least one part holds. Made by `any_of` or `|`."""
+    """At least one operand holds. Made by `any_of` or `|`."""
 
-    parts: tuple[Expression, ...]
+    operands: tuple[Expression, ...]
 
     def __str__(self) -> str:
-        return " or ".join(map(str, self.parts))
+        return " or ".join(map(str, self.operands))
 
 
-def all_of(parts: Iterable[Expression]) -> Expression:
+def all_of(conditions: Iterable[Expression]) -> Expression:
     """Return the condition that all of these hold.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: no condition is given.
 
     """
-    flat = [own for part in parts for own in (part.parts if isinstance(part, And) else [part])]
-    denied = [own.part for own in flat if isinstance(own, Not) and isinstance(own.part, Among)]
-    rest = [own for own in flat if not (isinstance(own, Not) and isinstance(own.part, Among))]
-    return _joined([*rest, *map(Not, _merged(denied))], And)
+    negated: list[Among] = []
+    unmerged: list[Expression] = []
+    for condition in conditions:
+        for operand in condition.operands if isinstance(condition, And) else [condition]:
+            if isinstance(operand, Not) and isinstance(operand.operand, Among):
+                negated.append(operand.operand)
+            else:
+                unmerged.append(operand)
+    return _joined([*unmerged, *map(Not, _merged(negated))], And)
 
 
-def any_of(parts: Iterable[Expression]) -> Expression:
-    """Return the condition that one of these holds.
+def any_of(conditions: Iterable[Expression]) -> Expression:
+    """Return the condition that at least one of these holds.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: no condition is given.
 
     """
-    flat = [own for part in parts for own in (part.parts if isinstance(part, Or) else [part])]
-    among = [own for own in flat if isinstance(own, Among)]
-    rest = [own for own in flat if not isinstance(own, Among)]
-    return _joined([*rest, *_merged(among)], Or)
+    among: list[Among] = []
+    unmerged: list[Expression] = []
+    for condition in conditions:
+        for operand in condition.operands if isinstance(condition, Or) else [condition]:
+            if isinstance(operand, Among):
+                among.append(operand)
+            else:
+                unmerged.append(operand)
+    return _joined([*unmerged, *_merged(among)], Or)
 
 
 def names_of(expression: Expression) -> set[str]:
-    """Return the columns that a condition is about."""
+    """Return the names of the columns that a condition uses."""
     match expression:
-        case And(parts) | Or(parts):
-            return {name for part in parts for name in names_of(part)}
-        case Not(part):
-            return {part.name}
+        case And(operands) | Or(operands):
+            return {name for operand in operands for name in names_of(operand)}
+        case Not(operand):
+            return {operand.name}
         case Among() | Compare() | Missing():
             return {expression.name}
     raise AssertionError(expression)
 
 
 def quoted(name: str) -> str:
-    """Return a column's name as it is written in a condition."""
+    """Return a column's name as conditions write it, in backticks where needed."""
     if _plain.fullmatch(name) and not _keyword.fullmatch(name):
         return name
     return "`" + name.replace("`", "``") + "`"
 
 
 def written(value: Value) -> str:
-    """Return a value as it is written in a condition."""
+    """Return a value as conditions write it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _joined(
-    parts: list[Expression], joint: Callable[[tuple[Expression, ...]], Expression]
+    operands: list[Expression], connective: Callable[[tuple[Expression, ...]], Expression]
 ) -> Expression:
-    distinct = sorted(set(parts), key=str)
+    distinct = sorted(set(operands), key=str)
     if not distinct:
-        raise ConfigError("a condition needs at least one part. Leave the filter out instead.")
-    return distinct[0] if len(distinct) == 1 else joint(tuple(distinct))
+        raise ConfigError("a condition needs at least one operand. Omit the filter instead.")
+    return distinct[0] if len(distinct) == 1 else connective(tuple(distinct))
 
 
 def _merged(leaves: list[Among]) -> list[Among]:
-    """Return one leaf for each column and kind, with the values of all."""
+    """Return one leaf for each column and kind of value, with the values of all leaves."""
     values: dict[tuple[str, Kind], list[Value]] = {}
     for leaf in leaves:
         values.setdefault((leaf.name, leaf.kind), []).extend(leaf.values)
-    return [Among(name, tuple(own)) for (name, _), own in values.items()]
+    return [Among(name, tuple(merged)) for (name, _), merged in values.items()]
 
 
 def _negated(expression: Expression) -> Expression:
     match expression:
-        case And(parts):
-            return any_of(map(_negated, parts))
-        case Or(parts):
-            return all_of(map(_negated, parts))
-        case Not(part):
-            return part
+        case And(operands):
+            return any_of(map(_negated, operands))
+        case Or(operands):
+            return all_of(map(_negated, operands))
+        case Not(operand):
+            return operand
         case Compare(name, operator, value):
             return Compare(name, OPPOSITE[operator], value)
         case Among() | Missing():
@@ -262,7 +270,7 @@ def _negated(expression: Expression) -> Expression:
 
 def _check_name(name: str) -> None:
     if not name:
-        raise ConfigError("a column's name is empty. Name a column of the attributes.")
+        raise ConfigError("empty column name. Name a column of the attributes.")
 
 
 def _kind(value: Value) -> Kind:
@@ -272,7 +280,7 @@ def _kind(value: Value) -> Kind:
 
 
 def _value(name: str, value: object) -> Value:
-    """Return a value in its one form: whole numbers as int, other numbers as float."""
+    """Return a value in canonical form: whole numbers as int, other numbers as float."""
     if isinstance(value, str | bool):
         return value
     if isinstance(value, Integral) and int(value) in INTEGERS:

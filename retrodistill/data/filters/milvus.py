@@ -1,7 +1,7 @@
-"""Conditions in the boolean language of Milvus.
+"""Translate conditions into Milvus's boolean filter language.
 
-Where a value is missing, Milvus leaves the document out of `==` and the like; what it does with
-their negations depends on the version, so `x != 1` is written with `x is not null`.
+Where a value is missing, Milvus excludes the document from `==` and other comparisons; how it
+treats their negations depends on its version, so `x != 1` is written with `x is not null`.
 """
 
 import re
@@ -44,23 +44,23 @@ ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def milvus_filter(expression: Expression, *, lists: Collection[str] = ()) -> str:
-    """Return a condition in Milvus's language; `lists` names the columns that are arrays.
+    """Return a condition as a Milvus filter; `lists` names the columns that are arrays.
 
-    Times are compared as the strings they are given as: store them as ISO 8601 of one form.
+    Times are compared as strings: store them in one format of ISO 8601.
 
     Raises:
-        ConfigError: a column has a name that Milvus cannot have, or an array is ordered.
+        ConfigError: Milvus does not allow a column's name, or an array is compared with < or >.
 
     """
     match expression:
-        case And(parts):
-            return " and ".join(f"({milvus_filter(part, lists=lists)})" for part in parts)
-        case Or(parts):
-            return " or ".join(f"({milvus_filter(part, lists=lists)})" for part in parts)
+        case And(operands):
+            return " and ".join(f"({milvus_filter(operand, lists=lists)})" for operand in operands)
+        case Or(operands):
+            return " or ".join(f"({milvus_filter(operand, lists=lists)})" for operand in operands)
         case Not(Missing(name)):
             return f"{_field(name)} is not null"
-        case Not(Among(name) as part):
-            return f"{_field(name)} is not null and {_among(part, lists, negated=True)}"
+        case Not(Among(name) as operand):
+            return f"{_field(name)} is not null and {_among(operand, lists, negated=True)}"
         case Missing(name):
             return f"{_field(name)} is null"
         case Among():
@@ -85,8 +85,8 @@ def _among(leaf: Among, lists: Collection[str], *, negated: bool) -> str:
 def _field(name: str) -> str:
     if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or name.lower() in RESERVED:
         raise ConfigError(
-            f"Milvus has no field of the name {quoted(name)}: letters, digits and _ only, and no "
-            "word of its language. Rename the column."
+            f"Milvus does not allow the field name {quoted(name)}: use letters, digits and _ only, "
+            "and no reserved word. Rename the column."
         )
     return name
 

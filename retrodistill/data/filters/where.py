@@ -1,4 +1,4 @@
-"""Conditions from text: `year >= 2020 and source in ("a", "b") and not (lang = 'de')`."""
+"""Parse filter conditions: `year >= 2020 and source in ("a", "b") and not (lang = 'de')`."""
 
 import re
 from collections.abc import Iterable
@@ -84,7 +84,7 @@ WORDS = {
     "$END": "the end",
     **{word.upper(): word for word in KEYWORDS},
 }
-"""How the parts of speech are called in messages, in the order in which they are listed."""
+"""Token -> its name in messages, in the order in which messages list them."""
 
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"} | {c: c for c in "\"'\\/"}
 
@@ -94,23 +94,24 @@ def parse_where(text: str) -> Expression:
 
     Comparisons are `=` (or `==`), `!=`, `<`, `<=`, `>`, `>=`, `in (...)`, `not in (...)`,
     `between 1 and 2`, `not between 1 and 2`, `is missing` and `is not missing`, of a column with a
-    number, a string, true or false. They are joined by `not`, `and`, `or`, which bind in this
-    order, and by parentheses. Keywords may be in capitals.
+    number, a string, true or false. They are combined with parentheses and `not`, `and`, `or`, in
+    decreasing precedence. Keywords are case-insensitive.
 
-    A name is made of letters, digits, `_` and `.`; another one, or a keyword, is written in
-    backticks (a backtick in it twice). Strings are in single or double quotes, with the escapes of
-    JSON, and `\'`.
+    A name consists of letters, digits, `_` and `.`; any other name, or a keyword, is written in
+    backticks (a backtick in it doubled). Strings are in single or double quotes, with the escapes
+    of JSON, and `\'`.
 
-    A text is read and never run. It has at most 100,000 characters and parentheses 20 deep.
+    The text is parsed and never executed. It may have 100,000 characters and parentheses nested 20
+    deep.
 
     Raises:
-        ConfigError: a text that is not of this form; its column is named.
+        ConfigError: a syntax error; the message names its column.
 
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(
             f"a filter may have {MAX_CHARACTERS:,} characters, but this one has {len(text):,}. "
-            "Give the documents a column that says it shorter."
+            "Add a column to the documents that makes it shorter."
         )
     try:
         try:
@@ -125,44 +126,44 @@ def parse_where(text: str) -> Expression:
 
 
 def read_conditions(path: Path) -> list[str]:
-    """Return the conditions in a file, a line each; empty lines and those behind # are left out.
+    """Return the conditions in a file, one a line; empty lines and comments (#) are skipped.
 
     Raises:
-        DataError: there is no such file, or a line is no condition.
+        DataError: the file cannot be read, or a line is not a condition.
 
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    kept = []
+    conditions = []
     for number, line in enumerate(map(str.strip, lines), start=1):
         if line and not line.startswith("#"):
             try:
                 parse_where(line)
             except ConfigError as error:
                 raise DataError(f"{path}, line {number}: {error}") from error
-            kept.append(line)
-    return kept
+            conditions.append(line)
+    return conditions
 
 
 @v_args(inline=True)
-class _Builder(Transformer[Token, Expression]):
-    """Makes each phrase when the parser has read it."""
+class _ExpressionBuilder(Transformer[Token, Expression]):
+    """Builds the expression of each rule of the grammar as it is parsed."""
 
-    def either(self, *parts: Expression | Token) -> Expression:
-        return any_of(part for part in parts if isinstance(part, Expression))
+    def either(self, *operands: Expression | Token) -> Expression:
+        return any_of(operand for operand in operands if isinstance(operand, Expression))
 
-    def both(self, *parts: Expression | Token) -> Expression:
-        return all_of(part for part in parts if isinstance(part, Expression))
+    def both(self, *operands: Expression | Token) -> Expression:
+        return all_of(operand for operand in operands if isinstance(operand, Expression))
 
-    def negation(self, *parts: Expression | Token) -> Expression:
-        *nots, part = parts
-        assert isinstance(part, Expression)
-        return ~part if len(nots) % 2 else part
+    def negation(self, *operands: Expression | Token) -> Expression:
+        *nots, operand = operands
+        assert isinstance(operand, Expression)
+        return ~operand if len(nots) % 2 else operand
 
-    def inner(self, _: Token, part: Expression, __: Token) -> Expression:
-        return part
+    def inner(self, _: Token, operand: Expression, __: Token) -> Expression:
+        return operand
 
     def order(self, name: str, operator: Token, value: str | float) -> Expression:
         order: Order = operator.value
@@ -196,8 +197,8 @@ class _Builder(Transformer[Token, Expression]):
     def not_missing(self, name: str, *_: Token) -> Expression:
         return ~Missing(name)
 
-    def values(self, *parts: Value) -> tuple[Value, ...]:
-        return tuple(part for part in parts if not isinstance(part, Token))
+    def values(self, *values: Value) -> tuple[Value, ...]:
+        return tuple(value for value in values if not isinstance(value, Token))
 
     def plain_name(self, name: Token) -> str:
         return str(name.value)
@@ -222,7 +223,7 @@ class _Builder(Transformer[Token, Expression]):
 
 @cache
 def _parser() -> Lark:
-    return Lark(GRAMMAR + TERMINALS, parser="lalr", lexer="basic", transformer=_Builder())
+    return Lark(GRAMMAR + TERMINALS, parser="lalr", lexer="basic", transformer=_ExpressionBuilder())
 
 
 def _check_depth(tokens: Iterable[Token]) -> None:
@@ -231,21 +232,22 @@ def _check_depth(tokens: Iterable[Token]) -> None:
         depth += (token.type == "LEFT") - (token.type == "RIGHT")
         if depth > MAX_DEPTH:
             raise ConfigError(
-                f"at column {(token.start_pos or 0) + 1} of the filter, parentheses stand more "
-                f"than {MAX_DEPTH} deep. Write it flatter: a in (1, 2) for a = 1 or a = 2."
+                f"at column {(token.start_pos or 0) + 1} of the filter, parentheses are nested "
+                f"more than {MAX_DEPTH} deep. Flatten it: a in (1, 2) for a = 1 or a = 2."
             )
 
 
 def _unescaped(text: str, start: int) -> str:
-    def character(found: re.Match[str]) -> str:
-        if found[1]:
-            return chr(int(found[1], 16))
-        if found[2] not in ESCAPES:
+    def character(escape: re.Match[str]) -> str:
+        if escape[1]:
+            return chr(int(escape[1], 16))
+        if escape[2] not in ESCAPES:
             raise ConfigError(
-                f"at column {start + found.start() + 2} of the filter, {found[0]!r} is no escape. "
-                r"Write a backslash twice (\\), or one of \" \' \n \t \r \b \f \u00e9."
+                f"at column {start + escape.start() + 2} of the filter, invalid escape "
+                f"{escape[0]!r}. "
+                r"Double the backslash (\\), or write one of \" \' \n \t \r \b \f \u00e9."
             )
-        return ESCAPES[found[2]]
+        return ESCAPES[escape[2]]
 
     try:
         plain = re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", character, text, flags=re.DOTALL)
@@ -258,22 +260,24 @@ def _unescaped(text: str, start: int) -> str:
 
 
 def _refuse(text: str, start: int | None, token: Token | None, expected: set[str]) -> NoReturn:
-    """Raise a ConfigError that says where, what came, what was expected, and what to do."""
-    place = len(text) if start is None or (token is not None and token.type == "$END") else start
-    shown = text[place : place + len(token or "x")][:40]
+    """Raise a ConfigError with the position, the token, what was expected, and what to do."""
+    position = len(text) if start is None or (token is not None and token.type == "$END") else start
+    shown = text[position : position + len(token or "x")][:40]
     hint = ""
     if not text.strip():
-        hint = " The filter is empty: leave it out to search everything."
+        hint = " The filter is empty: omit it to search everything."
     elif token is None and shown in "\"'`":
         hint = " Is its closing quote missing?"
     elif token is not None and token.type == "NAME" and "STRING" in expected:
         hint = f' A string is written in quotes: "{shown}".'
     elif token is not None and token.type.lower() in KEYWORDS and "NAME" in expected:
-        hint = f" A column that is called so is written in backticks: `{shown}`."
-    *most, last = dict.fromkeys(word for name, word in WORDS.items() if name in expected)
-    wanted = f"{', '.join(most)} or {last}" if most else last
+        hint = f" Write a column of this name in backticks: `{shown}`."
+    *several, last = dict.fromkeys(word for name, word in WORDS.items() if name in expected)
+    expectation = f"{', '.join(several)} or {last}" if several else last
     if shown:
-        said = f"at column {place + 1} of the filter, expected {wanted}, but found {shown!r}."
+        problem = (
+            f"at column {position + 1} of the filter, expected {expectation}, but found {shown!r}."
+        )
     else:
-        said = f"the filter ends at column {place + 1}, where {wanted} was expected."
-    raise ConfigError(f"{said}{hint} Example: {EXAMPLE}.")
+        problem = f"the filter ends at column {position + 1}, where {expectation} was expected."
+    raise ConfigError(f"{problem}{hint} Example: {EXAMPLE}.")

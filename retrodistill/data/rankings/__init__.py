@@ -1,7 +1,19 @@
-"""Arithmetic over runs: several into one, how much each may say, and how sure a teacher is."""
+"""Rankings: what is done to scored lists. They are fused, tuned, measured and correlated here.
 
-from retrodistill.data.rankings.combining import How, average_scores, combine, reciprocal_ranks
-from retrodistill.data.rankings.fusing import Method, Norm, fuse_runs
+Nothing here runs a model or reads a collection's texts.
+"""
+
+from retrodistill.data.rankings.fusing import (
+    Fusion,
+    How,
+    Method,
+    Pairs,
+    average_scores,
+    combine,
+    fuse_runs,
+    reciprocal_ranks,
+)
+from retrodistill.data.rankings.normalising import Norm
 from retrodistill.data.rankings.reranking import reranked
 from retrodistill.data.rankings.temperature import Calibration, calibrated_temperature, perplexity
 from retrodistill.data.rankings.tuning import Tuning, tune_fusion
@@ -9,9 +21,11 @@ from retrodistill.data.rankings.weighting import QueryWeights, agreement, confid
 
 __all__ = [
     "Calibration",
+    "Fusion",
     "How",
     "Method",
     "Norm",
+    "Pairs",
     "QueryWeights",
     "Tuning",
     "agreement",

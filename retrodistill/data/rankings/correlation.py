@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrodistill.data.rankings.lists import Floats, Lists, Numbers
+from retrodistill.data.rankings.segments import Floats, Numbers, Segments
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Rankings:
     """One ranked list for each query: scores in descending order."""
 
-    lists: Lists
+    lists: Segments
     scores: Floats
 
     def first_ranks(self) -> Numbers:
@@ -23,7 +23,7 @@ class Rankings:
         return first
 
 
-def pearson(lists: Lists, a: Floats, b: Floats) -> Floats:
+def pearson(lists: Segments, a: Floats, b: Floats) -> Floats:
     """Return Pearson's correlation of two columns in each list; 0 where one is constant.
 
     It is also the correlation of the differences between all pairs of the list's rows.
@@ -32,12 +32,12 @@ def pearson(lists: Lists, a: Floats, b: Floats) -> Floats:
     return np.clip(lists.sums(products) / lists.lengths, -1, 1)
 
 
-def spearman(lists: Lists, a: Floats, b: Floats) -> Floats:
+def spearman(lists: Segments, a: Floats, b: Floats) -> Floats:
     """Return Pearson's correlation of the ranks, tied rows at the mean of theirs."""
     return pearson(lists, _mean_ranks(_classes(lists, a)), _mean_ranks(_classes(lists, b)))
 
 
-def kendall_tau(lists: Lists, a: Floats, b: Floats) -> Floats:
+def kendall_tau(lists: Segments, a: Floats, b: Floats) -> Floats:
     """Return Kendall's tau-b of two columns in each list; 0 where one is constant.
 
     tau-b = (concordant - discordant) / sqrt(pairs untied in a * pairs untied in b)
@@ -55,7 +55,7 @@ def kendall_tau(lists: Lists, a: Floats, b: Floats) -> Floats:
     return np.divide(gap, untied, out=np.zeros(len(lists)), where=untied > 0)
 
 
-def pooled_margins(lists: Lists, a: Floats, b: Floats) -> float | None:
+def pooled_margins(lists: Segments, a: Floats, b: Floats) -> float | None:
     """Return Pearson's correlation of margins, those of all lists in one pool; None if undefined.
 
     The pool holds a[i] - a[j] and b[i] - b[j] for every ordered pair of rows of one list. Its mean
@@ -86,7 +86,7 @@ def rank_biased_overlap(
     """
     longer = np.maximum(a.lists.lengths, b.lists.lengths)
     shorter = np.minimum(a.lists.lengths, b.lists.lengths)
-    cells = Lists(np.cumsum(longer) - longer, longer)  # one for each depth of each query
+    cells = Segments(np.cumsum(longer) - longer, longer)  # one for each depth of each query
     depths = cells.ranks()
 
     def so_far(queries: Floats, ranks: Numbers) -> Floats:
@@ -105,7 +105,7 @@ def rank_biased_overlap(
     return np.minimum((1 - p) / p * cells.sums(agreement) + last, 1)
 
 
-def _classes(lists: Lists, values: Floats) -> Numbers:
+def _classes(lists: Segments, values: Floats) -> Numbers:
     """Return a number for each row that grows by list, then by value; equal values share it."""
     owners = lists.spread(np.arange(len(lists)))
     order = np.lexsort((values, owners))
@@ -122,12 +122,12 @@ def _mean_ranks(classes: Numbers) -> Floats:
     return means
 
 
-def _tied_pairs(lists: Lists, classes: Numbers) -> Floats:
+def _tied_pairs(lists: Segments, classes: Numbers) -> Floats:
     """Return the number of pairs of each list that stand in one class."""
     return lists.sums((np.bincount(classes)[classes] - 1) / 2)
 
 
-def _inversions(lists: Lists, classes: Numbers) -> Floats:
+def _inversions(lists: Segments, classes: Numbers) -> Floats:
     """Return how many pairs of each list stand in descending order.
 
     Two numbers differ first in one bit. Bit by bit: among the rows that agree in all higher bits,
@@ -140,7 +140,7 @@ def _inversions(lists: Lists, classes: Numbers) -> Floats:
     for bit in range(bits):
         block = (owners << (bits - bit)) + (numbers >> (bit + 1))
         order = np.argsort(block, kind="stable")
-        blocks = Lists.of(block[order])
+        blocks = Segments.of(block[order])
         ones = (numbers[order] >> bit) & 1
         before = np.cumsum(ones) - ones
         before = before - blocks.spread(before[blocks.starts])

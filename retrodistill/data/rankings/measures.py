@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from retrodistill.base.calls import Call, parse_call
 from retrodistill.base.errors import ConfigError, did_you_mean
 
 
@@ -141,7 +142,9 @@ ALIASES = {
 }
 EXPONENTIAL = {"ndcg": "ndcg_burges", "dcg": "dcg_burges"}
 GRADED = {*EXPONENTIAL, *EXPONENTIAL.values()}
-FORM = re.compile(r"([a-z][a-z0-9_-]*)(?:@(\d+))?(?:\(([^()]*)\))?")
+NAME = r"[a-z][a-z0-9_-]*(?:@\d+)?"
+"""A measure with or without a cutoff."""
+
 KEYS: dict[str, tuple[str, str, Any]] = {
     "rel": (r"0*[1-9]\d*", "a grade of at least 1", int),
     "p": (r"0?\.\d*[1-9]\d*", "between 0 and 1, as in p=0.8", float),
@@ -190,13 +193,10 @@ def parse_metric(text: str) -> Metric:
 
     """
     label = "".join(text.split())
-    match = FORM.fullmatch(label.lower())
-    if match is None:
-        raise ConfigError(
-            f"metric {text!r} is not of the form name@cutoff(key=value,...), "
-            "as in ndcg@10, map or recall@100(rel=2)."
-        )
-    given, cutoff, settings = match.groups()
+    call = parse_call(label.lower(), "metric", example="recall@100(rel=2)", name=NAME)
+    if re.search(r"[(,][,)]", label):
+        raise ConfigError(f"metric {text!r} has empty settings. Drop them, as in ndcg@10.")
+    given, at, cutoff = call.name.partition("@")
     name = ALIASES.get(given, given)
     if name not in MEASURES:
         hint = did_you_mean(given, [*MEASURES, *ALIASES])
@@ -204,33 +204,29 @@ def parse_metric(text: str) -> Metric:
             f"unknown metric {given!r}.{hint} Known: {', '.join(MEASURES)}; "
             "evaluate --metrics help explains them."
         )
-    if cutoff is not None and (int(cutoff) < 1 or not MEASURES[name].cutoff):
+    if at and (int(cutoff) < 1 or not MEASURES[name].cutoff):
         wanted = "needs a cutoff of at least 1" if MEASURES[name].cutoff else "takes no cutoff"
         raise ConfigError(f"metric {text!r}: {name} {wanted}.")
-    found = _settings(text, name, settings)
-    if found.pop("gain", None) == "exp":
+    settings = _settings(name, call)
+    if settings.pop("gain", None) == "exp":
         name = EXPONENTIAL.get(name, name)
-    return Metric(name, int(cutoff) if cutoff else None, label=label, **found)
+    return Metric(name, int(cutoff) if at else None, label=label, **settings)
 
 
-def _settings(text: str, name: str, words: str | None) -> dict[str, Any]:
-    """Return the settings in a metric's brackets, checked."""
-    found: dict[str, Any] = {}
-    known = MEASURES[name].keys
-    for word in words.split(",") if words is not None else ():
-        key, _, value = word.partition("=")
-        if key == "rel" and name in GRADED:
-            raise ConfigError(
-                f"metric {text!r}: {name} uses the grades themselves: leave (rel=...) away."
-            )
-        if key not in known or key in found:
-            takes = f"takes each of {', '.join(known)} once" if known else "takes no settings"
-            raise ConfigError(f"metric {text!r}: {name} {takes}, but got {word!r}.")
+def _settings(name: str, call: Call) -> dict[str, Any]:
+    """Return a metric's settings, checked and in their types."""
+    if "rel" in call.settings and name in GRADED:
+        raise ConfigError(
+            f"metric {call.name!r}: {name} uses the grades themselves. Drop (rel=...)."
+        )
+    call.check_keys(MEASURES[name].keys)
+    settings = {}
+    for key, value in call.settings.items():
         form, wanted, read = KEYS[key]
         if not re.fullmatch(form, value):
-            raise ConfigError(f"metric {text!r}: {key} must be {wanted}, but it is {value!r}.")
-        found[key] = read(value)
-    return found
+            raise ConfigError(f"metric {call.name!r}: {key} must be {wanted}, not {value!r}.")
+        settings[key] = read(value)
+    return settings
 
 
 def parse_metrics(text: str | Sequence[str]) -> list[Metric]:

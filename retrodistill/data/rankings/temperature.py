@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.data.rankings.lists import FROZEN, Floats, Lists, numbered, scores_of
+from retrodistill.data.rankings.segments import FROZEN, Floats, Segments, numbered, scores_of
 from retrodistill.data.store.runs import Run
 
 BISECTIONS = 100
@@ -34,10 +34,10 @@ class Calibration:
 
     lists: int
     constant: int
-    """Lists of equal scores, whose perplexity no temperature changes."""
+    """Segments of equal scores, whose perplexity no temperature changes."""
 
     short: int
-    """Lists of no more than `target` candidates, which cannot reach it."""
+    """Segments of no more than `target` candidates, which cannot reach it."""
 
 
 def perplexity(run: Run, temperature: float, *, first: int | None = None) -> Floats:
@@ -89,15 +89,15 @@ def calibrated_temperature(run: Run, target: float, *, first: int | None = None)
     return Calibration(temperature, target, reached, (lower, upper), len(lists), constant, short)
 
 
-def _best(run: Run, first: int | None) -> tuple[Floats, Lists]:
+def _best(run: Run, first: int | None) -> tuple[Floats, Segments]:
     """Return the scores of each query's `first` best candidates, best first, and their lists."""
     if first is not None and first < 1:
         raise ConfigError(f"first must be at least 1, but it is {first}.")
     run = run if first is None else run.top(first)
-    return scores_of(run), Lists.of(numbered([run], "query_id")[1][0])
+    return scores_of(run), Segments.of(numbered([run], "query_id")[1][0])
 
 
-def _check_reach(target: float, ties: Floats, lists: Lists, constant: int) -> None:
+def _check_reach(target: float, ties: Floats, lists: Segments, constant: int) -> None:
     """Raise DataError unless a temperature between 0 and infinity reaches the target."""
     lowest, highest = (float(np.median(n)) if len(n) else 0.0 for n in (ties, lists.lengths))
     if not lowest < target < highest:

@@ -1,7 +1,7 @@
-"""Weights of a fusion, found on judged queries."""
+"""Fusion weights, tuned on judged queries."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations, pairwise, permutations
 from math import comb
 from typing import Any, TypeAlias
@@ -12,30 +12,22 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Qrels
-from retrodistill.data.rankings.aligning import align
-from retrodistill.data.rankings.fusing import (
-    MINIMA,
-    NORM,
-    Method,
-    Norm,
-    check_method,
-    comparable,
-    fuse_runs,
-    fused,
-)
-from retrodistill.data.rankings.lists import Floats, Lists, Numbers
+from retrodistill.data.rankings.aligning import Aligned
+from retrodistill.data.rankings.fusing import Fusion, Method, fuse_runs
+from retrodistill.data.rankings.metric_tables import TableMetric, table_metric
 from retrodistill.data.rankings.metrics import evaluate, parse_metric
-from retrodistill.data.rankings.tabular import Measured, tabular
+from retrodistill.data.rankings.normalising import MINIMA, NORM, Norm
+from retrodistill.data.rankings.segments import Floats, Numbers, Segments
 from retrodistill.data.store.runs import Run
 
 POINTS = 100
-"""Most weight vectors of the first grid."""
+"""Most weight vectors in the first grid."""
 
 STEPS = (20, 10, 5, 4, 3, 2, 1)
-"""Into how many steps the first grid may cut a weight; finer than the first is not searched."""
+"""Steps into which the first grid may divide a weight; 1 / 20 is the finest that is searched."""
 
 ENOUGH = 100
-"""Judged queries from which on a tuning is measured by two-fold cross-validation."""
+"""Fewest judged queries for a two-fold cross-validation of the tuning."""
 
 Weights: TypeAlias = tuple[float, ...]
 Setting: TypeAlias = tuple[Norm | None, Weights]
@@ -44,20 +36,20 @@ Setting: TypeAlias = tuple[Norm | None, Weights]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
-    """What was found on the judged queries; every value is a mean over all of them."""
+    """Tuned weights; every value is a mean over the judged queries."""
 
     method: Method
     norm: Norm | None
     """None: ranks."""
 
     weights: Weights
-    """Of each run, adding up to 1."""
+    """One for each run; their sum is 1."""
 
     k: float
     minima: Weights | None
     metric: str
     queries: int
-    """Judged queries that at least one run holds."""
+    """Number of judged queries that at least one run holds."""
 
     singles: Weights
     """Each run alone."""
@@ -66,22 +58,22 @@ class Tuning:
     """Reciprocal ranks with equal weights."""
 
     equal: float
-    """The method with equal weights; by min-max, unless a norm was asked for."""
+    """The method with equal weights; by min-max, unless a norm was requested."""
 
     fitted: float
-    """The method with these weights, on the queries that they were chosen for: too high."""
+    """The method with these weights, on the queries that they were tuned on: too high."""
 
     held_out: float | None
-    """The same, each half of the queries with what the other half chooses (None: too few)."""
+    """The same by two-fold cross-validation (None: too few queries)."""
 
     def fuse(self, runs: Sequence[Run]) -> Run:
-        """Return other queries' runs of the same systems, in the same order, as one run."""
+        """Return runs of the same systems for other queries, in the same order, as one run."""
         return fuse_runs(
             runs, self.method, weights=self.weights, norm=self.norm, minima=self.minima, k=self.k
         )
 
     def rows(self, names: Sequence[str]) -> list[tuple[str, float]]:
-        """Return what was measured, and of what; names are the runs'."""
+        """Return rows of a label and a value; `names` are those of the runs."""
         weights = ", ".join(f"{weight:.3g}" for weight in self.weights)
         tuned = f"{self.method} of {self.norm or 'ranks'}, weights {weights}"
         rows = [*zip(names, self.singles, strict=True), ("rrf, equal weights", self.rrf)]
@@ -110,11 +102,11 @@ def tune_fusion(
 ) -> Tuning:
     """Return the weights, and unless given the norm, with which `fuse_runs` does best on `qrels`.
 
-    First all weights of a grid on the simplex are tried, with every norm, then steps of half the
-    size from the best one, in which one run gives to another (coordinate search), down to 1/20. Of
-    equally good weights the ones nearer to equal are taken.
+    A grid on the simplex is searched with every norm, then a coordinate search from the best point
+    moves weight from one run to another, in steps that are halved down to 1/20. Of equally good
+    weights, those nearer to equal ones are taken.
 
-    The weights are chosen for these very queries, so `fitted` is too high. From 100 queries on,
+    The weights are tuned on these very queries, so `fitted` is too high. With 100 queries or more,
     `held_out` is measured by two-fold cross-validation, with halves drawn by `seed`.
 
     Raises:
@@ -124,37 +116,38 @@ def tune_fusion(
     Source: Bruch et al. 2023, arXiv:2210.11934, who tune a convex combination on a few queries.
 
     """
-    check_method(method, norm)
+    fusion = Fusion(method=method, norm=norm, minima=minima, k=k)
     if method == "rerank" or len(runs) < 2:
         raise ConfigError(
             f"tuning needs a method with weights and two runs or more, but got {method} and "
             f"{len(runs)} runs."
         )
-    given = set().union(*(run.query_ids for run in runs))
-    judged = {query: docs for query, docs in qrels.items() if docs and query in given}
+    in_runs = set().union(*(run.query_ids for run in runs))
+    judged = {query: docs for query, docs in qrels.items() if docs and query in in_runs}
     if not judged:
         raise DataError(
             f"the runs to tune on hold none of the judged queries: they have ids like "
-            f"{sorted(given)[:3]}, the judgements {list(qrels)[:3]}. Check the split."
+            f"{sorted(in_runs)[:3]}, the judgements {list(qrels)[:3]}. Check the split."
         )
     runs = [run.select(judged) for run in runs]
-    norms = _norms(runs, method, norm, minima)
-    settings: dict[str, Any] = {"method": method, "minima": minima, "k": k}
-    board = _Board.of(runs, judged, norms, metric=metric, **settings)
-    everything = np.arange(len(judged))
-    chosen, weights = _best(board, everything)
+    norms = _norms(runs, fusion)
+    board = _Board.of(runs, judged, fusion, norms, metric=metric)
+    all_queries = np.arange(len(judged))
+    chosen, weights = _best(board, all_queries)
+    # two-fold cross-validation: each half is measured with what the other half chooses
     held_out = None
     if len(judged) >= ENOUGH:
-        halves = np.array_split(np.random.default_rng(seed).permutation(everything), 2)
+        halves = np.array_split(np.random.default_rng(seed).permutation(all_queries), 2)
         values = np.zeros(len(judged))
-        for half, other in (halves, halves[::-1]):
-            values[other] = board.measure(_best(board, half))[other]
+        for tuned, measured in (halves, halves[::-1]):
+            values[measured] = board.measure(_best(board, tuned))[measured]
         held_out = float(values.mean())
 
     def mean(run: Run) -> float:
-        (row,) = evaluate(judged, run, [parse_metric(metric)]).values()
-        return float(np.mean(list(row.values())))
+        (by_query,) = evaluate(judged, run, [parse_metric(metric)]).values()
+        return float(np.mean(list(by_query.values())))
 
+    tuned_fusion = replace(fusion, norm=chosen)
     return Tuning(
         method=method,
         norm=chosen,
@@ -165,115 +158,120 @@ def tune_fusion(
         queries=len(judged),
         singles=tuple(map(mean, runs)),
         rrf=mean(fuse_runs(runs, "rrf", k=k)),
-        equal=mean(fuse_runs(runs, norm=norm, **settings)),
-        fitted=mean(fuse_runs(runs, weights=weights, norm=chosen, **settings)),
+        equal=mean(fusion.fuse(runs)),
+        fitted=mean(tuned_fusion.fuse(runs, weights=weights)),
         held_out=held_out,
     )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Board:
-    """The judged queries' pairs, laid out so that weights are measured without a Run.
+    """The judged queries' pairs as padded tables, so that weights are measured without a Run.
 
-    Queries are rows of tables, padded to the longest; their documents stand in descending order of
-    ids, which with a stable sort is the tie rule of runs.
+    A row is a query; its documents are in descending order of ids, which with a stable sort is the
+    tie rule of runs.
     """
 
+    fusion: Fusion
+
     values: Mapping[Norm | None, Floats]
-    """Norm -> comparable scores, of shape (runs, queries, documents)."""
+    """Norm -> normalised scores, of shape (runs, queries, documents)."""
 
     counts: Numbers
-    """How many runs hold a pair: (queries, documents)."""
+    """How many runs hold each pair: (queries, documents)."""
 
-    real: NDArray[np.bool_]
-    """What is no padding: (queries, documents)."""
+    is_pair: NDArray[np.bool_]
+    """False where there is padding: (queries, documents)."""
 
     grades: Floats
     """Of each document, 0 without judgement: (queries, documents)."""
 
-    metric: Measured
-    method: Method
-    known: dict[Setting, Floats] = field(default_factory=dict)
-    """What was measured: settings -> values of the queries."""
+    metric: TableMetric
+    measured: dict[Setting, Floats] = field(default_factory=dict)
+    """Cache: settings -> value of each query."""
 
     @classmethod
     def of(
         cls,
         runs: Sequence[Run],
         qrels: Qrels,
+        fusion: Fusion,
         norms: Sequence[Norm | None],
         *,
         metric: str,
-        method: Method,
-        minima: Sequence[float] | None,
-        k: float,
     ) -> "_Board":
-        pairs = align(runs)
-        later = np.empty(len(pairs.doc_ids), np.int64)
-        later[pc.sort_indices(pairs.doc_ids, sort_keys=[("", "descending")])] = np.arange(
-            len(later)
-        )
-        order = np.lexsort((later[pairs.docs], pairs.queries))
-        lists = Lists.of(pairs.queries)
-        real = np.arange(lists.lengths.max()) < lists.lengths[:, None]
+        """Return the tables of runs whose queries are all judged."""
+        pairs = replace(fusion, norm=norms[0]).aligned(runs)  # the same for all that are tried
+        by_norm = {norm: replace(fusion, norm=norm).comparable(runs, pairs) for norm in norms}
+        # order of the pairs: by query, then by descending document id
+        order = np.lexsort((_descending(pairs)[pairs.docs], pairs.queries))
+        lengths = Segments.of(pairs.queries).lengths
+        is_pair = np.arange(lengths.max()) < lengths[:, None]
 
-        def table(column: Any, filler: float) -> Any:
-            padded = np.full(real.shape, filler, column.dtype)
-            padded[real] = column
+        def table(column: Any, padding: float) -> Any:
+            padded = np.full(is_pair.shape, padding, column.dtype)
+            padded[is_pair] = column
             return padded
 
+        # grades of the pairs
         judged = [qrels[query] for query in pairs.query_ids.to_pylist()]
         doc_ids = pairs.doc_ids.take(pairs.docs[order]).to_pylist()
-        own = zip(pairs.queries.tolist(), doc_ids, strict=True)
-        grades = np.array([judged[query].get(doc, 0) for query, doc in own], np.float64)
-        scores = {
-            norm: comparable(runs, pairs, method, norm, minima=minima, k=k)[:, order]
-            for norm in norms
-        }
+        ordered = zip(pairs.queries.tolist(), doc_ids, strict=True)
+        grades = np.array([judged[query].get(doc, 0) for query, doc in ordered], np.float64)
         return cls(
+            fusion=fusion,
             values={
-                norm: np.stack([table(row, 0.0) for row in rows]) for norm, rows in scores.items()
+                norm: np.stack([table(scores[order], 0.0) for scores in values])
+                for norm, values in by_norm.items()
             },
             counts=table(pairs.counts()[order], 1),
-            real=real,
+            is_pair=is_pair,
             grades=table(grades, 0.0),
-            metric=tabular(parse_metric(metric), [list(docs.values()) for docs in judged]),
-            method=method,
+            metric=table_metric(parse_metric(metric), [list(docs.values()) for docs in judged]),
         )
 
     def measure(self, setting: Setting) -> Floats:
         """Return the metric of each query."""
-        if setting not in self.known:
+        if setting not in self.measured:
             norm, weights = setting
-            scores = fused(self.values[norm], self.counts, self.method, np.array(weights))
-            scores = np.where(self.real, scores, -np.inf).astype(np.float32)
+            relative = np.array(weights) / np.mean(weights)
+            scores = self.fusion.fused(self.values[norm], self.counts, relative[:, None, None])
+            scores = np.where(self.is_pair, scores, -np.inf).astype(np.float32)
             order = np.argsort(-scores, axis=1, kind="stable")
-            self.known[setting] = self.metric(np.take_along_axis(self.grades, order, 1))
-        return self.known[setting]
+            self.measured[setting] = self.metric(np.take_along_axis(self.grades, order, 1))
+        return self.measured[setting]
 
 
-def _norms(
-    runs: Sequence[Run], method: Method, norm: Norm | None, minima: Sequence[float] | None
-) -> list[Norm | None]:
-    """Return the norms to try, the first one is taken where several are equally good."""
-    if method == "rrf" or norm is not None:
-        return [norm]
+def _descending(pairs: Aligned) -> Numbers:
+    """Return the position of each document in the descending order of all ids."""
+    positions = np.empty(len(pairs.doc_ids), np.int64)
+    order = pc.sort_indices(pairs.doc_ids, sort_keys=[("", "descending")])
+    positions[order] = np.arange(len(positions))
+    return positions
+
+
+def _norms(runs: Sequence[Run], fusion: Fusion) -> list[Norm | None]:
+    """Return the norms to try; of equally good ones the first is taken."""
+    if fusion.method == "rrf" or fusion.norm is not None:
+        return [fusion.norm]
     norms: list[Norm | None] = [NORM]
-    if minima is not None or all(run.scale in MINIMA for run in runs):
+    if fusion.minima is not None or all(run.scale in MINIMA for run in runs):
         norms.append("theoretical")
-    return norms if method == "mnz" else [*norms, "z", "none"]
+    return norms if fusion.method == "mnz" else [*norms, "z", "none"]
 
 
 def _best(board: _Board, rows: Numbers) -> Setting:
-    """Return what does best on some of the queries."""
-    members = len(next(iter(board.values.values())))
-    steps = next(n for n in STEPS if n == 1 or comb(n + members - 1, n) <= POINTS)
+    """Return the setting that does best on some of the queries."""
+    runs = len(next(iter(board.values.values())))
+    steps = next(n for n in STEPS if n == 1 or comb(n + runs - 1, n) <= POINTS)
 
     def mean(setting: Setting) -> float:
         return round(float(board.measure(setting)[rows].mean()), 9)
 
-    points = simplex(members, steps)
+    # the grid
+    points = simplex(runs, steps)
     best = max(((norm, point) for norm in board.values for point in points), key=mean)
+    # coordinate search with steps of half the size, as long as it improves
     size = 1 / steps
     while size > 1 / STEPS[0]:
         size /= 2
@@ -285,24 +283,24 @@ def _best(board: _Board, rows: Numbers) -> Setting:
     return best
 
 
-def simplex(members: int, steps: int) -> list[Weights]:
-    """Return all weights that are multiples of 1 / steps and add up to 1, and the equal ones.
+def simplex(runs: int, steps: int) -> list[Weights]:
+    """Return all weights that are multiples of 1 / steps with the sum 1, and the equal ones.
 
     The nearest to equal weights come first.
     """
-    grid = {(1 / members,) * members}
-    for bars in combinations(range(steps + members - 1), members - 1):
-        edges = (-1, *bars, steps + members - 1)
+    grid = {(1 / runs,) * runs}
+    for bars in combinations(range(steps + runs - 1), runs - 1):
+        edges = (-1, *bars, steps + runs - 1)
         grid.add(tuple((b - a - 1) / steps for a, b in pairwise(edges)))
     return sorted(grid, key=lambda point: (sum(w * w for w in point), point))
 
 
 def transfers(weights: Weights, size: float) -> Iterator[Weights]:
-    """Yield weights of which one has given `size`, or all that it had, to another."""
-    for giver, taker in permutations(range(len(weights)), 2):
+    """Yield weights with `size`, or all that there is, moved from one run to another."""
+    for source, target in permutations(range(len(weights)), 2):
         moved = list(weights)
-        given = min(size, moved[giver])
-        if given > 0:
-            moved[giver] = round(moved[giver] - given, 9)
-            moved[taker] = round(moved[taker] + given, 9)
+        step = min(size, moved[source])
+        if step > 0:
+            moved[source] = round(moved[source] - step, 9)
+            moved[target] = round(moved[target] + step, 9)
             yield tuple(moved)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Qrels
-from retrodistill.data.rankings.lists import Floats, Lists, numbered, scores_of
+from retrodistill.data.rankings.segments import Floats, Segments, numbered, scores_of
 from retrodistill.data.store.runs import Run
 
 
@@ -33,7 +33,7 @@ def confidence(runs: Sequence[Run]) -> QueryWeights:
     query_ids, queries = numbered(runs, "query_id")
     values = np.zeros((len(runs), len(query_ids)))
     for row, run, owners in zip(values, runs, queries, strict=True):
-        lists = Lists.of(owners)
+        lists = Segments.of(owners)
         entropy = lists.entropy(lists.standardised(scores_of(run)))
         certainty = 1 - entropy / np.log(np.maximum(lists.lengths, 2))
         row[owners[lists.starts]] = np.where(lists.lengths > 1, certainty.clip(0, 1), 0)
@@ -59,7 +59,7 @@ def agreement(runs: Sequence[Run], qrels: Qrels) -> QueryWeights:
     for row, owners, own in zip(values, queries, docs, strict=True):
         pairs = pa.array(owners * len(doc_ids) + own)
         found = pc.is_in(pairs, value_set=relevant).to_numpy(zero_copy_only=False)
-        np.maximum.at(row, owners[found], 1 / Lists.of(owners).ranks()[found])
+        np.maximum.at(row, owners[found], 1 / Segments.of(owners).ranks()[found])
     return QueryWeights(query_ids, values)
 
 

@@ -1,4 +1,4 @@
-"""Columns of ids, in an Arrow type that is wide enough for them.
+"""Columns of ids, in an Arrow type wide enough for them.
 
 A `string` array counts its bytes in 32 bits, so that it ends at 2 GB: 50 million ids of 43 bytes.
 Arrow splits such a column into chunks, but what joins or reorders them raises. So a column that

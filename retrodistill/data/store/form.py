@@ -45,6 +45,19 @@ PREFERENCES = Form("preferences", ("query_id", "doc_id", "other_id"), "log_p")
 """`log_p`: log probability that `doc_id` answers the query better than `other_id`, in nats."""
 
 
+@dataclass(frozen=True, slots=True)
+class RowNumbers:
+    """Rows of ids and keys as 64-bit numbers, by which they are compared with a store."""
+
+    ids: Keys
+    keys: Keys
+
+    @classmethod
+    def of(cls, rows: pa.Table, form: Form) -> "RowNumbers":
+        """Return the numbers of rows with the columns of `form.keyed`."""
+        return cls(row_ids(rows, form.ids), rows["key"].to_numpy())
+
+
 def row_ids(rows: pa.Table, names: Sequence[str] = SCORES.ids) -> Keys:
     """Return 64 bits for the ids of each row, the same with the same pandas.
 

@@ -1,4 +1,4 @@
-"""Stores of what teachers say of texts: keyed by the texts, written once, never lost.
+"""Stores of teachers' numbers: keyed by the texts, written once, never lost.
 
 A folder with
 
@@ -8,12 +8,12 @@ A folder with
 
 A value belongs to a teacher (the store's) and to what it reads of the texts, whose hash is the
 `key`. Ids are only names of texts, unless the teacher answers by id: where a text has changed its
-values are withdrawn and asked for again, and where texts that were asked about come back under
-other ids their value is copied.
+values are withdrawn and computed again, and where known texts come back under other ids their
+value is copied.
 
 A plan is written before its first shard, so a command that was killed finds the same stretches
 again, skips those that are finished, and ends with the table that it would have had. The same
-command may run several times at once: each takes the stretches that nobody holds.
+command may run several times at once: each takes the stretches that no other holds.
 """
 
 from collections.abc import Mapping
@@ -24,17 +24,15 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.manifest import FILE, Manifest, digest
 from retrodistill.base.types import Unit
-from retrodistill.data.store.columns import codes
-from retrodistill.data.store.form import Form, TextKeys, row_ids
+from retrodistill.data.store.form import Form, RowNumbers, TextKeys, row_ids
 from retrodistill.data.store.lineage import KEY, Lineage, lineage_in
 from retrodistill.data.store.locks import locked
 from retrodistill.data.store.plans import Plans
-from retrodistill.data.store.shards import Shard, read_shard, shard_path, shard_paths, write_shard
+from retrodistill.data.store.shards import Shard, read_shard, shard_paths
 from retrodistill.data.store.stored import Stored
 
 TYPES = ("float32", "bfloat16")
@@ -80,7 +78,7 @@ class KeyedStore:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Return the store of a folder, whatever its teacher.
+        """Return the existing store of a folder, of any teacher.
 
         Raises:
             DataError: it is not such a store.
@@ -95,13 +93,13 @@ class KeyedStore:
         return lineage_in(self.folder, self.manifest)
 
     def join_lineage(self, lineage: Lineage) -> None:
-        """Note what a teacher and candidates were trained on, beside what is noted already."""
+        """Record what a teacher and candidates were trained on, beside what is recorded already."""
         with self._lock():
             manifest = Manifest.read(self.folder, kind=self.form.kind)
             fresh = KEY not in manifest.details and not self.shards
-            known = Lineage() if fresh else lineage_in(self.folder, manifest)
-            if fresh or known | lineage != known:
-                noted = (known | lineage).write(self.folder)
+            recorded = Lineage() if fresh else lineage_in(self.folder, manifest)
+            if fresh or recorded | lineage != recorded:
+                noted = (recorded | lineage).write(self.folder)
                 manifest = replace(manifest, details={**manifest.details, **noted})
                 manifest.write(self.folder)
             self.manifest = manifest
@@ -117,22 +115,23 @@ class KeyedStore:
         return self.manifest.details.get("unit") == "list"
 
     def check_teacher(self, teacher: str, config: Mapping[str, Any]) -> None:
-        """Raise DataError if the store's values are another teacher's; `config` may tell why."""
-        own = self.manifest.inputs.get("teacher", "")
-        if own == teacher:
+        """Raise DataError if the store's values are another teacher's; `config` may explain why."""
+        stored = self.manifest.inputs.get("teacher", "")
+        if stored == teacher:
             return
-        first, now = (c.get("precision") for c in (self.manifest.config, config))
+        begun, now = (c.get("precision") for c in (self.manifest.config, config))
         hint = "Give another --out."
-        if first in TYPES and now in TYPES and first != now:
-            hint = f"It was begun with --precision {first}: give that, or another --out."
-        elif first == "auto" and now in TYPES:  # by an earlier version, perhaps elsewhere
-            other = TYPES[1 - TYPES.index(now)]
+        if begun in TYPES and now in TYPES and begun != now:
+            hint = f"It was begun with --precision {begun}: give that, or another --out."
+        elif begun == "auto" and now in TYPES:  # by an earlier version, perhaps elsewhere
+            other_type = TYPES[1 - TYPES.index(now)]
             hint = (
-                f"If it was begun on another machine, give --precision {other}, else another --out."
+                "If it was begun on another machine, give --precision "
+                f"{other_type}, else another --out."
             )
         raise DataError(
             f"{self.folder} holds {self.form.kind} of another teacher "
-            f"({own[:12]}..., not {teacher[:12]}...). {hint}"
+            f"({stored[:12]}..., not {teacher[:12]}...). {hint}"
         )
 
     def adopt(self, collection: str, text_keys: TextKeys) -> int:
@@ -155,7 +154,8 @@ class KeyedStore:
                 stale.append(rows.filter(pa.array(changed)))
             table = pa.concat_tables(stale)
             if len(table):
-                self._write("withdrawn", table, np.full(len(table), np.nan, np.float32))
+                withdrawn = np.full(len(table), np.nan, np.float32)
+                self.plans.write_unplanned("withdrawn", table, withdrawn)
             self.manifest = self.manifest.with_inputs(collection=collection)
             self.manifest.write(self.folder)
             return len(table)
@@ -166,30 +166,30 @@ class KeyedStore:
         Rows whose texts have a value under other ids are given that value at once.
         """
         rows = rows.select(self.form.keyed.names)
-        keys = rows["key"].to_numpy()
-        ids = row_ids(rows, self.form.ids)
-        name = digest(ids.tobytes(), keys.tobytes(), str(shard_rows), unit)[:16]
+        numbers = RowNumbers.of(rows, self.form)
+        name = digest(numbers.ids.tobytes(), numbers.keys.tobytes(), str(shard_rows), unit)[:16]
         while True:
             stored = self._stored()
-            missing = stored.keys_of(ids) != keys
+            missing = stored.keys_of(numbers.ids) != numbers.keys
             if not missing.any():
                 self.fingerprint = stored.fingerprint
                 return []
             if unit == "list":
-                queries = codes(rows["query_id"])
+                queries = row_ids(rows, self.form.ids[:1])
                 missing = np.isin(queries, queries[missing])
             else:
-                values = np.where(missing, stored.values_of(keys), np.float32(np.nan))
+                values = np.where(missing, stored.values_of(numbers.keys), np.float32(np.nan))
                 copied = ~np.isnan(values)
                 if copied.any():
-                    self._write(f"{name}-copied", rows.filter(pa.array(copied)), values[copied])
+                    copies = rows.filter(pa.array(copied))
+                    self.plans.write_unplanned(f"{name}-copied", copies, values[copied])
                     continue
             todo = rows.filter(pa.array(missing))
             with self._lock():
                 shards = self.plans.resumed(name, todo, stored, unit)
                 if shards:
                     return shards
-                # Shards of this very plan that have been finished meanwhile need no second plan.
+                # Shards of this very plan that others have finished since need no second plan.
                 since = set(self.shards).difference(stored.paths)
                 if not any(f"-{name}-" in path.name for path in since):
                     return self.plans.add(name, todo, shard_rows=shard_rows, unit=unit)
@@ -202,14 +202,14 @@ class KeyedStore:
         return len(np.setdiff1d(ids, stored.ids[stored.is_current]))
 
     def record(self, *, candidates: str, config: Mapping[str, Any] | None) -> None:
-        """Write into the manifest what the store holds now, and what was read for it last."""
+        """Write into the manifest the store's content, last candidates and settings."""
         with self._lock():
             manifest = Manifest.read(self.folder, kind=self.form.kind)
-            known = (
+            names = (
                 *manifest.details.get("earlier_candidates", ()),
                 manifest.inputs.get("candidates", ""),
             )
-            earlier = [one for one in dict.fromkeys(known) if one not in (candidates, "")]
+            earlier = [name for name in dict.fromkeys(names) if name not in (candidates, "")]
             self.manifest = replace(
                 manifest.with_inputs(candidates=candidates),
                 fingerprint=self.fingerprint,
@@ -220,7 +220,7 @@ class KeyedStore:
                 self.manifest.write(self.folder)
 
     def _refuse_strange_files(self) -> None:
-        """Raise DataError if the folder has files that no command left that began a store."""
+        """Raise DataError if the folder has files that are not of a store being begun."""
         names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
         strange = [name for name in names if name != "locks" and not name.startswith(f".{FILE}.")]
         if strange and not (self.folder / FILE).exists():
@@ -232,12 +232,6 @@ class KeyedStore:
     def _lock(self) -> AbstractContextManager[None]:
         """Hold what only one process at a time may do: begin the store, plan, change a manifest."""
         return locked(self.folder / "locks" / "store")
-
-    def _write(self, name: str, rows: pa.Table, values: NDArray[np.float32]) -> None:
-        """Write rows that no teacher is asked about; NaN withdraws a row."""
-        column = pa.array(values, pa.float32(), from_pandas=True)
-        path = shard_path(self.folder, f"{self.plans.next_number():06d}-{name}")
-        write_shard(path, rows.append_column(self.form.value, column), self.form, {})
 
     def _stored(self) -> Stored:
         return Stored.read(self.shards, self.form, lists=self.lists)

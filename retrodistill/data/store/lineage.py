@@ -1,11 +1,11 @@
-"""Which queries and documents an artifact has learned from, through everything behind it.
+"""Which queries and documents an artifact was trained on, directly or through its sources.
 
 A training leaves a record of its queries, as hashes of their words, and of the documents that it
 took for relevant, as hashes of their texts: enough to find near doubles, and no text. An artifact
 made from others carries the records of all of them in its folder `lineage/`, each a file named by
 its content, and its manifest lists them: student -> index -> run -> fused run, teacher -> score
 store -> student. What comes from elsewhere, or has lost its record, is `unrecorded` by name, so
-that unknown training never looks like none.
+that unknown training never looks like no training.
 """
 
 import json
@@ -31,7 +31,7 @@ KEY = "lineage"
 
 SCHEMA = pa.schema([("words", pa.list_(pa.uint64())), ("relevant", pa.list_(pa.uint64()))])
 UNTRAINED = frozenset({"bm25", "lucene"})
-"""Retrievers and teachers that learn from no query."""
+"""Retrievers and teachers without training."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class Record:
     def of_table(cls, table: pa.Table, about: Mapping[str, str]) -> "Record":
         """Return the record of a table of hashes."""
         columns = [table[name].combine_chunks() for name in SCHEMA.names]
-        parts = [
-            part.to_numpy(zero_copy_only=False).astype("<u8").tobytes()
+        columns_bytes = [
+            values.to_numpy(zero_copy_only=False).astype("<u8").tobytes()
             for column in columns
-            for part in (column.value_lengths(), column.flatten())
+            for values in (column.value_lengths(), column.flatten())
         ]
-        return cls(digest(json.dumps(sorted(about.items())), *parts), dict(about), table)
+        return cls(digest(json.dumps(sorted(about.items())), *columns_bytes), dict(about), table)
 
     @property
     def documents(self) -> int:
@@ -79,7 +79,7 @@ class Record:
         return len(np.unique(self.table["relevant"].combine_chunks().flatten().to_numpy()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a manifest says of it."""
+        """Return the entry of it in a manifest."""
         counts = {"queries": len(self.table), "documents": self.documents}
         return {"fingerprint": self.fingerprint, **self.about, **counts}
 
@@ -113,7 +113,7 @@ class Lineage:
 
 
 UNKNOWN = Lineage(unrecorded=("given scores",))
-"""Of a run that was made in Python, or read from a file that is no artifact."""
+"""Of a run that was made in Python, or read from a file outside of any artifact."""
 
 
 def joined(lineages: Iterable[Lineage]) -> Lineage:
@@ -137,7 +137,7 @@ def lineage_in(folder: Path, manifest: Manifest) -> Lineage:
     try:
         listed = manifest.details[KEY]
         fingerprints = [str(entry["fingerprint"]) for entry in listed["records"]]
-        unrecorded = [str(other) for other in listed["unrecorded"]]
+        unrecorded = [str(name) for name in listed["unrecorded"]]
     except (KeyError, TypeError):
         return Lineage(unrecorded=(name,))
     files = {fingerprint: _read(_file(folder, fingerprint)) for fingerprint in fingerprints}
@@ -168,10 +168,12 @@ def spec_lineage(spec: str) -> Lineage:
     return model_lineage(argument) if argument else Lineage(unrecorded=(spec,))
 
 
-def own_lineage(part: object) -> Lineage:
-    """Return the lineage of a teacher, an encoder or a store, which may know nothing of it."""
-    lineage = getattr(part, "lineage", None)
-    return lineage if isinstance(lineage, Lineage) else Lineage(unrecorded=(type(part).__name__,))
+def own_lineage(component: object) -> Lineage:
+    """Return the lineage of a teacher, an encoder or a store; without one, its type is noted."""
+    lineage = getattr(component, "lineage", None)
+    return (
+        lineage if isinstance(lineage, Lineage) else Lineage(unrecorded=(type(component).__name__,))
+    )
 
 
 def _file(folder: Path, fingerprint: str) -> Path:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import write_atomically
 from retrodistill.base.types import Unit
 from retrodistill.data.store.columns import codes, widened
 from retrodistill.data.store.form import Form, row_ids
-from retrodistill.data.store.shards import Shard, shard_path, shard_paths
+from retrodistill.data.store.shards import Shard, shard_path, shard_paths, write_shard
 from retrodistill.data.store.stored import Stored
 
 DIGEST = hashlib.sha256().digest_size
@@ -39,6 +40,12 @@ class Plans:
         """Return the number that a new plan, or a shard without a plan, begins with."""
         paths = [*self.paths(), *shard_paths(self.folder)]
         return 1 + max((int(path.name[:6]) for path in paths), default=0)
+
+    def write_unplanned(self, name: str, rows: pa.Table, values: NDArray[np.float32]) -> None:
+        """Write rows that no teacher is asked about as a shard; NaN withdraws a row."""
+        column = pa.array(values, pa.float32(), from_pandas=True)
+        path = shard_path(self.folder, f"{self.next_number():06d}-{name}")
+        write_shard(path, rows.append_column(self.form.value, column), self.form, {})
 
     def unfinished(self, name: str = "*") -> Iterator[Shard]:
         """Yield the missing shards of the plans that were interrupted.

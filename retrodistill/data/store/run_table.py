@@ -20,7 +20,7 @@ Scores: TypeAlias = Sequence[float] | NDArray[Any] | pa.Array | pa.ChunkedArray
 def ranked_table(
     query_ids: Strings, doc_ids: Strings, scores: Scores, *, where: Callable[[int], str]
 ) -> pa.Table:
-    """Return the checked table in ranked order; `where` says where a row came from."""
+    """Return the checked table in ranked order; `where` names the place that a row came from."""
     lengths = {len(query_ids), len(doc_ids), len(scores)}
     if len(lengths) > 1:
         raise DataError(
@@ -74,7 +74,7 @@ def _floats(values: Scores, where: Callable[[int], str]) -> pa.Array:
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
         raise DataError(
-            f"{where(int(bad[0]))}: score is {scores[bad[0]]} ({len(bad)} such of {len(scores)}), "
+            f"{where(int(bad[0]))}: score is {scores[bad[0]]} ({len(bad)} of {len(scores)}), "
             "but must be a finite float32. Repair or drop what gave it."
         )
     return pa.array(scores)
@@ -108,10 +108,10 @@ def _check_pairs_once(
             for name in ("query", "doc")
         )
     )
-    found = pc.index(same, True).as_py()
-    if found >= 0:
-        first, second = sorted(order.slice(found, 2).to_pylist())
+    duplicate = pc.index(same, True).as_py()
+    if duplicate >= 0:
+        earlier, later = sorted(order.slice(duplicate, 2).to_pylist())
         raise DataError(
-            f"{where(second)}: query {queries[second].as_py()!r} has document "
-            f"{docs[second].as_py()!r} a second time (first: {where(first)}). Keep one of them."
+            f"{where(later)}: query {queries[later].as_py()!r} has document "
+            f"{docs[later].as_py()!r} a second time (first: {where(earlier)}). Keep one of them."
         )

@@ -1,4 +1,4 @@
-"""Runs: whatever is scored, as one table of (query, document, score).
+"""Runs: ranked lists of any origin, as one table of (query, document, score).
 
 Candidates, teacher scores and search results are all runs, so mining, scoring, searching and
 measuring fit each other without converters.
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import new_file, new_folder
 from retrodistill.base.manifest import Manifest
+from retrodistill.data.lines import decoded, numbered_lines, write_lines
 from retrodistill.data.store.columns import coded, joined
 from retrodistill.data.store.form import SCORES
 from retrodistill.data.store.lineage import UNKNOWN, Lineage, lineage_in
-from retrodistill.data.store.lines import decoded, numbered_lines, write_lines
 from retrodistill.data.store.run_table import COLUMNS, Scores, Strings, ranked_table
 from retrodistill.data.store.shards import current_rows
 
@@ -34,7 +34,7 @@ SCHEMA = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score"
 CHUNK_ROWS = 1 << 18
 BLANK = r"[ \t\n\r\f\v]|^\x{FEFF}"
 """What no id of a TREC file may hold: C's isspace, which separates its columns (other spaces
-may), and at its start a byte order mark, which reading drops."""
+are allowed), and at its start a byte order mark, which reading drops."""
 
 Row = tuple[int, str, str, float]
 """Line number, query id, document id, score."""
@@ -44,7 +44,7 @@ Row = tuple[int, str, str, float]
 class Run:
     """An immutable table query_id, doc_id, score, in ranked order.
 
-    Queries stand in the order in which they were first seen. THE tie rule, here and
+    Queries keep the order of their first row. THE tie rule, here and
     everywhere: in a query, higher scores come first, and documents of equal score, compared as
     float32, follow by id in descending order of their UTF-8 bytes. This is trec_eval's rule;
     ranks in files are ignored.
@@ -78,9 +78,9 @@ class Run:
             DataError: unequal lengths, an empty id, a pair given twice, NaN or infinity.
 
         """
-        place = f"{source}: row " if source else "row "
+        prefix = f"{source}: row " if source else "row "
         columns = (query_ids, doc_ids, scores)
-        table = ranked_table(*columns, where=lambda row: f"{place}{row + 1}")
+        table = ranked_table(*columns, where=lambda row: f"{prefix}{row + 1}")
         return cls(table, lineage=lineage)
 
     @classmethod
@@ -138,9 +138,9 @@ class Run:
             run = cls._of_table(_read_parquet(file), source=str(file), lineage=lineage)
             if run.fingerprint != manifest.fingerprint:
                 raise DataError(
-                    f"{folder / FILE} is not what its manifest.json was written for "
+                    f"{folder / FILE} does not match its manifest.json "
                     f"(fingerprint {run.fingerprint[:12]}, wanted {manifest.fingerprint[:12]}). "
-                    "Make the run again."
+                    "Recreate the run."
                 )
             return run
         if manifest.kind == "scores":
@@ -149,7 +149,7 @@ class Run:
             run = cls._of_table(rows, source=str(folder), lineage=lineage)
             return replace(run, scale=str(manifest.details.get("scale", run.scale)))
         raise DataError(
-            f"{folder} is of kind {manifest.kind!r}, but a run or a score store was wanted."
+            f"{folder} is of kind {manifest.kind!r}, but must be a run or a score store."
         )
 
     @classmethod
@@ -272,8 +272,8 @@ class Run:
 
     def select(self, query_ids: Iterable[str]) -> "Run":
         """Return the run of these queries only, in this run's order; absent ones stay absent."""
-        wanted = pa.array(list(query_ids), self.table["query_id"].type)
-        table = self.table.filter(pc.is_in(self.table["query_id"], value_set=wanted))
+        selected = pa.array(list(query_ids), self.table["query_id"].type)
+        table = self.table.filter(pc.is_in(self.table["query_id"], value_set=selected))
         return replace(self, table=table)
 
     @cached_property
@@ -282,8 +282,8 @@ class Run:
         hasher = hashlib.sha256(b"run 1\0")
         for name in COLUMNS[:2]:
             hasher.update(pc.binary_length(self.table[name]).to_numpy().astype("<i4"))
-            for part in _characters(self.table[name]):
-                hasher.update(part)
+            for characters in _characters(self.table[name]):
+                hasher.update(characters)
         hasher.update(self.table["score"].to_numpy().astype("<f4"))
         return hasher.hexdigest()
 
@@ -310,7 +310,7 @@ def _read_parquet(path: Path) -> pa.Table:
             )
         return pq.read_table(path, columns=list(COLUMNS))
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}. Make it again.") from error
+        raise DataError(f"{path} cannot be read as Parquet: {error}. Recreate it.") from error
 
 
 def _trec_rows(path: Path) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""What is in a store's shards, as numbers: what a plan is made from, without holding any text."""
+"""The rows of a store's shards as numbers, from which a plan is made without any text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class Stored:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the current rows, in whatever order they were written."""
+        """Hash of the current rows, independent of the order in which they were written."""
         current = self.is_current
         values = self.values[current].view(np.uint32).astype(np.uint64)
         rows = mixed(mixed(self.ids[current], self.keys[current]), values)

@@ -1,4 +1,4 @@
-"""The keys of texts: by them a store knows that an id still names the text that was scored."""
+"""Keys of texts, by which a store notices that an id names another text than the scored one."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -32,39 +32,39 @@ def text_keys(
 ) -> TextKeys:
     """Return a function from columns of ids (a query's, then documents') to the key of their texts.
 
-    `reads` is what of a text the teacher looks at. Unknown ids are a DataError; if not `strict`,
-    their rows have the key 0.
+    `reads` names the parts of a text that the teacher reads. Unknown ids are a DataError; if not
+    `strict`, their rows have the key 0.
     """
     hashers = [_hasher(texts, reads, strict) for texts in (collection.queries, collection.docs)]
 
     def keys(rows: pa.Table) -> Keys:
-        sides, known = [], np.ones(len(rows), np.bool_)
-        for place, name in enumerate(names):
+        sides, all_known = [], np.ones(len(rows), np.bool_)
+        for position, name in enumerate(names):
             column = coded(rows[name])
-            values, is_known = hashers[min(place, 1)](column.dictionary.to_pylist())
-            places = column.indices.to_numpy()
-            sides.append(values[places])
-            known &= is_known[places]
-        return np.where(known, reduce(mixed, sides), np.uint64(0))
+            values, is_known = hashers[min(position, 1)](column.dictionary.to_pylist())
+            indices = column.indices.to_numpy()
+            sides.append(values[indices])
+            all_known &= is_known[indices]
+        return np.where(all_known, reduce(mixed, sides), np.uint64(0))
 
     return keys
 
 
 def _hasher(texts: "Texts", reads: Reads, strict: bool) -> Hashes:
-    """Return a function from ids to the hashes of what is read, and whether they are known."""
+    """Return a function from ids to the hashes of what is read, and which ids are known."""
 
     def hashes(ids: Sequence[str]) -> tuple[Keys, NDArray[np.bool_]]:
         rows = texts.rows(ids) if strict else texts.find(ids)
         values = np.zeros(len(rows), np.uint64)
-        known = np.flatnonzero(rows >= 0)
-        for start in range(0, len(known), HASHED_AT_ONCE):
-            places = known[start : start + HASHED_AT_ONCE]
+        known_rows = np.flatnonzero(rows >= 0)
+        for start in range(0, len(known_rows), HASHED_AT_ONCE):
+            batch = known_rows[start : start + HASHED_AT_ONCE]
             if reads == "fields":
-                docs = docs_of(texts, [ids[place] for place in places])
+                docs = docs_of(texts, [ids[position] for position in batch])
                 sides = ([doc.title for doc in docs], [doc.text for doc in docs])
-                values[places] = mixed(*map(hash64, sides))
+                values[batch] = mixed(*map(hash64, sides))
             else:
-                values[places] = hash64(texts.full_texts(rows[places]))
+                values[batch] = hash64(texts.full_texts(rows[batch]))
         if reads == "id":
             values = mixed(values, hash64(ids))
         return values, rows >= 0

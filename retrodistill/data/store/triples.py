@@ -1,7 +1,7 @@
 """MS MARCO's training triples, read as streams: by ids, or as texts.
 
-A line is `query <tab> relevant <tab> not relevant`, of ids or of texts. Only what is distinct
-is kept in memory: id pairs, or a 16-byte digest for each text and pair.
+A line is `query <tab> relevant <tab> not relevant`, of ids or of texts. Only distinct values are
+kept in memory: id pairs, or a 16-byte digest for each text and pair.
 """
 
 import json
@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import new_folder
 from retrodistill.base.manifest import Manifest, digest_files
+from retrodistill.data.lines import decoded, first_line, numbered_lines
 from retrodistill.data.store.lineage import Lineage
-from retrodistill.data.store.lines import decoded, first_line, numbered_lines
 from retrodistill.data.store.runs import SCHEMA, Run
 
 CANDIDATES = "candidates.parquet"
@@ -25,7 +25,7 @@ ROW_GROUP = 1 << 16
 
 
 def is_triples(path: Path) -> bool:
-    """Say whether a file's first line has three columns, as triples have and TREC runs have not."""
+    """Tell whether a file's first line has three columns, as triples have and runs lack."""
     path = Path(path)
     if path.is_dir() or {".parquet", ".jsonl"} & set(path.suffixes):
         return False
@@ -75,7 +75,7 @@ def text_triples(path: Path) -> Iterator[tuple[str, str, str]]:
     """
     path = Path(path)
     for number, line in numbered_lines(path):
-        parts = [part.strip() for part in line.split(b"\t")]
+        parts = [text.strip() for text in line.split(b"\t")]
         if len(parts) != 3 or not all(parts):
             raise DataError(
                 f"{path}:{number}: a line of text triples is `query<tab>positive<tab>negative`, "
@@ -111,7 +111,7 @@ def collection_from_text_triples(path: Path, out: Path, *, overwrite: bool = Fal
 
 
 def _write_beir(path: Path, folder: Path) -> dict[str, int]:
-    """Stream triples into a BEIR folder; return what was counted."""
+    """Stream triples into a BEIR folder; return the counts."""
     queries, docs, positives, pairs = (set[bytes]() for _ in range(4))
     (folder / "qrels").mkdir()
     with ExitStack() as stack:
@@ -150,7 +150,7 @@ def _digest(content: str | bytes) -> bytes:
 
 
 def _is_new(key: bytes, seen: set[bytes]) -> bool:
-    """Say whether a key was not seen before, and remember it."""
+    """Tell whether a key was not seen before, and remember it."""
     if key in seen:
         return False
     seen.add(key)

@@ -1,10 +1,10 @@
-"""Vectors of a collection's documents, computed once for each model and kept in the cache.
+"""Vectors of a collection's documents, cached: computed once for each model.
 
 Mining, teaching and indexing with the same encoder share them. They lie in parts of PART
 documents, each named by a hash of its texts and written whole or not at all: an interrupted
 computation resumes where it was, documents that are added cost only themselves, and one that has
 changed costs its part. A part ends with a checksum, which is compared whenever the vectors are
-asked for (5 GB a second once they are in memory): a damaged part is encoded again.
+read (5 GB a second once they are in memory): a damaged part is encoded again.
 """
 
 import io
@@ -78,7 +78,7 @@ def doc_vectors(encoder: "Encoder", docs: "Texts") -> NDArray[np.float32]:
 
 
 def cached(encoder: "Encoder", docs: "Texts") -> int:
-    """Return how many documents need no encoding any more."""
+    """Return how many documents are encoded already."""
     return len(docs) - sum(len(rows) for rows, _ in _missing(encoder, docs))
 
 
@@ -89,11 +89,11 @@ def fill_vectors(
     executor: Executor = "processes",
     workers: int | None = None,
 ) -> None:
-    """Encode in several workers what is not cached yet; they share its parts.
+    """Encode in several workers the parts that are not cached yet.
 
-    No part is encoded twice, but one whose worker dies, which another worker takes over. Encoder
+    No part is encoded twice, except one whose worker dies, which another worker takes over. Encoder
     and documents travel to the workers by their paths. In this process alone (`local`) nothing is
-    done: whoever asks for the vectors has them encoded.
+    done: `doc_vectors` encodes them.
 
     Raises:
         ConfigError: the encoder has no path, its numbers are of another type on the workers, or
@@ -113,26 +113,26 @@ def fill_vectors(
 
 
 def _share(encoder: "Encoder", fingerprint: str, docs: "Texts", parts: list[Part]) -> None:
-    """Encode, as one worker of several, the parts that nobody else holds, until all are there."""
+    """Encode, as one worker of several, the parts that no other worker holds, until all exist."""
     if encoder.fingerprint != fingerprint:
         raise ConfigError(
-            "on a worker the encoder is another one than here: its files have changed, or its "
+            "the encoder on a worker differs from the one here: its files have changed, or its "
             "number type is another. Give --precision float32 or bfloat16 in place of auto."
         )
     with bar("encoding documents", sum(len(rows) for rows, _ in parts)) as advance:
         while parts:
-            idle, left = True, []
+            idle, remaining = True, []
             for rows, path in parts:
-                with claimed(path) as mine:
-                    if mine and not path.exists():
+                with claimed(path) as is_ours:
+                    if is_ours and not path.exists():
                         idle = False
-                        own = np.array(rows)
-                        _encode(encoder, docs, own, docs.full_texts(own), path)
+                        numbers = np.array(rows)
+                        _encode(encoder, docs, numbers, docs.full_texts(numbers), path)
                 if path.exists():
                     advance(len(rows))
                 else:
-                    left.append((rows, path))
-            parts = left
+                    remaining.append((rows, path))
+            parts = remaining
             if parts and idle:
                 time.sleep(WAIT)
 
@@ -147,7 +147,7 @@ def _encode(
         name = docs[int(rows[bad[0]])].id
         raise DataError(
             f"the encoder gives NaN or infinity for document {name!r} "
-            f"({len(bad)} such of {len(rows)}). Check the model."
+            f"({len(bad)} of {len(rows)}). Check the model."
         )
     buffer = io.BytesIO()
     np.save(buffer, vectors, allow_pickle=False)

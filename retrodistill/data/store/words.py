@@ -1,4 +1,4 @@
-"""Texts as the words that count when texts are compared, and their hashes.
+"""Words of texts, normalised for comparison, and their hashes.
 
 Words are in lower case, NFKC, without punctuation. A script that puts no spaces between words is
 one word to this.
@@ -25,7 +25,7 @@ def word_hashes(text: str) -> NDArray[np.uint64]:
 
 
 def text_key(text: str) -> int:
-    """Return 64 bits for the words of a text in their order: whatever its id and punctuation."""
+    """Return 64 bits for the words of a text in order, independent of id and punctuation."""
     return int(hash64([" ".join(words_of(text))])[0])
 
 

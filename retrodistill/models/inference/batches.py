@@ -1,4 +1,4 @@
-"""From tokens to batches of a token budget, and through a model."""
+"""Batches of a token budget, and their way through a model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -42,13 +42,13 @@ def run_model(
     modules: "Iterable[torch.nn.Module]",
     features: dict[str, Any],
     dtype: "torch.dtype",
-    **known: Any,
+    **extra: Any,
 ) -> dict[str, Any]:
-    """Return what modules of sentence-transformers give: the first in `dtype`, the rest float32.
+    """Return the outputs of sentence-transformers' modules: the first in `dtype`, others float32.
 
-    `known`, such as the task, goes to the modules that ask for it.
+    `extra`, such as the task, goes to the modules that ask for it.
     """
-    body, *rest = modules
+    body, *later_modules = modules
     token_ids = features["input_ids"]
     with body_autocast(dtype, token_ids.device), fused_layers(body, token_ids, dtype):
         features = body(dict(features))
@@ -56,7 +56,7 @@ def run_model(
         name: value.float() if getattr(value, "dtype", None) == dtype else value
         for name, value in features.items()
     }
-    for module in rest:
-        wanted = getattr(module, "forward_kwargs", ())
-        features = module(features, **{k: v for k, v in known.items() if k in wanted})
+    for module in later_modules:
+        names = getattr(module, "forward_kwargs", ())
+        features = module(features, **{k: v for k, v in extra.items() if k in names})
     return features

@@ -1,4 +1,4 @@
-"""How much of the texts a model's limit cuts, counted where they are tokenised anyway."""
+"""Counts of what a model's length limit cuts, taken where texts are tokenised anyway."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,18 +50,18 @@ def counted_cuts(noun: str) -> Iterator[dict[Key, Cut]]:
             )
 
 
-def note_cuts(whole: Counts, kept: Counts, limit: int, *, noun: str | None = None) -> None:
-    """Count texts by their tokens, and those that are kept of them."""
+def note_cuts(whole: Counts, remaining: Counts, limit: int, *, noun: str | None = None) -> None:
+    """Count texts by their tokens before and after a cut."""
     current = _counts.get()
     if current is None:
         return
     name, counts = current
     cut = counts.setdefault((noun or name, limit), Cut())
-    longer = kept < whole
+    longer = remaining < whole
     cut.texts += len(whole)
     cut.longer += int(longer.sum())
     cut.tokens += int(whole[longer].sum())
-    cut.lost += int((whole - kept)[longer].sum())
+    cut.lost += int((whole - remaining)[longer].sum())
 
 
 def note_overflow(batch: Any, limit: int) -> None:
@@ -71,10 +71,10 @@ def note_overflow(batch: Any, limit: int) -> None:
     """
     if _counts.get() is None or not getattr(batch, "encodings", None):
         return
-    whole, kept = [], []
+    whole, remaining = [], []
     for encoding in batch.encodings:
-        rest = encoding.overflowing
-        special = sum(encoding.special_tokens_mask) if rest else 0
-        kept.append(len(encoding) - special)
-        whole.append(kept[-1] + sum(len(part) - special for part in rest))
-    note_cuts(np.array(whole, np.int64), np.array(kept, np.int64), limit)
+        overflow = encoding.overflowing
+        special = sum(encoding.special_tokens_mask) if overflow else 0
+        remaining.append(len(encoding) - special)
+        whole.append(remaining[-1] + sum(len(piece) - special for piece in overflow))
+    note_cuts(np.array(whole, np.int64), np.array(remaining, np.int64), limit)

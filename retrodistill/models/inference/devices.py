@@ -1,4 +1,4 @@
-"""Where a model runs, and in which number type."""
+"""Device and number type of a model."""
 
 import time
 import warnings
@@ -62,8 +62,8 @@ def bfloat16_speedup(device: "torch.device") -> float:
     half = [matrix.bfloat16() for matrix in plain]
 
     def product(matrices: "list[torch.Tensor]") -> float:
-        left, right = matrices
-        return float((left @ right)[0, 0])
+        inputs, weights = matrices
+        return float((inputs @ weights)[0, 0])
 
     return speedup(lambda: product(half), lambda: product(plain))
 

@@ -1,4 +1,4 @@
-"""What a model is, wherever it lies and on whatever device."""
+"""Fingerprints of models, independent of folder and device."""
 
 import hashlib
 import json
@@ -12,8 +12,12 @@ FORGOTTEN = ("_name_or_path", "architectures", "transformers_version", "dtype", 
 
 def model_digest(structure: str, config: Any, tokenizer: Any, model: Any) -> str:
     """Return a hash of a model's structure, transformers config, tokenizer and weights."""
-    kept = {name: value for name, value in config.to_dict().items() if name not in FORGOTTEN}
-    parts = [structure, json.dumps(kept, sort_keys=True, default=str), tokenizer_rules(tokenizer)]
+    settings = {name: value for name, value in config.to_dict().items() if name not in FORGOTTEN}
+    parts = [
+        structure,
+        json.dumps(settings, sort_keys=True, default=str),
+        tokenizer_rules(tokenizer),
+    ]
     for name, weights in sorted(model.state_dict().items()):
         parts += [f"{name} {weights.dtype} {tuple(weights.shape)}", weights_digest(weights)]
     return digest(*parts)

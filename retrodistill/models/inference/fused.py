@@ -1,4 +1,4 @@
-"""Linear layers that add their bias, and apply GELU, while a product is still at hand.
+"""Linear layers that add their bias, and apply GELU, in the same operation as the product.
 
 PyTorch copies a layer's bias into the result before it multiplies, and reads and writes the whole
 result again for GELU. oneDNN, which PyTorch has on board for compiled graphs, does all of it in
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Layer = tuple[Module, Callable[[Tensor], Tensor]]
 
 FEW = 512
-"""Tokens below which a batch is not worth it: a single query is as fast as it comes."""
+"""Tokens below which a batch is not worth it: a single query gains nothing."""
 
 _known: "WeakKeyDictionary[Module, list[Layer]]" = WeakKeyDictionary()
 _users: "WeakKeyDictionary[Module, int]" = WeakKeyDictionary()
@@ -34,8 +34,8 @@ def fused_layers(body: "Module", token_ids: "Tensor", dtype: "dtype") -> Iterato
     """Run a body's linear layers as one operation each, where that is possible and faster.
 
     That is inference in float32 on a CPU. Sums are formed in another order, as by another number
-    of threads: a result moves in its last digits. Threads that use the body meanwhile, outside
-    of such a block, do not see it.
+    of threads: a result moves in its last digits. Other threads that use the body at the same time,
+    outside of such a block, are not affected.
     """
     import torch
 
@@ -45,7 +45,7 @@ def fused_layers(body: "Module", token_ids: "Tensor", dtype: "dtype") -> Iterato
         return
     with _switching:
         if not _users.get(body):
-            # A forward in a module's dictionary is somebody else's.
+            # A forward in a module's own dictionary belongs to another library.
             layers = _known.get(body) or list(_layers(body))
             _known[body] = layers
             for module, forward in layers:
@@ -107,7 +107,7 @@ def _product() -> Any:
 
 @cache
 def _faster() -> bool:
-    """Tell whether one operation is faster here than three, by a tenth of a second's trial."""
+    """Tell whether one operation is faster here than three, by a trial of a tenth of a second."""
     import torch
 
     if _product() is None or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]

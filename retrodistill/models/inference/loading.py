@@ -1,4 +1,4 @@
-"""Loading of models: without bars, whole, and with errors that say what to do."""
+"""Loading of models: without progress bars, complete, and with errors that name the remedy."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ ADAPTERS = ("lora_", ".modules_to_save.", ".original_module.")
 def without_bars() -> Iterator[None]:
     """Hide the bars and reports of transformers while it reads and writes weights (not downloads).
 
-    What its report says of missing weights is for `refuse_new_weights` to find.
+    `refuse_new_weights` finds the missing weights that its report would list.
     """
     import logging as standard
 
@@ -56,7 +56,7 @@ def loading(model: str) -> Iterator[None]:
 
 @contextmanager
 def explained(model: str) -> Iterator[None]:
-    """Make one sentence of whatever a malformed model makes the libraries raise in the block.
+    """Turn any exception that a malformed model raises in the block into one sentence.
 
     Raises:
         ConfigError: it cannot be loaded, or its parts do not fit together; the reason and the
@@ -91,7 +91,9 @@ def refuse_pickled_modules(model: str) -> None:
     """Raise ValueError if the weights of a module behind the transformer are only in a pickle."""
     from sentence_transformers.util import load_file_path
 
-    for folder in filter(None, (part["path"] for part in saved_settings(model, "modules.json"))):
+    for folder in filter(
+        None, (module["path"] for module in saved_settings(model, "modules.json"))
+    ):
         if load_file_path(model, "model.safetensors", subfolder=folder):
             continue
         if load_file_path(model, "pytorch_model.bin", subfolder=folder):
@@ -99,7 +101,7 @@ def refuse_pickled_modules(model: str) -> None:
 
 
 def new_weights(model: Any) -> list[str]:
-    """Return the names of weights that were drawn at random, for the checkpoint lacks them.
+    """Return the names of weights that the checkpoint lacks, so that they are random.
 
     `model` is of sentence-transformers; its transformers mark each weight that they read. A
     pooler whose output nothing reads is set to zero instead, so that two loads are one model.
@@ -108,11 +110,11 @@ def new_weights(model: Any) -> list[str]:
     from sentence_transformers.base.modules import Transformer
 
     names: list[str] = []
-    for part in model.modules():
-        if not isinstance(part, Transformer):
+    for module in model.modules():
+        if not isinstance(module, Transformer):
             continue
-        pooler_is_read = "pooler_output" in repr(part.modality_config)
-        for name, weights in part.model.named_parameters():
+        pooler_is_read = "pooler_output" in repr(module.modality_config)
+        for name, weights in module.model.named_parameters():
             if getattr(weights, "_is_hf_initialized", False):
                 continue
             if any(mark in name for mark in ADAPTERS):
@@ -128,15 +130,15 @@ def new_weights(model: Any) -> list[str]:
 def refuse_new_weights(
     name: str, model: Any, *, lacking: str, remedy: str, new_head: bool = False
 ) -> None:
-    """Raise ConfigError if a part of the model was drawn at random when it was loaded.
+    """Raise ConfigError if some weights of a loaded model are random.
 
-    `lacking` says what the model has not, `remedy` what to do. A `new_head` may be random: what
+    `lacking` names what the model lacks, `remedy` what to do. A `new_head` may be random: what
     is outside of the body, and its pooler.
     """
     names = new_weights(model)
     if new_head:
         body = f"{model.transformers_model.base_model_prefix}."
-        names = [own for own in names if own.startswith(body) and ".pooler." not in own]
+        names = [weight for weight in names if weight.startswith(body) and ".pooler." not in weight]
     if names:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise ConfigError(

@@ -1,11 +1,11 @@
-"""Which model a text names: a folder, `packaged:NAME`, or a hub id, also with @REVISION.
+"""Names of models: a folder, `packaged:NAME`, or a hub id, also with @REVISION.
 
     students/kl                              a folder
     packaged:all-MiniLM-L6-v2                a model that an installed package ships
     BAAI/bge-small-en-v1.5                   a hub id
     BAAI/bge-small-en-v1.5@5c38ec7           ... at a revision
 
-`check_model` finds mistakes without loading anything; `model_path` says what to load.
+`check_model` finds mistakes without loading anything; `model_path` returns what to load.
 """
 
 import os
@@ -34,7 +34,7 @@ def check_model(model: str) -> None:
     """Raise unless a text can name a model; a hub is not asked.
 
     Raises:
-        ConfigError: there is no such folder or packaged model, or it is no name of a model.
+        ConfigError: there is no such folder or packaged model, or the name is invalid.
         MissingExtra: the package of a packaged model is not installed.
 
     """
@@ -57,7 +57,7 @@ def check_model(model: str) -> None:
 
 
 def model_path(model: str) -> str:
-    """Return what the libraries load: a folder, or a hub id without a revision.
+    """Return what the libraries accept: a folder, or a hub id without a revision.
 
     A hub id with a revision is the folder of that snapshot, which is downloaded if the cache lacks
     it.
@@ -98,9 +98,9 @@ def _packaged(model: str) -> str:
             f"{model!r} names no model: give a folder, a hub id or {PREFIX}:NAME.{hint}"
         )
     if name not in PACKAGED:
-        known = ", ".join(PACKAGED)
+        names = ", ".join(PACKAGED)
         raise ConfigError(
-            f"unknown packaged model {name!r}.{did_you_mean(name, PACKAGED)} Known: {known}."
+            f"unknown packaged model {name!r}.{did_you_mean(name, PACKAGED)} Known: {names}."
         )
     module, extra = PACKAGED[name]
     if find_spec(module) is None:
@@ -112,15 +112,15 @@ def _packaged(model: str) -> str:
 
 
 def _is_path(model: str) -> bool:
-    """Tell whether a text that names no folder was meant to: by its form, or by what is there."""
-    first, *rest = Path(model).parts
-    if model.startswith((".", "~", os.sep)) or len(rest) > 1:
+    """Tell whether a missing path was meant to be a folder, by its form or its parent."""
+    parts = Path(model).parts
+    if model.startswith((".", "~", os.sep)) or len(parts) > 2:
         return True
-    return bool(rest) and Path(first).exists()
+    return len(parts) == 2 and Path(parts[0]).exists()
 
 
 def _near_folder(path: Path) -> str:
-    """Return the question whether a folder beside a missing one was meant."""
+    """Return a hint at a near name beside a missing folder, or nothing."""
     try:
         beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
     except OSError:

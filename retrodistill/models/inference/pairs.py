@@ -1,8 +1,8 @@
 """Tokens of pairs of texts: each distinct text is tokenised once, however many pairs it is in.
 
 A tokenizer reads the two texts of a pair apart, cuts them, and puts special tokens around and
-between them. So the tokens of a pair can be joined from those of its texts, once it is known
-what is put where: `learn_template` asks the tokenizer.
+between them. So the tokens of a pair can be joined from those of its texts, by the template that
+`learn_template` reads from the tokenizer.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class PairTokens(Protocol):
     lengths: Ids
     """Tokens of each pair, special ones included, after the cut."""
 
-    def batch(self, places: Ids, device: "torch.device") -> "dict[str, Any]":
+    def batch(self, positions: Ids, device: "torch.device") -> "dict[str, Any]":
         """Return the model's inputs for some pairs, padded to the longest of them."""
         ...
 
@@ -45,7 +45,7 @@ def pair_tokens(
     """Return the tokens of the pairs (firsts[rows[0][i]], seconds[rows[1][i]]).
 
     They are exactly those that the tokenizer gives for the pairs of texts. A tokenizer that
-    does more than to join two texts is asked for each pair.
+    does more than join two texts tokenises each pair.
     """
     template = learn_template(tokenizer)
     if template is None:
@@ -64,13 +64,13 @@ def rendered_pairs(
     max_tokens: int,
 ) -> PairTokens:
     """Return the tokens of pairs of a model with a chat template, as its library renders them."""
-    pairs = [(firsts[row], seconds[other]) for row, other in zip(*rows, strict=True)]
+    pairs = [(firsts[i], seconds[j]) for i, j in zip(*rows, strict=True)]
     tokens, beside = rendered(body, pairs, prompt=prompt, max_tokens=max_tokens)
     return _PairRows(body.tokenizer, tokens, beside)
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class PairTemplate:
     """Special tokens before, between and after two texts, and the type of each part's tokens."""
 
     special: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -78,11 +78,11 @@ class Template:
     types: tuple[int, int]
 
 
-def learn_template(tokenizer: Any) -> Template | None:
-    """Return how a tokenizer joins two texts, or None if it does more than that.
+def learn_template(tokenizer: Any) -> PairTemplate | None:
+    """Return the template by which a tokenizer joins two texts, or None if it does more.
 
-    Only tokenizers that pad and cut at the right, and that tell which text a token is of (the
-    fast ones), can be learned from.
+    Only tokenizers that pad and cut at the right, and that know the text of each token (the
+    fast ones), have a template.
     """
     sides = {tokenizer.padding_side, tokenizer.truncation_side}
     if not tokenizer.is_fast or sides != {"right"}:
@@ -98,7 +98,7 @@ def learn_template(tokenizer: Any) -> Template | None:
     spans = (slice(0, cuts[0]), slice(cuts[1], cuts[2]), slice(cuts[3], None))
     before, between, after = (tuple(ids[span]) for span in spans)
     types_before, types_between, types_after = (tuple(types[span]) for span in spans)
-    return Template(
+    return PairTemplate(
         (before, between, after),
         (types_before, types_between, types_after),
         (types[cuts[0]], types[cuts[2]]),
@@ -108,7 +108,7 @@ def learn_template(tokenizer: Any) -> Template | None:
 def longest_first(
     firsts: Ids, seconds: Ids, budget: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many tokens of each text are kept, so that a pair has `budget` at most.
+    """Return how many tokens to keep of each text, so that a pair has at most `budget`.
 
     The longer text is cut to the length of the shorter, then both to one half: what
     `truncation=True` does in transformers' fast tokenizers.
@@ -129,32 +129,34 @@ class _JoinedPairs:
     def __init__(
         self,
         tokenizer: Any,
-        template: Template,
+        template: PairTemplate,
         firsts: Sequence[str],
         seconds: Sequence[str],
         rows: tuple[Ids, Ids],
         max_tokens: int,
     ) -> None:
+        # One bank of tokens: the special ones, then those of all first and all second texts.
         self._names = set(tokenizer.model_input_names)
-        special = [np.array(part, np.int64) for part in template.special]
+        special = [np.array(ids, np.int64) for ids in template.special]
         room = max(0, max_tokens - sum(map(len, special)))
-        bank, types = [*special], [np.array(part, np.int64) for part in template.special_types]
+        bank, types = [*special], [np.array(ids, np.int64) for ids in template.special_types]
         starts, lengths = [], []
-        place = sum(map(len, special))
+        offset = sum(map(len, special))
         for texts, kind in zip((firsts, seconds), template.types, strict=True):
             tokens, sizes = _text_tokens(tokenizer, texts, room)
-            own = np.array([len(part) for part in tokens], np.int64)
-            starts.append(place + np.cumsum(own) - own)
+            counts = np.array([len(ids) for ids in tokens], np.int64)
+            starts.append(offset + np.cumsum(counts) - counts)
             lengths.append(sizes)
-            place += int(own.sum())
+            offset += int(counts.sum())
             bank.extend(tokens)
-            types.append(np.full(int(own.sum()), kind, np.int64))
+            types.append(np.full(int(counts.sum()), kind, np.int64))
         padding = [tokenizer.pad_token_id], [tokenizer.pad_token_type_id]
         self._bank = np.concatenate([*bank, padding[0]]).astype(np.int32)
         self._types = np.concatenate([*types, padding[1]]).astype(np.int8)
-        kept = longest_first(lengths[0][rows[0]], lengths[1][rows[1]], room)
+        # How much of each text a pair keeps.
+        shares = longest_first(lengths[0][rows[0]], lengths[1][rows[1]], room)
         whole = lengths[0][rows[0]] + lengths[1][rows[1]]
-        note_cuts(whole, np.add(*kept), max_tokens, noun="pairs")
+        note_cuts(whole, np.add(*shares), max_tokens, noun="pairs")
         fixed = np.cumsum([0, *map(len, special)])
         # Where each part of a pair starts in the bank, and how long it is: (parts, pairs).
         shape = len(rows[0])
@@ -170,43 +172,45 @@ class _JoinedPairs:
         self._sizes = np.stack(
             [
                 np.full(shape, len(special[0])),
-                kept[0],
+                shares[0],
                 np.full(shape, len(special[1])),
-                kept[1],
+                shares[1],
                 np.full(shape, len(special[2])),
             ]
         )
         self.lengths: Ids = self._sizes.sum(0)
 
-    def batch(self, places: Ids, device: "torch.device") -> "dict[str, torch.Tensor]":
+    def batch(self, positions: Ids, device: "torch.device") -> "dict[str, torch.Tensor]":
         import torch
 
-        position = np.arange(int(self.lengths[places].max()))[None]
-        source = np.full((len(places), position.shape[1]), len(self._bank) - 1)
-        begin = np.zeros((len(places), 1), np.int64)
-        for part in range(len(PARTS)):
-            end = begin + self._sizes[part, places][:, None]
-            inside = (position >= begin) & (position < end)
-            np.copyto(source, self._starts[part, places][:, None] + position - begin, where=inside)
+        # The bank's position of each token, (pairs, longest): part by part, padding elsewhere.
+        column = np.arange(int(self.lengths[positions].max()))[None]
+        source = np.full((len(positions), column.shape[1]), len(self._bank) - 1)
+        begin = np.zeros((len(positions), 1), np.int64)
+        for number in range(len(PARTS)):
+            end = begin + self._sizes[number, positions][:, None]
+            inside = (column >= begin) & (column < end)
+            starts = self._starts[number, positions][:, None]
+            np.copyto(source, starts + column - begin, where=inside)
             begin = end
-        columns = {"input_ids": self._bank[source], "attention_mask": position < begin}
+        columns = {"input_ids": self._bank[source], "attention_mask": column < begin}
         if "token_type_ids" in self._names:
             columns["token_type_ids"] = self._types[source]
         return {
-            name: torch.from_numpy(column.astype(np.int64)).to(device)
-            for name, column in columns.items()
+            name: torch.from_numpy(values.astype(np.int64)).to(device)
+            for name, values in columns.items()
         }
 
 
 class _PairRows:
-    """Pairs whose tokens were made one by one."""
+    """Pairs that were tokenised one by one."""
 
     def __init__(self, tokenizer: Any, rows: Sequence[Tokens], beside: dict[str, Any]) -> None:
         self._tokenizer, self._rows, self._beside = tokenizer, rows, beside
         self.lengths: Ids = np.array([len(row["input_ids"]) for row in rows], np.int64)
 
-    def batch(self, places: Ids, device: "torch.device") -> "dict[str, Any]":
-        batch = padded(self._tokenizer, [self._rows[place] for place in places], device)
+    def batch(self, positions: Ids, device: "torch.device") -> "dict[str, Any]":
+        batch = padded(self._tokenizer, [self._rows[position] for position in positions], device)
         return batch | self._beside
 
 
@@ -227,5 +231,5 @@ def _text_tokens(tokenizer: Any, texts: Sequence[str], room: int) -> tuple[list[
 
 
 def _after(owners: Sequence[int | None], owner: int) -> int:
-    """Return the place behind the last token of a text."""
+    """Return the position behind the last token of a text."""
     return len(owners) - list(reversed(owners)).index(owner)

@@ -1,4 +1,4 @@
-"""From texts to tokens: a tokenizer for one thread at a time, and what a library puts around."""
+"""From texts to tokens, by one thread at a time, with the library's prompts and chat templates."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,12 +62,12 @@ def rendered(
     *,
     prompt: str = "",
     max_tokens: int | None = None,
-    **known: Any,
+    **extra: Any,
 ) -> tuple[list[Tokens], dict[str, Any]]:
-    """Return the tokens of texts or pairs as their library makes them, and what goes beside.
+    """Return the tokens of texts or pairs as their library makes them, and the other inputs.
 
-    The library renders chat templates and prompts; `known`, such as the task, is for those. What
-    goes beside is equal for all rows: the modality, and the length of the prompt.
+    The library renders chat templates and prompts; `extra`, such as the task, is for those. The
+    inputs beside tokens are equal for all rows: the modality, and the length of the prompt.
     """
     rows: list[Tokens] = []
     beside: dict[str, Any] = {}
@@ -75,13 +75,13 @@ def rendered(
     for start in range(0, len(inputs), AT_ONCE):
         batch = list(inputs[start : start + AT_ONCE])
         with reserved(body.tokenizer):
-            features = body.preprocess(batch, prompt=prompt or None, **limit, **known)
+            features = body.preprocess(batch, prompt=prompt or None, **limit, **extra)
         masks = features["attention_mask"].bool()
         columns = {name: value for name, value in features.items() if _is_column(value, masks)}
         beside = {name: value for name, value in features.items() if name not in columns}
         rows += [
-            {name: values[place][mask].tolist() for name, values in columns.items()}
-            for place, mask in enumerate(masks)
+            {name: values[row][mask].tolist() for name, values in columns.items()}
+            for row, mask in enumerate(masks)
         ]
     return rows, beside
 
@@ -94,7 +94,7 @@ def prompt_length(tokenizer: Any, prompt: str) -> int:
 
 
 def positions(body: Any) -> int | None:
-    """Return how many tokens a transformer of transformers has positions for; None: any number.
+    """Return the longest input of a model of transformers, in tokens; None: unlimited.
 
     Where padding takes a position, as in RoBERTa, the ones up to it are not for tokens.
     """
@@ -103,10 +103,10 @@ def positions(body: Any) -> int | None:
     limit: int | None = getattr(body.config, "max_position_embeddings", None)
     if limit is None or limit < 1:
         return None
-    for name, part in body.named_modules():
-        if name.endswith("position_embeddings") and isinstance(part, Embedding):
-            if part.padding_idx is not None:
-                return min(limit, part.num_embeddings - part.padding_idx - 1)
+    for name, module in body.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, Embedding):
+            if module.padding_idx is not None:
+                return min(limit, module.num_embeddings - module.padding_idx - 1)
     return limit
 
 

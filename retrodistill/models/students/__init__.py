@@ -1,1 +1,4 @@
-"""Models that are trained and served: bi-encoders, and how to make smaller ones."""
+"""Students: loading, encoding, making them smaller, and in `kinds` how each kind is trained.
+
+Nothing here knows a stage, a teacher or an index.
+"""

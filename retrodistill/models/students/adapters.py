@@ -29,8 +29,8 @@ def add_lora(
     A linear map W becomes W + (alpha / rank) B A, with A of `rank` rows drawn with `seed` and B
     zero, so that the copy starts with the model's own vectors. `targets` are the ends of the
     names of the linear maps that get one, as in ("query", "value"); `auto` is all of them in the
-    transformer's layers. `dropout` is the share of A's inputs that training leaves out. All other
-    weights are frozen. Of two towers, both get adapters.
+    transformer's layers. `dropout` is the dropout probability of A's inputs. All other weights
+    are frozen. Of two towers, both get adapters.
 
     Raises:
         ConfigError: a number is out of range, the model has no transformer or has adapters
@@ -49,20 +49,20 @@ def add_lora(
             f"1, but got {rank}, {alpha} and {dropout}."
         )
     peft = _peft()
-    other: Any = copy.deepcopy(model)
-    bodies = _bodies(other)
-    if _adapted(other):
+    adapted_model: Any = copy.deepcopy(model)
+    bodies = _bodies(adapted_model)
+    if _adapted(adapted_model):
         raise ConfigError("this model has adapters already: merge them first.")
-    for part in other.parameters():
-        part.requires_grad_(False)
-    with torch.random.fork_rng(devices=_devices(other)):
+    for parameter in adapted_model.parameters():
+        parameter.requires_grad_(False)
+    with torch.random.fork_rng(devices=_devices(adapted_model)):
         torch.manual_seed(seed)
         for body in bodies:
             config = peft.LoraConfig(
                 r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_named(body, targets)
             )
             peft.inject_adapter_in_model(config, body)
-    result: Model = other
+    result: Model = adapted_model
     return result
 
 
@@ -77,18 +77,18 @@ def merge_lora(model: Model) -> Model:
 
     """
     _peft()
-    other: Any = copy.deepcopy(model)
-    adapted = _adapted(other)
-    if not adapted:
+    merged: Any = copy.deepcopy(model)
+    adapters = _adapted(merged)
+    if not adapters:
         raise ConfigError("this model has no adapters to merge: add some with add_lora.")
-    for parent, name, part in adapted:
-        part.merge(safe_merge=True)
-        setattr(parent, name, part.get_base_layer())
-    for body in _bodies(other):
+    for parent, name, adapter in adapters:
+        adapter.merge(safe_merge=True)
+        setattr(parent, name, adapter.get_base_layer())
+    for body in _bodies(merged):
         del body.peft_config
-    for part in other.parameters():
-        part.requires_grad_(True)
-    result: Model = other
+    for parameter in merged.parameters():
+        parameter.requires_grad_(True)
+    result: Model = merged
     return result
 
 
@@ -106,20 +106,20 @@ def _bodies(model: Any) -> "list[PreTrainedModel]":
     """Return the transformers of a model: one, or those of both towers."""
     from sentence_transformers.base.modules import Transformer
 
-    bodies = [part.model for part in model.modules() if isinstance(part, Transformer)]
+    bodies = [module.model for module in model.modules() if isinstance(module, Transformer)]
     if not bodies:
         raise ConfigError("only models with a transformer can have adapters.")
     return bodies
 
 
 def _adapted(model: Any) -> list[tuple[Any, str, Any]]:
-    """Return the linear maps with adapters: what holds each, its name there, and itself."""
+    """Return each linear map with an adapter, after its parent module and its name there."""
     layer = import_module("peft.tuners.lora").LoraLayer
     return [
-        (parent, name, part)
+        (parent, name, child)
         for parent in model.modules()
-        for name, part in parent.named_children()
-        if isinstance(part, layer)
+        for name, child in parent.named_children()
+        if isinstance(child, layer)
     ]
 
 
@@ -129,16 +129,18 @@ def _named(body: "PreTrainedModel", targets: Literal["auto"] | Sequence[str]) ->
 
     if isinstance(targets, str) and targets != "auto":
         raise ConfigError(f"targets must be 'auto' or a list of names, but got {targets!r}.")
-    linear = {name: part for name, part in body.named_modules() if isinstance(part, nn.Linear)}
+    linear = {
+        name: module for name, module in body.named_modules() if isinstance(module, nn.Linear)
+    }
     if targets == "auto":
-        within = {id(part) for part in layer_stack(body).modules()}
-        return [name for name, part in linear.items() if id(part) in within]
+        within = {id(module) for module in layer_stack(body).modules()}
+        return [name for name, module in linear.items() if id(module) in within]
     for target in targets:
         if not any(_ends(name, target) for name in linear):
-            known = sorted({name.rpartition(".")[2] for name in linear})
+            endings = sorted({name.rpartition(".")[2] for name in linear})
             raise ConfigError(
                 f"no linear map of {type(body).__name__} is named {target!r}. "
-                f"Their names end in {', '.join(known)}."
+                f"Their names end in {', '.join(endings)}."
             )
     return [name for name in linear if any(_ends(name, target) for target in targets)]
 

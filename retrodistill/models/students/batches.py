@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retrodistill.base.config import TrainSettings
-from retrodistill.models.students.routes import SIDES, Side, side_length
-from retrodistill.models.students.sides import side_batches
+from retrodistill.models.students.towers import SIDES, Side, side_batches, side_length
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -23,20 +22,20 @@ QUEUE_ROWS = "queue_rows"
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class TrainingExample:
     """One query of a batch with its drawn documents, positives first."""
 
     query: int
     docs: Rows
     teacher_scores: NDArray[np.float32]
     log_weights: NDArray[np.float32]
-    """Logarithm of how many candidates each document stands for: 0 for itself alone."""
+    """Logarithm of the number of candidates that each document represents: 0 for itself alone."""
     labels: NDArray[np.bool_]
     relevant: frozenset[int]
     doubtful: frozenset[int]
 
 
-class Text(NamedTuple):
+class TrainingText(NamedTuple):
     """A text of a collection: a query's or a document's row."""
 
     side: Side
@@ -53,12 +52,12 @@ class BatchRows:
     docs: Rows
     """The distinct documents, shape (M)."""
 
-    examples: Sequence[Example] = ()
-    """The queries' lists; none where every text stands alone."""
+    examples: Sequence[TrainingExample] = ()
+    """The queries' lists; none where texts have no lists."""
 
 
-class Signaller(Protocol):
-    """Gives signals of a batch beside those of its lists."""
+class SignalProvider(Protocol):
+    """Provides signals of a batch beside those of its lists."""
 
     gives: frozenset[str]
     """Names of its signals, of `objective.SIGNALS`."""
@@ -71,7 +70,7 @@ class Signaller(Protocol):
         ...
 
 
-def list_signals(examples: Sequence[Example]) -> dict[str, Tensor]:
+def list_signals(examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
     """Return `mask`, `labels`, `trusted_negatives`, all of shape (B, N), padded."""
     width = max((len(example.docs) for example in examples), default=0)
     mask, labels, trusted = torch.zeros(3, len(examples), width, dtype=torch.bool)
@@ -92,7 +91,7 @@ class RetrieverBatch:
         model: Any,
         collection: "Collection",
         settings: TrainSettings,
-        sources: Sequence[Signaller] = (),
+        sources: Sequence[SignalProvider] = (),
     ) -> None:
         limit = model.max_seq_length or 512
         longest = {"query": settings.query_tokens, "document": settings.doc_tokens}
@@ -104,13 +103,13 @@ class RetrieverBatch:
         self._stored = [source for source in sources if not source.live]
         self._live = len(self._stored) < len(sources)
 
-    def __call__(self, items: Sequence[Example] | Sequence[Text]) -> dict[str, Any]:
+    def __call__(self, items: Sequence[TrainingExample] | Sequence[TrainingText]) -> dict[str, Any]:
         """Return the inputs of `RetrieverTask.forward`."""
-        texts = [item for item in items if isinstance(item, Text)]
-        examples = [item for item in items if isinstance(item, Example)]
+        texts = [item for item in items if isinstance(item, TrainingText)]
+        examples = [item for item in items if isinstance(item, TrainingExample)]
         return self._lists(examples) if examples else self._texts(texts)
 
-    def _lists(self, examples: Sequence[Example]) -> dict[str, Any]:
+    def _lists(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
         distinct, positions = np.unique(
             np.concatenate([example.docs for example in examples]), return_inverse=True
         )
@@ -126,7 +125,7 @@ class RetrieverBatch:
             "doubtful": _sets(example.doubtful for example in examples),
         }
 
-    def _texts(self, texts: Sequence[Text]) -> dict[str, Any]:
+    def _texts(self, texts: Sequence[TrainingText]) -> dict[str, Any]:
         queries, docs = (
             np.array([text.row for text in texts if text.side == side], np.int64) for side in SIDES
         )
@@ -163,8 +162,8 @@ class RetrieverBatch:
             batch_tokens=self._batch_tokens,
         )
         return [
-            {"features": features, "places": torch.from_numpy(places)}
-            for places, features in batches
+            {"features": features, "positions": torch.from_numpy(positions)}
+            for positions, features in batches
         ]
 
 

@@ -1,4 +1,4 @@
-"""Which student to train, asked before any training: agreement, speed and size of candidates."""
+"""Which student to train: agreement with the teacher, speed and size, before any training."""
 
 import re
 import time
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.rankings.metrics import Metric, evaluate
 from retrodistill.data.store.runs import Run
 from retrodistill.models.inference import pick_device
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.models.students.layers import keep_layers, parse_layers
+from retrodistill.models.students.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,8 +28,8 @@ RULE = "highest agreement first; of equal ones the faster, then the name"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """What was measured of one student."""
+class RankedStudent:
+    """What was measured of one student before its training."""
 
     name: str
 
@@ -54,10 +54,10 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
+class StudentRanking:
     """Students side by side, the most promising one first."""
 
-    rows: Sequence[Candidate]
+    rows: Sequence[RankedStudent]
 
     queries: int
     """Queries of the sample."""
@@ -101,25 +101,23 @@ def rank_students(
     split: str | None = None,
     queries: int = 100,
     docs_per_query: int = 30,
-    max_tokens: int | None = None,
-    batch_tokens: int = 4096,
-    precision: Precision = "auto",
+    reading: Reading = DEFAULT,
     seed: int = 0,
-) -> Candidates:
+) -> StudentRanking:
     """Measure students as they are, untrained, on a sample of the teacher's lists.
 
     A candidate is a folder or a hub id; `MODEL[0,2,5]` keeps these layers of one. In a mapping,
-    names may stand for models too, such as those of `retrodistill.models.students.make`. The sample
-    is `queries` queries drawn with `seed`, each with at most `docs_per_query` documents, evenly
-    spaced from the teacher's first to its last. With `split`, nDCG is measured against its
-    labels as well. The table is sorted by RULE.
+    names may stand for models too, such as those that `students.transforms` makes. The sample is
+    `queries` queries drawn with `seed`, each with at most `docs_per_query` documents, evenly
+    spaced from the teacher's best to its last. With `split`, nDCG is measured against its labels
+    as well. The table is sorted by RULE.
 
-    It tells which student starts closest to the teacher, for what cost; that it also ends closest
-    is likely, not certain.
+    It shows which student starts closest to the teacher, and at what cost; that it also ends
+    closest is likely, not certain.
 
     Raises:
-        ConfigError: no candidates, a name twice, a model that cannot be loaded or cut so, a
-            number below its least value, or no such split.
+        ConfigError: no candidates, a name twice, a model that cannot be loaded or cut, a number
+            below its minimum, or no such split.
         DataError: no list has two documents, or texts of the scores are not in the collection.
 
     """
@@ -134,21 +132,19 @@ def rank_students(
     sample = _sample(collection, scores, queries, docs_per_query, seed)
     qrels = collection.qrels(split) if split else {}
     rows = []
-    for name, given in named.items():
-        model = _load(given) if isinstance(given, str) else given
-        encoder = DenseEncoder(
-            model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
-        )
+    for name, candidate in named.items():
+        model = _load(candidate) if isinstance(candidate, str) else candidate
+        encoder = DenseEncoder(model, **reading.options())
         rows.append(_measure(name, encoder, sample, qrels))
-    rows.sort(key=_place)
-    return Candidates(rows, len(sample.lists), _mean_ndcg(sample.lists, qrels))
+    rows.sort(key=_sort_key)
+    return StudentRanking(rows, len(sample.lists), _mean_ndcg(sample.lists, qrels))
 
 
 def parse_candidate(text: str) -> tuple[str, tuple[int, ...] | None]:
     """Return the model and the layers of `MODEL` or `MODEL[0,2,5]`.
 
     Raises:
-        ConfigError: what stands in the brackets are no layers.
+        ConfigError: the brackets do not hold layers.
 
     """
     match = re.fullmatch(r"(.+)\[(.*)\]", text)
@@ -176,9 +172,9 @@ def _sample(
         )
     drawn = np.random.default_rng(seed).choice(len(long), min(queries, len(long)), replace=False)
     lists = {}
-    for query, docs, values in scores.select(long[place] for place in sorted(drawn)).lists():
-        places = np.linspace(0, len(docs) - 1, min(len(docs), docs_per_query)).round().astype(int)
-        lists[query] = {docs[place]: float(values[place]) for place in places}
+    for query, docs, values in scores.select(long[index] for index in sorted(drawn)).lists():
+        ranks = np.linspace(0, len(docs) - 1, min(len(docs), docs_per_query)).round().astype(int)
+        lists[query] = {docs[rank]: float(values[rank]) for rank in ranks}
     doc_ids = list(dict.fromkeys(doc for docs in lists.values() for doc in docs))
     return _Sample(
         lists,
@@ -188,7 +184,7 @@ def _sample(
     )
 
 
-def _place(row: Candidate) -> tuple[float, float, str]:
+def _sort_key(row: RankedStudent) -> tuple[float, float, str]:
     """Return what RULE sorts by; a student that agrees in no list comes last."""
     return (np.inf if row.agreement is None else -row.agreement, -row.texts_per_second, row.name)
 
@@ -199,37 +195,37 @@ def _load(text: str) -> "SentenceTransformer":
     return model if layers is None else keep_layers(model, layers)
 
 
-def _measure(name: str, encoder: DenseEncoder, sample: _Sample, qrels: "Qrels") -> Candidate:
+def _measure(name: str, encoder: DenseEncoder, sample: _Sample, qrels: "Qrels") -> RankedStudent:
     encoder.encode_docs(sample.doc_texts[:4])
     started = time.perf_counter()
     docs = encoder.encode_docs(sample.doc_texts)
     seconds = time.perf_counter() - started
     queries = encoder.encode_queries(sample.query_texts)
-    places = {doc: place for place, doc in enumerate(sample.doc_ids)}
+    rows = {doc: row for row, doc in enumerate(sample.doc_ids)}
     lists: dict[str, dict[str, float]] = {}
-    for (query, wanted), vector in zip(sample.lists.items(), queries, strict=True):
-        found = docs[[places[doc] for doc in wanted]] @ vector
-        lists[query] = dict(zip(wanted, found.tolist(), strict=True))
+    for (query, teacher_scores), vector in zip(sample.lists.items(), queries, strict=True):
+        scores = docs[[rows[doc] for doc in teacher_scores]] @ vector
+        lists[query] = dict(zip(teacher_scores, scores.tolist(), strict=True))
     taus = [tau for query in lists if (tau := _tau(sample.lists[query], lists[query])) is not None]
     weights = encoder.model.state_dict().values()
-    return Candidate(
+    return RankedStudent(
         name=name,
         agreement=float(np.mean(taus)) if taus else None,
         lists=len(taus),
         ndcg=_mean_ndcg(lists, qrels),
         texts_per_second=len(set(sample.doc_texts)) / seconds,
-        megabytes=sum(part.numel() * part.element_size() for part in weights) / 1e6,
+        megabytes=sum(weight.numel() * weight.element_size() for weight in weights) / 1e6,
         dimension=encoder.dimension,
     )
 
 
-def _tau(left: Mapping[str, float], right: Mapping[str, float]) -> float | None:
+def _tau(teacher: Mapping[str, float], student: Mapping[str, float]) -> float | None:
     """Return Kendall's tau-b of two lists of the same documents; None if one is all ties."""
     from scipy.stats import kendalltau
 
-    if min(len(set(scores.values())) for scores in (left, right)) < 2:
+    if min(len(set(scores.values())) for scores in (teacher, student)) < 2:
         return None
-    return float(kendalltau(list(left.values()), list(right.values())).statistic)
+    return float(kendalltau(list(teacher.values()), list(student.values())).statistic)
 
 
 def _mean_ndcg(lists: Mapping[str, Mapping[str, float]], qrels: "Qrels") -> float | None:

@@ -1,4 +1,4 @@
-"""Cross-encoders: models that read a query and a document together."""
+"""Loading of cross-encoders, which read a query and a document together."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ def load_cross_encoder(
     """Return a cross-encoder with one score and a float32 head, from a folder or a hub id.
 
     With `new_head`, a folder of a bi-encoder, or of a bare transformer, gives its body and a head
-    of random weights, to be trained.
+    of random weights to train.
 
     Raises:
         ConfigError: there is no such model, it has no head (unless `new_head`), it gives several
@@ -50,7 +50,7 @@ def load_cross_encoder(
         f"(train --student-kind cross-encoder --student {model}).",
         new_head=new_head,
     )
-    heads = [name for name, part in loaded.named_modules() if isinstance(part, Linear)]
+    heads = [name for name, module in loaded.named_modules() if isinstance(module, Linear)]
     heads = [name for name in heads if loaded.get_submodule(name).out_features == 1]
     loaded.set_keep_in_fp32_modules(heads[-1:])
     return loaded
@@ -59,7 +59,7 @@ def load_cross_encoder(
 def load_causal_reranker(model: str, device: "torch.device") -> "CrossEncoder":
     """Return a causal language model that answers yes or no, with a float32 head.
 
-    Its modules are the transformer and `LogitScore`, which knows the tokens of the two answers.
+    Its modules are the transformer and `LogitScore`, which holds the tokens of the two answers.
 
     Raises:
         ConfigError: there is no such model, it lacks weights, or it is not a causal language
@@ -79,22 +79,21 @@ def load_causal_reranker(model: str, device: "torch.device") -> "CrossEncoder":
     )
     body: Any = loaded.transformers_model
     head = body.get_output_embeddings()
-    loaded.set_keep_in_fp32_modules([n for n, part in loaded.named_modules() if part is head])
+    loaded.set_keep_in_fp32_modules([n for n, module in loaded.named_modules() if module is head])
     return loaded
 
 
 def default_prompt(model: "CrossEncoder") -> str:
-    """Return what the model's library puts before a query: its default prompt, if it has one."""
+    """Return the default prompt, which the model's library puts before a query; may be empty."""
     return model.prompts.get(model.default_prompt_name or "") or ""
 
 
 def pair_rows(
     model: "CrossEncoder", queries: Sequence[str], docs: Sequence[str], *, max_tokens: int
 ) -> "tuple[list[Tokens], dict[str, Any]]":
-    """Return the tokens of each query with its document, and what goes beside them.
+    """Return the tokens of each query with its document, and features of the whole batch.
 
-    The default prompt and the chat template of the model are in them, as its library's `predict`
-    puts them.
+    The default prompt and the chat template are applied as the library's `predict` does.
     """
     from retrodistill.models.inference import is_rendered, rendered, tokenize
 
@@ -126,7 +125,7 @@ def _load(model: str, device: "torch.device") -> "CrossEncoder":
 
 
 def _is_causal(model: "CrossEncoder") -> bool:
-    """Tell whether the model's score is read off the logits of its next word."""
+    """Tell whether the score comes from the logits of the next token."""
     from sentence_transformers.cross_encoder.modules import LogitScore
 
     return any(isinstance(module, LogitScore) for module in model)

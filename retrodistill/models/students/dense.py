@@ -23,7 +23,6 @@ from retrodistill.models.inference import (
     explained,
     is_rendered,
     loading,
-    model_digest,
     model_path,
     padded,
     pick_device,
@@ -38,18 +37,20 @@ from retrodistill.models.inference import (
     without_bars,
 )
 from retrodistill.models.students.kinds import check_bi_encoder
-from retrodistill.models.students.routes import (
+from retrodistill.models.students.towers import (
     SIDES,
     Side,
     embedding_dimension,
+    fingerprint,
     is_normalised,
     side_length,
     side_modules,
+    side_prompts,
 )
 
 if TYPE_CHECKING:
     import torch
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import SentenceTransformer
 
 WINDOW = 16_384
 """Texts that are tokenised, and sorted by length, at a time."""
@@ -58,7 +59,7 @@ BAR_FROM = 512
 """Fewer texts than this are encoded without a progress bar."""
 
 _evaluated: "WeakKeyDictionary[Any, tuple[int, list[Any]]]" = WeakKeyDictionary()
-"""Blocks of `evaluating` that a model is in, and its modules to be put back into training."""
+"""Open blocks of `evaluating` of each model, and its modules that go back to training mode."""
 _switching = Lock()
 
 
@@ -69,8 +70,8 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
     bare transformer gets mean pooling.
 
     Raises:
-        ConfigError: there is no such model, it lacks weights, or it is no text encoder on a
-            transformer, or it makes sparse or several vectors for a text, or scores of pairs.
+        ConfigError: there is no such model, it lacks weights, it does not encode text by a
+            transformer, or it gives a text a sparse or several vectors, or scores pairs.
 
     """
     import torch
@@ -91,29 +92,20 @@ def load_bi_encoder(model: str, device: "torch.device") -> "SentenceTransformer"
     return loaded
 
 
-def side_prompts(model: "SentenceTransformer") -> tuple[str, str]:
-    """Return what the model puts before a query and before a document, as its library would."""
-    prompts = model.prompts
-    default = prompts.get(model.default_prompt_name or "", "")
-    names = ("document", "passage", "corpus")
-    doc = next((prompts[name] for name in names if name in prompts), default)
-    return prompts.get("query", default) or "", doc or ""
-
-
 class DenseEncoder:
-    """A sentence-transformers model as an `Encoder`, with the vectors that its library gives.
+    """A sentence-transformers model as an `Encoder`, whose vectors are those of its library.
 
     Each distinct text is tokenised and encoded once, in batches of `batch_tokens` padded tokens
     of similar length. The body runs in `precision`; pooling, what follows it, and the vectors are
     float32. `max_tokens` cuts the end of longer texts (default: the model's own limit). A model
-    that is given as an object is used where it is, and left as it was. Queries and documents may
-    take two ways through it, as in `retrodistill.models.students.forms.two_towers`. A chat template
-    is rendered, and prompts are put, as its library does.
+    in memory is used where it is, and stays as it is. Queries and documents may
+    run through different modules, as in `towers.two_towers`. Prompts and chat templates are
+    those of its library.
 
-    Threads may encode at the same time, and get what one thread would get.
+    Threads may encode at the same time; vectors are those of a single thread.
 
     Raises:
-        ConfigError: the model cannot be loaded, or `max_tokens` is more than it can read.
+        ConfigError: the model cannot be loaded, or `max_tokens` is more than it has positions for.
 
     """
 
@@ -141,10 +133,10 @@ class DenseEncoder:
         self.batch_tokens = batch_tokens
         self.dtype = body_dtype(precision, self.model.device)
         self.dimension = int(self.model.get_embedding_dimension() or 0)
-        self._ways = {side: _way(self.model, side) for side in SIDES}
+        self._routes = {side: _route(self.model, side) for side in SIDES}
         self._prompts = dict(zip(SIDES, side_prompts(self.model), strict=True))
         self._tokens = text_limits(self.model, max_tokens)
-        self._beside = {side: self._prompt_length(side) for side in SIDES}
+        self._prompt_features = {side: self._prompt_length(side) for side in SIDES}
         self.fingerprint = digest(
             fingerprint(self.model),
             json.dumps([*self._prompts.values(), *self._tokens.values(), str(self.dtype)]),
@@ -155,11 +147,11 @@ class DenseEncoder:
                     self._encode(["a"], side)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process as the path that it was loaded from, with its settings."""
+        """Pickle as the path that the model was loaded from, with the settings."""
         if not self._loaded:
             raise ConfigError(
-                "workers load the encoder themselves, but this one was given as an object. Save "
-                "it, and give the folder."
+                "workers load the encoder themselves, but this model is in memory only. Save it, "
+                "and give the folder."
             )
         path = str(Path(self.name).absolute()) if Path(self.name).is_dir() else self.name
         settings: dict[str, Any] = {
@@ -171,7 +163,7 @@ class DenseEncoder:
 
     @property
     def lineage(self) -> Lineage:
-        """What the model was trained on."""
+        """What the model was trained on, as far as it is recorded."""
         return model_lineage(self.name)
 
     @property
@@ -197,8 +189,8 @@ class DenseEncoder:
 
         The files do not depend on what was encoded before.
         """
-        for part in self.model.modules():
-            _forget_lengths(getattr(part, "tokenizer", None))
+        for module in self.model.modules():
+            _forget_lengths(getattr(module, "tokenizer", None))
         with without_bars():
             self.model.save(str(folder), safe_serialization=True)
 
@@ -206,64 +198,50 @@ class DenseEncoder:
         import torch
 
         if isinstance(texts, str):
-            raise DataError(f"a list of texts was wanted, but one string came: {texts[:40]!r}.")
-        places: dict[str, int] = {}
-        rows = np.array([places.setdefault(text, len(places)) for text in texts], np.int64)
-        distinct = list(places)
+            raise DataError(f"expected a list of texts, but got one string: {texts[:40]!r}.")
+        positions: dict[str, int] = {}
+        rows = np.array([positions.setdefault(text, len(positions)) for text in texts], np.int64)
+        distinct = list(positions)
         vectors = np.empty((len(distinct), self.dimension), np.float32)
-        many = len(distinct) >= BAR_FROM
-        shown = bar("encoding", len(distinct)) if many else nullcontext(_ignore)
+        shows_bar = len(distinct) >= BAR_FROM
+        shown = bar("encoding", len(distinct)) if shows_bar else nullcontext(_ignore)
         with shown as advance, evaluating(self.model), torch.inference_mode():
             for start in range(0, len(distinct), WINDOW):
                 window = distinct[start : start + WINDOW]
-                for batch, found in self._batches(window, side):
-                    vectors[start + batch] = found[:, : self.dimension].float().cpu().numpy()
+                for batch, batch_vectors in self._batches(window, side):
+                    vectors[start + batch] = (
+                        batch_vectors[:, : self.dimension].float().cpu().numpy()
+                    )
                     advance(len(batch))
         return vectors if len(distinct) == len(texts) else vectors[rows]
 
     def _batches(
         self, texts: Sequence[str], side: Side
     ) -> Iterator[tuple[NDArray[np.int64], "torch.Tensor"]]:
-        """Yield places of texts and their vectors, longest texts first."""
-        way, device = self._ways[side], self.model.device
+        """Yield positions of texts and their vectors, longest texts first."""
+        route, device = self._routes[side], self.model.device
         tokens, beside = self._tokenized(texts, side)
         lengths = [len(row["input_ids"]) for row in tokens]
         for batch in token_batches(lengths, self.batch_tokens):
-            features = padded(way[0].tokenizer, [tokens[row] for row in batch], device) | beside
-            yield batch, run_model(way, features, self.dtype)["sentence_embedding"]
+            features = padded(route[0].tokenizer, [tokens[row] for row in batch], device) | beside
+            yield batch, run_model(route, features, self.dtype)["sentence_embedding"]
 
     def _tokenized(self, texts: Sequence[str], side: Side) -> tuple[list[Tokens], dict[str, Any]]:
-        """Return the tokens of a side's texts, with its prompt, cut; and what goes beside."""
-        body, prompt, limit = self._ways[side][0], self._prompts[side], self._tokens[side]
+        """Return a side's prompted texts as cut tokens, and features of the whole batch."""
+        body, prompt, limit = self._routes[side][0], self._prompts[side], self._tokens[side]
         if is_rendered(body):
             return rendered(body, texts, prompt=prompt, max_tokens=limit, task=side)
         rows = tokenize(body.tokenizer, [prompt + text for text in texts], max_tokens=limit)
-        return rows, self._beside[side]
+        return rows, self._prompt_features[side]
 
     def _prompt_length(self, side: Side) -> dict[str, int]:
-        """Return what the poolings that leave the prompt out need to know of it."""
-        prompt, body = self._prompts[side], self._ways[side][0]
+        """Return the length of a prompt, for poolings that exclude it."""
+        prompt, body = self._prompts[side], self._routes[side][0]
         return {"prompt_length": prompt_length(body.tokenizer, prompt)} if prompt else {}
 
 
-def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
-    """Return a hash of a model's weights, its modules' settings and its tokenizer.
-
-    It is the same wherever the model lies and on whatever device it is.
-    """
-    from sentence_transformers.base.modules import Transformer
-
-    whole = model_digest(repr(model), _config(model), model.tokenizer, model)
-    bodies = [part for part in model.modules() if isinstance(part, Transformer)]
-    if len(bodies) < 2:
-        return whole
-    return digest(
-        whole, *(model_digest(repr(part), part.config, part.tokenizer, part) for part in bodies)
-    )
-
-
 def _forget_lengths(tokenizer: Any) -> None:
-    """Drop the truncation and padding of its last call, which a tokenizer would save with it."""
+    """Reset the truncation and padding of a tokenizer's last call, which it would save."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         with reserved(tokenizer):
@@ -273,14 +251,14 @@ def _forget_lengths(tokenizer: Any) -> None:
 
 @contextmanager
 def evaluating(model: "torch.nn.Module") -> Iterator[None]:
-    """Switch dropout off in the block, and back on where it was on when the last block ends.
+    """Switch dropout off in the block, and back on where it was on after the last block.
 
     Blocks may overlap, in one thread or in several.
     """
     with _switching:
         blocks, training = _evaluated.get(model, (0, []))
         if not blocks:
-            training = [part for part in model.modules() if part.training]
+            training = [module for module in model.modules() if module.training]
             model.eval()
         _evaluated[model] = blocks + 1, training
     try:
@@ -291,42 +269,42 @@ def evaluating(model: "torch.nn.Module") -> Iterator[None]:
             if blocks > 1:
                 _evaluated[model] = blocks - 1, training
             else:
-                for part in training:
-                    part.training = True
+                for module in training:
+                    module.training = True
 
 
 def _check(model: "SentenceTransformer") -> None:
-    """Raise ConfigError unless both sides are transformers that read text, of one dimension."""
+    """Raise ConfigError unless both sides are transformers for text with one dimension."""
     from sentence_transformers.base.modules import Transformer
 
-    ways = {side: side_modules(model, side) for side in SIDES}
-    for first, *_ in ways.values():
-        if not isinstance(first, Transformer) or "text" not in first.modalities:
+    routes = {side: side_modules(model, side) for side in SIDES}
+    for body, *_ in routes.values():
+        if not isinstance(body, Transformer) or "text" not in body.modalities:
             raise ConfigError(
                 f"a bi-encoder must start with a transformer that reads text, but this one starts "
-                f"with {type(first).__name__}. Use another model."
+                f"with {type(body).__name__}. Use another model."
             )
-    query, doc = (embedding_dimension(way) for way in ways.values())
+    query, doc = (embedding_dimension(route) for route in routes.values())
     if query != doc:
         raise ConfigError(
             f"queries have {query} dimensions and documents {doc}, but they are compared with each "
-            "other. Give a model whose routes end in equally many."
+            "other. Give a model whose routes end in the same dimension."
         )
 
 
 def _check_lengths(model: "SentenceTransformer") -> None:
-    """Raise ValueError if a normalisation reads what no module writes: it would do nothing."""
+    """Raise ValueError if a Normalize reads a feature that no module writes."""
     from sentence_transformers.base.modules import Normalize
 
-    for part in model.modules():
-        if isinstance(part, Normalize):
-            for name in (part.module_input_name, part.module_output_name):
+    for module in model.modules():
+        if isinstance(module, Normalize):
+            for name in (module.module_input_name, module.module_output_name):
                 if name not in ("sentence_embedding", "token_embeddings"):
                     raise ValueError(f"its Normalize is for {name!r}, which no module has")
 
 
-def _way(model: "SentenceTransformer", side: Side) -> "torch.nn.Sequential":
-    """Return what a side's texts pass, as one module that shares the model's parts."""
+def _route(model: "SentenceTransformer", side: Side) -> "torch.nn.Sequential":
+    """Return a side's modules as one, sharing their weights."""
     from torch.nn import Sequential
 
     return Sequential(*side_modules(model, side))
@@ -335,8 +313,8 @@ def _way(model: "SentenceTransformer", side: Side) -> "torch.nn.Sequential":
 def text_limits(model: "SentenceTransformer", max_tokens: int | None = None) -> dict[Side, int]:
     """Return the longest query and the longest document, in tokens.
 
-    `max_tokens` may raise or lower the length that the model is set to, but not raise a length
-    that the model sets for one side.
+    `max_tokens` may raise or lower the model's general limit, but not raise a limit that the
+    model sets for one side.
 
     Raises:
         ConfigError: `max_tokens` is more than the model has positions for.
@@ -350,18 +328,12 @@ def text_limits(model: "SentenceTransformer", max_tokens: int | None = None) -> 
             raise ConfigError(
                 f"--max-tokens {max_tokens} is more than this model can read: {longest} tokens."
             )
-        if own := side_length(model, side):
-            limits[side] = min(own, max_tokens or own, longest)
+        if length := side_length(model, side):
+            limits[side] = min(length, max_tokens or length, longest)
         else:
             limits[side] = max_tokens or min(body.max_seq_length or longest, longest)
     return limits
 
 
-def _config(model: "SentenceTransformer | CrossEncoder") -> Any:
-    """Return the settings of the transformer in a model."""
-    assert model.transformers_model is not None
-    return model.transformers_model.config
-
-
 def _ignore(amount: float) -> None:
-    """Move no bar."""
+    """Ignore progress."""

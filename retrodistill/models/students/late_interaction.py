@@ -19,7 +19,7 @@ from retrodistill.models.inference import (
     refuse_new_weights,
     saved_settings,
 )
-from retrodistill.models.students.sides import Side, Sides
+from retrodistill.models.students.towers import Side, Towers
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ def load_late_interaction(
 
     Native, PyLate and Stanford ColBERT layouts are read. Only safetensors weights are, and no
     code that comes with a model is run. With `new_projection`, a model that has no projection of
-    token vectors, such as a plain BERT or a bi-encoder, gets a random one, to be trained.
+    token vectors, such as a plain BERT or a bi-encoder, gets a random one to train.
 
     Raises:
         ConfigError: there is no such model, or it has no projection of token vectors and is to
@@ -53,18 +53,19 @@ def load_late_interaction(
         )
         kind = saved_settings(model, "config_sentence_transformers.json").get("model_type")
         layouts = saved_settings(model, "config.json").get("architectures") or ()
-        modules = [part["type"] for part in saved_settings(model, "modules.json")]
+        modules = [module["type"] for module in saved_settings(model, "modules.json")]
     native = kind in ("MultiVectorEncoder", "ColBERT") or "HF_ColBERT" in layouts
     has_projection = native or any(name.endswith("Dense") for name in modules)
     if not has_projection and new_projection:
         width = loaded.get_embedding_dimension()
         log.info(
-            f"{model} has no projection of token vectors: a new one to {width} dimensions learns."
+            f"{model} has no projection of token vectors: a new one to {width} dimensions is "
+            "trained."
         )
     elif not has_projection:
         raise ConfigError(
-            f"model {model!r} is no late-interaction model: it was saved without a projection of "
-            "token vectors. Give a ColBERT-style model, or use the teacher bi-encoder."
+            f"model {model!r} is not a late-interaction model: it was saved without a projection "
+            "of token vectors. Give a ColBERT-style model, or use the teacher bi-encoder."
         )
     refuse_new_weights(model, loaded, lacking="complete body", remedy="Use another model.")
     return loaded
@@ -74,11 +75,11 @@ def load_late_interaction(
 class TokenVectors:
     """A batch of texts as token vectors."""
 
-    places: NDArray[np.int64]
-    """Where each text stood, shape (n,)."""
+    positions: NDArray[np.int64]
+    """Position of each text among all that were given, shape (n,)."""
 
     vectors: "torch.Tensor"
-    """Float32, shape (n, tokens, dimension); rows outside the mask mean nothing."""
+    """Float32, shape (n, tokens, dimension); rows outside the mask have no meaning."""
 
     mask: "torch.Tensor"
     """Which tokens count, shape (n, tokens)."""
@@ -87,11 +88,11 @@ class TokenVectors:
 class LateInteractionEncoder:
     """A late-interaction model that gives token vectors, batch by batch.
 
-    The limits, prompts and number types are those of `Sides`. Each text is encoded as often as it
-    is given. A model that comes as an object is used where it is, in evaluation mode.
+    The limits, prompts and number types are those of `Towers`. Each text is encoded as often as it
+    is given. A model in memory is used where it is, in evaluation mode.
 
     Raises:
-        ConfigError: the model cannot be loaded, or is no late-interaction model.
+        ConfigError: the model cannot be loaded, or is not a late-interaction model.
 
     """
 
@@ -109,12 +110,12 @@ class LateInteractionEncoder:
         self.model = (
             load_late_interaction(model, pick_device()) if isinstance(model, str) else model
         )
-        self._sides = Sides(
+        self._towers = Towers(
             self.model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
         )
         self.averaged: bool = self.model.similarity_fn_name == "meanmaxsim"
         """Whether a score is divided by the number of the query's tokens."""
-        self.fingerprint = digest(self._sides.fingerprint, str(self.averaged))
+        self.fingerprint = digest(self._towers.fingerprint, str(self.averaged))
         if isinstance(model, str):
             with explained(model):  # its modules may not fit together
                 for probe in (self.encode_queries(["a"]), self.encode_docs(["a"])):
@@ -129,7 +130,7 @@ class LateInteractionEncoder:
         return self._encode(texts, "document")
 
     def _encode(self, texts: Sequence[str], side: Side) -> Iterator[TokenVectors]:
-        for places, features in self._sides.outputs(texts, side):
+        for positions, features in self._towers.outputs(texts, side):
             yield TokenVectors(
-                places, features["token_embeddings"], features["attention_mask"].bool()
+                positions, features["token_embeddings"], features["attention_mask"].bool()
             )

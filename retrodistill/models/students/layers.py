@@ -22,7 +22,7 @@ def parse_layers(text: str) -> tuple[int, ...]:
 
     """
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(int(number) for number in text.split(","))
     except ValueError:
         raise ConfigError(
             f"layers must be whole numbers with commas, as in 0,2,5, but got {text!r}."
@@ -45,25 +45,25 @@ def keep_layers(model: Model, layers: Sequence[int]) -> Model:
         raise ConfigError("only models with a transformer have layers to keep.")
     stack = layer_stack(body)
     count = len(stack)
-    kept = list(layers)
-    if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= count:
+    chosen = list(layers)
+    if not chosen or chosen != sorted(set(chosen)) or chosen[0] < 0 or chosen[-1] >= count:
         raise ConfigError(
             f"the model has {count} layers, 0 to {count - 1}: name at least one of them, each "
-            f"once and in ascending order, but got {','.join(map(str, kept)) or 'none'}."
+            f"once and in ascending order, but got {','.join(map(str, chosen)) or 'none'}."
         )
-    chosen = [stack[layer] for layer in kept]
+    modules = [stack[layer] for layer in chosen]
     del stack[:]
-    stack.extend(chosen)
-    body.config.num_hidden_layers = len(kept)
+    stack.extend(modules)
+    body.config.num_hidden_layers = len(chosen)
     types = getattr(body.config, "layer_types", None)
     if types is not None:
-        body.config.layer_types = [types[layer] for layer in kept]
-    _check_loadable(body, kept)
+        body.config.layer_types = [types[layer] for layer in chosen]
+    _check_loadable(body, chosen)
     return small
 
 
 def layer_stack(body: "PreTrainedModel") -> "nn.ModuleList":
-    """Return the list of the body's layers: the first that is as long as the config says.
+    """Return the list of the body's layers: the first of the config's length.
 
     Raises:
         ConfigError: there is none.
@@ -72,9 +72,9 @@ def layer_stack(body: "PreTrainedModel") -> "nn.ModuleList":
     from torch import nn
 
     count = body.config.num_hidden_layers
-    for part in body.modules():
-        if isinstance(part, nn.ModuleList) and len(part) == count:
-            return part
+    for module in body.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
     raise ConfigError(
         f"no list of {count} layers was found in {type(body).__name__}: "
         "this architecture cannot be cut."
@@ -84,24 +84,24 @@ def layer_stack(body: "PreTrainedModel") -> "nn.ModuleList":
 def unlike_config(body: "PreTrainedModel") -> list[str]:
     """Return the weights that a model made from the body's config lacks or has in another shape.
 
-    A model that is cut without its config is saved without a word, and reloaded with random
-    weights in the place of these.
+    A model that is cut without its config is saved without a warning, and loaded again with
+    random weights in place of these.
     """
     import torch
 
     with torch.device("meta"):
         fresh = type(body)(copy.deepcopy(body.config))
-    found, wanted = (
+    shapes, expected = (
         {name: tuple(weights.shape) for name, weights in model.state_dict().items()}
         for model in (body, fresh)
     )
-    return sorted({name for name, _ in found.items() ^ wanted.items()})
+    return sorted({name for name, _ in shapes.items() ^ expected.items()})
 
 
-def _check_loadable(body: "PreTrainedModel", kept: Sequence[int]) -> None:
+def _check_loadable(body: "PreTrainedModel", layers: Sequence[int]) -> None:
     """Raise ConfigError if a model made from the cut config has other weights than the cut one."""
     if unlike_config(body):
         raise ConfigError(
             f"{type(body).__name__} cannot be loaded again with the layers "
-            f"{','.join(map(str, kept))}: its first layer differs from the others. Keep layer 0."
+            f"{','.join(map(str, layers))}: its first layer differs from the others. Keep layer 0."
         )

@@ -44,11 +44,11 @@ class QueryTokens:
         starts, counts = np.zeros((2, queries), np.int64)
         vectors, total = [], 0
         for batch in batches:
-            own = batch.mask.sum(1).cpu().numpy()
-            counts[batch.places] = own
-            starts[batch.places] = total + np.cumsum(own) - own
+            sizes = batch.mask.sum(1).cpu().numpy()
+            counts[batch.positions] = sizes
+            starts[batch.positions] = total + np.cumsum(sizes) - sizes
             vectors.append(batch.vectors[batch.mask])
-            total += int(own.sum())
+            total += int(sizes.sum())
         return cls(torch.cat(vectors), starts, counts)
 
 
@@ -57,31 +57,36 @@ def maxsim(
 ) -> NDArray[np.float64]:
     """Return the sum over query tokens of the best inner product with a document token.
 
-    `pairs[i]` says how many of the pairs belong to document i of the batch; they stand one after
-    another, and `query_rows` names the query of each. The tokens of up to BLOCK_PAIRS queries of
-    a document are one matrix, and matrices of similar height are multiplied together. Products
+    `pairs[i]` is the number of pairs of document i of the batch; the pairs of a document follow
+    one another, and `query_rows` names the query of each. The tokens of up to BLOCK_PAIRS queries
+    of a document are one matrix, and matrices of similar height are multiplied together. Products
     are float32, sums over query tokens float64. A document of which no token counts gets minus
     the sum of the lengths of the query's vectors.
     """
     import torch
 
     device = docs.vectors.device
+    # The query tokens of all pairs, one after another, cut into blocks of pairs of one document.
     counts = queries.counts[query_rows]
     tokens = ranges(queries.starts[query_rows], counts)
     blocks = np.flatnonzero(ranges(np.zeros_like(pairs), pairs) % BLOCK_PAIRS == 0)
     block_docs = np.repeat(np.arange(len(pairs)), pairs)[blocks]
     firsts = (np.cumsum(counts) - counts)[blocks]
     heights = np.diff(firsts, append=len(tokens))
+    # The best match of each query token, blocks of similar height together.
     doc_vectors = _without_gaps(docs)
     best = torch.empty(len(tokens), device=device)
     for group in token_batches(heights, BLOCK_TOKENS):
+        # (blocks, tokens): which of the padded positions are tokens, and which tokens they are
         real = np.arange(heights[group].max()) < heights[group, None]
-        places = np.zeros(real.shape, np.int64)
-        places[real] = ranges(firsts[group], heights[group])
-        left = queries.vectors[torch.from_numpy(tokens[places]).to(device)]
-        right = doc_vectors[torch.from_numpy(block_docs[group]).to(device)]
-        found = torch.bmm(left, right.mT).amax(-1)
-        best[torch.from_numpy(places[real]).to(device)] = found[torch.from_numpy(real).to(device)]
+        positions = np.zeros(real.shape, np.int64)
+        positions[real] = ranges(firsts[group], heights[group])
+        group_queries = queries.vectors[torch.from_numpy(tokens[positions]).to(device)]
+        group_docs = doc_vectors[torch.from_numpy(block_docs[group]).to(device)]
+        group_best = torch.bmm(group_queries, group_docs.mT).amax(-1)
+        written = torch.from_numpy(positions[real]).to(device)
+        best[written] = group_best[torch.from_numpy(real).to(device)]
+    # Their sums, pair by pair.
     pair_of_token = np.repeat(np.arange(len(counts)), counts)
     sums = np.bincount(pair_of_token, best.cpu().numpy(), minlength=len(counts))
     scores = np.asarray(sums, np.float64)
@@ -105,6 +110,6 @@ def _without_gaps(docs: "TokenVectors") -> "torch.Tensor":
     """
     import torch
 
-    first = docs.mask.int().argmax(1)
-    stand_in = docs.vectors[torch.arange(len(first), device=first.device), first]
+    earliest = docs.mask.int().argmax(1)
+    stand_in = docs.vectors[torch.arange(len(earliest), device=earliest.device), earliest]
     return torch.where(docs.mask[..., None], docs.vectors, stand_in[:, None])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from retrodistill.base.errors import ConfigError
 
 FILE = Path("pair_head") / "model.safetensors"
-"""Where the head lies in its student's folder."""
+"""Path of the head in its student's folder."""
 
 
 class PairHead(nn.Module):
@@ -36,7 +36,7 @@ class PairHead(nn.Module):
         """Write the head into its student's folder."""
         path = student / FILE
         path.parent.mkdir(exist_ok=True)
-        save_file({name: part.contiguous() for name, part in self.state_dict().items()}, path)
+        save_file({name: weight.contiguous() for name, weight in self.state_dict().items()}, path)
 
 
 def load_pair_head(student: Path) -> PairHead:

@@ -1,4 +1,4 @@
-"""What a task reports to while the gradients of its objective's terms are measured."""
+"""Measures the gradients of an objective's terms in a task's forward pass."""
 
 import math
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Probe:
-    """Outputs of a task's body, and the gradients that terms made from them send there.
+    """The outputs of a task's body, and the gradient of each term at them.
 
-    The body's outputs are vectors of texts, of tokens, or a cross-encoder's scores: all that a
-    term can say to the weights goes through them. Outputs of a frozen tower do not count.
+    The body's outputs are vectors of texts, of tokens, or a cross-encoder's scores: all
+    gradients of the weights go through them. Outputs of a frozen tower do not count.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Probe:
         return leaf
 
     def measure(self, terms: Mapping[str, Tensor]) -> None:
-        """Note the norm of each weighted term's gradient, then forget the outputs."""
+        """Record the norm of each weighted term's gradient, then drop the outputs."""
         for name, value in terms.items():
             square = 0.0
             if value.requires_grad and self._outputs:
@@ -39,8 +39,8 @@ class Probe:
 
     def norms(self) -> dict[str, float]:
         """Return the root mean square of each term's norm over the batches in which it had one."""
-        found = {name: [x for x in squares if x > 0] for name, squares in self._squares.items()}
+        positive = {name: [x for x in squares if x > 0] for name, squares in self._squares.items()}
         return {
             name: math.sqrt(sum(squares) / len(squares)) if squares else 0.0
-            for name, squares in found.items()
+            for name, squares in positive.items()
         }

@@ -1,6 +1,6 @@
-"""What the processes of one training share: every process compares its queries with all documents.
+"""Batches over several processes: every process compares its queries with all documents.
 
-A process keeps its own rows first, so that row numbers of its batch stay what they were.
+A process keeps its own rows first, so that the row numbers of its batch stay valid.
 """
 
 import os
@@ -17,7 +17,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Tell whether this is the process that writes."""
+    """Tell whether this is the main process, which writes."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
@@ -30,12 +30,12 @@ class SharedRows:
 
     def __init__(self, rows: Tensor) -> None:
         every = gathered(rows)
-        distinct, places = torch.unique(every, return_inverse=True)
+        distinct, positions = torch.unique(every, return_inverse=True)
         order = torch.arange(len(every), device=every.device)
-        first = order.new_full(distinct.shape, len(every)).scatter_reduce(
-            0, places, order, "amin", include_self=True
+        earliest = order.new_full(distinct.shape, len(every)).scatter_reduce(
+            0, positions, order, "amin", include_self=True
         )
-        self._first = None if len(distinct) == len(every) else first.sort().values
+        self._first = None if len(distinct) == len(every) else earliest.sort().values
         self.rows = self._kept(every)
         """The numbers of the rows."""
 
@@ -48,7 +48,7 @@ class SharedRows:
 
 
 def of_main(value: Callable[[], float]) -> float:
-    """Return what the main process computes, in every process."""
+    """Return the main process's value in every process."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return value()
     values = [value() if distributed.get_rank() == 0 else None]
@@ -66,21 +66,21 @@ def gathered(tensor: Tensor, *, fill: float = 0.0) -> Tensor:
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return tensor
-    world, own = distributed.get_world_size(), distributed.get_rank()
+    world, rank = distributed.get_world_size(), distributed.get_rank()
     shape = torch.tensor(tensor.shape, device=tensor.device)
     shapes = [torch.empty_like(shape) for _ in range(world)]
     distributed.all_gather(shapes, shape)
-    rows = [int(other[0]) for other in shapes]
+    rows = [int(shape_of[0]) for shape_of in shapes]
     largest = torch.stack(shapes).amax(0).tolist()
     padded = tensor.new_full(largest, fill)
     padded[tuple(slice(size) for size in tensor.shape)] = tensor
     parts: tuple[Tensor, ...] = _AllGather.apply(padded)  # type: ignore[no-untyped-call]
-    order = [own, *(rank for rank in range(world) if rank != own)]
-    return torch.cat([parts[rank][: rows[rank]] for rank in order])
+    order = [rank, *(process for process in range(world) if process != rank)]
+    return torch.cat([parts[process][: rows[process]] for process in order])
 
 
 class _AllGather(torch.autograd.Function):
-    """All processes' tensors of one shape; backwards, the sum of what they all want changed."""
+    """All processes' tensors of one shape; backwards, the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:

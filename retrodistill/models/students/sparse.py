@@ -15,7 +15,7 @@ from retrodistill.models.inference import (
     refuse_new_weights,
     saved_settings,
 )
-from retrodistill.models.students.sides import Side, Sides
+from retrodistill.models.students.towers import Side, Towers
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ def load_sparse_encoder(model: str, device: "torch.device") -> "SparseEncoder":
     are read, and no code that comes with a model is run.
 
     Raises:
-        ConfigError: there is no such model, or it makes no sparse vectors or lacks weights, so
+        ConfigError: there is no such model, or it does not make sparse vectors or lacks weights, so
             that the library would add a random layer.
 
     """
@@ -52,8 +52,8 @@ def load_sparse_encoder(model: str, device: "torch.device") -> "SparseEncoder":
         layouts = saved_settings(model, "config.json").get("architectures") or ()
     if kind != "SparseEncoder" and not any(name.endswith("ForMaskedLM") for name in layouts):
         raise ConfigError(
-            f"model {model!r} makes no sparse vectors: it is neither a SparseEncoder nor a masked "
-            "language model. Give a SPLADE-style model, or use the teacher bi-encoder."
+            f"model {model!r} does not make sparse vectors: it is neither a SparseEncoder nor a "
+            "masked language model. Give a SPLADE-style model, or use the teacher bi-encoder."
         )
     refuse_new_weights(
         model, loaded, lacking="complete language model", remedy="Use another model."
@@ -64,13 +64,12 @@ def load_sparse_encoder(model: str, device: "torch.device") -> "SparseEncoder":
 class SparseTextEncoder:
     """A SPLADE-style model that gives the rows of a sparse matrix: texts by vocabulary.
 
-    The limits, prompts and number types are those of `Sides`. Each text is encoded as often as it
+    The limits, prompts and number types are those of `Towers`. Each text is encoded as often as it
     is given. A batch has at most NUMBERS_AT_ONCE numbers between transformer and pooling, however
-    large `batch_tokens` is. A model that comes as an object is used where it is, in evaluation
-    mode.
+    large `batch_tokens` is. A model in memory is used where it is, in evaluation mode.
 
     Raises:
-        ConfigError: the model cannot be loaded, or makes no sparse vectors.
+        ConfigError: the model cannot be loaded, or does not make sparse vectors.
 
     """
 
@@ -88,7 +87,7 @@ class SparseTextEncoder:
         self.model = load_sparse_encoder(model, pick_device()) if isinstance(model, str) else model
         self._kept = self.model.max_active_dims
         most = NUMBERS_AT_ONCE // len(self.model.tokenizer)
-        self._sides = Sides(
+        self._towers = Towers(
             self.model,
             max_tokens=max_tokens,
             batch_tokens=min(batch_tokens, most),
@@ -96,7 +95,7 @@ class SparseTextEncoder:
             swap=_pooled_first,
             max_active_dims=self._kept,
         )
-        self.fingerprint = self._sides.fingerprint
+        self.fingerprint = self._towers.fingerprint
         if isinstance(model, str):
             with explained(model):  # its modules may not fit together
                 self.encode_queries(["a"])
@@ -114,21 +113,21 @@ class SparseTextEncoder:
         from scipy.sparse import csr_array, vstack
         from sentence_transformers.util import select_max_active_dims
 
-        places, rows = [], []
-        for batch, features in self._sides.outputs(texts, side):
+        positions, rows = [], []
+        for batch, features in self._towers.outputs(texts, side):
             vectors = features["sentence_embedding"]
             if self._kept is not None:
                 vectors = select_max_active_dims(vectors, self._kept)
-            places.append(batch)
+            positions.append(batch)
             rows.append(csr_array(vectors.float().cpu().numpy()))
-        return vstack(rows, format="csr")[np.argsort(np.concatenate(places))]
+        return vstack(rows, format="csr")[np.argsort(np.concatenate(positions))]
 
 
 def _pooled_first(module: Any) -> Any:
     """Return SPLADE's max pooling with the logarithm taken after it; other modules as they are.
 
-    The logarithm is monotonic: taken of each word's highest number alone it gives the same vector
-    as taken of all tokens' numbers, and costs a fraction.
+    The logarithm is monotonic: of each word's maximum alone it gives the same vector as of all
+    tokens' numbers, at a fraction of the cost.
     """
     from sentence_transformers.sparse_encoder.modules import SpladePooling
 

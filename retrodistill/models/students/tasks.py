@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, Signaller
+from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, SignalProvider
 from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import SharedRows
-from retrodistill.models.students.routes import Side
+from retrodistill.models.students.towers import Side
 from retrodistill.objectives.objective import Signals, bind
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ STUDENT_SIGNALS = LISTS | BATCH | VECTORS | MATCHED | {"pair_scores"}
 
 
 def without_autocast(forward: Forward) -> Forward:
-    """Decorate a forward pass: scores are float32, whatever autocast a launcher puts around it.
+    """Decorate a forward pass: scores are float32 under any autocast of a launcher.
 
     The number type of the body is the task's own.
     """
@@ -49,9 +49,9 @@ def without_autocast(forward: Forward) -> Forward:
 
 
 class Task(nn.Module):
-    """What all students share: chunks through a body, signals to a loss.
+    """Base of all tasks: chunks go through a body, signals into a loss.
 
-    With `cache_gradients`, a chunk's activations are thrown away and computed again when its
+    With `cache_gradients`, a chunk's activations are dropped and recomputed when its
     gradient is due, so that memory is that of one chunk, however large the batch. The gradients
     are those of the whole batch.
     """
@@ -74,7 +74,7 @@ class Task(nn.Module):
         self._cache = cache_gradients
         self.projection: nn.Module | None = None
         """Takes the student's vectors into its teacher's space, where a kind has such a layer."""
-        self.live: tuple[Signaller, ...] = ()
+        self.live: tuple[SignalProvider, ...] = ()
         """Sources whose signals are computed in the forward pass."""
         self.losses: dict[str, float] = {}
         """Value of each weighted loss term in the last forward pass, for the log."""
@@ -112,7 +112,7 @@ class Task(nn.Module):
     def terms(self, signals: dict[str, Tensor], batch: BatchRows | None) -> dict[str, Tensor]:
         """Return each weighted term of the objective, live sources' signals included.
 
-        `batch` says which texts the signals are of; only live sources need it.
+        `batch` has the rows of the texts; only live sources need it.
         """
         for source in self.live:
             assert batch is not None
@@ -120,7 +120,7 @@ class Task(nn.Module):
         return self._objective(Signals(**signals))
 
     def loss(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the sum of the weighted terms as the Trainer wants it."""
+        """Return the sum of the weighted terms in the form of the Trainer."""
         self.losses = {name: float(value.detach()) for name, value in values.items()}
         if self.probe is not None:
             self.probe.measure(values)
@@ -188,8 +188,8 @@ class RetrieverTask(Task):
 
 
 def positions(chunks: Chunks) -> Tensor:
-    """Return where each text of the chunks stands in the batch."""
-    return torch.cat([chunk["places"] for chunk in chunks])
+    """Return the position in the batch of each text of the chunks."""
+    return torch.cat([chunk["positions"] for chunk in chunks])
 
 
 def _is_among(rows: Tensor, sets: Tensor) -> Tensor:

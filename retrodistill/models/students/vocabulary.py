@@ -13,8 +13,8 @@ import numpy as np
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.logging import log
-from retrodistill.models.students.dense import side_prompts
 from retrodistill.models.students.layers import unlike_config
+from retrodistill.models.students.towers import side_prompts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -26,26 +26,26 @@ TEXTS = 1024
 """Texts that are tokenised at a time."""
 
 Ids = Mapping[int, int]
-"""Number of a kept token in the old vocabulary to its number in the new one."""
+"""Number of a kept token in the old vocabulary -> its number in the new one."""
 
 
 def prune_vocabulary(
     model: "SentenceTransformer", texts: Iterable[str], *, least: int = 1
 ) -> "SentenceTransformer":
-    """Return a copy of the model whose vocabulary is what these texts use, and say how large it is.
+    """Return a copy of the model whose vocabulary is what these texts use, and log its size.
 
     Kept are the tokens that occur at least `least` times, those of the model's prompts, the
     special ones, and every piece of a single character or byte, so that other texts can be read
-    too, in shorter pieces. A text of kept tokens has the very vector that it had; with `least` 1
-    these are all the texts. Texts are counted whole, however short the model cuts them, and
+    too, in shorter pieces. A text of kept tokens keeps its vector exactly; with `least` 1 these
+    are all the texts. Texts are counted whole, however short the model cuts them, and
     without the prompts.
 
     WordPiece, Unigram and BPE vocabularies are cut. Of a BPE, the pieces that lead to a kept one
     stay too; of a Unigram its least likely piece, for it sets the price of unknown characters.
 
     Raises:
-        ConfigError: `least` is below 1, the model has two towers or is none on a transformer, or
-            its tokenizer or its embeddings are of a kind that cannot be cut.
+        ConfigError: `least` is below 1, the model has two towers or no transformer, or its
+            tokenizer or its embeddings are of a kind that cannot be cut.
 
     """
     if least < 1:
@@ -59,13 +59,13 @@ def prune_vocabulary(
     embeddings: Any = body.get_input_embeddings()
     rows = embeddings.num_embeddings
     named = {id for id in _named_ids(body.config).values() if id < rows}
-    kept = sorted(_closed(state, used | named | set(tokenizer.all_special_ids)))
-    ids = {old: new for new, old in enumerate(kept)}
+    tokens = sorted(_closed(state, used | named | set(tokenizer.all_special_ids)))
+    ids = {old: new for new, old in enumerate(tokens)}
 
     small = copy.deepcopy(model)
-    first: Any = small[0]
-    first.processor = _smaller_tokenizer(tokenizer, _renumbered(state, ids))
-    _cut_embeddings(first.model, ids)
+    module: Any = small[0]
+    module.processor = _smaller_tokenizer(tokenizer, _renumbered(state, ids))
+    _cut_embeddings(module.model, ids)
     log.info(
         f"vocabulary: {len(ids):,} of {rows:,} tokens kept, "
         f"{_megabytes(small):.1f} MB of {_megabytes(model):.1f}."
@@ -75,16 +75,16 @@ def prune_vocabulary(
 
 def _parts(model: "SentenceTransformer") -> "tuple[PreTrainedModel, Any]":
     """Return the model's body and tokenizer, if both can be cut."""
-    first: Any = model[0]
-    body, tokenizer = getattr(first, "model", None), getattr(first, "tokenizer", None)
-    if body is None or tokenizer is None or tokenizer is not first.processor:
+    module: Any = model[0]
+    body, tokenizer = getattr(module, "model", None), getattr(module, "tokenizer", None)
+    if body is None or tokenizer is None or tokenizer is not module.processor:
         raise ConfigError(
-            f"this model starts with {type(first).__name__}, whose vocabulary cannot be cut. "
-            "Give a model on a transformer; of two towers, prune each before you join them."
+            f"this model starts with {type(module).__name__}, whose vocabulary cannot be cut. "
+            "Give a model on a transformer; of two towers, prune each before joining them."
         )
     if not getattr(tokenizer, "is_fast", False):
         raise ConfigError(
-            f"{type(tokenizer).__name__} is no fast tokenizer, so its vocabulary cannot be cut."
+            f"{type(tokenizer).__name__} is not a fast tokenizer, so its vocabulary cannot be cut."
         )
     if body.get_output_embeddings() is not None:
         raise ConfigError(
@@ -119,23 +119,23 @@ def _named_ids(config: Any) -> dict[str, int]:
 def _closed(state: Mapping[str, Any], used: set[int]) -> set[int]:
     """Return the tokens to keep: the used ones, and what any text needs."""
     model = state["model"]
-    kept = used | {token["id"] for token in state["added_tokens"]}
+    tokens = used | {token["id"] for token in state["added_tokens"]}
     if model["type"] == "Unigram":
         scores = [score for _, score in model["vocab"]]
-        kept |= {model["unk_id"], int(np.argmin(scores))} - {None}
+        tokens |= {model["unk_id"], int(np.argmin(scores))} - {None}
         pieces = {piece: id for id, (piece, _) in enumerate(model["vocab"])}
     elif model["type"] in ("WordPiece", "BPE"):
         pieces = model["vocab"]
-        kept |= {pieces[piece] for piece in [model.get("unk_token")] if piece in pieces}
+        tokens |= {pieces[piece] for piece in [model.get("unk_token")] if piece in pieces}
     else:
         raise ConfigError(
             f"a vocabulary of the kind {model['type']} cannot be cut, only one of WordPiece, "
             "Unigram or BPE."
         )
-    kept |= {id for piece, id in pieces.items() if _is_single(piece, model)}
+    tokens |= {id for piece, id in pieces.items() if _is_single(piece, model)}
     if model["type"] == "BPE":
-        kept |= _parts_of(kept, model)
-    return kept
+        tokens |= _parts_of(tokens, model)
+    return tokens
 
 
 def _is_single(piece: str, model: Mapping[str, Any]) -> bool:
@@ -151,24 +151,24 @@ def _merges(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield the two parts and the result of each merge of a BPE."""
     prefix = model.get("continuing_subword_prefix") or ""
     for merge in model["merges"]:
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        yield left, right, left + right.removeprefix(prefix)
+        start, end = merge.split(" ") if isinstance(merge, str) else merge
+        yield start, end, start + end.removeprefix(prefix)
 
 
-def _parts_of(kept: set[int], model: Mapping[str, Any]) -> set[int]:
+def _parts_of(tokens: set[int], model: Mapping[str, Any]) -> set[int]:
     """Return the pieces of a BPE that merges join, step by step, to a kept one."""
-    parts: dict[str, set[str]] = {}
-    for left, right, whole in _merges(model):
-        parts.setdefault(whole, set()).update((left, right))
+    pieces_of: dict[str, set[str]] = {}
+    for start, end, whole in _merges(model):
+        pieces_of.setdefault(whole, set()).update((start, end))
     names = {id: piece for piece, id in model["vocab"].items()}
-    found: set[str] = set()
-    waiting = [names[id] for id in kept if id in names]
+    reached: set[str] = set()
+    waiting = [names[id] for id in tokens if id in names]
     while waiting:
         piece = waiting.pop()
-        if piece not in found:
-            found.add(piece)
-            waiting.extend(parts.get(piece, ()))
-    return {model["vocab"][piece] for piece in found}
+        if piece not in reached:
+            reached.add(piece)
+            waiting.extend(pieces_of.get(piece, ()))
+    return {model["vocab"][piece] for piece in reached}
 
 
 def _renumbered(state: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
@@ -195,8 +195,8 @@ def _renumbered(state: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
 
 def _renumber_processor(processor: dict[str, Any], ids: Ids) -> None:
     """Give the special tokens that a post-processor adds their new numbers."""
-    for part in processor.get("processors", []):
-        _renumber_processor(part, ids)
+    for nested in processor.get("processors", []):
+        _renumber_processor(nested, ids)
     for token in processor.get("special_tokens", {}).values():
         token["ids"] = [ids[old] for old in token["ids"]]
     for name in ("cls", "sep"):
@@ -225,8 +225,8 @@ def _smaller_tokenizer(tokenizer: Any, state: Mapping[str, Any]) -> Any:
     small.name_or_path = tokenizer.name_or_path
     model = state["model"]
     pieces = model["vocab"] if isinstance(model["vocab"], dict) else dict(model["vocab"])
-    wanted = set(pieces) | {token["content"] for token in state["added_tokens"]}
-    if set(small.get_vocab()) != wanted:
+    expected = set(pieces) | {token["content"] for token in state["added_tokens"]}
+    if set(small.get_vocab()) != expected:
         raise ConfigError(
             f"{type(tokenizer).__name__} cannot be loaded again with a smaller vocabulary."
         )
@@ -234,7 +234,7 @@ def _smaller_tokenizer(tokenizer: Any, state: Mapping[str, Any]) -> Any:
 
 
 def _cut_embeddings(body: "PreTrainedModel", ids: Ids) -> None:
-    """Keep the rows of the kept tokens, in the model that is given."""
+    """Cut the embeddings of a model in place to the rows of the kept tokens."""
     import torch
     from torch import nn
 
@@ -244,9 +244,9 @@ def _cut_embeddings(body: "PreTrainedModel", ids: Ids) -> None:
             f"the tokenizer has tokens up to {max(ids)}, but the model only {old.num_embeddings} "
             "embeddings. Repair the model first."
         )
-    for part in body.modules():
-        offset = None if isinstance(part, nn.Embedding) else getattr(part, "padding_idx", None)
-        if offset is not None and ids[offset] != offset and _counts_from_padding(part):
+    for module in body.modules():
+        offset = None if isinstance(module, nn.Embedding) else getattr(module, "padding_idx", None)
+        if offset is not None and ids[offset] != offset and _counts_from_padding(module):
             raise ConfigError(
                 f"{type(body).__name__} counts positions from the number of its padding token, "
                 "which would change: its vocabulary cannot be cut."
@@ -265,9 +265,9 @@ def _cut_embeddings(body: "PreTrainedModel", ids: Ids) -> None:
         )
 
 
-def _counts_from_padding(part: "nn.Module") -> bool:
-    return hasattr(part, "position_embeddings")
+def _counts_from_padding(module: "nn.Module") -> bool:
+    return hasattr(module, "position_embeddings")
 
 
 def _megabytes(model: "nn.Module") -> float:
-    return sum(part.numel() * part.element_size() for part in model.parameters()) / 1e6
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters()) / 1e6

@@ -42,7 +42,7 @@ SIZES = {
 
 NORM, LAYER = r"(LayerNorm|_layer_norm)\.(weight|bias)$", r".*\.layer\.\d+\."
 READ, WRITTEN = (1, 0)
-"""A linear map's weight has what it reads along its second axis, what it writes along its first."""
+"""Axes of a linear map's weight: inputs run along the second, outputs along the first."""
 
 
 def narrow(model: "SentenceTransformer", width: int) -> "SentenceTransformer":
@@ -57,29 +57,29 @@ def narrow(model: "SentenceTransformer", width: int) -> "SentenceTransformer":
     - the neurons of the largest |in| |out|,
 
     where |.| is the length of the weights of one dimension or neuron. Layer norms take mean and
-    variance over what is left. Pooling and the first Dense behind it are cut to fit: with a
-    Dense, the model's vectors keep their size; without, they have `width` dimensions.
+    variance over the remaining dimensions. Pooling and the first Dense behind it are cut to fit:
+    with a Dense, the model's vectors keep their size; without, they have `width` dimensions.
 
-    Nothing is drawn at random. The copy ranks roughly as the model does, and wants training. The
+    Nothing is drawn at random. The copy ranks roughly as the model does, and needs training. The
     measures of importance are ours.
 
     Raises:
-        ConfigError: the width does not fit, or the architecture is none of SIZES.
+        ConfigError: the width does not fit, or the architecture is not one of SIZES.
 
     """
-    first: Any = model[0]
-    body = getattr(first, "model", None)
+    module: Any = model[0]
+    body = getattr(module, "model", None)
     names = SIZES.get(getattr(getattr(body, "config", None), "model_type", ""))
     if body is None or names is None:
         raise ConfigError(
             f"only {', '.join(SIZES)} can be narrowed, but this model starts with "
-            f"{type(body or first).__name__}. Keep some of its layers instead."
+            f"{type(body or module).__name__}. Keep some of its layers instead."
         )
     config = _narrow_config(body.config, width, names)
-    kept = _choose(body.state_dict(), config, names)
+    chosen = _choose(body.state_dict(), config, names)
     small = copy.deepcopy(model)
-    small[0].model = _cut(body, config, kept)
-    _fit_rest(small, kept["hidden"], getattr(body.config, names[0]))
+    small[0].model = _cut(body, config, chosen)
+    _fit_pooling(small, chosen["hidden"], getattr(body.config, names[0]))
     return small
 
 
@@ -103,51 +103,56 @@ def _narrow_config(
 def _choose(
     weights: "Tensors", config: "PretrainedConfig", names: tuple[str, str, str]
 ) -> "dict[str, Tensor]":
-    """Return the places that are kept of `hidden`, and of `heads` and `inner` of each layer."""
+    """Return the positions to keep of `hidden`, and of `heads` and `inner` of each layer."""
     import torch
 
     width, heads, inner = (getattr(config, name) for name in names)
     size = width // heads
+    # Dimensions, by their mean square behind the layer norms.
     norms = sorted({re.sub(r"\.\w+$", "", name) for name in weights if re.search(NORM, name)})
     squares = [weights[f"{n}.weight"].square() + weights[f"{n}.bias"].square() for n in norms]
-    kept = {"hidden": _largest(torch.stack([part / part.sum() for part in squares]).sum(0), width)}
+    chosen = {
+        "hidden": _largest(torch.stack([square / square.sum() for square in squares]).sum(0), width)
+    }
     for layer in sorted({match[0] for name in weights if (match := re.match(LAYER, name))}):
+        # Heads, by their query and key and by their value and output.
         query, key, value = (
             _lengths(weights, layer, name, WRITTEN)
             for name in (r"query|q_lin", r"key|k_lin", r"value|v_lin")
         )
         output = _lengths(weights, layer, r"attention\.output\.dense|out_lin", READ)
-        whole = (query * key + value * output).reshape(-1, size).sum(1)
-        chosen = _largest(whole, heads)
-        kept[f"{layer}heads"] = (chosen[:, None] * size + torch.arange(size)).flatten()
+        head_importance = (query * key + value * output).reshape(-1, size).sum(1)
+        best_heads = _largest(head_importance, heads)
+        chosen[f"{layer}heads"] = (best_heads[:, None] * size + torch.arange(size)).flatten()
+        # Neurons, by what goes in and what comes out.
         into = _lengths(weights, layer, r"intermediate\.dense|ffn\.lin1", WRITTEN)
         out = _lengths(weights, layer, r"(?<!attention\.)output\.dense|ffn\.lin2", READ)
-        kept[f"{layer}inner"] = _largest(into * out, inner)
-    return kept
+        chosen[f"{layer}inner"] = _largest(into * out, inner)
+    return chosen
 
 
 def _lengths(weights: "Tensors", layer: str, pattern: str, axis: int) -> "Tensor":
-    """Return the length of a linear map's weights at each place of what it reads or writes."""
+    """Return the length of a linear map's weights at each dimension that it reads or writes."""
     form = rf"{re.escape(layer)}.*?({pattern})\.weight"
-    (found,) = (part for name, part in weights.items() if re.fullmatch(form, name))
-    return found.float().square().sum(1 - axis).sqrt()
+    (linear,) = (weight for name, weight in weights.items() if re.fullmatch(form, name))
+    return linear.float().square().sum(1 - axis).sqrt()
 
 
 def _largest(importance: "Tensor", count: int) -> "Tensor":
-    """Return the places of the largest values, in ascending order; of equal ones, the first."""
-    places = importance.argsort(descending=True, stable=True)[:count]
-    return places.sort().values.cpu()
+    """Return the positions of the largest values, ascending; of equal values, the earlier ones."""
+    positions = importance.argsort(descending=True, stable=True)[:count]
+    return positions.sort().values.cpu()
 
 
-def _cut(body: "PreTrainedModel", config: "PretrainedConfig", kept: "Tensors") -> "nn.Module":
+def _cut(body: "PreTrainedModel", config: "PretrainedConfig", chosen: "Tensors") -> "nn.Module":
     """Return a body made from the narrower config, with the weights that are kept."""
     import torch
 
-    weights = {name: _sliced(name, part, kept) for name, part in body.state_dict().items()}
+    weights = {name: _sliced(name, weight, chosen) for name, weight in body.state_dict().items()}
     with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
         small = type(body)(config)
-    wanted = {name: part.shape for name, part in small.state_dict().items()}
-    if wanted != {name: part.shape for name, part in weights.items()}:
+    expected = {name: weight.shape for name, weight in small.state_dict().items()}
+    if expected != {name: weight.shape for name, weight in weights.items()}:
         raise ConfigError(
             f"{type(body).__name__} of this model has other weights than its config says, so it "
             "cannot be narrowed. Keep some of its layers instead."
@@ -159,7 +164,7 @@ def _cut(body: "PreTrainedModel", config: "PretrainedConfig", kept: "Tensors") -
     return small
 
 
-def _sliced(name: str, weights: "Tensor", kept: "Tensors") -> "Tensor":
+def _sliced(name: str, weights: "Tensor", chosen: "Tensors") -> "Tensor":
     """Return what is kept of a weight; a bias has the first axis of its weight only."""
     axes = next((axes for pattern, axes in AXES if re.search(pattern, name)), None)
     if axes is None:
@@ -171,50 +176,52 @@ def _sliced(name: str, weights: "Tensor", kept: "Tensors") -> "Tensor":
     layer = match[0] if match else ""
     for axis, kind in enumerate(axes[: weights.ndim]):
         if kind:
-            places = kept["hidden" if kind == "hidden" else layer + kind]
-            weights = weights.index_select(axis, places.to(weights.device))
+            positions = chosen["hidden" if kind == "hidden" else layer + kind]
+            weights = weights.index_select(axis, positions.to(weights.device))
     return weights.clone()
 
 
-def _fit_rest(model: "SentenceTransformer", kept: "Tensor", hidden: int) -> None:
+def _fit_pooling(model: "SentenceTransformer", chosen: "Tensor", hidden: int) -> None:
     """Cut pooling, and the first Dense behind it, to the kept dimensions; other modules stay."""
     import torch
     from sentence_transformers.base.modules import Dense, Normalize
     from sentence_transformers.sentence_transformer.modules import Dropout, Pooling
 
-    for place, part in list(enumerate(model))[1:]:
-        if isinstance(part, Pooling):
-            copies = torch.arange(part.pooling_output_dimension // hidden)
-            model[place] = Pooling(len(kept), part.pooling_mode, part.include_prompt)
-            kept = (kept + hidden * copies[:, None]).flatten()
-        elif isinstance(part, Dense) and part.module_input_name == "sentence_embedding":
-            model[place] = _narrow_dense(part, kept)
+    for index, module in list(enumerate(model))[1:]:
+        if isinstance(module, Pooling):
+            copies = torch.arange(module.pooling_output_dimension // hidden)
+            model[index] = Pooling(len(chosen), module.pooling_mode, module.include_prompt)
+            chosen = (chosen + hidden * copies[:, None]).flatten()
+        elif isinstance(module, Dense) and module.module_input_name == "sentence_embedding":
+            model[index] = _narrow_dense(module, chosen)
             return
-        elif not isinstance(part, Normalize | Dropout):
+        elif not isinstance(module, Normalize | Dropout):
             raise ConfigError(
-                f"this model's {type(part).__name__} (module {place}) cannot be narrowed. "
+                f"this model's {type(module).__name__} (module {index}) cannot be narrowed. "
                 "Keep some of its layers instead."
             )
 
 
-def _narrow_dense(part: Any, kept: "Tensor") -> Any:
+def _narrow_dense(dense: Any, chosen: "Tensor") -> Any:
     """Return a Dense that reads the kept dimensions only."""
     import torch
     from sentence_transformers.base.modules import Dense
 
-    linear, places = part.linear, kept.to(part.linear.weight.device)
+    linear, columns = dense.linear, chosen.to(dense.linear.weight.device)
     small = Dense(
-        len(kept),
-        part.out_features,
+        len(chosen),
+        dense.out_features,
         bias=linear.bias is not None,
-        activation_function=copy.deepcopy(part.activation_function),
-        init_weight=linear.weight.detach()[:, places].clone(),
+        activation_function=copy.deepcopy(dense.activation_function),
+        init_weight=linear.weight.detach()[:, columns].clone(),
         init_bias=None if linear.bias is None else linear.bias.detach().clone(),
-        module_input_name=part.module_input_name,
-        module_output_name=part.module_output_name,
-        use_residual=part.use_residual,
+        module_input_name=dense.module_input_name,
+        module_output_name=dense.module_output_name,
+        use_residual=dense.use_residual,
     )
-    if part.use_residual:
-        whole = part.residual.weight if hasattr(part, "residual") else torch.eye(part.out_features)
-        small.residual.weight = torch.nn.Parameter(whole.detach()[:, kept].clone())
+    if dense.use_residual:
+        whole = (
+            dense.residual.weight if hasattr(dense, "residual") else torch.eye(dense.out_features)
+        )
+        small.residual.weight = torch.nn.Parameter(whole.detach()[:, chosen].clone())
     return small.to(linear.weight.device)

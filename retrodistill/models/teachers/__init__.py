@@ -3,16 +3,18 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.errors import ConfigError, did_you_mean
 from retrodistill.base.registry import TEACHERS
 from retrodistill.data.store.lineage import spec_lineage
+from retrodistill.models.inference.options import ModelOptions
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
 
-COMMON = ("max_tokens", "batch_tokens", "precision")
+COMMON = tuple(item.name for item in fields(ModelOptions))
 """Settings of teachers that have a flag of their own."""
 
 
@@ -25,20 +27,23 @@ def load_teacher(
 ) -> Any:
     """Return the teacher that `cross-encoder:MODEL`, `bm25` or `my_lab.teachers:Haiku` names.
 
-    `settings` are what the commands set for every teacher (`max_tokens`, `batch_tokens`,
-    `precision`), and are passed to those that have them; `options` are a teacher's own, each
-    written `name=value`.
+    A teacher is called with its argument, and with what its parameters name of the following:
+    `collection`; `options`, the `settings` that the commands have for every model (`max_tokens`,
+    `batch_tokens`, `precision`), or each of them by its own name. `options` of this function are
+    the settings of this teacher alone, each written `name=value`.
 
     Raises:
         ConfigError: the name or an option is unknown, or the model cannot be loaded.
 
     """
     part, argument = TEACHERS.split(spec)
+    common = ModelOptions(**{name: settings[name] for name in COMMON if name in settings})
+    available = {"collection": collection, "options": common, **settings}
     parameters = inspect.signature(part).parameters.values()
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    named = {parameter.name for parameter in parameters}
-    passed = {name: value for name, value in settings.items() if any_name or name in named}
-    teacher = part(argument, collection, **passed, **read_options(spec, options))
+    names = {parameter.name for parameter in parameters} | (settings.keys() if any_name else set())
+    passed = {name: value for name, value in available.items() if name in names}
+    teacher = part(argument, **passed, **read_options(spec, options))
     with suppress(AttributeError):  # slots: it stays unrecorded
         teacher.lineage = spec_lineage(spec)
     return teacher
@@ -51,7 +56,8 @@ def takes(spec: str, setting: str) -> bool:
         ConfigError: the name is unknown.
 
     """
-    return setting in inspect.signature(TEACHERS.split(spec)[0]).parameters
+    names = inspect.signature(TEACHERS.split(spec)[0]).parameters
+    return setting in names or (setting in COMMON and "options" in names)
 
 
 def read_options(spec: str, options: Sequence[str]) -> dict[str, Any]:
@@ -70,22 +76,22 @@ def read_options(spec: str, options: Sequence[str]) -> dict[str, Any]:
 
 def _read_options(spec: str, options: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `name=value` texts, in the types of the defaults."""
-    read: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for option in options:
         name, equals, text = option.partition("=")
         if not equals or name not in defaults:
             hint = did_you_mean(name, defaults)
-            known = ", ".join(defaults) or "none"
+            names = ", ".join(defaults) or "none"
             raise ConfigError(
                 f"--option {option!r}: teacher {spec!r} takes name=value, of the names: "
-                f"{known}.{hint}"
+                f"{names}.{hint}"
             )
         kind = type(defaults[name])
         try:
-            read[name] = {"true": True, "false": False}[text] if kind is bool else kind(text)
+            values[name] = {"true": True, "false": False}[text] if kind is bool else kind(text)
         except (KeyError, ValueError):
             raise ConfigError(
                 f"--option {option!r}: {name} must be of type {kind.__name__}, "
                 f"as {defaults[name]!r} is."
             ) from None
-    return read
+    return values

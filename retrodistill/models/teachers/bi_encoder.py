@@ -1,15 +1,15 @@
-"""Teachers that compare vectors: each document is encoded once."""
+"""Bi-encoder teachers: inner products of vectors, each document encoded once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import digest
 from retrodistill.base.types import Pairs, Unit
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -19,7 +19,7 @@ class BiEncoderTeacher:
     """Inner products of a sentence-transformers model's vectors.
 
     The whole collection is encoded at the first call (and kept in the cache), so that a score
-    never depends on which other pairs are asked for.
+    never depends on the other pairs of a call.
     """
 
     unit: Unit = "pair"
@@ -28,17 +28,17 @@ class BiEncoderTeacher:
         self,
         model: str,
         collection: "Collection",
-        *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
+        options: ModelOptions = DEFAULTS,
     ) -> None:
         from retrodistill.models.students.dense import DenseEncoder
 
         if not model:
             raise ConfigError("teacher bi-encoder needs a model: bi-encoder:FOLDER or a hub id.")
         self._encoder = DenseEncoder(
-            model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
+            model,
+            max_tokens=options.max_tokens,
+            batch_tokens=options.batch_tokens,
+            precision=options.precision,
         )
         self._collection = collection
         self._docs: NDArray[np.float32] | None = None
@@ -67,15 +67,17 @@ class BiEncoderTeacher:
 class PairHeadTeacher(BiEncoderTeacher):
     """The head over pairs of vectors that the objective dse trains: a reranker without a body.
 
-    Its student may be a folder only, for the head is no part of sentence-transformers' format.
+    Its student may be a folder only, since sentence-transformers' format has no such head.
     """
 
-    def __init__(self, model: str, collection: "Collection", **settings: Any) -> None:
+    def __init__(
+        self, model: str, collection: "Collection", options: ModelOptions = DEFAULTS
+    ) -> None:
         from retrodistill.models.students.pair_head import load_pair_head
 
-        super().__init__(model, collection, **settings)
+        super().__init__(model, collection, options)
         self._head = load_pair_head(Path(model))
-        weights = [part.numpy().tobytes() for part in self._head.state_dict().values()]
+        weights = [tensor.numpy().tobytes() for tensor in self._head.state_dict().values()]
         self.fingerprint = digest(self.fingerprint, *weights)
         self.scale = "unknown"
 
@@ -86,5 +88,5 @@ class PairHeadTeacher(BiEncoderTeacher):
 
         with torch.inference_mode():
             scores = self._head(torch.from_numpy(queries), torch.from_numpy(docs))
-        found: NDArray[np.float32] = scores.numpy()
-        return found
+        values: NDArray[np.float32] = scores.numpy()
+        return values

@@ -1,20 +1,19 @@
-"""Causal language models as re-rankers: how much rather they say yes than no."""
+"""Causal language models as rerankers: log-odds of yes over no."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Pairs, Unit
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 from retrodistill.models.teachers.templates import Template, special_tokens
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import CrossEncoder
 
-    from retrodistill.data.datasets import Collection
 
 SLOTS = ("query", "doc")
 
@@ -26,7 +25,7 @@ TEMPLATE = (
     "<|im_start|>user\n<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {doc}<|im_end|>\n"
     "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 )
-"""What Qwen3-Reranker was trained with: its published prompt, word for word."""
+"""Prompt of Qwen3-Reranker, word for word as published."""
 
 
 class CausalTeacher:
@@ -50,11 +49,8 @@ class CausalTeacher:
     def __init__(
         self,
         model: str,
-        collection: "Collection | None" = None,
+        options: ModelOptions = DEFAULTS,
         *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
         template: str = "",
         instruction: str = "",
         yes: str = "",
@@ -63,24 +59,24 @@ class CausalTeacher:
         from retrodistill.base.manifest import digest
         from retrodistill.models.inference import body_dtype, pick_device
         from retrodistill.models.students.cross_encoder import load_causal_reranker
-        from retrodistill.models.students.dense import fingerprint
+        from retrodistill.models.students.towers import fingerprint
         from retrodistill.models.teachers.language_models import check_length
 
         if not model:
             raise ConfigError("teacher causal-lm needs a model: causal-lm:FOLDER or a hub id.")
         self._device = pick_device()
-        self._dtype = body_dtype(precision, self._device)
+        self._dtype = body_dtype(options.precision, self._device)
         self._model = load_causal_reranker(model, self._device).eval()
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = options.batch_tokens
         tokenizer = self._model.tokenizer
-        check_length(self._model[0].model, tokenizer, max_tokens)
+        check_length(self._model[0].model, tokenizer, options.max_tokens)
         text, special = prompt_of(self._model, template, instruction)
         self._template = Template(
-            tokenizer, text, SLOTS, max_tokens=max_tokens, special=(special, ())
+            tokenizer, text, SLOTS, max_tokens=options.max_tokens, special=(special, ())
         )
-        own: Any = self._model[-1]
-        self._yes = self._template.answer(yes) if yes else own.true_token_id
-        self._no = self._template.answer(no) if no else own.false_token_id
+        head: Any = self._model[-1]
+        self._yes = self._template.answer(yes) if yes else head.true_token_id
+        self._no = self._template.answer(no) if no else head.false_token_id
         if self._yes == self._no:
             raise ConfigError(
                 f"{model!r} has the same token for yes and for no. "
@@ -89,7 +85,7 @@ class CausalTeacher:
         self.fingerprint = digest(
             fingerprint(self._model),
             text,
-            f"{special} {self._yes} {self._no} {max_tokens} {self._dtype}",
+            f"{special} {self._yes} {self._no} {options.max_tokens} {self._dtype}",
         )
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:
@@ -109,18 +105,18 @@ class CausalTeacher:
         body: Any = self._model[0]
         model = Sequential(body, LogitScore(self._yes, self._no))
 
-        def ask(places: NDArray[np.int64]) -> "torch.Tensor":
-            rows = [prompts.ids(place) for place in places]
+        def logits_of(positions: NDArray[np.int64]) -> "torch.Tensor":
+            rows = [prompts.ids(position) for position in positions]
             inputs = model_inputs(body.model, body.tokenizer, rows, self._device, left=True)
-            found = run_model(model, inputs | {"logits_to_keep": 1}, self._dtype)
-            scores: torch.Tensor = found["scores"]
+            outputs = run_model(model, inputs | {"logits_to_keep": 1}, self._dtype)
+            scores: torch.Tensor = outputs["scores"]
             return scores.reshape(-1)
 
-        return in_batches(list(token_batches(prompts.lengths, self._batch_tokens)), ask)
+        return in_batches(list(token_batches(prompts.lengths, self._batch_tokens)), logits_of)
 
 
 def prompt_of(model: "CrossEncoder", template: str, instruction: str) -> tuple[str, list[int]]:
-    """Return a re-ranker's prompt with `{query}` and `{doc}`, and the tokens put before it.
+    """Return a reranker's prompt with `{query}` and `{doc}`, and the tokens put before it.
 
     Raises:
         ConfigError: there is neither a template nor one that fits the model.

@@ -1,18 +1,17 @@
-"""Cross-encoder teachers: the query and the document are read together."""
+"""Cross-encoder teachers: logits of a model that reads query and document together."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Pairs, Unit
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-    from retrodistill.data.datasets import Collection
     from retrodistill.models.inference.pairs import PairTokens
 
 
@@ -22,7 +21,7 @@ class CrossEncoderTeacher:
     They are what its library's `predict` gives without an activation: with the model's default
     prompt, and, if it has one, with its chat template, which needs the roles `query` and
     `document`. Work is cut by documents, so that each of them is tokenised once (a chat template
-    is rendered for each pair). A model that is given as an object is used where it is.
+    is rendered for each pair). A model given as an object is used on its own device.
 
     Raises:
         ConfigError: the model cannot be loaded, has no ranking head, or cannot read a pair.
@@ -35,16 +34,12 @@ class CrossEncoderTeacher:
     def __init__(
         self,
         model: "str | CrossEncoder",
-        collection: "Collection | None" = None,
-        *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
+        options: ModelOptions = DEFAULTS,
     ) -> None:
         from retrodistill.base.manifest import digest
         from retrodistill.models.inference import body_dtype, explained, pick_device, positions
         from retrodistill.models.students.cross_encoder import default_prompt, load_cross_encoder
-        from retrodistill.models.students.dense import fingerprint
+        from retrodistill.models.students.towers import fingerprint
 
         if not model:
             raise ConfigError("teacher cross-encoder needs a model: cross-encoder:FOLDER.")
@@ -54,15 +49,15 @@ class CrossEncoderTeacher:
         self._model = model.eval()
         self._prompt = default_prompt(model)
         self._device = model.device
-        self._dtype = body_dtype(precision, self._device)
+        self._dtype = body_dtype(options.precision, self._device)
         limits = self._model.max_seq_length, positions(self._model[0].model)
-        self._max_tokens = min([max_tokens, *(limit for limit in limits if limit)])
-        self._batch_tokens = batch_tokens
+        self._max_tokens = min([options.max_tokens, *(limit for limit in limits if limit)])
+        self._batch_tokens = options.batch_tokens
         self.fingerprint = digest(
             fingerprint(self._model), self._prompt, str(self._max_tokens), str(self._dtype)
         )
         if name:
-            with explained(name):  # its chat template may have no place for a pair
+            with explained(name):  # its chat template may not take a pair
                 self._logits(["a"], ["a"], (np.zeros(1, np.int64), np.zeros(1, np.int64)))
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:
@@ -84,8 +79,8 @@ class CrossEncoderTeacher:
         # Read at the end only: a GPU then never waits for the next batch.
         logits: list[torch.Tensor] = []
         with torch.inference_mode():
-            for places in batches:
-                features = tokens.batch(places, self._device)
+            for batch in batches:
+                features = tokens.batch(batch, self._device)
                 logits.append(run_model(self._model, features, self._dtype)["scores"].reshape(-1))
         scores = np.empty(len(rows[0]), np.float32)
         if logits:

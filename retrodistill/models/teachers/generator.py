@@ -1,4 +1,4 @@
-"""Generators as teachers: how likely a language model finds the query, having read the document."""
+"""Generators as teachers: log-likelihood of the query given the document."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import digest
-from retrodistill.base.types import Pairs, Unit
+from retrodistill.base.types import Pairs, Rows, Unit
 from retrodistill.models.inference import token_batches
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 from retrodistill.models.teachers.language_models import (
     decoder_start,
     in_batches,
@@ -23,9 +23,6 @@ from retrodistill.models.teachers.templates import Template, special_tokens
 if TYPE_CHECKING:
     import torch
 
-    from retrodistill.data.datasets import Collection
-
-Rows = NDArray[np.int64]
 
 TEMPLATE = "Passage: {doc}. Please write a question based on this passage."
 LOGITS_AT_ONCE = 1 << 26
@@ -36,7 +33,7 @@ class GeneratorTeacher:
     """Log-likelihood of the query's tokens given the document, in nats.
 
     An encoder-decoder reads `template` with the document in `{doc}` and writes the query; a
-    causal model reads it and goes on with the query, after a space. The score is the mean over
+    causal model reads it and continues with the query, after a space. The score is the mean over
     the query's tokens, or their sum with `per_token=false`; the end of the text is not counted.
     The document is cut to fit in `max_tokens`, the template never; a query is cut at `max_tokens`,
     and by a causal model at half of what the template leaves. The body runs in `precision`, the
@@ -51,22 +48,18 @@ class GeneratorTeacher:
     def __init__(
         self,
         model: str,
-        collection: "Collection | None" = None,
+        options: ModelOptions = DEFAULTS,
         *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
         template: str = TEMPLATE,
         per_token: bool = True,
     ) -> None:
-        self._model = load_language_model(
-            model, "generator", ("causal", "seq2seq"), max_tokens=max_tokens, precision=precision
-        )
-        self._batch_tokens = batch_tokens
+        self._model = load_language_model(model, "generator", ("causal", "seq2seq"), options)
+        self._batch_tokens = options.batch_tokens
         self._per_token = per_token
         if "{query}" in template:
             raise ConfigError(f"the query follows a generator's template, not in {template!r}.")
         tokenizer = self._model.tokenizer
+        max_tokens = options.max_tokens
         before, after = special_tokens(tokenizer)
         if self._model.kind == "causal":
             self._prompt = Template(
@@ -80,7 +73,11 @@ class GeneratorTeacher:
         else:
             self._start = decoder_start(self._model)
             self._prompt = Template(
-                tokenizer, template, ("doc",), max_tokens=max_tokens, special=(before, after)
+                tokenizer,
+                template,
+                ("doc",),
+                max_tokens=max_tokens,
+                special=(before, after),
             )
             self._target = Template(tokenizer, "{query}", ("query",), max_tokens=max_tokens)
         self.fingerprint = digest(
@@ -94,22 +91,24 @@ class GeneratorTeacher:
             DataError: a query has no tokens.
 
         """
-        reading = self._goes_on(pairs) if self._model.kind == "causal" else self._writes(pairs)
+        reading = (
+            self._continuations(pairs) if self._model.kind == "causal" else self._decodings(pairs)
+        )
         empty = np.flatnonzero(reading.targets == 0)
         if len(empty):
             query = pairs.queries[pairs.query_rows[empty[0]]]
             raise DataError(f"query {query.id!r} has no tokens, so it has no likelihood.")
         vocabulary = self._model.model.get_output_embeddings().weight.shape[0]
         batches = [
-            part
-            for places in token_batches(reading.lengths, self._batch_tokens)
-            for part in _parts(places, int(reading.targets[places].max()) * vocabulary)
+            rows
+            for batch in token_batches(reading.lengths, self._batch_tokens)
+            for rows in _split(batch, int(reading.targets[batch].max()) * vocabulary)
         ]
         scores = in_batches(batches, reading.likelihoods)
         return (scores / reading.targets).astype(np.float32) if self._per_token else scores
 
-    def _goes_on(self, pairs: Pairs) -> "_Reading":
-        """Return how a causal model reads the pairs: the query as the end of its text."""
+    def _continuations(self, pairs: Pairs) -> "_Reading":
+        """Return the pairs as a causal model reads them: the query at the end of its text."""
         prompts = self._prompt.fill(
             {
                 "doc": ([doc.full_text for doc in pairs.docs], pairs.doc_rows),
@@ -118,30 +117,30 @@ class GeneratorTeacher:
         )
         targets = prompts.parts[-1]
 
-        def likelihoods(places: Rows) -> "torch.Tensor":
-            rows = [prompts.ids(place) for place in places]
-            ends = [row[-size:] for row, size in zip(rows, targets[places], strict=True)]
+        def likelihoods(positions: Rows) -> "torch.Tensor":
+            rows = [prompts.ids(position) for position in positions]
+            ends = [row[-size:] for row, size in zip(rows, targets[positions], strict=True)]
             logits = self._model(
                 **self._model.inputs(rows, left=True),
-                logits_to_keep=int(targets[places].max()) + 1,
+                logits_to_keep=int(targets[positions].max()) + 1,
                 use_cache=False,
             ).logits
             return self._log_likelihood(logits[:, :-1], ends, left=True)
 
         return _Reading(prompts.lengths, targets, likelihoods)
 
-    def _writes(self, pairs: Pairs) -> "_Reading":
-        """Return how an encoder-decoder reads the pairs: the query as what the decoder writes."""
+    def _decodings(self, pairs: Pairs) -> "_Reading":
+        """Return the pairs as an encoder-decoder reads them: the query in the decoder."""
         docs = [doc.full_text for doc in pairs.docs]
         queries = [query.full_text for query in pairs.queries]
         prompts = self._prompt.fill({"doc": (docs, pairs.doc_rows)})
         targets = self._target.fill({"query": (queries, pairs.query_rows)})
 
-        def likelihoods(places: Rows) -> "torch.Tensor":
-            ends = [targets.ids(place) for place in places]
+        def likelihoods(positions: Rows) -> "torch.Tensor":
+            ends = [targets.ids(position) for position in positions]
             begun, _ = padded_rows([self._start + end[:-1] for end in ends], 0)
             logits = self._model(
-                **self._model.inputs([prompts.ids(place) for place in places]),
+                **self._model.inputs([prompts.ids(position) for position in positions]),
                 **self._model.tensors(decoder_input_ids=begun),
                 use_cache=False,
             ).logits
@@ -162,7 +161,7 @@ class GeneratorTeacher:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Pairs made ready for a model."""
+    """Tokenised pairs, and how the model scores them."""
 
     lengths: Rows
     """Tokens of each pair."""
@@ -171,11 +170,11 @@ class _Reading:
     """Tokens of each pair's query."""
 
     likelihoods: "Callable[[Rows], torch.Tensor]"
-    """From places of pairs to their summed log-likelihoods."""
+    """From positions of pairs to their summed log-likelihoods."""
 
 
-def _parts(places: Rows, logits: int) -> Iterator[Rows]:
-    """Yield a batch in parts that need LOGITS_AT_ONCE logits at most, `logits` being a row's."""
+def _split(batch: Rows, logits: int) -> Iterator[Rows]:
+    """Yield a batch in pieces of at most LOGITS_AT_ONCE logits, `logits` being a row's."""
     size = max(1, LOGITS_AT_ONCE // max(1, logits))
-    for start in range(0, len(places), size):
-        yield places[start : start + size]
+    for start in range(0, len(batch), size):
+        yield batch[start : start + size]

@@ -1,4 +1,4 @@
-"""Language models of transformers: loaded, told apart by their weights, and run in batches."""
+"""Language models of transformers: loading, fingerprints, and batches through the model."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import digest
 from retrodistill.models.inference import (
@@ -23,6 +22,8 @@ from retrodistill.models.inference import (
 
 if TYPE_CHECKING:
     import torch
+
+    from retrodistill.models.inference.options import ModelOptions
 
 Kind = Literal["causal", "seq2seq", "classifier"]
 KINDS: dict[Kind, str] = {
@@ -48,10 +49,10 @@ class LanguageModel:
         """Return the model's outputs, the head's in float32."""
         return self.run(self.model, **inputs)
 
-    def run(self, part: Any, **inputs: Any) -> Any:
-        """Return the outputs of a part of the model."""
+    def run(self, module: Any, **inputs: Any) -> Any:
+        """Return the outputs of a module of the model."""
         with body_autocast(self.dtype, self.device):
-            return part(**inputs)
+            return module(**inputs)
 
     def inputs(self, rows: Sequence[Sequence[int]], *, left: bool = False) -> dict[str, Any]:
         """Return rows of token ids as the model's inputs, padded at the right, or at the left."""
@@ -68,19 +69,18 @@ def load_language_model(
     name: str,
     teacher: str,
     kinds: Sequence[Kind],
+    options: "ModelOptions",
     *,
-    max_tokens: int,
-    precision: Precision,
     attention: str | None = None,
 ) -> LanguageModel:
-    """Return a transformer of one of the wanted kinds, from a folder or a hub id.
+    """Return a transformer of one of these kinds, from a folder or a hub id.
 
     Only safetensors weights are read, and no code that comes with a model is run. `attention` is
-    transformers' name of how it is computed (default: its own choice); `eager` can be looked at.
+    transformers' name of how it is computed (default: its own choice); `eager` returns its weights.
 
     Raises:
         ConfigError: there is no such model, it is of another kind, it lacks weights, or it cannot
-            read `max_tokens`.
+            read inputs as long as `options` require.
 
     """
     import torch
@@ -104,9 +104,9 @@ def load_language_model(
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         kind = kind_of(config)
     if kind is None or kind not in kinds:
-        wanted = " or ".join(KINDS[one] for one in kinds)
-        is_ = KINDS[kind] if kind else f"of another kind ({config.architectures})"
-        raise ConfigError(f"teacher {teacher} needs {wanted}, but {name!r} is {is_}.")
+        required = " or ".join(KINDS[name] for name in kinds)
+        actual = KINDS[kind] if kind else f"of another kind ({config.architectures})"
+        raise ConfigError(f"teacher {teacher} needs {required}, but {name!r} is {actual}.")
     with loading(name):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         tokenizer("a")  # its settings may be of wrong types
@@ -121,9 +121,9 @@ def load_language_model(
     if report["missing_keys"]:
         lacking = ", ".join(sorted(report["missing_keys"])[:3])
         raise ConfigError(f"{name!r} lacks weights of {KINDS[kind]}: {lacking}. Use another model.")
-    check_length(model, tokenizer, max_tokens)
+    check_length(model, tokenizer, options.max_tokens)
     device = pick_device()
-    dtype = body_dtype(precision, device)
+    dtype = body_dtype(options.precision, device)
     fingerprint = digest(
         model_digest(type(model).__name__, model.config, tokenizer, model), str(dtype)
     )
@@ -132,7 +132,7 @@ def load_language_model(
 
 
 def kind_of(config: Any) -> Kind | None:
-    """Return what a model is by its settings, or None if it is none of the three kinds."""
+    """Return the kind of a model by its config, or None if it is of another."""
     architecture = (config.architectures or [""])[0]
     if architecture.endswith("ForSequenceClassification"):
         return "classifier"
@@ -160,13 +160,13 @@ def decoder_start(model: LanguageModel) -> list[int]:
     """
     from retrodistill.models.teachers.templates import special_tokens
 
-    first = getattr(model.model.config, "decoder_start_token_id", None)
-    if first is None:
+    start = getattr(model.model.config, "decoder_start_token_id", None)
+    if start is None:
         raise ConfigError(
-            "this encoder-decoder does not say what its decoder starts with: "
+            "this encoder-decoder does not name its decoder's first token: "
             "add decoder_start_token_id to its config.json."
         )
-    return [first, *special_tokens(model.tokenizer)[0]]
+    return [start, *special_tokens(model.tokenizer)[0]]
 
 
 def in_batches(
@@ -178,9 +178,9 @@ def in_batches(
     scores = np.empty(sum(map(len, batches)), np.float32)
     with torch.inference_mode():
         # Read at the end only: a GPU then never waits for the next batch.
-        found = [ask(places) for places in batches]
-    if found:
-        scores[np.concatenate(batches)] = torch.cat(found).float().cpu().numpy()
+        outputs = [ask(batch) for batch in batches]
+    if outputs:
+        scores[np.concatenate(batches)] = torch.cat(outputs).float().cpu().numpy()
     return scores
 
 
@@ -210,8 +210,8 @@ def padded_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows as one array of the longest one's length, and a mask of what is real."""
     lengths = np.array([len(row) for row in rows])[:, None]
-    place = np.arange(lengths.max())
-    real = place >= lengths.max() - lengths if left else place < lengths
+    position = np.arange(lengths.max())
+    real = position >= lengths.max() - lengths if left else position < lengths
     ids = np.full(real.shape, filler, np.int64)
     ids[real] = np.concatenate([np.asarray(row, np.int64) for row in rows])
     return ids, real.astype(np.int64)
@@ -231,9 +231,10 @@ def _keep_head_in_float32(model: Any) -> None:
                 return torch.nn.functional.linear(states.float(), self.weight, self.bias)
 
     head = model.get_output_embeddings()
-    layers = {name: part for name, part in model.named_modules() if type(part) is torch.nn.Linear}
-    own = [name for name, part in layers.items() if part is head]
+    layers = {n: layer for n, layer in model.named_modules() if type(layer) is torch.nn.Linear}
+    names = [name for name, layer in layers.items() if layer is head]
     if head is None:
-        own = [n for n, part in layers.items() if part.out_features == model.config.num_labels]
-    for name in own[-1:]:
+        labels = model.config.num_labels
+        names = [name for name, layer in layers.items() if layer.out_features == labels]
+    for name in names[-1:]:
         model.set_submodule(name, Float32Linear(layers[name]))

@@ -1,23 +1,17 @@
 """Late-interaction teachers: MaxSim of token vectors, each document encoded once."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.types import Pairs, Unit
+from retrodistill.base.types import Pairs, Rows, Unit
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 from retrodistill.models.students.maxsim import QueryTokens, maxsim, ranges
-
-if TYPE_CHECKING:
-    from retrodistill.data.datasets import Collection
 
 QUERIES_AT_ONCE = 8192
 """Queries whose token vectors are held; a call with more encodes its documents more than once."""
-
-Rows = NDArray[np.int64]
 
 
 class LateInteractionTeacher:
@@ -38,18 +32,17 @@ class LateInteractionTeacher:
     def __init__(
         self,
         model: str,
-        collection: "Collection | None" = None,
-        *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
+        options: ModelOptions = DEFAULTS,
     ) -> None:
         from retrodistill.models.students.late_interaction import LateInteractionEncoder
 
         if not model:
             raise ConfigError("teacher late-interaction needs a model: late-interaction:FOLDER.")
         self._encoder = LateInteractionEncoder(
-            model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
+            model,
+            max_tokens=options.max_tokens,
+            batch_tokens=options.batch_tokens,
+            precision=options.precision,
         )
         self.fingerprint = self._encoder.fingerprint
         self.scale = "cosine" if self._encoder.averaged else "maxsim"
@@ -60,10 +53,10 @@ class LateInteractionTeacher:
         for start in range(0, len(pairs.queries), QUERIES_AT_ONCE):
             queries = [query.full_text for query in pairs.queries[start : start + QUERIES_AT_ONCE]]
             rows = pairs.query_rows - start
-            places = np.flatnonzero((rows >= 0) & (rows < len(queries)))
-            kept, doc_rows = np.unique(pairs.doc_rows[places], return_inverse=True)
-            docs = [pairs.docs[row].full_text for row in kept]
-            scores[places] = self._score(queries, docs, rows[places], doc_rows)
+            positions = np.flatnonzero((rows >= 0) & (rows < len(queries)))
+            distinct, doc_rows = np.unique(pairs.doc_rows[positions], return_inverse=True)
+            docs = [pairs.docs[row].full_text for row in distinct]
+            scores[positions] = self._score(queries, docs, rows[positions], doc_rows)
         return scores
 
     def _score(
@@ -73,15 +66,16 @@ class LateInteractionTeacher:
         import torch
 
         scores = np.empty(len(doc_rows))
+        # Pairs in order of their documents, and where each document's pairs start.
         order = np.argsort(doc_rows, kind="stable")
         counts = np.bincount(doc_rows, minlength=len(docs))
         starts = np.cumsum(counts) - counts
         with torch.inference_mode():
             tokens = QueryTokens.of(self._encoder.encode_queries(queries), len(queries))
             for batch in self._encoder.encode_docs(docs):
-                own = counts[batch.places]
-                places = order[ranges(starts[batch.places], own)]
-                scores[places] = maxsim(tokens, query_rows[places], batch, own)
+                pair_counts = counts[batch.positions]
+                rows = order[ranges(starts[batch.positions], pair_counts)]
+                scores[rows] = maxsim(tokens, query_rows[rows], batch, pair_counts)
         if self._encoder.averaged:
             scores /= np.maximum(tokens.counts[query_rows], 1)
         return scores

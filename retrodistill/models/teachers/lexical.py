@@ -1,4 +1,4 @@
-"""BM25 as a teacher: what exact words tell, for an ensemble with a dense model."""
+"""BM25 as a teacher: exact words, for an ensemble with a dense model."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class BM25Teacher:
     """BM25 scores with the statistics of the collection; 0 where no word is shared.
 
-    Every document counts for every score: over a changed collection it is another teacher.
+    Every document counts for every score: with a changed collection it is another teacher.
     """
 
     scale = "bm25"
@@ -34,6 +34,6 @@ class BM25Teacher:
         """Return the BM25 score of each document for its query."""
         rows = self._docs.rows([doc.id for doc in pairs.docs])[pairs.doc_rows]
         scores = np.empty(len(pairs), np.float32)
-        for query, places in pairs.by_query():
-            scores[places] = self._lexicon.scores(query.full_text)[rows[places]]
+        for query, positions in pairs.by_query():
+            scores[positions] = self._lexicon.scores(query.full_text)[rows[positions]]
         return scores

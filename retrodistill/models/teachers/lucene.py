@@ -33,6 +33,6 @@ class LuceneTeacher:
         """Return the BM25 score of each document for its query."""
         rows = self._rows([doc.id for doc in pairs.docs])[pairs.doc_rows]
         scores = np.empty(len(pairs), np.float32)
-        for query, places in pairs.by_query():
-            scores[places] = self._index.scores(query.full_text, rows[places])
+        for query, positions in pairs.by_query():
+            scores[positions] = self._index.scores(query.full_text, rows[positions])
         return scores

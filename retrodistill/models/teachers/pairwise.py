@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import digest
-from retrodistill.base.types import Duels, Pairs, Unit
+from retrodistill.base.types import Comparisons, Pairs, Unit
 from retrodistill.models.inference import token_batches
-from retrodistill.models.teachers.duels import duels_of, in_both_orders, mean_preference
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
+from retrodistill.models.teachers.comparisons import comparisons_of, in_both_orders, mean_preference
 from retrodistill.models.teachers.language_models import (
     LanguageModel,
     decoder_start,
@@ -22,7 +22,6 @@ from retrodistill.models.teachers.templates import Template, one_token, special_
 if TYPE_CHECKING:
     import torch
 
-    from retrodistill.data.datasets import Collection
 
 SLOTS = ("query", "first", "second")
 SEQ2SEQ = "Query: {query} Document0: {first} Document1: {second} Relevant:"
@@ -38,7 +37,7 @@ class PairwiseTeacher:
     the documents evenly.
 
     As a teacher of scores, each candidate meets the next `opponents` of its list (0: all others),
-    and its score is the mean log p that it is better, over the duels that it is in.
+    and its score is the mean log p that it is better, over the comparisons that it is in.
 
     The body runs in `precision`, the head and all that follows in float32 or wider.
 
@@ -52,25 +51,16 @@ class PairwiseTeacher:
     def __init__(
         self,
         model: str,
-        collection: "Collection | None" = None,
+        options: ModelOptions = DEFAULTS,
         *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
         opponents: int = 0,
         yes: str = "true",
         no: str = "false",
     ) -> None:
         if opponents < 0:
             raise ConfigError(f"opponents must be at least 0 (all others), got {opponents}.")
-        self._model = load_language_model(
-            model,
-            "pairwise",
-            ("seq2seq", "classifier"),
-            max_tokens=max_tokens,
-            precision=precision,
-        )
-        self._batch_tokens = batch_tokens
+        self._model = load_language_model(model, "pairwise", ("seq2seq", "classifier"), options)
+        self._batch_tokens = options.batch_tokens
         self._opponents = opponents
         tokenizer = self._model.tokenizer
         generates = self._model.kind == "seq2seq"
@@ -78,7 +68,7 @@ class PairwiseTeacher:
             tokenizer,
             SEQ2SEQ if generates else classifier_template(self._model),
             SLOTS,
-            max_tokens=max_tokens,
+            max_tokens=options.max_tokens,
             special=special_tokens(tokenizer),
         )
         self._answers = [one_token(tokenizer, word) for word in (no, yes)] if generates else []
@@ -86,56 +76,59 @@ class PairwiseTeacher:
         self.fingerprint = digest(
             self._model.fingerprint,
             self._template.text,
-            f"{max_tokens} {opponents} {self._answers}",
+            f"{options.max_tokens} {opponents} {self._answers}",
         )
 
-    def compare(self, duels: Duels) -> NDArray[np.float32]:
-        """Return log p(first is better than second) of each duel, in nats.
+    def compare(self, comparisons: Comparisons) -> NDArray[np.float32]:
+        """Return log p(first is better than second) of each comparison, in nats.
 
-        Both orders are asked, and their log-probabilities averaged; a duel and its mirror in one
-        call agree exactly.
+        Both orders are asked, and their log-probabilities averaged; a comparison and its mirror in
+        one call agree exactly.
         """
-        return in_both_orders(duels, self._log_odds)
+        return in_both_orders(comparisons, self._log_odds)
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:
         """Return the mean log p(it is better) of each candidate against its opponents."""
-        duels = duels_of(pairs, self._opponents)
-        return mean_preference(pairs, duels, self.compare(duels))
+        comparisons = comparisons_of(pairs, self._opponents)
+        return mean_preference(pairs, comparisons, self.compare(comparisons))
 
-    def _log_odds(self, duels: Duels) -> NDArray[np.float32]:
+    def _log_odds(self, comparisons: Comparisons) -> NDArray[np.float32]:
         """Return log p / (1 - p) that the first document is better, in this order only."""
-        docs = [doc.full_text for doc in duels.docs]
+        docs = [doc.full_text for doc in comparisons.docs]
         prompts = self._template.fill(
             {
-                "query": ([query.full_text for query in duels.queries], duels.query_rows),
-                "first": (docs, duels.first_rows),
-                "second": (docs, duels.second_rows),
+                "query": (
+                    [query.full_text for query in comparisons.queries],
+                    comparisons.query_rows,
+                ),
+                "first": (docs, comparisons.first_rows),
+                "second": (docs, comparisons.second_rows),
             }
         )
         typed = "token_type_ids" in self._model.tokenizer.model_input_names
         query_ends = prompts.parts[0] + len(self._template.special[0])
 
-        def ask(places: NDArray[np.int64]) -> "torch.Tensor":
-            inputs = self._model.inputs([prompts.ids(place) for place in places])
+        def log_odds_of(positions: NDArray[np.int64]) -> "torch.Tensor":
+            inputs = self._model.inputs([prompts.ids(position) for position in positions])
             logits: torch.Tensor
             if self._model.kind == "seq2seq":
-                starts = np.tile(self._start, (len(places), 1))
+                starts = np.tile(self._start, (len(positions), 1))
                 inputs |= self._model.tensors(decoder_input_ids=starts)
                 logits = self._model(**inputs).logits[:, -1, self._answers]
                 return logits[:, 1] - logits[:, 0]
             if typed:
                 width = inputs["input_ids"].shape[1]
-                seconds = (np.arange(width) >= query_ends[places, None]).astype(np.int64)
+                seconds = (np.arange(width) >= query_ends[positions, None]).astype(np.int64)
                 types = self._model.tensors(types=seconds)["types"]
                 inputs["token_type_ids"] = types * inputs["attention_mask"]
             logits = self._model(**inputs).logits
             return logits[:, -1] - (logits[:, 0] if logits.shape[1] == 2 else 0.0)
 
-        return in_batches(list(token_batches(prompts.lengths, self._batch_tokens)), ask)
+        return in_batches(list(token_batches(prompts.lengths, self._batch_tokens)), log_odds_of)
 
 
 def classifier_template(model: LanguageModel) -> str:
-    """Return how a sequence classifier reads a query and two documents: with its separators.
+    """Return the template of a sequence classifier for a query and two documents.
 
     Raises:
         ConfigError: the model gives more than two numbers, or its tokenizer has no separator.

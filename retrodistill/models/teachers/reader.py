@@ -1,23 +1,20 @@
-"""Readers as teachers: which passages an encoder-decoder looks at when it begins its answer."""
+"""Readers as teachers: cross-attention to each passage when the answer begins."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.manifest import digest
-from retrodistill.base.types import Pairs, Reads, Unit
+from retrodistill.base.types import Pairs, Reads, Rows, Unit
 from retrodistill.models.inference import token_batches
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 from retrodistill.models.teachers.language_models import decoder_start, load_language_model
 from retrodistill.models.teachers.templates import Prompts, Template, special_tokens
 
 if TYPE_CHECKING:
     import torch
 
-    from retrodistill.data.datasets import Collection
-
-Rows = NDArray[np.int64]
 
 TEMPLATE = "question: {query} {doc}"
 
@@ -44,31 +41,20 @@ class ReaderTeacher:
     def __init__(
         self,
         model: str,
-        collection: "Collection | None" = None,
-        *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
+        options: ModelOptions = DEFAULTS,
     ) -> None:
-        self._model = load_language_model(
-            model,
-            "reader",
-            ("seq2seq",),
-            max_tokens=max_tokens,
-            precision=precision,
-            attention="eager",
-        )
-        self._batch_tokens = batch_tokens
+        self._model = load_language_model(model, "reader", ("seq2seq",), options, attention="eager")
+        self._batch_tokens = options.batch_tokens
         self._start = decoder_start(self._model)
         tokenizer = self._model.tokenizer
         self._template = Template(
             tokenizer,
             TEMPLATE,
             ("query", "doc"),
-            max_tokens=max_tokens,
+            max_tokens=options.max_tokens,
             special=special_tokens(tokenizer),
         )
-        self.fingerprint = digest(self._model.fingerprint, TEMPLATE, str(max_tokens))
+        self.fingerprint = digest(self._model.fingerprint, TEMPLATE, str(options.max_tokens))
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:
         """Return each passage's mean log attention among the passages of its query."""
@@ -85,25 +71,25 @@ class ReaderTeacher:
         )
         scores = np.empty(len(pairs), np.float32)
         with torch.inference_mode():
-            for _, places in pairs.by_query():
-                if len(places):
-                    attention = self._attention(self._encodings(prompts, places))
-                    sizes = prompts.lengths[places]
+            for _, positions in pairs.by_query():
+                if len(positions):
+                    attention = self._attention(self._encodings(prompts, positions))
+                    sizes = prompts.lengths[positions]
                     sums = np.add.reduceat(attention, np.cumsum(sizes) - sizes)
-                    scores[places] = sums / sizes
+                    scores[positions] = sums / sizes
         return scores
 
-    def _encodings(self, prompts: Prompts, places: Rows) -> "torch.Tensor":
+    def _encodings(self, prompts: Prompts, positions: Rows) -> "torch.Tensor":
         """Return the encoder's states of all passages, one after another, without padding."""
         import torch
 
-        passages: list[torch.Tensor] = [torch.empty(0)] * len(places)
+        passages: list[torch.Tensor] = [torch.empty(0)] * len(positions)
         encoder = self._model.model.get_encoder()
-        for batch in token_batches(prompts.lengths[places], self._batch_tokens):
-            rows = [prompts.ids(place) for place in places[batch]]
+        for batch in token_batches(prompts.lengths[positions], self._batch_tokens):
+            rows = [prompts.ids(position) for position in positions[batch]]
             states = self._model.run(encoder, **self._model.inputs(rows)).last_hidden_state
-            for place, row, state in zip(batch, rows, states, strict=True):
-                passages[place] = state[: len(row)]
+            for number, row, state in zip(batch, rows, states, strict=True):
+                passages[number] = state[: len(row)]
         return torch.cat(passages)
 
     def _attention(self, states: "torch.Tensor") -> NDArray[np.float64]:

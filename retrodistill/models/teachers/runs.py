@@ -1,7 +1,6 @@
-"""Given scores as a teacher: a run or a score table that somebody has computed already."""
+"""Existing scores as a teacher: those of a run or a score store."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +10,6 @@ from retrodistill.base.types import Pairs, Reads, Unit
 from retrodistill.data.store.form import row_ids
 from retrodistill.data.store.runs import Run
 
-if TYPE_CHECKING:
-    from retrodistill.data.datasets import Collection
-
 
 class RunTeacher:
     """The scores of a run, by ids: published ones, or an ensemble's."""
@@ -21,13 +17,7 @@ class RunTeacher:
     unit: Unit = "pair"
     reads: Reads = "id"
 
-    def __init__(
-        self,
-        run: Run | str,
-        collection: "Collection | None" = None,
-        *,
-        scale: str = "unknown",
-    ) -> None:
+    def __init__(self, run: Run | str, *, scale: str = "unknown") -> None:
         if run == "":
             raise ConfigError("teacher run needs a run folder or file: run:PATH.")
         self.run = Run.read(Path(run)) if isinstance(run, str) else run
@@ -42,18 +32,21 @@ class RunTeacher:
         """Return the run's score of each pair.
 
         Raises:
-            DataError: the run lacks a pair; the first such is named.
+            DataError: the run lacks a pair; the first one is named.
 
         """
         ids = row_ids(pairs.ids())
-        places = np.searchsorted(self._ids, ids).clip(max=max(0, len(self._ids) - 1))
-        absent = np.flatnonzero(self._ids[places] != ids) if len(self._ids) else np.arange(len(ids))
+        positions = np.searchsorted(self._ids, ids).clip(max=max(0, len(self._ids) - 1))
+        absent = (
+            np.flatnonzero(self._ids[positions] != ids) if len(self._ids) else np.arange(len(ids))
+        )
         if len(absent):
-            first = int(absent[0])
-            query, doc = pairs.queries[pairs.query_rows[first]], pairs.docs[pairs.doc_rows[first]]
+            row = int(absent[0])
+            query, doc = pairs.queries[pairs.query_rows[row]], pairs.docs[pairs.doc_rows[row]]
             raise DataError(
-                f"the given scores hold none of query {query.id!r} and document {doc.id!r} "
-                f"({len(absent):,} such of {len(ids):,} pairs). Give --candidates that they hold."
+                f"the run has no score for query {query.id!r} and document {doc.id!r} "
+                f"({len(absent):,} of {len(ids):,} pairs are missing). "
+                "Give --candidates that it has."
             )
-        scores: NDArray[np.float32] = self.run.table["score"].to_numpy()[self._order[places]]
+        scores: NDArray[np.float32] = self.run.table["score"].to_numpy()[self._order[positions]]
         return scores

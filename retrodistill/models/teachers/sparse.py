@@ -1,16 +1,11 @@
 """Sparse teachers: inner products of vectors over a vocabulary, each text encoded once."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Pairs, Unit
-
-if TYPE_CHECKING:
-    from retrodistill.data.datasets import Collection
+from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 
 PAIRS_AT_ONCE = 16_384
 """Pairs whose vectors are multiplied at a time."""
@@ -32,18 +27,17 @@ class SparseTeacher:
     def __init__(
         self,
         model: str,
-        collection: "Collection | None" = None,
-        *,
-        max_tokens: int = 256,
-        batch_tokens: int = 4096,
-        precision: Precision = "auto",
+        options: ModelOptions = DEFAULTS,
     ) -> None:
         from retrodistill.models.students.sparse import SparseTextEncoder
 
         if not model:
             raise ConfigError("teacher sparse needs a model: sparse:FOLDER or a hub id.")
         self._encoder = SparseTextEncoder(
-            model, max_tokens=max_tokens, batch_tokens=batch_tokens, precision=precision
+            model,
+            max_tokens=options.max_tokens,
+            batch_tokens=options.batch_tokens,
+            precision=options.precision,
         )
         self.fingerprint = self._encoder.fingerprint
 
@@ -55,7 +49,7 @@ class SparseTeacher:
         queries = self._encoder.encode_queries([query.full_text for query in pairs.queries])
         docs = self._encoder.encode_docs([doc.full_text for doc in pairs.docs])
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            part = slice(start, start + PAIRS_AT_ONCE)
-            left = queries[pairs.query_rows[part]].astype(np.float64)
-            scores[part] = left.multiply(docs[pairs.doc_rows[part]]).sum(1)
+            batch = slice(start, start + PAIRS_AT_ONCE)
+            query_vectors = queries[pairs.query_rows[batch]].astype(np.float64)
+            scores[batch] = query_vectors.multiply(docs[pairs.doc_rows[batch]]).sum(1)
         return scores

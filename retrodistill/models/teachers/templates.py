@@ -1,4 +1,4 @@
-"""Prompts as token ids: each distinct text is tokenised once, then joined to its neighbours."""
+"""Prompts as token ids: each distinct text is tokenised once, then joined with the template."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.base.types import Rows
 from retrodistill.models.inference.cuts import note_cuts
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Piece:
 
     slot: str
     context: str
-    """What stands before the piece; tokenised with it, and dropped again."""
+    """Text before the piece; tokenised with it, and dropped again."""
 
     before: str
     after: str
@@ -43,7 +42,7 @@ class Template:
     its slots, each part is tokenised with its text, and the parts are joined. Slots: `query`, and
     one or more documents. Of what is longer than `max_tokens`, the documents lose their ends,
     evenly; a query loses its own only where it is more than half of what the template leaves
-    (if `steady`, then whatever the documents are, so that it is the same with each). The template
+    (if `steady`, regardless of the documents, so that it is the same with each). The template
     itself, and so what follows a document, is never cut.
 
     Raises:
@@ -90,12 +89,11 @@ class Template:
         return one_token(self.tokenizer, word, "a" + self.pieces[-1].after)
 
     def _take_apart(self, slots: Sequence[str]) -> list[Piece]:
-        parts = re.split("|".join(rf"\{{({slot})\}}" for slot in slots), self.text)
-        found = [part for part in parts if part is not None]
-        literals, names = found[::2], found[1::2]
+        parts = re.split(rf"\{{({'|'.join(slots)})\}}", self.text)
+        literals, names = parts[::2], parts[1::2]
         if sorted(names) != sorted(slots):
-            wanted = " and ".join(f"{{{slot}}}" for slot in slots)
-            raise ConfigError(f"a template needs {wanted}, once each, but it is {self.text!r}.")
+            required = " and ".join(f"{{{slot}}}" for slot in slots)
+            raise ConfigError(f"a template needs {required}, once each, but it is {self.text!r}.")
         heads, tails = literals[:1], []
         for literal in literals[1:-1]:
             tails.append(literal.rstrip(" "))
@@ -120,7 +118,7 @@ class Template:
 
 
 class Prompts:
-    """Filled templates, whose tokens are joined when a batch of them is wanted."""
+    """Filled templates, whose tokens are joined when a batch needs them."""
 
     def __init__(
         self, template: Template, banks: Sequence[list[list[int]]], rows: Sequence[Rows]
@@ -131,8 +129,8 @@ class Prompts:
         fixed = np.array([piece.fixed for piece in template.pieces])[:, None]
         whole = np.stack(
             [
-                np.array([len(ids) for ids in bank], np.int64)[own]
-                for bank, own in zip(banks, rows, strict=True)
+                np.array([len(ids) for ids in bank], np.int64)[bank_rows]
+                for bank, bank_rows in zip(banks, rows, strict=True)
             ]
         )
         queries = np.array([piece.slot == "query" for piece in template.pieces])
@@ -147,35 +145,37 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def ids(self, place: int) -> list[int]:
+    def ids(self, prompt: int) -> list[int]:
         """Return the tokens of one prompt."""
         start, end = self._template.special
         joined = list(start)
         for number, piece in enumerate(self._template.pieces):
-            tokens = self._banks[number][self._rows[number][place]]
-            if self._cut[number, place]:
-                own = self.parts[number, place] - len(piece.tail)
-                tokens = [*tokens[:own], *piece.tail]
+            tokens = self._banks[number][self._rows[number][prompt]]
+            if self._cut[number, prompt]:
+                length = self.parts[number, prompt] - len(piece.tail)
+                tokens = [*tokens[:length], *piece.tail]
             joined += tokens
         return [*joined, *end]
 
 
 def shares(sizes: Rows, queries: NDArray[np.bool_], room: int, *, steady: bool = False) -> Rows:
-    """Return how many tokens of each text are kept, so that those of a prompt fit in `room`.
+    """Return the number of tokens to keep of each text, so that a prompt's texts fit in `room`.
 
-    `sizes` has shape (texts of a prompt, prompts); `queries` tells which of the texts are
+    `sizes` has shape (texts of a prompt, prompts); `queries` marks the texts that are
     queries. These keep half of the room, and, unless `steady`, what the documents do not need.
-    Documents share what is left, and none takes more than its part while another needs its own.
+    Documents share the rest evenly; a short one leaves its share to the others.
     """
     if queries.all():
         return np.minimum(sizes, room)
+    # Queries: half of the room, or all that the documents leave free.
     docs = sizes[~queries]
     free = 0 if steady else room - docs.clip(min=0).sum(0)
-    kept = np.where(queries[:, None], np.minimum(sizes, np.maximum(room // 2, free)), sizes)
-    left = room - kept[queries].clip(min=0).sum(0)
-    others = docs.clip(min=0).sum(0) - docs.clip(min=0)
-    kept[~queries] = np.minimum(docs, np.maximum(left // len(docs), left - others))
-    return kept
+    shared = np.where(queries[:, None], np.minimum(sizes, np.maximum(room // 2, free)), sizes)
+    # Documents: an even share of the room that remains, or all that the other documents leave.
+    doc_room = room - shared[queries].clip(min=0).sum(0)
+    other_docs = docs.clip(min=0).sum(0) - docs.clip(min=0)
+    shared[~queries] = np.minimum(docs, np.maximum(doc_room // len(docs), doc_room - other_docs))
+    return shared
 
 
 def continuation(tokenizer: Any, context: str, texts: Sequence[str]) -> list[list[int]]:

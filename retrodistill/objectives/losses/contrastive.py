@@ -1,9 +1,10 @@
-"""Losses that learn from labels: a positive against what is not relevant."""
+"""Contrastive losses: a labelled positive against negatives."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, cat
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.objectives.losses.contract import StudentTemperature, TeacherUnits
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import LOWEST, average
 from retrodistill.objectives.losses.positives import choice_nll, labelled_pairs
@@ -17,15 +18,15 @@ def contrastive(
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    temperature: float = 0.05,
+    temperature: StudentTemperature = 0.05,
     own_negatives: bool = True,
 ) -> Float[Tensor, ""]:
-    """InfoNCE: each positive of a query against all negatives of the batch.
+    """InfoNCE: each positive of a query against hard and in-batch negatives.
 
         -log( exp(s+ / T) / (exp(s+ / T) + sum over negatives of exp(s- / T)) )
 
-    Negatives are the query's own hard ones and every document of the other queries that
-    `batch_mask` leaves in. Without `own_negatives`, the query's own ones are left out, as in the
+    Negatives are the query's hard negatives and every document of the other queries that
+    `batch_mask` keeps. Without `own_negatives`, the query's hard negatives are omitted, as in the
     cross-entropy that SimLM's code adds to its distillation; a query alone in its batch then has
     no negative, and its loss is 0. A query with several positives in the batch gives a term for
     each, in which its other positives do not count as negatives. In nats, averaged over the
@@ -49,13 +50,13 @@ def soft_nn(
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    temperature: float = 0.05,
+    temperature: StudentTemperature = 0.05,
 ) -> Float[Tensor, ""]:
-    """Soft nearest neighbour: a query's positives together against the batch.
+    """Soft nearest neighbour loss: a query's positives together against the batch.
 
         -log( sum over positives of exp(s / T) / sum over the batch of exp(s / T) )
 
-    The batch is every document that `batch_mask` leaves in, the positives among them. The
+    The batch is every document that `batch_mask` keeps, the positives included. The
     exponentials of the positives are summed, so that it is enough to be near one of them; with
     a single positive this is `contrastive`. In nats, averaged over the queries that have a
     positive.
@@ -79,28 +80,28 @@ def decayed_contrastive(
     labels: Bool[Tensor, "B N"],
     trusted_negatives: Bool[Tensor, "B N"],
     *,
-    temperature: float = 0.05,
-    centre: float = 0.0,
-    width: float = 1.0,
+    temperature: StudentTemperature = 0.05,
+    centre: TeacherUnits = 0.0,
+    width: TeacherUnits = 1.0,
 ) -> Float[Tensor, ""]:
-    """InfoNCE over a query's own list, where a negative counts by its teacher margin.
+    """InfoNCE over a query's candidates, with negatives weighted by their teacher margin.
 
         w_j  = exp( -(t_j - t+ - centre)^2 / (2 width^2) )
         loss = -log( exp(s+ / T) / (exp(s+ / T) + sum over negatives of w_j exp(s_j / T)) )
 
-    `centre` and `width` are in units of the teacher's scores. Negatives that the teacher puts at
-    t+ + `centre` count fully; easy ones fade, and with a centre below 0 so do those that it puts
-    above the positive, which are likely to be relevant. The weights do not depend on the student,
-    and with a large width this is InfoNCE over the list. Candidates that are not labelled are
-    negatives if they are `trusted_negatives`: those that the teacher finds too good count nowhere.
+    `centre` and `width` are in units of the teacher's scores. A negative that the teacher scores
+    t+ + `centre` has weight 1; easy negatives fade, and with a centre below 0 so do those that it
+    scores above the positive, which are likely to be relevant. The weights do not depend on the
+    student, and with a large width this is InfoNCE over the list. Unlabelled candidates are
+    negatives if they are `trusted_negatives`: those with too high a teacher score are ignored.
     In nats, averaged over the positives that have a negative.
 
     Raises:
         ConfigError: the width is not above 0.
 
     Source: ours. From SimANS, Zhou et al. 2022, arXiv:2210.11773, it takes the Gaussian of the
-    distance to the positive's score; SimANS draws negatives with that probability, by the
-    retriever's own scores, while here all of them stay, with the teacher's scores as weights.
+    distance to the positive's score; SimANS samples negatives with that probability, by the
+    retriever's scores, while here all of them are kept, weighted by the teacher's scores.
     Defaults unverified.
 
     """
@@ -111,8 +112,8 @@ def decayed_contrastive(
     logits = student_scores / temperature
     margins = teacher_scores[rows] - teacher_scores[rows, columns][:, None]
     log_weights = -((margins - centre) / width).square() / 2
-    others = logits[rows] + log_weights
-    return average(choice_nll(logits[rows, columns], others, negative[rows]))
+    weighted = logits[rows] + log_weights
+    return average(choice_nll(logits[rows, columns], weighted, negative[rows]))
 
 
 @loss
@@ -122,15 +123,15 @@ def passage_centric(
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    temperature: float = 0.05,
+    temperature: StudentTemperature = 0.05,
 ) -> Float[Tensor, ""]:
-    """Each positive passage nearer to its query than to that query's negatives.
+    """Passage-centric InfoNCE: a positive passage nearer to its query than to the negatives.
 
         -log( exp(q.p+ / T) / (exp(q.p+ / T) + sum over negatives of exp(p+.p- / T)) )
 
-    Negatives are the query's own hard ones and every document of the other queries that
-    `batch_mask` leaves in; similarities are inner products, as the scores are. It says nothing of
-    queries against negatives: add it to `contrastive`. In nats, averaged over the labelled pairs.
+    Negatives are the query's hard negatives and every document of the other queries that
+    `batch_mask` keeps; similarities are inner products, as the scores are. It does not compare
+    queries with negatives: add it to `contrastive`. In nats, averaged over the labelled pairs.
 
     Source: the passage-centric term of PAIR, Ren et al. 2021, arXiv:2108.06027, which gives it a
     weight of 0.1 beside 0.9 of the query-centric one.
@@ -138,33 +139,33 @@ def passage_centric(
     """
     rows, columns = labelled_pairs(batch_labels, batch_mask)
     negative = batch_mask & ~batch_labels
-    own = batch_scores[rows, columns] / temperature
-    others = doc_vectors[columns] @ doc_vectors.T / temperature
-    return average(choice_nll(own, others, negative[rows]))
+    positives = batch_scores[rows, columns] / temperature
+    passages = doc_vectors[columns] @ doc_vectors.T / temperature
+    return average(choice_nll(positives, passages, negative[rows]))
 
 
-@loss
+@loss(exact_gradient=False)
 def mixed_negatives(
     query_vectors: Float[Tensor, "B D"],
     doc_vectors: Float[Tensor, "M D"],
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    temperature: float = 0.05,
+    temperature: StudentTemperature = 0.05,
     share: float = 0.2,
 ) -> Float[Tensor, ""]:
-    """InfoNCE with one more negative: the hardest one, mixed with the positive.
+    """InfoNCE with a synthetic hard negative: the hardest one, mixed with the positive (MixCSE).
 
         m    = normalise(share p+ + (1 - share) p-)
         loss = -log( exp(q.p+ / T) / (exp(q.p+ / T) + exp(q.m / T) + sum of exp(q.p- / T)) )
 
     All vectors are scaled to length 1, so that scores are cosines. The hardest negative is the
-    query's best-scored one of those that `batch_mask` leaves in; the mixture keeps the loss from
-    running dry once all real negatives are far away. No gradient goes through the mixture into the
-    documents, only into the query. In nats, averaged over the labelled pairs.
+    query's highest-scoring one of those that `batch_mask` keeps; the mixture keeps the gradient
+    from vanishing once all real negatives are far away. No gradient flows through the mixture into
+    the documents, only into the query. In nats, averaged over the labelled pairs.
 
     Raises:
-        ConfigError: the share is not from 0 to below 1.
+        ConfigError: the share is below 0, or 1 or more.
 
     Source: MixCSE, Zhang et al. 2022, "Unsupervised Sentence Representation via Contrastive
     Learning with Mixing Negatives" (AAAI). Its code detaches the mixture as here, but mixes with
@@ -179,12 +180,14 @@ def mixed_negatives(
         )
     rows, columns = labelled_pairs(batch_labels, batch_mask)
     negative = (batch_mask & ~batch_labels)[rows]
+    # One row a labelled pair: P x M scores.
     queries, docs = unit(query_vectors)[rows], unit(doc_vectors)
     scores = queries @ docs.T
+    # Mix each pair's hardest negative with its positive: P x D.
     hardest = docs[scores.masked_fill(~negative, LOWEST).argmax(-1)]
     mixtures = unit(share * docs[columns] + (1 - share) * hardest).detach()
     mixed = (queries * mixtures).sum(-1, keepdim=True)
-    own = scores.gather(1, columns[:, None])[:, 0] / temperature
-    others = cat([scores, mixed], dim=1) / temperature
-    counted = cat([negative, negative.any(-1, keepdim=True)], dim=1)
-    return average(choice_nll(own, others, counted))
+    positives = scores.gather(1, columns[:, None])[:, 0] / temperature
+    logits = cat([scores, mixed], dim=1) / temperature
+    counts = cat([negative, negative.any(-1, keepdim=True)], dim=1)
+    return average(choice_nll(positives, logits, counts))

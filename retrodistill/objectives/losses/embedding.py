@@ -1,25 +1,31 @@
-"""Losses on vectors: the student's against the teacher's of the same text."""
+"""Embedding distillation: the student's vector of a text against the teacher's."""
 
 from jaxtyping import Float
 from torch import Tensor, arange, cat
 from torch.linalg import vector_norm
 from torch.nn.functional import cross_entropy
 
+from retrodistill.objectives.losses.contract import StudentTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.vectors import SHORTEST, unit
 
+EQUAL_VECTORS = {
+    "matched_query_vectors": "teacher_query_vectors",
+    "matched_doc_vectors": "teacher_doc_vectors",
+}
 
-@loss
+
+@loss(zero_at=EQUAL_VECTORS)
 def embed_distill(
     matched_query_vectors: Float[Tensor, "B T"],
     matched_doc_vectors: Float[Tensor, "M T"],
     teacher_query_vectors: Float[Tensor, "B T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
 ) -> Float[Tensor, ""]:
-    """One less the cosine of the student's and the teacher's vector, averaged over all texts.
+    """Embedding matching: 1 - cosine of the student's and the teacher's vector (EmbedDistill).
 
-    Queries and documents count alike. It needs no labels and no candidates, and it tells a
-    student that lost layers where each single text belongs.
+    Averaged over all texts, queries and documents alike. It needs no labels and no candidates, and
+    restores the position of each single text after layers were removed from a student.
 
     Source: the embedding-matching term of Kim et al. 2023, "EmbedDistill", arXiv:2301.12005.
 
@@ -29,14 +35,14 @@ def embed_distill(
     return (1.0 - (unit(student) * unit(teacher)).sum(-1)).mean()
 
 
-@loss
+@loss(zero_at=EQUAL_VECTORS)
 def leaf(
     matched_query_vectors: Float[Tensor, "B T"],
     matched_doc_vectors: Float[Tensor, "M T"],
     teacher_query_vectors: Float[Tensor, "B T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
 ) -> Float[Tensor, ""]:
-    """Squared Euclidean distance of the student's and the teacher's vector of a text.
+    """LEAF: squared Euclidean distance between the student's and the teacher's vector of a text.
 
         mean over texts of ||student - teacher||^2
 
@@ -61,16 +67,17 @@ def ckd(
     teacher_doc_vectors: Float[Tensor, "M T"],
     queue_vectors: Float[Tensor, "Q T"],
     *,
-    temperature: float = 0.05,
+    temperature: StudentTemperature = 0.05,
 ) -> Float[Tensor, ""]:
-    """InfoNCE: the student's vector of a text picks the teacher's vector of it among many.
+    """Contrastive embedding distillation: InfoNCE between student's and teacher's vectors.
 
         -log( exp(cos(s_i, t_i) / T) / sum over j of exp(cos(s_i, t_j) / T) )
 
-    j runs over all texts of the batch, queries and documents together, and over the queue. In
-    nats, averaged over the batch's texts; above 0 even at the teacher. A text that stands in the
-    batch or the queue a second time under another id cannot be told from a negative: its two
-    copies cost ln 2 nats at the least, so remove duplicates from the collection.
+    The student's vector of text i has to find the teacher's vector of text i: j runs over all
+    texts of the batch, queries and documents together, and over the queue. In nats, averaged over
+    the batch's texts; above 0 even at the teacher. A duplicate of a text under another id looks
+    like a negative: the two copies cost at least ln 2 nats, so remove duplicates from the
+    collection.
 
     Source: the contrastive distillation of DistilCSE, Gao et al. 2021, arXiv:2112.05638, whose
     code learns the temperature, while here it is fixed; 0.05 is from memory.
@@ -82,7 +89,7 @@ def ckd(
     return cross_entropy(cosines / temperature, arange(len(student), device=cosines.device))
 
 
-@loss
+@loss(zero_at=EQUAL_VECTORS)
 def norm_and_direction(
     matched_query_vectors: Float[Tensor, "B T"],
     matched_doc_vectors: Float[Tensor, "M T"],
@@ -91,13 +98,13 @@ def norm_and_direction(
     *,
     norm_weight: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """Direction and length of the teacher's vectors, each with its own term.
+    """Norm and direction of the teacher's vectors, each as a separate term.
 
         mean over texts of  1 - cos(s, t) + norm_weight ((|s| - |t|) / |t|)^2
 
-    For teachers whose lengths say something, as those trained with inner products; the relative
-    difference has no unit, so that long vectors weigh no more than short ones. 0 only where
-    student and teacher are equal.
+    For teachers whose vector lengths carry information, such as those trained with inner products;
+    the relative difference has no unit, so that long vectors weigh no more than short ones. 0 only
+    where student and teacher are equal.
 
     Source: ours. The name and the split are those of Wang et al. 2023, arXiv:2305.17007 (from
     its abstract), who align image features with class means and make their norms large; here
@@ -106,7 +113,7 @@ def norm_and_direction(
     """
     student = cat([matched_query_vectors, matched_doc_vectors])
     teacher = cat([teacher_query_vectors, teacher_doc_vectors])
-    turned = 1.0 - (unit(student) * unit(teacher)).sum(-1)
-    length: Tensor = vector_norm(teacher, dim=-1)
-    grown: Tensor = (vector_norm(student, dim=-1) - length) / length.clamp_min(SHORTEST)
-    return (turned + norm_weight * grown.square()).mean()
+    direction = 1.0 - (unit(student) * unit(teacher)).sum(-1)
+    norm: Tensor = vector_norm(teacher, dim=-1)
+    excess: Tensor = (vector_norm(student, dim=-1) - norm) / norm.clamp_min(SHORTEST)
+    return (direction + norm_weight * excess.square()).mean()

@@ -1,8 +1,9 @@
-"""Losses in which a query's candidates stand against the other documents of the batch."""
+"""Listwise losses with in-batch negatives: candidates against the other documents of the batch."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from retrodistill.objectives.losses.contract import StudentTemperature, TeacherTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import (
     LOWEST,
@@ -23,14 +24,14 @@ def listwise_kl_in_batch(
     batch_candidates: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    student_temperature: float = 0.05,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 0.05,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) where the student's softmax runs over the whole batch.
+    """Listwise KL divergence whose student softmax runs over the whole batch.
 
-    The teacher spreads its probability over the query's own candidates and gives none to the
-    other documents of the batch; the student has to keep those down as well. So a short list
-    carries the signal of in-batch negatives that `listwise_kl` lacks. In nats, averaged over
+    KL(teacher || student). The teacher's probability lies on the query's own candidates, with none
+    on the other documents of the batch; the student has to score those low as well. So a short
+    list adds the in-batch negatives that `listwise_kl` lacks. In nats, averaged over
     the queries with two real candidates; 0 only where the student gives the rest of the batch
     nothing. There is no factor of the temperature squared, as in a contrastive loss.
 
@@ -39,9 +40,8 @@ def listwise_kl_in_batch(
 
     """
     keep = real_lists(mask)
-    compared = (
-        batch_mask | batch_candidates
-    )  # the teacher spoke of its own, doubtful negatives or not
+    # The teacher scored the query's candidates, so they count even where `batch_mask` drops them.
+    compared = batch_mask | batch_candidates
     total = (batch_scores / student_temperature).masked_fill(~compared, LOWEST).logsumexp(-1)
     student = student_scores / student_temperature - total[:, None]
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
@@ -54,14 +54,15 @@ def in_batch_kl(
     teacher_query_vectors: Float[Tensor, "B T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
     *,
-    student_temperature: float = 0.05,
-    teacher_temperature: float = 0.05,
+    student_temperature: StudentTemperature = 0.05,
+    teacher_temperature: TeacherTemperature = 0.05,
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) over all documents of the batch; the teacher is a bi-encoder.
+    """KL divergence over all documents of the batch, from a bi-encoder teacher's vectors.
 
-    Its inner products come from stored vectors, so that every query of the batch has a score of
-    every document at no cost: long lists, in which a relevant document of another query is no
-    plain negative. In nats, averaged over queries, without a factor of the temperature squared.
+    KL(teacher || student). The teacher's inner products come from stored vectors, so that it
+    scores every document of the batch for every query at no cost: long lists, in which a relevant
+    document of another query is not a plain negative. In nats, averaged over queries, without a
+    factor of the temperature squared.
 
     Source: Lin, Yang and Lin 2021, "In-Batch Negatives for Knowledge Distillation with
     Tightly-Coupled Teachers for Dense Retrieval" (TCT-ColBERT), whose teacher is a ColBERT.
@@ -82,28 +83,30 @@ def m3_kd(
     batch_candidates: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
-    student_temperature: float = 0.02,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 0.02,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy over the batch with each candidate as the target, weighted by the teacher.
+    """Distillation loss of M3-Embedding: in-batch cross-entropy, weighted by the teacher.
 
     sum over candidates i of p_i (ln Z_i - s_i / T), with p the teacher's softmax over the
-    query's real candidates. Z_i sums exp(s / T) over candidate i, the query's candidates behind
+    query's real candidates. Z_i sums exp(s / T) over candidate i, the query's candidates after
     it in the list (whatever `batch_mask` says of them), and the other documents of the batch
-    that `batch_mask` leaves in: a candidate that was a target already is no negative of a later
-    one. The order is that of the list, the positive first, as published, not the teacher's.
+    that `batch_mask` keeps: a candidate that has been a target does not count as a negative of a
+    later one. The order is that of the list, the positive first, as published, not the teacher's.
 
     In nats, averaged over the queries with two real candidates, without a factor of the
-    temperature squared. It is above 0 at the teacher: each target is to win its own softmax.
+    temperature squared. It is above 0 at the teacher: each target has to win its own softmax.
 
     Source: Chen et al. 2024, "M3-Embedding", arXiv:2402.03216; the masking is that of its
     published code.
 
     """
     keep = real_lists(mask)
-    own = student_scores / student_temperature
+    logits = student_scores / student_temperature
+    # ln Z_i: remaining candidates of the list and in-batch negatives.
     negatives = batch_mask & ~batch_candidates
-    rest = (batch_scores / student_temperature).masked_fill(~negatives, LOWEST).logsumexp(-1)
-    total = remaining_logsumexp(own, mask).logaddexp(rest[:, None])
+    in_batch = (batch_scores / student_temperature).masked_fill(~negatives, LOWEST).logsumexp(-1)
+    total = remaining_logsumexp(logits, mask).logaddexp(in_batch[:, None])
+    # Cross-entropy of each candidate, weighted by the teacher's probability.
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask).exp()
-    return average((teacher * (total - own).masked_fill(~mask, 0.0)).sum(-1)[keep])
+    return average((teacher * (total - logits).masked_fill(~mask, 0.0)).sum(-1)[keep])

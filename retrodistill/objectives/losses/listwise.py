@@ -1,10 +1,11 @@
-"""Losses over the list of candidates of one query."""
+"""Listwise distillation: divergences between teacher and student over a query's candidates."""
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.objectives.losses.contract import StudentTemperature, TeacherTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import (
     average,
@@ -16,25 +17,25 @@ from retrodistill.objectives.losses.lists import (
 )
 
 RESOLUTION = 64
-"""Standard deviation of a list, in units of the last digit of its largest score, up to which its
-scores count as equal."""
+"""Standard deviation, in units of the last digit of the largest score, up to which the scores of
+a list count as equal."""
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"})
 def listwise_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) between the softmaxes over each query's real candidates.
+    """Listwise KL divergence: KL(teacher || student) of softmaxes over a query's candidates.
 
     In nats, averaged over the queries that have two real candidates. Each side is divided by
     its own temperature. There is no factor of the student's temperature squared: at 0.05 it would
-    be 1/400, and whatever is added to the loss would be trained nearly alone. So the gradient
-    grows as 1 / T, as that of a contrastive loss does.
+    be 1/400, and an added term would dominate the objective. So the gradient grows as 1 / T, as
+    that of a contrastive loss does.
 
     Source: Hinton et al. 2015, arXiv:1503.02531, whose factor T^2 is left to the term's weight.
 
@@ -45,7 +46,7 @@ def listwise_kl(
     return average(kl_terms(teacher, student, mask).sum(-1)[keep])
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"})
 def top_k_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
@@ -53,10 +54,10 @@ def top_k_kl(
     *,
     k: int = 4,
     factor: float = 2.0,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) in which the teacher's `k` best candidates count `factor` times.
+    """Listwise KL divergence in which the teacher's `k` best candidates count `factor` times.
 
     sum over candidates i of w_i (p_i ln(p_i / q_i) - p_i + q_i), with p and q as in
     `listwise_kl`, w = `factor` for the teacher's k best and 1 for the others. Each term is 0 at
@@ -64,8 +65,8 @@ def top_k_kl(
     whatever the weights; weighting the plain terms p ln(p / q) would allow negative values and
     draw the student away from the teacher. With a factor of 1 it is `listwise_kl`.
 
-    In nats, averaged over the queries that have two real candidates. Of two candidates that the
-    teacher scores alike, the earlier in the list is the better.
+    In nats, averaged over the queries that have two real candidates. Of two candidates with equal
+    teacher scores, the earlier in the list ranks higher.
 
     Raises:
         ConfigError: `k` is below 1, or `factor` is not above 0.
@@ -86,26 +87,26 @@ def top_k_kl(
     return average(torch.where(top, factor * terms, terms).sum(-1)[keep])
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"}, least_candidates=3)
 def standardised_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) of scores brought to mean 0 and deviation 1 in each list.
+    """Listwise KL divergence of standardised scores: mean 0, deviation 1 in each list.
 
     Mean and (population) standard deviation run over the list's real candidates; the softmaxes
-    are then those of `listwise_kl`. The student takes over the proportions of the teacher's
-    scores, not their scale: adding a constant to either side of a list, or multiplying it by a
-    positive number, changes nothing. What that gives up is the teacher's confidence: a list of
-    which it is sure and one of which it is not look alike. A list of equal scores is uniform.
+    are then those of `listwise_kl`. The student learns the proportions of the teacher's scores,
+    not their scale: adding a constant to either side of a list, or multiplying it by a positive
+    number, changes nothing. The price is the teacher's confidence: lists that it is sure of and
+    lists that it is unsure of look the same. A list of equal scores becomes uniform.
 
-    In nats, averaged over the queries with three real candidates: of two, one stands at 1 and
-    the other at -1, whatever the scores, so there is nothing to learn from. Temperatures are
-    those of standardised scores, near 1, and there is no factor of their square.
+    In nats, averaged over the queries with three real candidates: two standardised scores are
+    always 1 and -1, so a list of two teaches nothing. Temperatures are those of standardised
+    scores, near 1, and there is no factor of their square.
 
     Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation",
     arXiv:2403.01427 (from its abstract; there is no weight of the method's own here).
@@ -117,30 +118,30 @@ def standardised_kl(
     return average(kl_terms(teacher, student, mask).sum(-1)[keep])
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"})
 def sampled_kl(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     log_weights: Float[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) over a long list of which only a sample is at hand.
+    """Listwise KL divergence over a long list, estimated from a weighted sample of it.
 
     Candidate i stands for exp(`log_weights`_i) candidates: that logarithm is added to its
-    score, after the temperature, on both sides, and the rest is `listwise_kl`:
+    score on both sides, after the temperature; otherwise this is `listwise_kl`:
 
         p_i = w_i exp(t_i / T) / sum over the sample of w_j exp(t_j / T), w_i = 1 / pi_i
 
-    and q_i alike, where pi_i is the probability that i is in the sample at all: 1 for a candidate
-    that is always kept (logarithm 0), for the others that of the draw `importance`, in which
-    nothing is drawn twice. The three sums in the loss, of w exp(t / T), w exp(s / T) and
-    w exp(t / T) (t / T - s / T), then have those of the whole list as their means. The loss
-    itself, their quotients and logarithms, has a bias that falls with the size of the sample and
-    is 0 at the whole list. Without the weights, a student learns that the list ends where the
-    sample does.
+    and likewise q_i, where pi_i is the probability that i is in the sample: 1 for a candidate
+    that is always kept (logarithm 0), otherwise that of the negative sampling `importance`, which
+    draws without replacement. The three sums in the loss, of w exp(t / T), w exp(s / T) and
+    w exp(t / T) (t / T - s / T), are then unbiased estimates of the sums over the whole list. The
+    loss itself, made of their quotients and logarithms, has a bias that falls with the size of the
+    sample and is 0 for the whole list. Without the weights, a student learns that the list ends
+    where the sample does.
 
     In nats, averaged over the queries that have two real candidates.
 
@@ -163,17 +164,17 @@ def fused_kl(
     labels: Bool[Tensor, "B N"],
     trusted_negatives: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """Trust the teacher of a query as far as it trusts the query's labels.
+    """Listwise KL divergence and label cross-entropy, weighted by how far teacher and labels agree.
 
     a KL(teacher || student) + (1 - a) CE(labels, student), where `a` is the probability that
-    the teacher gives to the labelled candidates together. Where it finds them, the student
+    the teacher gives to the labelled candidates together. Where the teacher finds them, the student
     learns its whole distribution; where it does not, the student learns the labels. CE is the
-    mean of -ln q_i over the labelled candidates, so several of them are to share q evenly; its q
-    is the student's softmax over those and the `trusted_negatives` alone, as the others may be
-    relevant too. A query without a labelled candidate has a = 1.
+    mean of -ln q_i over the labelled candidates, so several of them should share q evenly; its q
+    is the student's softmax over those and the `trusted_negatives` alone, as other candidates may
+    be relevant too. A query without a labelled candidate has a = 1.
 
     In nats, averaged over the queries that have two real candidates.
 
@@ -195,21 +196,21 @@ def fused_kl(
     return average((trust * distilled + (1.0 - trust) * labelled)[keep])
 
 
-@loss
+@loss(zero_at={"student_scores": "teacher_scores"})
 def one_vs_rest(
     student_scores: Float[Tensor, "B N"],
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """KL(teacher || student) of each candidate alone: relevant, or not.
+    """Binary (pointwise) KL divergence: each candidate is relevant or not, on its own.
 
-    The probability of relevance is the logistic function of the score over its side's
-    temperature. So the student learns scores that mean the same for every query, and a list
-    without a relevant candidate teaches that there is none, which a softmax cannot say. It asks
-    for a calibrated teacher: adding a constant to its scores does change the loss.
+    KL(teacher || student), where the probability of relevance is the logistic function of the
+    score over its side's temperature. So the student learns scores that are comparable between
+    queries, and a list without a relevant candidate teaches exactly that, which a softmax cannot
+    express. It requires a calibrated teacher: adding a constant to its scores changes the loss.
 
     In nats, averaged over all real candidates of the batch, so a query with more candidates
     weighs more.
@@ -223,9 +224,9 @@ def one_vs_rest(
 
 
 def _standardised(scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    """Return scores of mean 0 and deviation 1 over the real candidates; equal ones near 0.
+    """Return scores with mean 0 and deviation 1 over the real candidates; equal scores near 0.
 
-    Scores are equal where their deviation is that of rounding, which would otherwise be blown up.
+    Scores count as equal where their deviation is rounding, which would otherwise be amplified.
     """
     count = mask.sum(-1, keepdim=True).clamp(min=1)
     mean = scores.masked_fill(~mask, 0.0).sum(-1, keepdim=True) / count

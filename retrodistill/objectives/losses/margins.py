@@ -1,4 +1,4 @@
-"""Losses over margins that need no teacher."""
+"""Margin losses without a teacher: targets from the similarity of documents."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -24,7 +24,7 @@ def arm(
     margin: float = 0.6,
     in_batch: bool = True,
 ) -> Float[Tensor, ""]:
-    """Squared error between a query's margin and a target that the documents' similarity sets.
+    """Adaptive relevance margins (ARM): margins regress to targets from document similarity.
 
         margin_ij = cos(q_i, p+_i) - cos(q_i, p-_j)
         tau_kj    = (1 + cos(p+_k, p-_j)) / 2
@@ -32,27 +32,30 @@ def arm(
         adaptive     mean over i, j of     (margin_ij - tau_ij)^2
         distributed  mean over i, j, k of  (margin_ij - tau_kj)^2, k over all positives of the batch
 
-    Each labelled pair (q_i, p+_i) meets every negative p-_j of its query that `batch_mask` leaves
-    in, or with `in_batch` off only those of its own list; the mean runs over all these pairs, so
-    a query with more negatives weighs more. Vectors are scaled to length 1; margins have no unit
-    and lie from -2 to 2, targets from 0 to 1. A negative like the positive gets a large target:
-    it is a hard one. The gradient goes through the targets as well, as in the published code, so
-    the documents move apart too. `margin` is the target of `static` alone.
+    Each labelled pair (q_i, p+_i) is compared with every negative p-_j of its query that
+    `batch_mask` keeps, or without `in_batch` only with those of the query's candidates; the mean
+    runs over all these pairs, so a query with more negatives weighs more. Vectors are scaled to
+    length 1; margins have no unit and lie from -2 to 2, targets from 0 to 1. A negative similar to
+    the positive, which is a hard one, gets a large target. The gradient flows through the targets
+    as well, as in the published code, so the documents move apart too. `margin` is used by
+    `static` alone.
 
     Raises:
-        ConfigError: the target has none of these names.
+        ConfigError: an unknown target.
 
     Source: Gienapp et al. 2024, arXiv:2407.21515. The formulas follow its published code with
     this difference: in the batch, that code sets the margin cos(q_j, p+_j) - cos(q_i, p-_j),
     with the positive of another query; here a query keeps its own positive. It has `distributed`
-    with the own negatives only. Its static margin was tuned: 0.6 for MPNet, 0.2 for
+    with the query's own negatives only. Its static margin was tuned: 0.6 for MPNet, 0.2 for
     DistilBERT.
 
     """
     if target not in TARGETS:
         raise ConfigError(f"arm: target must be one of {', '.join(TARGETS)}, not {target!r}.")
+    # Which negatives count for each labelled pair: P x M.
     rows, columns = labelled_pairs(batch_labels, batch_mask)
-    counted = (batch_mask & ~batch_labels & (batch_candidates | in_batch))[rows]
+    negative = (batch_mask & ~batch_labels & (batch_candidates | in_batch))[rows]
+    # Margins of the query, and similarities of the positive, to every document: P x M.
     docs = unit(doc_vectors)
     scores = unit(query_vectors) @ docs.T
     margins = scores[rows, columns][:, None] - scores[rows]
@@ -61,8 +64,8 @@ def arm(
         errors = (margins - margin).square()
     elif target == "adaptive":
         errors = (margins - similar).square()
-    else:  # the mean of squares over k is the square of the mean, and the variance
+    else:  # the mean over k of squared errors is the squared error of the mean plus the variance
         centre = similar.sum(0) / max(len(rows), 1)
         spread = (similar - centre).square().sum(0) / max(len(rows), 1)
         errors = (margins - centre).square() + spread
-    return average(errors[counted])
+    return average(errors[negative])

@@ -1,13 +1,14 @@
-"""Losses over an order: how likely the student makes the teacher's ranking.
+"""Ranking losses: likelihood of the teacher's ranking under the student, and smooth nDCG.
 
-The order is that of the teacher's scores; of two equal ones, the earlier in the list is the
-better. Only `listnet` and `approx_ndcg` use more of the scores than their order.
+The ranking is that of the teacher's scores; of two equal scores, the earlier in the list ranks
+higher. Only `listnet` and `approx_ndcg` use more of the scores than their order.
 """
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from retrodistill.objectives.losses.contract import StudentTemperature, TeacherTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import (
     average,
@@ -26,15 +27,15 @@ def listnet(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
-    teacher_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
+    teacher_temperature: TeacherTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the probabilities that a candidate comes first.
+    """ListNet: cross-entropy of the probabilities that a candidate ranks first.
 
     -sum of p_i ln q_i over the real candidates, with p and q the softmaxes of the teacher's and
     the student's scores, each over its temperature. In nats, averaged over the queries with two
-    real candidates. It is `listwise_kl` plus the teacher's entropy, which no
-    student can change: same gradient, but not 0 at the teacher.
+    real candidates. It is `listwise_kl` plus the teacher's entropy, which does not depend on the
+    student: same gradient, but not 0 at the teacher.
 
     Source: Cao et al. 2007, "Learning to Rank: From Pairwise Approach to Listwise Approach",
     ICML (the top-one form).
@@ -52,21 +53,21 @@ def listmle(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """-ln of the probability that the student draws the teacher's whole ranking.
+    """ListMLE: negative log-likelihood of the teacher's ranking in the Plackett-Luce model.
 
-    The Plackett-Luce model draws a ranking from the top, each time one of the candidates that
-    are left, by a softmax of their scores over the temperature. The cost of place k is
-    ln(sum over the places l >= k of exp(s_l / T)) - s_k / T. In nats, a mean over the n - 1
-    places of a list at which there is a choice (the published form is a sum), then over the
-    queries with two real candidates. Of a list of two, it is `ranknet`.
+    The Plackett-Luce model draws a ranking from the top, each time one of the remaining
+    candidates, by a softmax of their scores over the temperature. The cost of rank k is
+    ln(sum over the ranks l >= k of exp(s_l / T)) - s_k / T. In nats, a mean over the n - 1
+    ranks of a list at which there is a choice (the published form is a sum), then over the
+    queries with two real candidates. For a list of two, it equals `ranknet`.
 
     Source: Xia et al. 2008, "Listwise Approach to Learning to Rank: Theory and Algorithm", ICML.
 
     """
-    place, length, keep = _places(mask)
-    weights = (place < length - 1).to(student_scores.dtype)
+    position, length, keep = _positions(mask)
+    weights = (position < length - 1).to(student_scores.dtype)
     costs = _choices(student_scores / student_temperature, teacher_scores, mask)
     return _weighted(costs, weights, keep)
 
@@ -77,21 +78,21 @@ def position_aware_listmle(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """`listmle` in which the upper places weigh more.
+    """Position-aware ListMLE: likelihood of the teacher's ranking, the top ranks weighing more.
 
-    Place k (from 1) of a list of n weighs 2^(n - k) - 1, over the sum of these weights: about
-    1/2, 1/4, 1/8, ... of a long list, and nothing for the last place. In nats, a weighted mean
-    over the places, then a mean over the queries with two real candidates.
+    Rank k (from 1) of a list of n weighs 2^(n - k) - 1, over the sum of these weights: about
+    1/2, 1/4, 1/8, ... in a long list, and nothing for the last rank. In nats, a weighted mean
+    over the ranks, then a mean over the queries with two real candidates.
 
     Source: Lan et al. 2014, "Position-Aware ListMLE: A Sequential Learning Process for
     Ranking", UAI; the division by the sum of the weights is this package's own.
 
     """
-    place, length, keep = _places(mask)
-    # (2^(n - k) - 1) / 2^(n - 1), which a long list does not overflow.
-    halves = torch.exp2(-place.to(student_scores.dtype)) - torch.exp2(1.0 - length)
+    position, length, keep = _positions(mask)
+    # (2^(n - k) - 1) / 2^(n - 1), which does not overflow in a long list.
+    halves = torch.exp2(-position.to(student_scores.dtype)) - torch.exp2(1.0 - length)
     costs = _choices(student_scores / student_temperature, teacher_scores, mask)
     return _weighted(costs, halves.clamp(min=0.0), keep)
 
@@ -102,22 +103,22 @@ def partial_pl(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 0.05,
+    student_temperature: StudentTemperature = 0.05,
 ) -> Float[Tensor, ""]:
-    """-ln of the probability that the student draws the teacher's best, then its second.
+    """Partial Plackett-Luce: negative log-likelihood of the first two ranks of the teacher.
 
-    The first two choices of `listmle`; the order of the rest does not count. For a teacher
-    that knows the best two of a list, such as a language model that was asked for a preference
-    between two. In nats, a mean over the two choices (one in a list of two; the published form
-    is a sum), then over the queries with two real candidates. Only the query's own candidates
-    compete.
+    The first two choices of `listmle`; the order of the remaining candidates does not count. For a
+    teacher that knows the best two of a list, such as a language model that was asked for a
+    preference between two. In nats, a mean over the two choices (one in a list of two; the
+    published form is a sum), then over the queries with two real candidates. Only the query's own
+    candidates compete.
 
     Source: the second stage of Kim and Baek 2025, "Syntriever", arXiv:2502.03824, which adds
     a pull towards the student of its first stage.
 
     """
-    place, length, keep = _places(mask)
-    weights = ((place < 2) & (place < length - 1)).to(student_scores.dtype)
+    position, length, keep = _positions(mask)
+    weights = ((position < 2) & (position < length - 1)).to(student_scores.dtype)
     costs = _choices(student_scores / student_temperature, teacher_scores, mask)
     return _weighted(costs, weights, keep)
 
@@ -128,46 +129,49 @@ def approx_ndcg(
     teacher_scores: Float[Tensor, "B N"],
     mask: Bool[Tensor, "B N"],
     *,
-    student_temperature: float = 1.0,
+    student_temperature: StudentTemperature = 1.0,
 ) -> Float[Tensor, ""]:
-    """1 - nDCG of the student's order, with ranks made smooth.
+    """ApproxNDCG: 1 - nDCG of the student's ranking, with differentiable ranks.
 
     The rank of candidate i is 1 + sum over the others j of 1 / (1 + exp((s_i - s_j) / T)): a
     count of the candidates above it, exact as T goes to 0. nDCG is the sum of
-    g_i / log2(1 + rank_i) over that of the teacher's order. Ranks change over differences of
-    about T: a student of cosines needs one near 0.05, or all its ranks stay in the middle.
+    g_i / log2(1 + rank_i) divided by that of the teacher's ranking. Ranks change over differences
+    of about T: a student of cosines needs one near 0.05, or all its ranks stay in the middle.
 
     The gain g is the teacher's score, scaled from 0 (worst of the list) to 1 (best): a teacher
-    gives no grades for 2^grade - 1. Between 0 and 1, averaged over the queries of which the
+    gives no grades for 2^grade - 1. Between 0 and 1, averaged over the queries in which the
     teacher scores two real candidates differently.
 
     Source: Qin, Liu and Li 2010, "A General Approximation Framework for Direct Optimization of
     Information Retrieval Measures", Information Retrieval 13; the gain is this package's own.
 
     """
+    # Gains of the K queries whose teacher scores differ: K x N.
     keep = preferred(teacher_scores, mask).any(-1).any(-1)
     gain = gains(teacher_scores, mask)[keep]
+    # Smooth rank of each candidate, by comparing it with all others: K x N x N, then K x N.
     scores = student_scores[keep] / student_temperature
     above = (scores[:, None, :] - scores[:, :, None]).sigmoid() * mask[keep][:, None, :]
-    found = gain / (above.sum(-1) + 1.5).log2()  # a candidate itself counts 1/2 in the sum
-    places = torch.arange(gain.shape[-1], device=gain.device)
-    ideal = gain.sort(-1, descending=True).values / (places + 2.0).log2()
-    return average(1.0 - found.sum(-1) / ideal.sum(-1))
+    gained = gain / (above.sum(-1) + 1.5).log2()  # the sum includes 1/2 of the candidate itself
+    # DCG over the DCG of the teacher's ranking.
+    positions = torch.arange(gain.shape[-1], device=gain.device)
+    ideal = gain.sort(-1, descending=True).values / (positions + 2.0).log2()
+    return average(1.0 - gained.sum(-1) / ideal.sum(-1))
 
 
-def _places(
+def _positions(
     mask: Bool[Tensor, "B N"],
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, "B 1"], Bool[Tensor, " B"]]:
-    """Return the places from 0, the number of real candidates, and which queries have two."""
+    """Return the positions from 0, the numbers of real candidates, and which queries have two."""
     keep = real_lists(mask)
-    place = torch.arange(mask.shape[-1], device=mask.device, dtype=torch.float32)
-    return place, mask.sum(-1, keepdim=True, dtype=torch.float32), keep
+    position = torch.arange(mask.shape[-1], device=mask.device, dtype=torch.float32)
+    return position, mask.sum(-1, keepdim=True, dtype=torch.float32), keep
 
 
 def _choices(
     logits: Float[Tensor, "B N"], teacher_scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"]
 ) -> Float[Tensor, "B N"]:
-    """Return -ln of the probability of each choice, at its place in the teacher's ranking."""
+    """Return -ln of the probability of each choice, in the order of the teacher's ranking."""
     order = best_first(teacher_scores, mask)
     ranked = logits.gather(-1, order)
     return remaining_logsumexp(ranked, mask.gather(-1, order)) - ranked
@@ -176,6 +180,6 @@ def _choices(
 def _weighted(
     costs: Float[Tensor, "B N"], weights: Float[Tensor, "B N"], keep: Bool[Tensor, " B"]
 ) -> Float[Tensor, ""]:
-    """Return the weighted mean over the places of a list, averaged over the lists kept."""
+    """Return the weighted mean over the positions of a list, averaged over the lists to keep."""
     costs, weights = costs[keep], weights[keep]
     return average((costs * weights).sum(-1) / weights.sum(-1))

@@ -1,4 +1,4 @@
-"""What the losses of labels share: the labelled pairs of a batch, and one cross-entropy."""
+"""Helpers of the contrastive losses: labelled pairs of a batch, and their cross-entropy."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, cat
@@ -7,16 +7,19 @@ from retrodistill.objectives.losses.lists import LOWEST
 
 
 def labelled_pairs(labels: Bool[Tensor, "B M"], mask: Bool[Tensor, "B M"]) -> tuple[Tensor, Tensor]:
-    """Return query and document of each labelled pair that may be compared."""
+    """Return the query rows and document columns of the labelled pairs that may be compared."""
     rows, columns = (labels & mask).nonzero(as_tuple=True)
     return rows, columns
 
 
 def choice_nll(
-    own: Float[Tensor, " P"], others: Float[Tensor, "P M"], counted: Bool[Tensor, "P M"]
+    positives: Float[Tensor, " P"], logits: Float[Tensor, "P M"], negative: Bool[Tensor, "P M"]
 ) -> Float[Tensor, " P"]:
-    """Return -log softmax of each pair's own logit against the counted ones of its row.
+    """Return -log softmax of each pair's positive logit against the negatives of its row.
 
-    In nats; 0 where nothing is counted.
+    In nats; 0 in a row without a negative.
     """
-    return cat([own[:, None], others.masked_fill(~counted, LOWEST)], dim=1).logsumexp(-1) - own
+    return (
+        cat([positives[:, None], logits.masked_fill(~negative, LOWEST)], dim=1).logsumexp(-1)
+        - positives
+    )

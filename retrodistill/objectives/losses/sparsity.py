@@ -1,4 +1,4 @@
-"""Losses that keep sparse vectors sparse."""
+"""Regularisers of sparse vectors."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,12 +14,12 @@ def flops(
     query_weight: float = 1.0,
     doc_weight: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """Expected work of a search through an inverted index, as far as it can be differentiated.
+    """FLOPS regulariser: a smooth estimate of the cost of searching an inverted index.
 
         query_weight sum over d of (mean over queries of |q_d|)^2
           + doc_weight sum over d of (mean over documents of |p_d|)^2
 
-    A dimension d that many texts of the batch use costs more than one that few do, so the vectors
+    A dimension d that many texts of the batch use costs more than a rare one, so the vectors
     become sparse and their entries spread evenly. Meant as a small term beside a ranking loss:
     alone, its minimum is the zero vector. In squared units of the activations; its size grows
     with the number of dimensions in use, not with the batch.

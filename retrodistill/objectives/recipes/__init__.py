@@ -1,6 +1,6 @@
 """Published methods as settings of `train`: one YAML file each, with its source.
 
-A file holds `about` (a line), `source`, `notes` (what is left open, or differs from the paper) and
+A file holds `about` (a line), `source`, `notes` (what is unverified, or differs from the paper) and
 `settings`, whose keys are the fields of `retrodistill.base.config.TrainSettings`.
 """
 
@@ -35,11 +35,11 @@ def load_recipe(name: str) -> Recipe:
     """Return a recipe by its name.
 
     Raises:
-        ConfigError: there is none of this name; the nearest is named.
+        ConfigError: the name is unknown; the message names the nearest.
 
     """
-    known = recipe_names()
-    if name not in known:
-        hint = did_you_mean(name, known) or f" Known: {', '.join(known)}."
+    names = recipe_names()
+    if name not in names:
+        hint = did_you_mean(name, names) or f" Known: {', '.join(names)}."
         raise ConfigError(f"unknown recipe {name!r}.{hint}")
     return Recipe(name=name, **read_yaml(FOLDER / f"{name}.yaml", f"recipe {name}"))

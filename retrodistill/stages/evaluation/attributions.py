@@ -9,7 +9,7 @@ import numpy as np
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Doc, Pairs
 from retrodistill.data.rankings.correlation import spearman
-from retrodistill.data.rankings.lists import Floats, Lists
+from retrodistill.data.rankings.segments import Floats, Segments
 
 if TYPE_CHECKING:
     from retrodistill.base.types import Encoder, Teacher
@@ -63,7 +63,7 @@ def explanation_agreement(
         if len(words) < 2 or np.ptp(theirs) == 0:
             values.append(None)
             continue
-        whole = Lists(np.array([0]), np.array([len(words)]))
+        whole = Segments(np.array([0]), np.array([len(words)]))
         values.append(float(spearman(whole, drops(query, words, student), theirs)[0]))
     return ExplanationAgreement(values, total)
 

@@ -18,7 +18,7 @@ from retrodistill.data.rankings.correlation import (
     rank_biased_overlap,
     spearman,
 )
-from retrodistill.data.rankings.lists import Floats, Lists, Numbers, numbered, scores_of
+from retrodistill.data.rankings.segments import Floats, Numbers, Segments, numbered, scores_of
 from retrodistill.data.store.runs import Run
 
 MEASURES = ("tau", "spearman", "margin", "rbo", "overlap", "same_best", "kl")
@@ -212,7 +212,7 @@ class _Both:
             our_pairs, their_pairs, assume_unique=True, return_indices=True
         )
         query = shared // len(doc_ids)
-        lists, scores = Lists.of(query), theirs.scores[their_rows]
+        lists, scores = Segments.of(query), theirs.scores[their_rows]
         comparable = np.zeros(len(known), bool)
         comparable[query[lists.starts]] = lists.highest(scores) > -lists.highest(-scores)
         return cls(
@@ -225,17 +225,17 @@ class _Both:
             comparable,
         )
 
-    def compared(self) -> tuple[Lists, Floats, Floats]:
+    def compared(self) -> tuple[Segments, Floats, Floats]:
         """Return the shared documents of comparable queries, and both runs' scores of them."""
         wanted = self.comparable[self.owners]
         student, teacher = (rows[wanted] for rows in self.rows)
         scores = self.student.scores[student], self.teacher.scores[teacher]
-        return Lists.of(self.owners[wanted]), *scores
+        return Segments.of(self.owners[wanted]), *scores
 
     def same_best(self) -> Floats:
         """Return 1 for each comparable query where both rank the same shared document first."""
         wanted = self.comparable[self.owners]
-        lists = Lists.of(self.owners[wanted])
+        lists = Segments.of(self.owners[wanted])
         first = [rows[wanted] == lists.spread(-lists.highest(-rows[wanted])) for rows in self.rows]
         return lists.sums(first[0] & first[1])
 
@@ -255,11 +255,11 @@ def _ranked(
     wanted = np.flatnonzero(np.isin(owners, known))
     wanted = wanted[np.argsort(owners[wanted], kind="stable")]
     queries: Numbers = np.searchsorted(known, owners[wanted])
-    rankings = Rankings(Lists.of(queries), scores_of(run)[wanted])
+    rankings = Rankings(Segments.of(queries), scores_of(run)[wanted])
     return rankings, queries * all_docs + docs[wanted]
 
 
-def _kl(lists: Lists, student: Floats, teacher: Floats) -> Floats:
+def _kl(lists: Segments, student: Floats, teacher: Floats) -> Floats:
     """Return KL(softmax(teacher) || softmax(student)) of each list, in nats."""
     logs = []
     for logits in (student, teacher):

@@ -6,7 +6,7 @@ a stage too: what it runs must not be on the floor above it.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 from retrodistill.base.config import (
     ConvertConfig,
     EmbedConfig,
-    FuseConfig,
     MineConfig,
     ScoreConfig,
     SearchConfig,
     TrainConfig,
     as_dict,
 )
-from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import FILE
 from retrodistill.data.datasets import load_collection
+from retrodistill.stages.pipelines.fusing import fuse
 from retrodistill.stages.pipelines.steps import Step, sound_fingerprint
 from retrodistill.stages.reporting.chain import input_fingerprint, inputs_named
 from retrodistill.stages.reporting.commands import IMMATERIAL, VERBS
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from retrodistill.data.datasets import Collection
-    from retrodistill.data.rankings import Tuning
     from retrodistill.data.store.runs import Run
 
 PASSAGES = 100
@@ -175,56 +173,6 @@ def search(config: SearchConfig) -> None:
     )
 
 
-def fuse(config: FuseConfig) -> "Tuning | None":
-    """Fuse runs, write the run, and return the tuned weights if the weights were tuned."""
-    from retrodistill.base.logging import log
-    from retrodistill.data.rankings import fuse_runs, tune_fusion
-    from retrodistill.data.store.qrels import read_qrels
-    from retrodistill.data.store.runs import Run
-
-    runs = [Run.read(path) for path in config.run]
-    check_common(config.run, [run.query_ids for run in runs])
-    inputs = {f"run {number}": run.fingerprint for number, run in enumerate(runs, 1)}
-    settings: dict[str, Any] = {
-        "norm": config.norm,
-        "minima": numbers(config.minima, "minima"),
-        "k": config.k,
-    }
-    details: dict[str, Any] = {}
-    tuning = None
-    if config.tune:
-        tuned_on = [Run.read(path) for path in config.tune]
-        qrels = (
-            read_qrels(config.qrels)
-            if config.qrels is not None
-            else load_collection(config.data or "").qrels(config.tune_split)
-        )
-        tuning = tune_fusion(
-            tuned_on, qrels, method=config.method, metric=config.metric, **settings
-        )
-        tuned_queries, fused_queries = (
-            {query for run in group for query in run.query_ids} for group in (tuned_on, runs)
-        )
-        if shared := tuned_queries & fused_queries & set(qrels):
-            log.info(f"{len(shared):,} queries of --run were tuned on: report no measure of them.")
-        fused = tuning.fuse(runs)
-        details["tuning"] = tuning.to_dict()
-        inputs |= {f"tune {number}": run.fingerprint for number, run in enumerate(tuned_on, 1)}
-    else:
-        weights = numbers(config.weights, "weights")
-        fused = fuse_runs(runs, config.method, weights=weights, **settings)
-    if config.depth is not None:
-        fused = fused.top(config.depth)
-    fused.write(
-        config.out,
-        inputs=inputs,
-        config=as_dict(config),
-        details=details,
-        overwrite=config.overwrite,
-    )
-    return tuning
-
-
 def doc_attributes(collection: "Collection", attributes: str) -> "pa.Table":
     """Return a row of attributes for each document: the named fields, or those of a file."""
     from retrodistill.data.datasets.attributes import read_attributes
@@ -247,26 +195,6 @@ def retrieve(collection: "Collection", config: SearchConfig) -> "Run":
         depth=config.k * (PASSAGES if config.by_document else 1),
         precision=config.precision,
     )
-
-
-def check_common(paths: Sequence[Path], queries: Sequence[Sequence[str]]) -> None:
-    """Raise DataError if a run has no query in common with any other: it is of another split."""
-    for number, path in enumerate(paths):
-        others = set().union(*queries[:number], *queries[number + 1 :])
-        if len(paths) > 1 and others.isdisjoint(queries[number]):
-            examples = ", ".join(repr(ids[0]) for ids in (queries[number], sorted(others)) if ids)
-            raise DataError(
-                f"{path} has no query in common with the other runs (as in {examples}). Give runs "
-                "of the same queries."
-            )
-
-
-def numbers(text: str | None, name: str) -> list[float] | None:
-    """Return comma-separated numbers."""
-    try:
-        return None if text is None else [float(number) for number in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"--{name} must be numbers such as 0.4,0.6, not {text!r}.") from None
 
 
 RUN: Mapping[str, Callable[[Any], object]] = {
@@ -299,10 +227,13 @@ def verb_step(name: str, verb: str, config: Any) -> Step:
 
 
 def run_again(verb: str, config: Any) -> None:
-    """Run a verb in place of a run of the same settings that may have been killed."""
+    """Run a verb in place of a run of the same settings that may have been killed.
+
+    A score store resumes; other folders are replaced.
+    """
     fields = {item.name for item in dataclasses.fields(config)}
-    replaces = VERBS[verb].kinds != ("scores",)  # a store is resumed
-    again = {"overwrite": replaces, "resume": getattr(config, "save_steps", 0) > 0}
+    is_store = VERBS[verb].kinds == ("scores",) or getattr(config, "as_store", False)
+    again = {"overwrite": not is_store, "resume": getattr(config, "save_steps", 0) > 0}
     changes = {name: value for name, value in again.items() if name in fields}
     RUN[verb](dataclasses.replace(config, **changes))
 

@@ -100,7 +100,7 @@ def is_artifact(source: Input) -> bool:
 
 def inputs_named(verb: str | None, settings: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield setting, role in a manifest's `inputs`, and name of all that a verb reads."""
-    for setting in VERBS[verb].reads if verb in VERBS else ():
+    for setting in VERBS[verb].reads if verb is not None and verb in VERBS else ():
         value = settings.get(setting)
         values = value if isinstance(value, list | tuple) else [value] if value else []
         for number, text in enumerate(values, 1):

@@ -31,7 +31,7 @@ class ArtifactVerb:
 
 VERBS: Mapping[str, ArtifactVerb] = {
     "mine": ArtifactVerb(MineConfig, ("run",), ("retriever",)),
-    "score": ArtifactVerb(ScoreConfig, ("scores",), ("candidates", "teacher", "ensemble")),
+    "score": ArtifactVerb(ScoreConfig, ("scores",), ("candidates", "teacher")),
     "convert": ArtifactVerb(ConvertConfig, ("scores",), ("import",)),
     "train": ArtifactVerb(
         TrainConfig,
@@ -40,7 +40,7 @@ VERBS: Mapping[str, ArtifactVerb] = {
     ),
     "embed": ArtifactVerb(EmbedConfig, ("index",), ("model", "attributes", "workload")),
     "search": ArtifactVerb(SearchConfig, ("run",), ("index",)),
-    "fuse": ArtifactVerb(FuseConfig, ("run",), ("run", "tune", "qrels")),
+    "fuse": ArtifactVerb(FuseConfig, ("run", "scores"), ("run", "tune", "qrels")),
 }
 
 IMMATERIAL = frozenset({"overwrite", "resume", "recipe"})

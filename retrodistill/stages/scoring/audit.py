@@ -1,4 +1,4 @@
-"""Teachers on a sample of labelled queries: rankings, agreement and scores, before any spending."""
+"""Audit of teachers on a sample of labelled queries, before any money is spent on scores."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,13 +27,13 @@ ListScores = Sequence[NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """How alike two teachers rank."""
+class TeacherAgreement:
+    """How similarly two teachers rank."""
 
     a: str
     b: str
     tau: float | None
-    """Mean of Kendall's tau-b over the lists in which both tell candidates apart; None: none."""
+    """Mean of Kendall's tau-b over the lists in which neither ties all candidates, or None."""
 
     lists: int
     """Lists that `tau` is the mean of."""
@@ -60,10 +60,10 @@ class ScoreShape:
     """Share of the candidates whose score another candidate of their query has too."""
 
     constant: int
-    """Lists of two or more candidates that all have one score: they teach nothing."""
+    """Lists of two or more candidates with one score for all: no student learns from them."""
 
     calibration: Calibration | None
-    """Temperature for the wanted perplexity; None where none gives it."""
+    """Temperature for the target perplexity; None where none reaches it."""
 
     @property
     def bars(self) -> str:
@@ -73,7 +73,7 @@ class ScoreShape:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a sample of queries says of teachers: every run ranks the same lists."""
+    """Teachers on a sample of queries: every run ranks the same lists."""
 
     runs: Mapping[str, Run]
     """The first stage, the student's start if there is one, then each teacher by its name."""
@@ -82,7 +82,7 @@ class Audit:
     """Judgements of the sampled queries."""
 
     teachers: Mapping[str, ScoreShape]
-    agreement: Sequence[Agreement]
+    agreement: Sequence[TeacherAgreement]
     relevant: int
     """Labelled relevant documents of the sampled queries ..."""
 
@@ -104,14 +104,14 @@ class Audit:
             flat = (f"{c.temperature:.4g}", c.perplexity) if c else (None, None)
             lists.append((name, s.scale, f"{s.ties:.1%}", str(s.constant), *flat, s.seconds))
         yield ("teacher", "lowest", "25 %", "median", "75 %", "highest", ""), shapes
-        own = ("scale", "ties", "constant lists", "temperature", "perplexity", "seconds")
-        yield ("teacher", *own), lists
+        measures = ("scale", "ties", "constant lists", "temperature", "perplexity", "seconds")
+        yield ("teacher", *measures), lists
         if self.agreement:
             columns = ("teacher", "and teacher", "Kendall's tau-b", "same first")
             yield columns, [(r.a, r.b, r.tau, f"{r.same_first:.1%}") for r in self.agreement]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values, with each run's scores."""
+        """Return the audit as plain values, with each run's scores."""
         return {
             "queries": list(self.qrels),
             "relevant": self.relevant,
@@ -140,7 +140,7 @@ def audit_teachers(
     for is a fifth of the depth, and at least 2.
 
     Raises:
-        ConfigError: there is no such split, or something given as a teacher gives no scores.
+        ConfigError: there is no such split, or a teacher gives no scores.
         DataError: the first stage has no labelled query of the split, an id is not in the
             collection, or a score is not finite.
 
@@ -158,7 +158,7 @@ def audit_teachers(
     missed = relevant.difference((q, d) for q, docs, _ in lists.lists() for d in docs)
     log.info(
         f"{len(qrels):,} queries, {len(pairs):,} pairs; {len(missed):,} of {len(relevant):,} "
-        "relevant documents are not in the lists, where no teacher can rank them."
+        "relevant documents are not in the lists, so no teacher can rank them."
     )
     runs, scores, shapes = {FIRST_STAGE: lists}, {}, {}
     if student is not None:
@@ -182,17 +182,19 @@ def _sample(collection: "Collection", split: str, run: Run, queries: int, seed: 
         for query, graded in collection.qrels(split).items()
         if any(grade > 0 for grade in graded.values())
     }
-    known = [query for query in run.query_ids if query in judged]
-    if not known:
+    candidates = [query for query in run.query_ids if query in judged]
+    if not candidates:
         raise DataError(
             f"the first stage has no labelled query of split {split!r}: it has ids like "
             f"{run.query_ids[:3]}, the labels have ids like {list(judged)[:3]}. "
             "Give the run of this split, or another --split."
         )
-    if len(known) < len(judged):
-        log.info(f"{len(judged) - len(known):,} labelled queries have no list and are not drawn.")
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(known))[:queries])
-    return {query: judged[query] for query in (known[row] for row in drawn)}
+    if len(candidates) < len(judged):
+        log.info(
+            f"{len(judged) - len(candidates):,} labelled queries have no list and are not drawn."
+        )
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(candidates))[:queries])
+    return {query: judged[query] for query in (candidates[row] for row in drawn)}
 
 
 def _inner_products(encoder: Encoder, pairs: Pairs) -> NDArray[np.float32]:
@@ -210,7 +212,8 @@ def _reranked(
     """Return the lists in the order of new scores, and these scores list by list."""
     if scores.shape != (len(lists),):
         raise DataError(
-            f"{who} gave scores of shape {scores.shape} for {len(lists)} pairs: one each is wanted."
+            f"{who} gave scores of shape {scores.shape} for {len(lists)} pairs, "
+            "but must give one each."
         )
     columns = (lists.table["query_id"], lists.table["doc_id"], scores)
     run = Run.from_columns(*columns, source=who, lineage=lists.lineage | lineage)
@@ -239,14 +242,14 @@ def _shape(run: Run, lists: ListScores, scale: str, seconds: float, depth: int) 
 
 def _agreement(
     a: str, b: str, runs: Mapping[str, Run], scores: Mapping[str, ListScores]
-) -> Agreement:
+) -> TeacherAgreement:
     from scipy.stats import kendalltau
 
     taus = [
-        float(kendalltau(left, right).statistic)
-        for left, right in zip(scores[a], scores[b], strict=True)
-        if np.ptp(left) > 0 and np.ptp(right) > 0
+        float(kendalltau(scores_a, scores_b).statistic)
+        for scores_a, scores_b in zip(scores[a], scores[b], strict=True)
+        if np.ptp(scores_a) > 0 and np.ptp(scores_b) > 0
     ]
     best = [{query: docs[0] for query, docs, _ in runs[name].lists()} for name in (a, b)]
     same = sum(best[1][query] == doc for query, doc in best[0].items()) / len(best[0])
-    return Agreement(a, b, float(np.mean(taus)) if taus else None, len(taus), same)
+    return TeacherAgreement(a, b, float(np.mean(taus)) if taus else None, len(taus), same)

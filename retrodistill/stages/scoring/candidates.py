@@ -1,4 +1,4 @@
-"""What is scored: candidates as rows of ids, and the texts that these ids name."""
+"""Candidates as rows of ids, and the texts that these ids name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodistill.base.errors import DataError
-from retrodistill.base.types import Duels, Pairs
+from retrodistill.base.types import Comparisons, Pairs
 from retrodistill.data.store.columns import widened
 from retrodistill.data.store.form import PREFERENCES
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.triples import candidates_from_triples, is_triples
-from retrodistill.models.teachers.duels import ring
+from retrodistill.models.teachers.comparisons import ring
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -42,21 +42,21 @@ def edges_of(candidates: Run, opponents: int) -> pa.Table:
         DataError: no list has two documents.
 
     """
-    first, second = ring(candidates.list_sizes, opponents)
-    if not len(first):
+    upper, lower = ring(candidates.list_sizes, opponents)
+    if not len(upper):
         raise DataError("no query has two candidates that could be compared. Mine more of them.")
     # The document with the lower id comes first.
     doc_ids = candidates.table["doc_id"]
     id_ranks = pc.rank(doc_ids).to_numpy()
-    is_swapped = id_ranks[first] > id_ranks[second]
-    first, second = np.where(is_swapped, second, first), np.where(is_swapped, first, second)
+    is_swapped = id_ranks[upper] > id_ranks[lower]
+    docs_of_edges = np.where(is_swapped, lower, upper), np.where(is_swapped, upper, lower)
     # A row occurs as often as it has opponents, so the columns may need 64-bit offsets.
     queries, docs = (
         widened(column, copies=int(candidates.list_sizes.max()))
         for column in (candidates.table["query_id"], doc_ids)
     )
     return pa.table(
-        [queries.take(first), docs.take(first), docs.take(second)], names=PREFERENCES.ids
+        [queries.take(upper), *(docs.take(rows) for rows in docs_of_edges)], names=PREFERENCES.ids
     )
 
 
@@ -67,10 +67,10 @@ def pairs_of(collection: "Collection", table: pa.Table) -> Pairs:
     return Pairs(queries, docs, query_rows, doc_rows)
 
 
-def duels_between(collection: "Collection", table: pa.Table) -> Duels:
+def comparisons_between(collection: "Collection", table: pa.Table) -> Comparisons:
     """Return the texts of the columns query_id, doc_id and other_id."""
     queries, query_rows = collection.queries.distinct(table["query_id"])
     columns = table["doc_id"], table["other_id"]
     both = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
     docs, rows = collection.docs.distinct(both)
-    return Duels(queries, docs, query_rows, rows[: len(table)], rows[len(table) :])
+    return Comparisons(queries, docs, query_rows, rows[: len(table)], rows[len(table) :])

@@ -1,18 +1,12 @@
-"""Several teachers' tables as one store."""
+"""The fused scores of several teachers as one store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.logging import log
-from retrodistill.data.rankings import (
-    How,
-    agreement,
-    calibrated_temperature,
-    combine,
-    confidence,
-)
+from retrodistill.data.rankings import Fusion, calibrated_temperature
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import ScoreStore
 from retrodistill.stages.scoring.fill_store import store_scores
@@ -23,48 +17,45 @@ if TYPE_CHECKING:
 PERPLEXITY = 2.0
 """Lowest median perplexity that leaves a student something to learn beside the first document."""
 
+SCALES = {"z": "z", "percentiles": "percentiles", "min-max": "min-max"}
+"""Norm -> scale of the weighted mean of such scores."""
+
 
 def store_ensemble(
     collection: "Collection",
-    paths: Sequence[Path],
+    scores: Run,
     out: Path,
     *,
-    how: How = "z",
-    weights: Sequence[float] | None = None,
-    query_weight: Literal["none", "confidence", "agreement"] = "none",
-    split: str = "train",
+    fusion: Fusion,
     config: Mapping[str, Any] | None = None,
 ) -> ScoreStore:
-    """Make a store of the runs or score stores at `paths`, combined by `how`, and return it.
+    """Store scores that a fusion has made of several teachers', and return the store.
 
-    `query_weight` weighs each member query by query: by how sure it is, or by its rank of what
-    the collection's split calls relevant. A temperature for listwise losses is logged.
+    Logs a temperature for listwise losses.
 
     Raises:
-        ConfigError: weights that do not fit, or no such split.
-        DataError: the members share no pair, or name what the collection does not hold.
+        DataError: the collection lacks a query or a document.
 
     """
-    members = [Run.read(path) for path in paths]
-    own = None
-    if query_weight == "confidence":
-        own = confidence(members)
-    elif query_weight == "agreement":
-        own = agreement(members, collection.qrels(split))
-    scores = combine(members, how, weights=weights, query_weights=own)
-    tell_temperature(scores)
-    scale = "unknown" if how == "mean" else how
-    return store_scores(collection, scores, out, scale=scale, config=config)
+    log_temperature(scores)
+    return store_scores(collection, scores, out, scale=scale_of(fusion), config=config)
 
 
-def tell_temperature(scores: Run) -> None:
-    """Tell which teacher temperature leaves a median perplexity of PERPLEXITY."""
+def scale_of(fusion: Fusion) -> str:
+    """Return the scale, a name of `retrodistill.base.types.SCALES`, of what a fusion returns."""
+    if fusion.method in ("rrf", "rerank"):
+        return "rrf" if fusion.method == "rrf" else "rank"
+    return SCALES.get(fusion.norm or "", "unknown") if fusion.method == "sum" else "unknown"
+
+
+def log_temperature(scores: Run) -> None:
+    """Log the teacher temperature that leaves a median perplexity of PERPLEXITY."""
     try:
-        found = calibrated_temperature(scores, PERPLEXITY)
+        calibration = calibrated_temperature(scores, PERPLEXITY)
     except DataError:
         return  # lists of two candidates, or of equal scores: no temperature helps
-    low, high = found.quartiles
+    low, high = calibration.quartiles
     log.info(
-        f"a teacher_temperature of {found.temperature:.3g} spreads half of the lists over "
-        f"{found.perplexity:.3g} documents and more (quartiles {low:.3g} and {high:.3g})."
+        f"a teacher_temperature of {calibration.temperature:.3g} spreads half of the lists over "
+        f"{calibration.perplexity:.3g} documents and more (quartiles {low:.3g} and {high:.3g})."
     )

@@ -1,4 +1,4 @@
-"""Scores from other tools' files into a store, and from a store into their files."""
+"""Import and export of score files: from other tools' files to a store, and back."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,14 +30,14 @@ def import_scores(
     on_conflict: OnConflict = "refuse",
     config: Mapping[str, Any] | None = None,
 ) -> ScoreStore:
-    """Make a store of the scores in somebody's file, and return it.
+    """Import a score file into a store, and return the store.
 
-    `format` is a name of `retrodistill.base.registry.FORMATS` (None: by the file's content),
+    `format` is a name of `retrodistill.base.registry.FORMATS` (None: by the file's content), and
     `scale` one of `retrodistill.base.types.SCALES`.
 
     Raises:
         ConfigError: the format or the scale is unknown, or the format cannot be guessed.
-        DataError: the file is not in order, or names what the collection does not hold.
+        DataError: the file is malformed, or names a query or document that the collection lacks.
 
     """
     if scale not in SCALES:
@@ -46,7 +46,7 @@ def import_scores(
     labels = sum(map(len, imported.positives.values()))
     log.info(
         f"{len(imported.run):,} scores of {len(imported.run.query_ids):,} queries in {path}"
-        + (f", which calls {labels:,} of them relevant" if labels else "")
+        + (f", {labels:,} of them labelled relevant" if labels else "")
     )
     scores = replace(imported.run, lineage=Lineage(unrecorded=(path.name,)))
     return store_scores(collection, scores, out, scale=scale, config=config)
@@ -63,7 +63,7 @@ def export_scores(
 ) -> Path:
     """Write scores as a file of another tool, and return it.
 
-    Formats that tell relevant documents from others take them from the collection's split.
+    Formats that distinguish relevant documents read them from the collection's split.
 
     Raises:
         ConfigError: the format is unknown or needs a collection, or `path` exists already and

@@ -1,32 +1,21 @@
-"""From candidates to a full store: missing pairs are scored, shard by shard."""
+"""Filling of score stores: missing pairs are scored or compared, shard by shard."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.logging import log
-from retrodistill.base.progress import bar, duration
-from retrodistill.base.types import Comparer, Reads, Teacher, Unit, reads_of
-from retrodistill.data.store.keyed import KeyedStore
+from retrodistill.base.types import Comparer, Teacher, reads_of
 from retrodistill.data.store.lineage import own_lineage
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore, ScoreStore
-from retrodistill.data.store.shards import Shard, claim
-from retrodistill.data.store.text_keys import text_keys
 from retrodistill.models.inference.cuts import counted_cuts
 from retrodistill.models.teachers.runs import RunTeacher
-from retrodistill.stages.scoring.candidates import duels_between, edges_of, pairs_of
+from retrodistill.stages.scoring.candidates import comparisons_between, edges_of, pairs_of
+from retrodistill.stages.scoring.missing import missing_shards
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
-
-SAMPLE = 64
-"""Documents whose length is measured for the estimate of the work."""
 
 
 def score_candidates(
@@ -91,8 +80,8 @@ def compare_candidates(
 ) -> PreferenceStore:
     """Compare each candidate with the next `opponents` of its query (0: with all), and store.
 
-    The lists are closed to a ring, so that each document meets as many others before it as
-    after it. A comparer asks in both orders, so an edge is stored in one direction only.
+    The list is taken as a ring, so that each document has the same number of opponents before
+    and after it. A comparer asks in both orders, so an edge is stored in one direction only.
 
     Raises:
         ConfigError: the teacher does not compare.
@@ -117,71 +106,6 @@ def compare_candidates(
         for shard in missing_shards(
             store, collection, edges, reads=reads_of(comparer), rows=shard_pairs
         ):
-            shard.write(comparer.compare(duels_between(collection, shard.rows)))
+            shard.write(comparer.compare(comparisons_between(collection, shard.rows)))
     store.record(candidates=candidates.fingerprint, config=config)
     return store
-
-
-def missing_shards(
-    store: KeyedStore,
-    collection: "Collection",
-    table: pa.Table,
-    *,
-    reads: Reads,
-    rows: int,
-    unit: Unit = "pair",
-) -> Iterator[Shard]:
-    """Yield the shards that lack a value for rows of ids, each held for this process to write.
-
-    `reads` is what of a text the teacher looks at, `rows` the length of a new shard. Logs how
-    much work there is, and how long it may take.
-    """
-    # Key the rows by their texts, and withdraw the values of texts that have changed.
-    ids = store.form.ids
-    keys = text_keys(collection, ids, reads=reads)(table)
-    table = table.select(ids).append_column("key", pa.array(keys, pa.uint64()))
-    withdrawn = store.adopt(
-        collection.fingerprint, text_keys(collection, ids, reads=reads, strict=False)
-    )
-    if withdrawn:
-        log.info(f"{withdrawn:,} {store.form.kind} are withdrawn: their texts have changed.")
-    # Yield what is missing. A second round is needed only where other processes follow other plans.
-    missing, is_first = table, True
-    while shards := store.plan(missing, shard_rows=rows, unit=unit):
-        pairs = sum(len(shard.rows) for shard in shards)
-        if is_first:
-            log.info(f"{len(table):,} pairs, {len(table) - pairs:,} of them scored already.")
-            _log_estimate(collection, shards, pairs)
-            is_first = False
-        yield from _with_progress(shards, pairs)
-        if unit == "list":  # each list once: another process may replace it by a list of its own
-            asked = pa.concat_tables([shard.rows for shard in shards])["query_id"]
-            missing = missing.filter(pc.invert(pc.is_in(missing["query_id"], asked)))
-    if is_first:
-        log.info(f"{len(table):,} pairs, all of them scored already.")
-
-
-def _with_progress(shards: Sequence[Shard], pairs: int) -> Iterator[Shard]:
-    """Yield claimed shards under a progress bar; log the rate of the first one."""
-    with bar("scoring", pairs) as advance:
-        for position, shard in enumerate(claim(list(shards))):
-            started = time.perf_counter()
-            yield shard
-            advance(len(shard.rows))
-            if position == 0 and len(shards) > 1:
-                rate = len(shard.rows) / (time.perf_counter() - started)
-                remaining = duration((pairs - len(shard.rows)) / rate)
-                log.info(f"{rate:,.0f} pairs/s in the first shard: about {remaining} left.")
-
-
-def _log_estimate(collection: "Collection", shards: Sequence[Shard], pairs: int) -> None:
-    """Log how much there is to score, from documents spread over the first shard."""
-    doc_ids = shards[0].rows["doc_id"]
-    sample = range(0, len(doc_ids), max(1, len(doc_ids) // SAMPLE))
-    rows = collection.docs.rows(doc_ids.take(list(sample)).to_pylist())
-    words = sum(len(text.split()) for text in collection.docs.full_texts(rows)) / len(rows)
-    log.info(
-        f"{pairs:,} pairs to score, documents of about {words:,.0f} words: about "
-        f"{pairs * words / 1e6:,.1f} million words in {len(shards):,} shards, "
-        f"{pairs * 12 / 1e6:,.1f} MB."
-    )

@@ -1,4 +1,4 @@
-"""A second stage in one step: a teacher puts the best documents of a run in its own order."""
+"""Second stage: reranks the best documents of a run by a teacher's scores."""
 
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def rerank(run: Run, collection: "Collection", teacher: Teacher, depth: int = 100) -> Run:
     """Return the run with each query's `depth` best documents in the teacher's order.
 
-    The others follow in their old order. The teacher's scores are not kept, and an interruption
-    loses them: for much to score, `score_candidates` writes a store, which `fuse_runs` by
-    `rerank` takes.
+    The others follow in their old order. The teacher's scores are not stored, and an interruption
+    loses them: for large runs, `score_candidates` writes a store, which `fuse_runs` takes for
+    its method `rerank`.
 
     Raises:
         ConfigError: `depth` is below 1.

@@ -1,4 +1,4 @@
-"""What a score store holds, and whether its scores can be made again."""
+"""Checks of a score store: how complete it is, and whether its scores can be reproduced."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How far scores that were made again lie from the stored ones."""
+    """How far recomputed scores differ from the stored ones."""
 
     pairs: int
     largest: float
@@ -34,10 +34,10 @@ class Verification:
     """Query and document with the largest difference."""
 
     spread: float
-    """Standard deviation of the stored scores of the sample: what the difference compares with."""
+    """Standard deviation of the sample's stored scores, to compare the difference with."""
 
     def line(self) -> str:
-        """Return it as a sentence."""
+        """Return the result as a sentence."""
         worst = f" (query {self.worst[0]!r}, document {self.worst[1]!r})" if self.largest else ""
         return (
             f"{self.pairs:,} pairs scored again: largest difference {self.largest:g}{worst}; "
@@ -56,7 +56,7 @@ def verify_scores(
 ) -> Verification:
     """Score a sample of the stored pairs again, and compare.
 
-    A teacher that scores lists gets whole lists, so the sample may be larger than asked for.
+    A teacher that scores lists gets whole lists, so the sample may be larger than `sample`.
 
     Raises:
         DataError: the store is missing or empty, or its scores are of another teacher or of
@@ -67,6 +67,7 @@ def verify_scores(
     store.check_teacher(teacher.fingerprint, config or {})
     table = current_rows(out, SCORES, lists=store.lists)
     rng = np.random.default_rng(seed)
+    # Sample rows, or whole lists of about as many rows.
     if teacher.unit == "list":
         queries = codes(table["query_id"])
         sizes = np.bincount(queries)
@@ -76,6 +77,7 @@ def verify_scores(
     else:
         chosen = rng.permutation(len(table)) < sample
     table = table.filter(pa.array(chosen))
+    # The texts must be those that were scored.
     keys = text_keys(collection, reads=reads_of(teacher), strict=False)(table)
     changed = int((keys != table["key"].to_numpy()).sum())
     if changed:
@@ -83,6 +85,7 @@ def verify_scores(
             f"{changed:,} of {len(table):,} sampled pairs were scored with other texts than "
             f"{collection.name} has now. Run `retrodistill.score` on this collection first."
         )
+    # Score again, and compare.
     stored = table["score"].to_numpy().astype(np.float64)
     gaps = np.abs(teacher.score(pairs_of(collection, table)) - stored)
     worst = int(np.argmax(gaps))
@@ -92,7 +95,7 @@ def verify_scores(
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a store is, and what it has cost."""
+    """How complete a store is, and what it has cost."""
 
     pairs: int
     """Pairs that have a score."""
@@ -100,26 +103,28 @@ class Status:
     shards: int
     megabytes: float
     seconds: float
-    """Time that teachers spent on it, all processes together."""
+    """Time that teachers took, summed over processes."""
 
     pairs_left: int
     """Pairs of started plans that have no score yet."""
 
     def lines(self) -> list[str]:
-        """Return it as sentences."""
+        """Return the status as sentences."""
         cost = f" in {duration(self.seconds)} of teacher time" if self.seconds else ""
-        said = [
+        sentences = [
             f"{self.pairs:,} pairs scored{cost}; {self.shards:,} shards, {self.megabytes:,.1f} MB."
         ]
         if self.pairs_left:
             rate = self.pairs / self.seconds if self.seconds else 0.0
-            left = f": about {duration(self.pairs_left / rate)} of teacher time" if rate else ""
-            said.append(f"{self.pairs_left:,} planned pairs are left{left}.")
-        return said
+            time_left = (
+                f": about {duration(self.pairs_left / rate)} of teacher time" if rate else ""
+            )
+            sentences.append(f"{self.pairs_left:,} planned pairs are left{time_left}.")
+        return sentences
 
 
 def status(out: Path) -> Status:
-    """Return how far the score store in a folder is.
+    """Return how complete the score store in a folder is.
 
     Raises:
         DataError: it is not a score store, or a file of it is damaged.

@@ -1,4 +1,4 @@
-"""What one worker does: all of a command's scoring that nobody else holds."""
+"""One worker of `score`: fills or verifies the store that the settings name."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def fill(config: ScoreConfig) -> None:
-    """Fill the store at --out with scores, or preferences, of all --candidates.
+    """Fill the store at --out with scores, or preferences, for all --candidates.
 
     Raises:
-        RetrodistillError: what the settings name is not there, or not in order.
+        RetrodistillError: an input of the settings is missing or malformed.
 
     """
     assert config.candidates is not None
     candidates = read_candidates(config.candidates)
-    given, config = config, with_precision(config)
+    requested, config = config, with_precision(config)
     collection, teacher = _load(config)
-    if with_precision(given) != config:  # another worker has begun the store meanwhile
-        config = with_precision(given)
+    if with_precision(requested) != config:  # another worker has begun the store meanwhile
+        config = with_precision(requested)
         collection, teacher = _load(config)
     settings: dict[str, Any] = {"shard_pairs": config.shard_pairs, "config": as_dict(config)}
     if config.preferences:
@@ -40,10 +40,10 @@ def fill(config: ScoreConfig) -> None:
 
 
 def verify(config: ScoreConfig) -> Verification:
-    """Score --verify pairs of the store again, and return how far they lie from what it holds.
+    """Score --verify pairs of the store again, and return how far they differ.
 
     Raises:
-        RetrodistillError: what the settings name is not there, or not in order.
+        RetrodistillError: an input of the settings is missing or malformed.
 
     """
     ScoreStore.open(config.out)
@@ -58,8 +58,8 @@ def verify(config: ScoreConfig) -> Verification:
 def with_precision(config: ScoreConfig) -> ScoreConfig:
     """Return the settings with a number type in place of `auto`.
 
-    It is the one that the store was begun with, or else the faster one here: measured on each
-    machine, `auto` would be one teacher on this and another on that.
+    It is the type that the store was begun with, or else the faster one here. Measured again on
+    each machine, `auto` could mean another teacher on each.
 
     Raises:
         ConfigError: the store was begun in a type that this machine only emulates.

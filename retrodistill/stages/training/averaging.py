@@ -1,4 +1,4 @@
-"""Averages of the weights over the training, which often search better than the last ones."""
+"""Averages of the weights over the training, which often retrieve better than the last weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,28 +25,28 @@ FILE = "average.safetensors"
 
 
 class WeightAverage(TrainerCallback):
-    """Averages the trained weights after each step, and puts the average in at the end.
+    """Averages the trained weights after each step; at the end the model gets the average.
 
     `ema`, exponential: average = d_t * average + (1 - d_t) * weights after step t, where
     d_t = min(decay, (1 + t) / (10 + t)), from the weights before the first step. The warm-up of
-    the decay lets a short training forget its start: while it lasts, the average stands for about
-    the last tenth of the steps, later for the last 1 / (1 - decay) of them.
+    the decay lets a short training forget its start: while it lasts, the average covers about the
+    last tenth of the steps, later the last 1 / (1 - decay) of them.
 
     `sma`, simple: the mean of the weights after each step behind the share `start` of all
-    `steps`. Before that there is no average, and the weights stay what they are.
+    `steps`. Before that there is no average, and the weights stay as they are.
 
     Averages are float32. Buffers are not averaged (a transformer has no running statistics).
-    The order of a Trainer's callbacks counts: this one stands before `BestWeights`.
+    The order of a Trainer's callbacks matters: this one comes before `BestWeights`.
 
     Args:
         kind: `ema` or `sma`.
         steps: all steps of the training.
-        decay: most of the exponential average that a step keeps, 0 to below 1.
+        decay: largest share of the exponential average that a step keeps, 0 to below 1.
         start: share of the steps after which the simple average begins, 0 to below 1.
-        checkpoint: folder of the checkpoint that the training goes on from, if it does.
+        checkpoint: folder of the checkpoint that the training resumes from, if it does.
 
     Raises:
-        ConfigError: a decay or start out of its range.
+        ConfigError: decay or start is out of range.
 
     Source: Polyak and Juditsky 1992 for averaging the trajectory; Izmailov et al. 2018,
     arXiv:1803.05407, who average once an epoch, here after every step. The warm-up is that of
@@ -73,16 +73,16 @@ class WeightAverage(TrainerCallback):
         """Steps whose weights are in the average."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
-        """Start at the model's weights, or where the checkpoint was."""
+        """Start from the model's weights, or from the checkpoint's average."""
         if self._checkpoint is not None:
             self._average, numbers = read_snapshot(self._checkpoint, FILE, objects["model"])
             self.count = int(numbers["count"])
         else:
-            own = taken(objects["model"])
-            self._average, self.count = {name: value.float() for name, value in own.items()}, 0
+            weights = taken(objects["model"])
+            self._average, self.count = {name: value.float() for name, value in weights.items()}, 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
-        """Take the weights in, and write the average where a checkpoint is due."""
+        """Add the weights to the average, and write it with a checkpoint that is due."""
         if self._kind == "ema" or state.global_step >= self._first:
             self.count += 1
             self._update(objects["model"], self._share())
@@ -97,16 +97,16 @@ class WeightAverage(TrainerCallback):
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Give the model the average within the block, and its own weights back, bit for bit."""
+        """Give the model the average within the block, and restore its weights, bit for bit."""
         if not self.count:
             yield
             return
-        own = taken(model)
+        weights = taken(model)
         put(model, self._average)
         try:
             yield
         finally:
-            put(model, own)
+            put(model, weights)
 
     def _share(self) -> float:
         """Return the weight of the newest weights in the average."""
@@ -116,5 +116,5 @@ class WeightAverage(TrainerCallback):
 
     @torch.no_grad()
     def _update(self, model: nn.Module, share: float) -> None:
-        for name, own in trained(model).items():
-            self._average[name].lerp_(own.float(), share)
+        for name, parameter in trained(model).items():
+            self._average[name].lerp_(parameter.float(), share)

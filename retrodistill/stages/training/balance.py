@@ -1,7 +1,7 @@
 """How an objective's terms share the gradient, measured before the first step.
 
-A sum of losses trains the term with the largest gradient; a weight says little of it. At a
-temperature of 0.05 a term may weigh 400 times more, or less, than it seems to.
+A sum of losses trains the term with the largest gradient, and a weight says little about that. At
+a temperature of 0.05 a term may weigh 400 times more, or less, than it seems to.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,18 +15,18 @@ from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import is_main
 
 if TYPE_CHECKING:
+    from retrodistill.models.students.tasks import Task
     from retrodistill.objectives.objective import LossTerm
-    from retrodistill.stages.training.tasks import Task
 
 BATCHES = 4
-"""Batches that are measured, spread over the training."""
+"""Number of measured batches, spread over the training."""
 
 RATIO = 30
-"""A term with a smaller part of another's gradient than 1 / RATIO is trained hardly at all."""
+"""A term whose gradient is below 1 / RATIO of another's is hardly trained."""
 
 
 def gradient_norms(task: "Task", batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the norm of each weighted term's gradient at what the student's body returns.
+    """Return the norm of each weighted term's gradient at the outputs of the student's body.
 
     Nothing is trained and no random number is drawn: dropout is off, weights, gradients, buffers
     and modes stay as they are.
@@ -47,15 +47,15 @@ def check_balance(
     collate: Callable[..., dict[str, Any]],
     batch_size: int,
 ) -> dict[str, float]:
-    """Return each term's share of the gradient before the first step, by name; log what is odd.
+    """Return each term's share of the gradient before the first step, by name; log imbalances.
 
     A warning says which term is below 1 / RATIO of another, with the weight that would give both
     the same, and which has no gradient in any batch. Every process measures the same batches.
     """
     steps = max(1, len(examples) // batch_size)
-    starts = [steps * part // BATCHES * batch_size for part in range(BATCHES)]
+    starts = [steps * index // BATCHES * batch_size for index in range(BATCHES)]
     batches = [
-        collate([examples[place] for place in range(start, min(start + batch_size, len(examples)))])
+        collate([examples[row] for row in range(start, min(start + batch_size, len(examples)))])
         for start in dict.fromkeys(starts)
     ]
     norms = gradient_norms(task, batches)
@@ -74,14 +74,14 @@ def _sentences(
     batches: int,
 ) -> Iterator[str]:
     if len(shares) > 1:
-        parts = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        yield f"gradient before the first step: {parts}."
+        portions = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        yield f"gradient before the first step: {portions}."
     strongest = max(norms, key=lambda name: norms[name])
     for name, norm in norms.items():
         if norm == 0:
             yield (
                 f"{name} has no gradient in any of {batches} batches: they lack its signal "
-                "(labels, negatives, scores that differ), or there is nothing left to learn."
+                "(labels, negatives, scores that differ), or there is nothing to improve."
             )
         elif norm * RATIO < norms[strongest]:
             times = norms[strongest] / norm
@@ -98,7 +98,7 @@ def _sentences(
 
 @contextmanager
 def _measured(task: "Task", probe: Probe) -> Iterator[None]:
-    """Have a task report to a probe, in evaluation mode, and leave it as it was."""
+    """Attach a probe to a task in evaluation mode, and restore the task afterwards."""
     modes = {module: module.training for module in task.modules()}
     losses, device = task.losses, task.model.device
     task.eval()

@@ -1,4 +1,4 @@
-"""From settings to the student that is trained, its task and its batches; and back to a folder."""
+"""Builds a student, its task and its batches from settings; saves it to a folder."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,27 +36,29 @@ def start_student(
         ConfigError: the model cannot be loaded, or cut so.
 
     """
-    from retrodistill.models.students import adapters, forms, make, vocabulary, width
-    from retrodistill.models.students.routes import side_modules
+    from retrodistill.models.students import adapters, transforms
+    from retrodistill.models.students.towers import side_modules
 
     kind: StudentKind = STUDENT_KINDS[settings.student_kind]
     model = kind.load(student, device)
     if settings.keep_layers:
-        model = make.keep_layers(model, settings.keep_layers)
+        model = transforms.keep_layers(model, settings.keep_layers)
     if settings.width is not None:
-        model = width.narrow(model, settings.width)
+        model = transforms.narrow(model, settings.width)
     if settings.prune_vocabulary:
         texts = (text.full_text for side in (collection.queries, collection.docs) for text in side)
-        model = vocabulary.prune_vocabulary(model, texts)
+        model = transforms.prune_vocabulary(model, texts)
     if settings.pooling is not None:
-        model = forms.pooled(model, settings.pooling)
+        model = transforms.pooled(model, settings.pooling)
     if settings.doc_student is not None:
         documents = kind.load(settings.doc_student, device)
         if settings.doc_keep_layers:
-            documents = make.keep_layers(documents, settings.doc_keep_layers)
-        model = forms.two_towers(model, documents)
+            documents = transforms.keep_layers(documents, settings.doc_keep_layers)
+        model = transforms.two_towers(model, documents)
     if settings.query_prompt is not None or settings.doc_prompt is not None:
-        model = forms.prompted(model, query=settings.query_prompt, document=settings.doc_prompt)
+        model = transforms.prompted(
+            model, query=settings.query_prompt, document=settings.doc_prompt
+        )
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     if settings.lora_rank:
@@ -80,7 +82,7 @@ def build_task(
     """Return a model and its objective as a task.
 
     Raises:
-        ConfigError: the objective asks for what a student of this kind does not have.
+        ConfigError: the objective needs a signal that this kind of student does not have.
 
     """
     from retrodistill.models.students.tasks import STUDENT_SIGNALS
@@ -114,7 +116,7 @@ def save_student(task: Any, settings: TrainSettings, folder: Path) -> None:
     """Write the trained model into a folder, in the format of sentence-transformers."""
     from retrodistill.models.inference import without_bars
     from retrodistill.models.students.adapters import merge_lora
-    from retrodistill.models.students.make import with_projection
+    from retrodistill.models.students.transforms import with_projection
 
     model = task.model.eval()
     if settings.lora_rank:

@@ -1,11 +1,8 @@
-"""The candidates of every query that is trained on, gathered from labels and teacher scores.
-
-They lie in columns, so that half a million queries are gathered in seconds.
-"""
+"""Gathers the candidates of every query that is trained on, from labels and teacher scores."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,93 +10,14 @@ from numpy.typing import NDArray
 from retrodistill.base.config import Positives
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
-from retrodistill.stages.training.sampling import Floats, Rows
+from retrodistill.stages.training.candidate_lists import CandidateLists, Ragged
+from retrodistill.stages.training.sampling import Rows
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection, Texts
     from retrodistill.data.store.runs import Run
 
 Labels = Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class QueryCandidates:
-    """The candidates of one query, as document rows of the collection."""
-
-    query: int
-    positives: Rows
-    """Documents to draw positives from; with teacher scores, only those that have one."""
-    pool: Rows
-    """Other candidates, best teacher score first."""
-    positive_scores: NDArray[np.float32]
-    pool_scores: NDArray[np.float32]
-    relevant: frozenset[int]
-    """Every relevant document, scored or not: never a negative."""
-    doubtful: frozenset[int]
-    """Documents that score too high with the teacher to be called negatives."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Ragged:
-    """Lists of different lengths: list i is `values[bounds[i] : bounds[i + 1]]`."""
-
-    values: NDArray[Any]
-    bounds: Rows
-
-    @classmethod
-    def of(cls, owners: NDArray[np.integer], values: NDArray[Any], count: int) -> "Ragged":
-        """Return the lists of `count` owners, whose values stand together in order."""
-        ends = np.cumsum(np.bincount(owners, minlength=count))
-        return cls(values, np.concatenate([np.zeros(1, np.int64), ends]))
-
-    def __getitem__(self, index: int) -> NDArray[Any]:
-        return self.values[self.bounds[index] : self.bounds[index + 1]]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class CandidateLists(Sequence[QueryCandidates]):
-    """The candidates of all queries, in columns; an item is made when it is asked for."""
-
-    queries: Rows
-    positives: Ragged
-    pool: Ragged
-    positive_scores: Ragged
-    pool_scores: Ragged
-    relevant: Ragged
-    doubtful: Ragged
-    scored: bool
-    """Whether there is a teacher; if not, pools are empty."""
-
-    def __len__(self) -> int:
-        return len(self.queries)
-
-    def __getitem__(self, index: int) -> QueryCandidates:  # type: ignore[override]
-        index = range(len(self))[index]
-        return QueryCandidates(
-            int(self.queries[index]),
-            self.positives[index],
-            self.pool[index],
-            self.positive_scores[index],
-            self.pool_scores[index],
-            frozenset(self.relevant[index].tolist()),
-            frozenset(self.doubtful[index].tolist()),
-        )
-
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        """Return which queries have a relevant document."""
-        return np.diff(self.relevant.bounds) > 0
-
-    @property
-    def margins(self) -> Floats:
-        """Return each query's best positive score less its best other one; 0 without a teacher."""
-        if not self.scored:
-            return np.zeros(len(self))
-        best, other = (
-            lists.values[lists.bounds[:-1]].astype(np.float64)
-            for lists in (self.positive_scores, self.pool_scores)
-        )
-        return best - other
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +67,7 @@ class CandidateFilters:
                 raise ConfigError(
                     f"false_negatives is a share of the positive's score, so scores must start at "
                     f"0, but the lowest is {lowest:.4g}. Bring them from 0 to 1 before: "
-                    "`retrodistill.score --ensemble STORE --combine minmax`."
+                    "`retrodistill fuse --run STORE --norm percentiles --as-store`."
                 )
 
 
@@ -174,13 +92,13 @@ def gather(
     whose labels are not used. Queries of `dev_split` are never among them. How many queries are
     skipped, and why, is logged.
 
-    `positives` says which documents are a query's positives. `labels`: those that the split
+    `positives` selects a query's positives. `labels`: those that the split
     labels; of an unlabelled query the teacher's best takes their place, without a label.
     `teacher`: the teacher's best of every query, which then counts as labelled (source: Tamber et
     al. 2025, as for the filters).
 
     Raises:
-        ConfigError: a filter or `positives` asks for what the scores are not.
+        ConfigError: a filter or `positives` does not fit the scores.
         DataError: no query remains.
 
     """
@@ -188,13 +106,13 @@ def gather(
     if scores is None and positives == "teacher":
         raise ConfigError("--positives teacher needs teacher scores: give --scores.")
     relevant = collection.relevant(split) if split in collection.splits else {}
-    others = judged_elsewhere(collection, split, unlabelled_splits, dev_split=dev_split)
+    measured = judged_elsewhere(collection, split, unlabelled_splits, dev_split=dev_split)
     if scores is None:
-        skipped = _skipped(relevant, others)
+        skipped = _skipped(relevant, measured)
         relevant = {query: docs for query, docs in relevant.items() if query not in skipped}
         lists = _from_labels(collection, relevant)
     else:
-        skipped = _skipped(scores.query_ids, others)
+        skipped = _skipped(scores.query_ids, measured)
         scores = scores.select(query for query in scores.query_ids if query not in skipped)
         lists = _from_scores(
             collection, relevant, scores, pool=pool, positives=positives, filters=filters
@@ -214,54 +132,54 @@ def judged_elsewhere(
     *,
     dev_split: str | None = None,
 ) -> dict[str, set[str]]:
-    """Return, by split, the queries that are to measure with rather than to train on.
+    """Return, by split, the queries that are for measuring rather than for training.
 
     Those are the queries of `dev_split`, and those of splits that are neither `split` nor among
     `unlabelled_splits`; and queries of the same text under another id, as a query log has them.
     What `split` judges too is trained on, unless `dev_split` names it.
 
     Raises:
-        ConfigError: there is no such unlabelled split.
+        ConfigError: an unlabelled split does not exist.
 
     """
     for name in unlabelled_splits:
-        collection.qrels(name)  # raises if there is no such split
+        collection.qrels(name)  # raises if the split does not exist
     trained = set(collection.qrels(split)) if split in collection.splits else set()
-    others = {
+    measured = {
         name: set(collection.qrels(name)) - trained
         for name in collection.splits
         if name not in {split, dev_split, *unlabelled_splits}
     }
     if dev_split is not None:
-        others = {dev_split: set(collection.qrels(dev_split)), **others}
-    if any(others.values()):
-        _add_equal_texts(collection.queries, others, trained)
-    return others
+        measured = {dev_split: set(collection.qrels(dev_split)), **measured}
+    if any(measured.values()):
+        _add_equal_texts(collection.queries, measured, trained)
+    return measured
 
 
-def _add_equal_texts(queries: "Texts", others: Mapping[str, set[str]], trained: set[str]) -> None:
-    """Add to each set the queries whose texts are the same but for case and spaces."""
+def _add_equal_texts(queries: "Texts", measured: Mapping[str, set[str]], trained: set[str]) -> None:
+    """Add to each set the queries of equal text, ignoring case and spaces."""
     texts = {query.id: " ".join(query.full_text.casefold().split()) for query in queries}
     owners: dict[str, str] = {}
-    for split, judged in others.items():
+    for split, judged in measured.items():
         owners |= dict.fromkeys((texts[query] for query in judged if query in texts), split)
     for query, text in texts.items():
         if text in owners and query not in trained:
-            others[owners[text]].add(query)
+            measured[owners[text]].add(query)
 
 
-def _skipped(queries: Iterable[str], others: Mapping[str, set[str]]) -> set[str]:
-    """Return which of the queries measure elsewhere; log how many of which split."""
+def _skipped(queries: Iterable[str], measured: Mapping[str, set[str]]) -> set[str]:
+    """Return which of the queries other splits measure with; log how many of each."""
     remaining, skipped = set(queries), set()
-    for split, judged in others.items():
-        both = remaining & judged
+    for split, judged in measured.items():
+        judged_here = remaining & judged
         _log_skipped(
-            len(both),
+            len(judged_here),
             f"split {split!r} judges them, or queries of the same text. To train on them without "
             f"its labels, pass --unlabelled-split {split}.",
         )
-        remaining -= both
-        skipped |= both
+        remaining -= judged_here
+        skipped |= judged_here
     return skipped
 
 
@@ -321,10 +239,12 @@ def _from_scores(
     positive_docs = Ragged.of(owners[positive], docs[positive], count)
     positive_scores = Ragged(values[positive], positive_docs.bounds)
     doubtful = _doubtful(owners, values, positive, positive_scores, filters.false_negatives)
-    others = Ragged.of(owners[~positive], docs[~positive], count)
-    ranks = np.arange(len(others.values)) - np.repeat(others.bounds[:-1], np.diff(others.bounds))
+    negatives = Ragged.of(owners[~positive], docs[~positive], count)
+    ranks = np.arange(len(negatives.values)) - np.repeat(
+        negatives.bounds[:-1], np.diff(negatives.bounds)
+    )
     best = ranks < pool
-    pools = Ragged.of(owners[~positive][best], others.values[best], count)
+    pools = Ragged.of(owners[~positive][best], negatives.values[best], count)
     return CandidateLists(
         queries=collection.queries.rows(scores.query_ids)[usable],
         positives=positive_docs,
@@ -351,7 +271,7 @@ class _ScoredPairs:
 
 
 def _scored_pairs(collection: "Collection", scores: "Run") -> _ScoredPairs:
-    from retrodistill.data.rankings.lists import numbered
+    from retrodistill.data.rankings.segments import numbered
 
     sizes = scores.list_sizes
     doc_ids, (codes,) = numbered([scores], "doc_id")

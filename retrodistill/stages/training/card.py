@@ -1,7 +1,7 @@
 """The model card of a student: what it is, how to use it, and what it was made from.
 
-Everything comes from the student's manifest. Paths are cut to their last part, so that a card that
-is published tells nothing of the computer that it was written on.
+Everything comes from the student's manifest. Paths are cut to their last component, so that a
+published card reveals nothing of the computer that it was written on.
 """
 
 import dataclasses
@@ -34,9 +34,10 @@ def write_card(
 def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -> str:
     """Return the card of a student: metadata of the hub, then Markdown.
 
-    `name` is what the student is called, `teachers` who gave the scores, as `teachers_of` says.
-    Of the manifest, `config` holds the settings of a training, and `details` what came of it:
-    `losses`, and `development` with split, metric, step and value, if there was one.
+    `name` is the student's name, `teachers` are the names of the teachers behind its scores, as
+    `teachers_of` returns them. The manifest's `config` holds the settings of the training, its
+    `details` the results: `losses`, and `development` with split, metric, step and value, if there
+    was one.
     """
     config = manifest.config
     kind: StudentKind = STUDENT_KINDS[str(config.get("student_kind", DENSE))]
@@ -53,22 +54,24 @@ def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -
 
 
 def teachers_of(store: Path) -> list[str]:
-    """Return the names of the teachers behind a score store or run, as its manifests say.
+    """Return the names of the teachers behind a score store or run, from its manifests.
 
-    An ensemble's members are asked in turn; what has no manifest has no names.
+    Those of a fusion are of its runs; without a manifest there are no names.
     """
     try:
         config = Manifest.read(store).config
     except RetrodistillError:
         return []
-    if config.get("ensemble"):
-        members = [Path(member) for member in config["ensemble"]]
-        found = [teachers_of(member) or [shown(member.name)] for member in members]
-        return list(dict.fromkeys(name for names in found for name in names))
+    if runs := config.get("run") or config.get("ensemble"):  # older stores have the second
+        members = [Path(member) for member in runs]
+        named = [teachers_of(member) or [shown(member.name)] for member in members]
+        return list(dict.fromkeys(name for names in named for name in names))
     for key in ("teacher", "import", "retriever"):
         value = config.get(key)
         if value:
-            return [shown(str(own)) for own in (value if isinstance(value, list) else [value])]
+            return [
+                shown(str(teacher)) for teacher in (value if isinstance(value, list) else [value])
+            ]
     return []
 
 
@@ -78,11 +81,11 @@ def is_hub_id(text: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """Return a name as it was typed, of a path its last part: `beir:/data/nq` is `beir:nq`."""
-    kind, colon, rest = text.partition(":")
+    """Return a name as it was typed, of a path its last component: `beir:/data/nq` -> `beir:nq`."""
+    kind, colon, argument = text.partition(":")
     if colon and re.fullmatch(r"[a-z][\w-]+", kind):
-        keep = kind in ("irds", "hf") and not _exists(rest) and rest[:1] not in "/~."
-        return text if keep else f"{kind}:{shown(rest)}"
+        keep = kind in ("irds", "hf") and not _exists(argument) and argument[:1] not in "/~."
+        return text if keep else f"{kind}:{shown(argument)}"
     if is_hub_id(text):
         return text
     return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]
@@ -145,10 +148,10 @@ def _losses(text: str) -> Iterator[tuple[str, str, str]]:
     except RetrodistillError:
         return
     for term in terms:
-        said = inspect.getdoc(term.function) or ""
-        source = re.search(r"^Source: (.+?)(?:\n\n|\Z)", said, re.DOTALL | re.MULTILINE)
-        own = " ".join(source[1].split()) if source else ""
-        yield term.name, said.partition("\n")[0], own
+        docstring = inspect.getdoc(term.function) or ""
+        source = re.search(r"^Source: (.+?)(?:\n\n|\Z)", docstring, re.DOTALL | re.MULTILINE)
+        citation = " ".join(source[1].split()) if source else ""
+        yield term.name, docstring.partition("\n")[0], citation
 
 
 def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
@@ -184,24 +187,24 @@ def _training(manifest: Manifest) -> str:
     for name in ("batch_size", "candidates_per_query", "learning_rate", "seed"):
         if name in config:
             done.append((name, str(config[name])))
-    known = {name for name, _ in done} | {"objective", "student_kind", "keep_layers"}
-    done += [row for row in _changed(config) if row[0] not in known]
-    parts = [_table(("", ""), done)]
+    listed = {name for name, _ in done} | {"objective", "student_kind", "keep_layers"}
+    done += [row for row in _changed(config) if row[0] not in listed]
+    blocks = [_table(("", ""), done)]
     losses = details.get("losses") or ()
     if losses:
-        first, last = losses[0], losses[-1]
-        names = [name for name in first if name != "step" and name in last]
-        head = ("loss", f"to step {first['step']}", f"to step {last['step']}")
-        parts.append(
-            _table(head, [(name, f"{first[name]:.4f}", f"{last[name]:.4f}") for name in names])
+        early, late = losses[0], losses[-1]
+        names = [name for name in early if name != "step" and name in late]
+        head = ("loss", f"to step {early['step']}", f"to step {late['step']}")
+        blocks.append(
+            _table(head, [(name, f"{early[name]:.4f}", f"{late[name]:.4f}") for name in names])
         )
     shares = details.get("gradient_shares") or {}
     if len(shares) > 1:
         rows = [(name, f"{share:.1%}") for name, share in shares.items()]
-        parts.append(_table(("loss", "share of the gradient before the first step"), rows))
+        blocks.append(_table(("loss", "share of the gradient before the first step"), rows))
     dev = details.get("development")
     if dev:
-        parts.append(
+        blocks.append(
             f"Measured while training, on the split {_code(str(dev['split']))}: "
             f"{_code(str(dev['metric']))} {dev['value']:.4f} at step {dev['step']:,}, whose "
             "weights these are."
@@ -221,11 +224,11 @@ def _training(manifest: Manifest) -> str:
                 )
                 for row in unseen
             ]
-            parts.append(_table(("of these queries", "number", str(dev["metric"])), cells))
+            blocks.append(_table(("of these queries", "number", str(dev["metric"])), cells))
     if "teacher_cosine" in details:
-        parts.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")
-    versions = ", ".join(f"{name} {own}" for name, own in manifest.versions.items())
-    return "\n\n".join([*parts, f"Versions: {versions}. More is in {_code(FILE)}."])
+        blocks.append(f"Mean cosine to the teacher's vectors: {details['teacher_cosine']:.3f}.")
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    return "\n\n".join([*blocks, f"Versions: {versions}. More is in {_code(FILE)}."])
 
 
 def _changed(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -261,12 +264,12 @@ def _joined(values: Sequence[Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is, in one line."""
+    """Return text with Markdown's special characters escaped, in one line."""
     return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", " ".join(text.split()))
 
 
 def _code(text: str) -> str:
-    """Return text as code in a line, whatever backticks it has."""
+    """Return text as inline code, even if it has backticks."""
     line = " ".join(text.split())
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     pad = " " if len(fence) > 1 else ""
@@ -281,7 +284,7 @@ def _fenced(code: str, language: str) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table whose first column is text and whose others are code."""
     lines = ["| " + " | ".join(map(_plain, head)) + " |", "|" + "---|" * len(head)]
-    for first, *rest in rows:
-        cells = [_plain(first), *(_code(cell).replace("|", "\\|") for cell in rest)]
+    for title, *values in rows:
+        cells = [_plain(title), *(_code(cell).replace("|", "\\|") for cell in values)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

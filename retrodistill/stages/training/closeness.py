@@ -1,4 +1,4 @@
-"""How near a student's vectors are to those of the teacher that it follows."""
+"""Mean cosine of a student's vectors with those of the teacher that it follows."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from retrodistill.stages.training.sources.vectors import VectorSource
 
 TEXTS = 1000
-"""Queries, and documents, that are compared at most."""
+"""Maximum number of queries, and of documents, to compare."""
 
 ENOUGH = 0.9
-"""Mean cosine below which a student does not stand in for its teacher. Source: the recipe leaf."""
+"""Mean cosine below which a student cannot replace its teacher. Source: the recipe leaf."""
 
 
 def teacher_cosine(
@@ -30,7 +30,7 @@ def teacher_cosine(
     """Return the mean cosine of the student's vectors and the teacher's, and log it.
 
     Queries that were trained on and documents are drawn evenly. If the student is
-    `required` to stand in for its teacher, a mean below ENOUGH is logged as a failure.
+    `required` to replace its teacher, a mean below ENOUGH is logged as a failure.
     """
     from retrodistill.models.students.dense import DenseEncoder
 
@@ -58,13 +58,13 @@ def teacher_cosine(
     )
     if required and mean < ENOUGH:
         log.info(
-            f"warning: below {ENOUGH} the student does not stand in for its teacher. Train longer, "
+            f"warning: below {ENOUGH} the student cannot replace its teacher. Train longer, "
             "with a higher --learning-rate, or from a student nearer to the teacher."
         )
     return mean
 
 
 def _spread(rows: "Rows") -> "Rows":
-    """Return at most TEXTS of the rows, at even steps."""
+    """Return at most TEXTS of the rows, evenly spaced."""
     count = min(TEXTS, len(rows))
     return rows[np.arange(count) * len(rows) // max(1, count)]

@@ -1,4 +1,4 @@
-"""How much of the documents a student's limit cuts, before it trains on what is left of them."""
+"""How many documents a student's token limit cuts, counted before its training."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.models.inference import counted_cuts, tokenize
-from retrodistill.models.students.dense import side_prompts
+from retrodistill.models.students.towers import side_prompts
 
 if TYPE_CHECKING:
     from retrodistill.stages.training.material import Material
 
 SAMPLED = 1000
-"""Documents whose tokens are counted."""
+"""Number of documents whose tokens are counted."""
 
 
 def log_cut_documents(model: Any, material: "Material", doc_tokens: int) -> None:

@@ -7,13 +7,12 @@ generators stay as they were. Training is bit for bit the same as without a meas
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import STUDENT_KINDS, TEACHERS
 from retrodistill.base.types import Pairs
@@ -21,6 +20,7 @@ from retrodistill.data.rankings.metrics import evaluate, parse_metric
 from retrodistill.data.store.runs import Run
 from retrodistill.models.students.dense import evaluating
 from retrodistill.models.students.kinds import DocScorer
+from retrodistill.models.students.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -36,20 +36,6 @@ BLOCK = 2048
 """Documents that are encoded at a time."""
 
 Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
-    """How the student reads texts while it is measured."""
-
-    max_tokens: int | None = None
-    """Longest document, in tokens, if the model reads more (None: the model's own limit)."""
-
-    batch_tokens: int = 4096
-    """Padded tokens of one pass through the encoder."""
-
-    precision: Precision = "auto"
-    """Number type of the encoder's body."""
 
 
 class Development:
@@ -68,7 +54,7 @@ class Development:
         kind: kind of student, as `TrainSettings.student_kind`.
         queries: number of the split's queries, drawn at random with `seed` (None: all).
         pool: a run of these queries, for a search of a part of the documents.
-        reading: limits and number type of the student.
+        reading: how the student reads texts, if the model does not read less.
         seed: of the draw of queries.
 
     Raises:
@@ -86,7 +72,7 @@ class Development:
         kind: str = "bi-encoder",
         queries: int | None = None,
         pool: Run | None = None,
-        reading: Reading = Reading(),
+        reading: Reading = DEFAULT,
         seed: int = 0,
     ) -> None:
         self.metric = parse_metric(metric)
@@ -138,7 +124,7 @@ class Development:
             if self._kind.doc_scorer is None:
                 return self._reranked(model)
             texts = [query.full_text for query in self._queries]
-            scorer = self._kind.doc_scorer(model, texts, **self._options(self._limit(model)))
+            scorer = self._kind.doc_scorer(model, texts, **self._as_read_by(model).options())
             hits = _best(scorer, self._docs.full_texts, self.rows, self._depth, len(texts))
         return self._run([rows for rows, _ in hits], [scores for _, scores in hits])
 
@@ -146,17 +132,12 @@ class Development:
     def _depth(self) -> int:
         return self.metric.cutoff or DEPTH
 
-    def _limit(self, model: Any) -> int | None:
-        """Return the longest document, in tokens: the lower of the model's and the reading's."""
-        limits = [limit for limit in (self._reading.max_tokens, model.max_seq_length) if limit]
-        return min(limits) if self._reading.max_tokens else None
-
-    def _options(self, max_tokens: int | None) -> dict[str, Any]:
-        return {
-            "max_tokens": max_tokens,
-            "batch_tokens": self._reading.batch_tokens,
-            "precision": self._reading.precision,
-        }
+    def _as_read_by(self, model: Any) -> Reading:
+        """Return the reading, without more tokens than the model is made for."""
+        limit = self._reading.max_tokens
+        return replace(
+            self._reading, max_tokens=limit and min(limit, model.max_seq_length or limit)
+        )
 
     def _pooled(self, collection: "Collection", pool: Run, split: str) -> list[Rows]:
         """Return the rows of each query's own candidates and relevant documents."""
@@ -182,8 +163,8 @@ class Development:
             np.repeat(np.arange(len(counts)), counts),
             np.searchsorted(self.rows, np.concatenate(self._lists)),
         )
-        options = self._options(self._reading.max_tokens or 512)
-        scores = TEACHERS[self._kind.teacher](model, **options).score(pairs)
+        reading = replace(self._reading, max_tokens=self._reading.max_tokens or 512)
+        scores = TEACHERS[self._kind.teacher](model, **reading.options()).score(pairs)
         return self._run(self._lists, np.split(scores, np.cumsum(counts)[:-1])).top(self._depth)
 
     def _run(self, rows: Sequence[Rows], scores: Sequence[NDArray[np.float32]]) -> Run:

@@ -1,7 +1,7 @@
 """What comes to a batch, in order: lists of candidates, or texts alone.
 
 Every item is a function of (seed, position): a training that resumes at step 5,000 continues at
-once, with the batches that it would have had.
+once, with the batches of an uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.models.students.batches import Example, Text
-from retrodistill.stages.training.candidates import CandidateLists
+from retrodistill.models.students.batches import TrainingExample, TrainingText
+from retrodistill.stages.training.candidate_lists import CandidateLists
 from retrodistill.stages.training.sampling import (
     QUERY_ORDERS,
     Rows,
@@ -19,13 +19,13 @@ from retrodistill.stages.training.sampling import (
 )
 
 
-class Schedule(Sequence[Example]):
-    """Every example of a whole training run, in order; item i is drawn when it is asked for.
+class Schedule(Sequence[TrainingExample]):
+    """Every example of a whole training run, in order; item i is drawn on access.
 
     An example has up to `per_query` documents, of which up to `positives` are positives.
     `query_order` and `negative_sampling` are names of `sampling.QUERY_ORDERS` and
     `sampling.NEGATIVE_SAMPLINGS`, the second perhaps with settings. `traits` are what the order
-    goes by (default: the teacher's margins alone).
+    depends on (default: the teacher's margins alone).
 
     Raises:
         ConfigError: the order or the sampling is unknown, or needs what is not there.
@@ -49,7 +49,7 @@ class Schedule(Sequence[Example]):
             ("negative sampling", negative_sampling, negative_sampling != "uniform"),
         ):
             if goes_by_scores and not candidates.scored:
-                raise ConfigError(f"{setting} {name!r} goes by teacher scores: give --scores.")
+                raise ConfigError(f"{setting} {name!r} needs teacher scores: give --scores.")
         self._traits = traits or Traits(margins=candidates.margins)
         clusters = self._traits.clusters
         if clusters is not None and len(clusters) != len(candidates):
@@ -71,7 +71,7 @@ class Schedule(Sequence[Example]):
         order: Rows = self._query_order(self._traits, start, random)
         return order
 
-    def __getitem__(self, position: int) -> Example:  # type: ignore[override]
+    def __getitem__(self, position: int) -> TrainingExample:  # type: ignore[override]
         if not 0 <= position < self._length:
             raise IndexError(position)
         # The query whose turn it is.
@@ -90,7 +90,7 @@ class Schedule(Sequence[Example]):
             random,
         )
         docs = np.concatenate([query.positives[positives], query.pool[negatives]])
-        return Example(
+        return TrainingExample(
             query.query,
             docs,
             np.concatenate([positive_scores, query.pool_scores[negatives]]),
@@ -105,11 +105,11 @@ class Schedule(Sequence[Example]):
         drawn = int(random.integers(count))
         if self._positives == 1 or count == 1:
             return np.array([drawn])
-        others = random.permutation(np.delete(np.arange(count), drawn))
-        return np.array([drawn, *others[: self._positives - 1]])
+        remaining = random.permutation(np.delete(np.arange(count), drawn))
+        return np.array([drawn, *remaining[: self._positives - 1]])
 
 
-class TextSchedule(Sequence[Text]):
+class TextSchedule(Sequence[TrainingText]):
     """Every text alone, for losses that compare vectors and need no list.
 
     An epoch brings each text once. Queries are spread evenly among the documents, so that batches
@@ -132,7 +132,7 @@ class TextSchedule(Sequence[Text]):
         rows = np.concatenate([sides[0], self._docs + sides[1]])
         return rows[np.argsort(moments, kind="stable")]
 
-    def __getitem__(self, position: int) -> Text:  # type: ignore[override]
+    def __getitem__(self, position: int) -> TrainingText:  # type: ignore[override]
         if not 0 <= position < self._length:
             raise IndexError(position)
         epoch, offset = divmod(position, self._docs + len(self._queries))
@@ -140,5 +140,5 @@ class TextSchedule(Sequence[Text]):
             self._orders = {epoch: self._ordered(epoch)}
         number = int(self._orders[epoch][offset])
         if number < self._docs:
-            return Text("document", number)
-        return Text("query", int(self._queries[number - self._docs]))
+            return TrainingText("document", number)
+        return TrainingText("query", int(self._queries[number - self._docs]))

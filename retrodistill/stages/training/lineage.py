@@ -1,8 +1,7 @@
 """What a student was trained on: the record of its training, with those of its start and teachers.
 
-Its queries are those that were trained on, whatever split judges them and whether they are
-labelled. Its relevant documents are what the training took for it: labels, and for a query
-without any the teacher's best document.
+Its queries are those that were trained on, of any split, labelled or not. Its relevant documents
+are what the training took for it: labels, and for a query without any the teacher's best document.
 """
 
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from retrodistill.data.store.lineage import Lineage, Record, joined, model_linea
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
     from retrodistill.data.datasets import Collection
-    from retrodistill.stages.training.candidates import CandidateLists
+    from retrodistill.stages.training.candidate_lists import CandidateLists
     from retrodistill.stages.training.development import Development
     from retrodistill.stages.training.material import Material
     from retrodistill.stages.training.sampling import Rows
@@ -35,7 +34,7 @@ def student_lineage(
     """Return the record of a training, with those of its start and of its sources."""
     collection = material.collection
     queries = collection.queries.full_texts(material.queries)
-    relevant: list[list[str]] = [[] for _ in queries]  # where every text stands alone
+    relevant: list[list[str]] = [[] for _ in queries]  # none where texts have no lists
     if material.lists is not None:
         rows, lists = _relevant(material.lists)
         texts = collection.docs.full_texts(rows)

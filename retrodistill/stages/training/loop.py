@@ -1,4 +1,4 @@
-"""The training loop: transformers.Trainer around a task, through its public hooks."""
+"""The training loop: transformers.Trainer around a task, by its public hooks."""
 
 import math
 import tempfile
@@ -34,18 +34,18 @@ ROWS = 20
 """Rows of a training's log."""
 
 MEASUREMENTS = 10
-"""Measurements on the dev split, unless --eval-steps says otherwise."""
+"""Measurements on the dev split, without --eval-steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fitted:
-    """What a training did and logged."""
+    """Results of a training loop."""
 
     steps: int
     """Steps that were taken, fewer than planned if patience ended it."""
 
     seconds: float
-    """How long the steps took."""
+    """Wall time of the steps."""
 
     losses: list[dict[str, float]]
     """Each weighted loss term, averaged between two rows; `step` is where the row ends."""
@@ -66,7 +66,7 @@ class Fitted:
 def fit(plan: "TrainingPlan", out: Path, *, resume: bool = False) -> Fitted:
     """Train the plan's task in place.
 
-    Checkpoints lie in `checkpoint_folder(out)`, what trackers write in `OUT.logs`.
+    Checkpoints are written to `checkpoint_folder(out)`, trackers' files to `OUT.logs`.
     """
     from retrodistill.stages.training.balance import check_balance
 
@@ -171,7 +171,7 @@ def _arguments(settings: TrainSettings, steps: int, out: Path, scratch: str) -> 
 
 
 def _use_one_device(arguments: TrainingArguments) -> None:
-    """Keep the Trainer from cutting a batch over several GPUs: its parts belong together."""
+    """Keep the Trainer from splitting a batch over several GPUs: its queries share documents."""
     visible = arguments.n_gpu
     if visible > 1:
         log.info(
@@ -182,7 +182,7 @@ def _use_one_device(arguments: TrainingArguments) -> None:
 
 
 class _Bar(TrainerCallback):
-    """Shows a progress bar, and has the last step logged."""
+    """Shows a progress bar, and makes the Trainer log the last step."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps

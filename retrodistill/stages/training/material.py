@@ -1,4 +1,4 @@
-"""What a training draws its batches from: lists of candidates, or every text alone."""
+"""What a training draws its batches from: lists of candidates, or single texts."""
 
 import math
 from collections.abc import Sequence
@@ -10,14 +10,10 @@ import numpy as np
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import STUDENT_KINDS
-from retrodistill.models.students.batches import Example, Text
+from retrodistill.models.students.batches import TrainingExample, TrainingText
 from retrodistill.models.students.processes import world_size
-from retrodistill.stages.training.candidates import (
-    CandidateFilters,
-    CandidateLists,
-    gather,
-    judged_elsewhere,
-)
+from retrodistill.stages.training.candidate_lists import CandidateLists
+from retrodistill.stages.training.candidates import CandidateFilters, gather, judged_elsewhere
 from retrodistill.stages.training.examples import Schedule, TextSchedule
 from retrodistill.stages.training.requirements import check_labels, needs_lists
 from retrodistill.stages.training.sampling import Rows, Traits, query_clusters
@@ -40,7 +36,7 @@ class Material:
     """Rows of the queries that are trained on."""
 
     lists: CandidateLists | None = None
-    """Their candidates; None if every text of the collection stands alone."""
+    """Their candidates; None where every text of the collection is trained on alone."""
 
     @property
     def count(self) -> int:
@@ -67,7 +63,9 @@ class Material:
             f"{settings.candidates_per_query} documents."
         )
 
-    def schedule(self, model: Any, settings: TrainSettings) -> Sequence[Example] | Sequence[Text]:
+    def schedule(
+        self, model: Any, settings: TrainSettings
+    ) -> Sequence[TrainingExample] | Sequence[TrainingText]:
         """Return every item of the training in order; `model` is the student before it."""
         size = step_size(settings)
         length = self.steps(settings) * size
@@ -114,7 +112,7 @@ def gather_material(
     """Return what to train on.
 
     Raises:
-        ConfigError: a filter or an order is for what there is not.
+        ConfigError: a filter or an order does not fit the scores or their absence.
         DataError: there is nothing to train on, or no label although the objective needs some.
 
     """
@@ -144,10 +142,10 @@ def _texts(collection: "Collection", split: str, settings: TrainSettings) -> Mat
             f"--query-order {settings.query_order} orders queries with lists, but objective "
             f"{settings.objective!r} learns from texts alone. Give --scores, or omit --query-order."
         )
-    others = judged_elsewhere(
+    judged = judged_elsewhere(
         collection, split, settings.unlabelled_split, dev_split=settings.dev_split
     )
-    measured = collection.queries.find(sorted(set().union(*others.values())))
+    measured = collection.queries.find(sorted(set().union(*judged.values())))
     queries = np.setdiff1d(np.arange(len(collection.queries)), measured)
     if not len(queries) + len(collection.docs):
         raise DataError(f"{collection.name} has no text to learn from.")

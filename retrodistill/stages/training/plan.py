@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.config import TrainSettings
+from retrodistill.models.students.reading import Reading
 from retrodistill.stages.training.building import build_batches, build_task, start_student
 from retrodistill.stages.training.checks import check_student
 from retrodistill.stages.training.material import Material, gather_material
@@ -89,7 +90,7 @@ def plan_training(
     check_kind(settings)
     terms = parse_objective(settings.objective)
     wrapped = as_sources(sources)
-    check_settings(terms, settings, split, [source.name for source in wrapped])
+    check_settings(terms, settings, split, wrapped)
     if not settings.other_texts:
         for source in wrapped:
             source.check_texts(collection)
@@ -133,7 +134,7 @@ def plan_training(
 def _development(
     collection: "Collection", settings: TrainSettings, scores: "Run | None"
 ) -> "Development | None":
-    from retrodistill.stages.training.development import Development, Reading
+    from retrodistill.stages.training.development import Development
 
     if settings.dev_split is None:
         return None

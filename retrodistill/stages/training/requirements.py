@@ -10,31 +10,35 @@ from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
     from retrodistill.objectives.objective import LossTerm
+    from retrodistill.stages.training.sources import SignalSource
 
 
 def check_settings(
-    terms: "Sequence[LossTerm]", settings: "TrainSettings", split: str, sources: Collection[str]
+    terms: "Sequence[LossTerm]",
+    settings: "TrainSettings",
+    split: str,
+    sources: "Collection[SignalSource | type[SignalSource]]",
 ) -> None:
     """Check that the objective and the other settings have what they learn from.
-
-    `sources` are the names of the sources of signals that there are.
 
     Raises:
         ConfigError: something is absent, or a setting does not fit.
 
     """
-    from retrodistill.objectives.objective import inputs_of
     from retrodistill.stages.training.sampling import parse_negative_sampling
 
-    needed = inputs_of(terms)
+    absent = {signal for term in terms for signal in term.signals}
+    absent = absent.difference(*(source.gives for source in sources))
     for name in SIGNAL_SOURCES:
-        if f"--{name}" in needed and name not in sources:
-            about = SIGNAL_SOURCES[name].about
-            raise ConfigError(f"objective {settings.objective!r} needs {about}: give --{name}.")
+        source: type[SignalSource] = SIGNAL_SOURCES[name]
+        if absent & source.gives:
+            raise ConfigError(
+                f"objective {settings.objective!r} needs {source.about}: give --{name}."
+            )
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:
-        if "scores" not in sources:
-            raise ConfigError(f"{flag} goes by teacher scores: give --scores.")
+        if all(source.name != "scores" for source in sources):
+            raise ConfigError(f"{flag} needs teacher scores: give --scores.")
     if settings.dev_split == split:
         raise ConfigError(f"--dev-split {split} is trained on: measure on another split.")
 
@@ -47,16 +51,16 @@ def check_kind(settings: "TrainSettings") -> None:
 
     """
     kind = STUDENT_KINDS[settings.student_kind]
-    kinds = [STUDENT_KINDS[name] for name in STUDENT_KINDS]
-    for name in sorted(set().union(*(other.settings for other in kinds)) - kind.settings):
+    every_kind = [STUDENT_KINDS[name] for name in STUDENT_KINDS]
+    for name in sorted(set().union(*(listed.settings for listed in every_kind)) - kind.settings):
         if getattr(settings, name) not in (None, False, ()):
-            owners = ", ".join(other.name for other in kinds if name in other.settings)
+            owners = ", ".join(listed.name for listed in every_kind if name in listed.settings)
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for --student-kind {owners}, not {kind.name}."
             )
     if settings.query_order == "clusters" and kind.encoder is None:
         raise ConfigError(
-            "--query-order clusters goes by the student's vectors, one for a query, but "
+            "--query-order clusters needs one vector for a query, but "
             f"--student-kind {kind.name} has none."
         )
 

@@ -35,7 +35,7 @@ def training_record(
 
 
 def checkpoint_folder(out: Path) -> Path:
-    """Return where the checkpoints of a student lie until it is done."""
+    """Return the folder of a student's checkpoints, which is removed when it is trained."""
     return out.with_name(f"{out.name}.checkpoints")
 
 
@@ -78,7 +78,7 @@ def check_resumes(out: Path, record: Mapping[str, Any]) -> None:
         stored = dict(json.loads((checkpoints / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"--resume: {checkpoints} does not say what its checkpoints were trained with "
+            f"--resume: {checkpoints} does not record what its checkpoints were trained with "
             f"({error}). Train from scratch, without --resume."
         ) from None
     names = sorted(name for name in {*stored, *record} if stored.get(name) != record.get(name))

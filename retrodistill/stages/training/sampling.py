@@ -1,11 +1,10 @@
 """Which query comes next (orders), and which of its candidates come with it (sampling).
 
-Both take their chance from a generator that is seeded by the position alone, and know nothing of
-what came before: a training that resumes has the batches that it would have had.
+Both draw from a generator that is seeded by the position alone, independent of earlier positions:
+a resumed training has the batches of an uninterrupted one.
 """
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.errors import ConfigError, did_you_mean
+from retrodistill.base.calls import parse_call
+from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import Registry
 
 Rows = NDArray[np.int64]
@@ -24,12 +24,10 @@ BINS = 10
 EVEN = 0.1
 """Share of the importance draw's chances that is spread evenly, so that no weight explodes."""
 
-_SPEC = re.compile(r"\s*(?P<name>[\w:.-]+)\s*(?:\((?P<settings>[^()]*)\))?\s*")
-
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Traits:
-    """What an order may go by."""
+    """What a query order may depend on."""
 
     margins: Floats
     """Of each query: its best positive's teacher score less its best other candidate's."""
@@ -89,16 +87,16 @@ def clustered(traits: Traits, start: int, random: np.random.Generator) -> Rows:
     owners = owners[rows]
     within = np.arange(len(rows)) - (np.cumsum(counts) - counts)[owners]
     whole = within < (counts // size * size)[owners]
-    batches, rest = rows[whole].reshape(-1, size), rows[~whole]
+    batches, leftovers = rows[whole].reshape(-1, size), rows[~whole]
     # The leftovers fill the open batch of the epoch before, then mixed batches.
     opening = -start % size
-    if len(rest) < opening and len(batches):
-        batches, rest = batches[:-1], np.concatenate([rest, batches[-1]])
-    head, rest = rest[:opening], rest[opening:]
-    cut = len(rest) // size * size
-    mixed = rest[:cut].reshape(-1, size)
+    if len(leftovers) < opening and len(batches):
+        batches, leftovers = batches[:-1], np.concatenate([leftovers, batches[-1]])
+    head, leftovers = leftovers[:opening], leftovers[opening:]
+    cut = len(leftovers) // size * size
+    mixed = leftovers[:cut].reshape(-1, size)
     batches = random.permutation(np.concatenate([batches, mixed]))
-    return np.concatenate([head, batches.ravel(), rest[cut:]])
+    return np.concatenate([head, batches.ravel(), leftovers[cut:]])
 
 
 def query_clusters(vectors: NDArray[np.float32], count: int, *, seed: int = 0) -> Rows:
@@ -202,7 +200,7 @@ def importance(
     keep: float = 0.5,
     temperature: float = 1.0,
 ) -> tuple[Rows, Floats]:
-    """The teacher's best and a weighted sample of the others, which together stand for the pool.
+    """The teacher's best and a weighted sample of the others, which together represent the pool.
 
     A share `keep` of the `count` goes to the best. Of the others, j is drawn with a known
     probability pi_j, proportional to 0.9 softmax(t / temperature)_j + 0.1 / n, but never above 1,
@@ -210,8 +208,8 @@ def importance(
 
         E[ sum over the drawn j of exp(log_weight_j) f_j ] = sum over the pool of f_j
 
-    for whatever numbers f, such as the student's exp(s_j). Nothing is drawn twice. The draw goes
-    by fixed steps along the probabilities laid end to end in random order.
+    for whatever numbers f, such as the student's exp(s_j). Nothing is drawn twice. The draw takes
+    fixed steps along the probabilities laid end to end in random order.
 
     Raises:
         ConfigError: `keep` is not from 0 to below 1, or the temperature not above 0.
@@ -228,7 +226,7 @@ def importance(
         )
     if len(scores) <= count:
         return np.arange(len(scores)), np.zeros(len(scores))
-    # The best, without a draw; then those whose share would be more than 1, which stand first
+    # The best, without a draw; then those whose share would be more than 1, which come first
     # as shares fall.
     best = int(keep * count)
     shares = _shares(scores[best:] / temperature)
@@ -279,29 +277,18 @@ def parse_negative_sampling(text: str) -> NegativeSampling:
         ConfigError: the name or a setting is unknown, or a setting is out of range.
 
     """
-    match = _SPEC.fullmatch(text)
-    if match is None:
-        raise ConfigError(
-            f"negative sampling {text!r} is not understood. Write a name, or `simans(a=0.5)`."
-        )
-    function: Callable[..., Any] = NEGATIVE_SAMPLINGS[match["name"]]
+    call = parse_call(text, NEGATIVE_SAMPLINGS.kind, example="simans(a=0.5)")
+    function: Callable[..., Any] = NEGATIVE_SAMPLINGS[call.name]
     parameters = inspect.signature(function).parameters.values()
     types = {p.name: type(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    call.check_keys(types)
     settings = {}
-    for assignment in filter(None, (match["settings"] or "").split(",")):
-        name, _, value = (piece.strip() for piece in assignment.partition("="))
-        if name not in types:
-            hint = did_you_mean(name, types)
-            raise ConfigError(
-                f"negative sampling {match['name']!r} has no setting {name!r}.{hint} "
-                f"It has: {', '.join(types) or 'none'}."
-            )
+    for key, value in call.settings.items():
         try:
-            settings[name] = types[name](value)
+            settings[key] = types[key](value)
         except ValueError:
             raise ConfigError(
-                f"negative sampling {match['name']!r}: {name} must be a number, "
-                f"but it is {value!r}."
+                f"{call.kind} {call.name!r}: {key} must be a number, but it is {value!r}."
             ) from None
     sampling: NegativeSampling = partial(function, **settings)
     sampling(np.zeros(1), 0.0, 1, np.random.default_rng(0))  # refuses a setting out of range now

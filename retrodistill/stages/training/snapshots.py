@@ -1,8 +1,8 @@
-"""Weights that a callback keeps beside the model: taken, put back, and written with checkpoints.
+"""Weights that a callback keeps beside the model: copied, restored, and written with checkpoints.
 
-A callback's state lies in one file of each checkpoint, weights and numbers together. It is written
-before the Trainer's own files, of which trainer_state.json is the last: a checkpoint that counts
-as whole has it.
+A callback's state is one file of each checkpoint, weights and numbers together. It is written
+before the Trainer's own files, of which trainer_state.json is the last: a complete checkpoint has
+it.
 """
 
 import json
@@ -25,19 +25,21 @@ NUMBERS = "numbers"
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that training changes, by name; shared ones once."""
-    return {name: own for name, own in model.named_parameters() if own.requires_grad}
+    return {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
 
 
 def taken(model: nn.Module) -> Weights:
-    """Return a copy of the trained weights, in their own number type and place."""
-    return {name: own.detach().clone() for name, own in trained(model).items()}
+    """Return a copy of the trained weights, in their own number type, on their device."""
+    return {name: parameter.detach().clone() for name, parameter in trained(model).items()}
 
 
 @torch.no_grad()
 def put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Overwrite the trained weights of a model."""
-    for name, own in trained(model).items():
-        own.copy_(weights[name])
+    for name, parameter in trained(model).items():
+        parameter.copy_(weights[name])
 
 
 def write_snapshot(
@@ -58,7 +60,7 @@ def read_snapshot(checkpoint: Path, name: str, model: nn.Module) -> tuple[Weight
 
     """
     path = Path(checkpoint) / name
-    own = trained(model)
+    parameters = trained(model)
     try:
         with safe_open(path, framework="pt") as file:
             numbers = json.loads((file.metadata() or {})[NUMBERS])
@@ -66,9 +68,11 @@ def read_snapshot(checkpoint: Path, name: str, model: nn.Module) -> tuple[Weight
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read ({error}), but this training needs it. Resume with the "
-            "settings that the checkpoint was made with, or start anew without --resume."
+            "settings that the checkpoint was made with, or train from scratch, without --resume."
         ) from error
     shapes = {key: value.shape for key, value in weights.items()}
-    if weights and shapes != {key: value.shape for key, value in own.items()}:
-        raise DataError(f"{path} holds weights of another model: start anew without --resume.")
-    return {key: value.to(own[key].device) for key, value in weights.items()}, numbers
+    if weights and shapes != {key: value.shape for key, value in parameters.items()}:
+        raise DataError(
+            f"{path} holds weights of another model: train from scratch, without --resume."
+        )
+    return {key: value.to(parameters[key].device) for key, value in weights.items()}, numbers

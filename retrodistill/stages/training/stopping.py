@@ -1,4 +1,4 @@
-"""Measure while training, keep the best weights, and stop when nothing gets better."""
+"""Measurement while training: keep the best weights, and stop early."""
 
 import math
 from collections.abc import Callable
@@ -23,27 +23,27 @@ FILE = "best.safetensors"
 
 
 class BestWeights(TrainerCallback):
-    """Measures every so many steps, and puts the best-measured weights in at the end.
+    """Measures every N steps; at the end the model gets the best-measured weights.
 
-    The last step is measured too. The best weights are those of the highest value, the earlier
-    ones of equals. Training stops after `patience` measurements in a row none of which was above
-    the value that the count began at, by `min_delta` at least: many small gains add up to one.
+    The last step is measured too. The best weights are those of the highest value; of equal
+    values, the earlier. Training stops after `patience` measurements in a row that were not above
+    the value at which the count began by `min_delta` at least: many small gains add up to one.
 
-    The state (best weights, all values, the count) lies in each checkpoint. A training that goes
-    on from one has the measurements that it would have had.
+    The state (best weights, all values, the count) is part of each checkpoint. A resumed training
+    has the measurements of an uninterrupted one.
 
     Args:
-        measure: gives the value of the weights that the model has; higher is better.
+        measure: returns the value of the model's present weights; higher is better.
         name: what is measured, for the log.
         every: steps between measurements.
         patience: measurements without a gain before training stops (0: never).
         min_delta: smallest gain that counts for patience.
         weights: context in which the model has the weights to measure and keep, such as
             `WeightAverage.applied`; else its own.
-        checkpoint: folder of the checkpoint that the training goes on from, if it does.
+        checkpoint: folder of the checkpoint that the training resumes from, if it does.
 
     Raises:
-        ConfigError: a number out of its range.
+        ConfigError: a number is out of range.
 
     """
 
@@ -61,7 +61,7 @@ class BestWeights(TrainerCallback):
         if every < 1 or patience < 0 or not min_delta >= 0:
             raise ConfigError(
                 f"measurements must be at least 1 step apart (not {every}), and patience "
-                f"({patience}) and the least gain ({min_delta}) at least 0."
+                f"({patience}) and min_delta ({min_delta}) at least 0."
             )
         self._measure, self._name, self._every = measure, name, every
         self._patience, self._min_delta = patience, min_delta
@@ -79,16 +79,16 @@ class BestWeights(TrainerCallback):
 
     @property
     def exhausted(self) -> bool:
-        """Whether patience has ended."""
+        """Whether patience is exhausted."""
         return 0 < self._patience <= self._waited
 
     def latest(self) -> dict[str, float]:
-        """Return what was measured since the last call, under the name that trackers know."""
+        """Return the value measured since the last call, by the name that trackers use."""
         fresh, self._fresh = self._fresh, {}
         return fresh
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
-        """Take up the state of the checkpoint."""
+        """Restore the state of the checkpoint."""
         if self._checkpoint is not None:
             self._best, numbers = read_snapshot(self._checkpoint, FILE, objects["model"])
             self.values = [(int(step), float(value)) for step, value in numbers["values"]]
@@ -96,13 +96,13 @@ class BestWeights(TrainerCallback):
             self._mark = -math.inf if numbers["mark"] is None else float(numbers["mark"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> Any:
-        """Measure if it is time, and write the state where a checkpoint is due."""
+        """Measure if it is due, and write the state with a checkpoint that is due."""
         due = state.global_step % self._every == 0 or state.global_step >= state.max_steps
         if due and not self.exhausted:
             with self._weights(objects["model"]):
                 self._take(state.global_step, self._measure(), objects["model"])
             control.should_log = True
-        if self.exhausted:  # at once too, if the checkpoint was made when patience had ended
+        if self.exhausted:  # at once after a resume, if patience was exhausted at the checkpoint
             control.should_training_stop = True
         if control.should_save:
             mark = None if math.isinf(self._mark) else self._mark
@@ -111,7 +111,7 @@ class BestWeights(TrainerCallback):
         return control
 
     def on_train_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
-        """Make the best weights the model's."""
+        """Give the model the best weights."""
         if self._best and self.best is not None:
             put(objects["model"], self._best)
             step, value = self.best
@@ -121,7 +121,7 @@ class BestWeights(TrainerCallback):
             )
 
     def _take(self, step: int, value: float, model: nn.Module) -> None:
-        """Take a value down, and the weights if it is the best."""
+        """Record a value, and the weights if it is the best."""
         if not math.isfinite(value):
             raise ConfigError(
                 f"{self._name} is {value} at step {step}: the training has diverged. "

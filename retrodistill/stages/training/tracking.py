@@ -15,18 +15,18 @@ from retrodistill.base.errors import ConfigError, MissingExtra
 from retrodistill.base.logging import log
 
 Report = Callable[[], Mapping[str, float]]
-"""Gives what there is to report since its last call, by name."""
+"""Returns the values to report since its last call, by name."""
 
 
 class StudentTrainer(Trainer):
-    """A Trainer whose log rows of the loss have what `reports` give as well."""
+    """A Trainer whose log rows of the loss hold the values of `reports` as well."""
 
     def __init__(self, *args: Any, reports: Sequence[Report] = (), **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._reports = tuple(reports)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log `logs`; a row that closes a stretch of steps, and so has their loss, with reports."""
+        """Log a row, with the reports if it holds the loss of the steps since the last one."""
         if "loss" in logs:
             logs = logs | {
                 name: value for report in self._reports for name, value in report().items()
@@ -94,24 +94,24 @@ def curve(
 def trackers(names: Sequence[str], logs: Path) -> list[TrainerCallback]:
     """Return transformers' callbacks for trackers; one that writes files does so below `logs`.
 
-    They are given to the Trainer as callbacks, with `report_to="none"`: by themselves they would
-    write into the folder of checkpoints, which goes when the training is done.
+    They are passed to the Trainer as callbacks, with `report_to="none"`: by default they would
+    write into the folder of checkpoints, which is removed when the training is done.
 
     Raises:
         ConfigError: transformers knows no such tracker.
         MissingExtra: a tracker's package is not installed.
 
     """
-    found = []
+    callbacks = []
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
-            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
-            raise ConfigError(f"unknown --tracker {name!r}. Known: {known}.")
+            supported = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise ConfigError(f"unknown --tracker {name!r}. Known: {supported}.")
         try:
             callback = INTEGRATION_TO_CALLBACK[name]()
         except (RuntimeError, ImportError) as error:
             raise MissingExtra(f"--tracker {name}: {error}") from error
         if hasattr(callback, "logging_dir") and callback.logging_dir is None:
             callback.logging_dir = str(logs)
-        found.append(callback)
-    return found
+        callbacks.append(callback)
+    return callbacks

@@ -40,7 +40,7 @@ def train_student(
     labels: a `Run` of candidates with teacher scores, a `PreferenceStore` of a pairwise teacher,
     an `Encoder` whose vectors it follows, or a `SignalSource` of your own. Without a run, it
     learns from labels and in-batch negatives; an objective of vectors alone needs neither labels
-    nor scores, and without scores it learns from every text of the collection. Checkpoints lie in
+    nor scores, and without scores it learns from every text of the collection. Checkpoints are in
     `OUT.checkpoints` until the training is done.
 
     Raises:

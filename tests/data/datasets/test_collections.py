@@ -31,17 +31,17 @@ def save(folder: Path, *, docs: list = DOCS, queries: list = QUERIES, qrels: str
     return folder
 
 
-def test_a_beir_folder_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_beir_folder_is_read_unchanged(tmp_path: Path) -> None:
     """Numeric ids that become numbers, and empty documents that disappear."""
-    found = load_collection(f"beir:{save(tmp_path)}")
-    assert list(found.docs) == [Doc("d1", "One", "first\nline"), Doc("2", "", "")]
-    assert found.docs.full_texts([0]) == ["One first\nline"]
-    assert found.qrels("test") == {"q1": {"d1": 1, "gone": 2}}
-    assert found.query_ids("test") == ["q1"]
-    assert found.splits == ("test",)
-    assert "d1" in found.docs
-    assert "gone" not in found.docs
-    assert found.docs.rows(["2", "d1"]).tolist() == [1, 0]
+    collection = load_collection(f"beir:{save(tmp_path)}")
+    assert list(collection.docs) == [Doc("d1", "One", "first\nline"), Doc("2", "", "")]
+    assert collection.docs.full_texts([0]) == ["One first\nline"]
+    assert collection.qrels("test") == {"q1": {"d1": 1, "gone": 2}}
+    assert collection.query_ids("test") == ["q1"]
+    assert collection.splits == ("test",)
+    assert "d1" in collection.docs
+    assert "gone" not in collection.docs
+    assert collection.docs.rows(["2", "d1"]).tolist() == [1, 0]
 
 
 def test_gzip_and_files_without_column_names_are_read(tmp_path: Path) -> None:
@@ -50,22 +50,22 @@ def test_gzip_and_files_without_column_names_are_read(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(corpus.read_bytes()))
     corpus.unlink()
-    found = load_collection(f"beir:{tmp_path}")
-    assert len(found.docs) == 2
-    assert set(found.qrels("test")) == {"q1", "q2"}
+    collection = load_collection(f"beir:{tmp_path}")
+    assert len(collection.docs) == 2
+    assert set(collection.qrels("test")) == {"q1", "q2"}
 
 
 def test_the_fingerprint_is_that_of_the_texts(tmp_path: Path) -> None:
     """Scores of an old corpus that are taken for those of the new one."""
-    one = load_collection(f"beir:{save(tmp_path / 'one')}")
+    original = load_collection(f"beir:{save(tmp_path / 'one')}")
     moved = load_collection(f"beir:{save(tmp_path / 'moved', qrels='q2	d1	1')}")
     more = [*DOCS, {"_id": "x", "text": "x"}]
-    other = load_collection(f"beir:{save(tmp_path / 'other', docs=more)}")
+    changed = load_collection(f"beir:{save(tmp_path / 'other', docs=more)}")
     asked = [*QUERIES, {"_id": "q3", "text": "and three"}]
     asking = load_collection(f"beir:{save(tmp_path / 'asking', queries=asked)}")
-    assert one.fingerprint == moved.fingerprint
-    assert len({one.fingerprint, other.fingerprint, asking.fingerprint}) == 3
-    assert one.docs.fingerprint == asking.docs.fingerprint != other.docs.fingerprint
+    assert original.fingerprint == moved.fingerprint
+    assert len({original.fingerprint, changed.fingerprint, asking.fingerprint}) == 3
+    assert original.docs.fingerprint == asking.docs.fingerprint != changed.docs.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -83,18 +83,18 @@ def test_the_fingerprint_is_that_of_the_texts(tmp_path: Path) -> None:
 def test_malformed_lines_are_refused_by_number(
     change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
-    """A line that is skipped without a word, so that a published number cannot be reproduced."""
+    """A line that is skipped silently, so that a published number cannot be reproduced."""
     with pytest.raises(DataError, match=message):
         load_collection(f"beir:{save(tmp_path, **change)}").qrels("test")
 
 
 def test_mistakes_are_explained(tmp_path: Path) -> None:
     """A KeyError for an id, a split or a kind of collection that is misspelt."""
-    found = load_collection(f"beir:{save(tmp_path)}")
+    collection = load_collection(f"beir:{save(tmp_path)}")
     with pytest.raises(DataError, match="'nowhere'"):
-        found.docs.rows(["d1", "nowhere"])
+        collection.docs.rows(["d1", "nowhere"])
     with pytest.raises(ConfigError, match="no split 'train'.*test"):
-        found.qrels("train")
+        collection.qrels("train")
     with pytest.raises(ConfigError, match="Did you mean 'beir'"):
         load_collection(f"bier:{tmp_path}")
     with pytest.raises(ConfigError, match="Write beir:"):
@@ -120,10 +120,10 @@ def test_texts_keep_every_character(tmp_path: Path, rows: dict[str, tuple[str, s
     docs = [Doc(id, title, text) for id, (title, text) in rows.items()]
     stem = tmp_path / "docs"
     fingerprint = write_texts(stem, TextSource(lambda: docs, str))
-    found = Texts(stem, name="docs", fingerprint=fingerprint)
-    assert list(found) == docs
-    assert [found.get(doc.id) for doc in docs] == docs
-    assert found.rows(list(rows)).tolist() == list(range(len(docs)))
+    collection = Texts(stem, name="docs", fingerprint=fingerprint)
+    assert list(collection) == docs
+    assert [collection.get(doc.id) for doc in docs] == docs
+    assert collection.rows(list(rows)).tolist() == list(range(len(docs)))
 
 
 words = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12).filter(str.strip)
@@ -149,12 +149,12 @@ def test_a_written_folder_is_read_back(
             table = csv.writer(stream, delimiter="\t", lineterminator="\n")
             table.writerow(["query-id", "corpus-id", "score"])
             table.writerows((q, d, g) for q, graded in qrels.items() for d, g in graded.items())
-        found = load_collection(f"beir:{folder}")
-        assert list(found.docs) == [Doc(id, a, b) for id, (a, b) in docs.items()]
-        assert list(found.queries) == [Doc(id, "", text) for id, text in queries.items()]
-        assert found.qrels("test") == qrels
-        assert found.query_ids("test") == list(queries)
-        assert all(doc in found.docs for doc in qrels[next(iter(queries))])
+        collection = load_collection(f"beir:{folder}")
+        assert list(collection.docs) == [Doc(id, a, b) for id, (a, b) in docs.items()]
+        assert list(collection.queries) == [Doc(id, "", text) for id, text in queries.items()]
+        assert collection.qrels("test") == qrels
+        assert collection.query_ids("test") == list(queries)
+        assert all(doc in collection.docs for doc in qrels[next(iter(queries))])
 
 
 def test_columns_above_two_gigabytes_are_read(tmp_path: Path) -> None:
@@ -162,8 +162,11 @@ def test_columns_above_two_gigabytes_are_read(tmp_path: Path) -> None:
     docs = [Doc(f"{number}" * 60_000_000, "", "") for number in range(2)]
     stem = tmp_path / "docs"
     fingerprint = write_texts(stem, TextSource(lambda: docs, str))
-    found = Texts(stem, name="docs", fingerprint=fingerprint).ids([0, 1] * 20)
-    assert [(len(text), text[0]) for text in found] == [(60_000_000, "0"), (60_000_000, "1")] * 20
+    collection = Texts(stem, name="docs", fingerprint=fingerprint).ids([0, 1] * 20)
+    assert [(len(text), text[0]) for text in collection] == [
+        (60_000_000, "0"),
+        (60_000_000, "1"),
+    ] * 20
 
 
 def test_equal_hashes_do_not_mix_documents(tmp_path: Path) -> None:
@@ -175,12 +178,12 @@ def test_equal_hashes_do_not_mix_documents(tmp_path: Path) -> None:
 
     stem = tmp_path / "docs"
     fingerprint = write_texts(stem, TextSource(lambda: docs, str), hasher=crowded)
-    found = Texts(stem, name="docs", fingerprint=fingerprint, hasher=crowded)
-    assert [found.get(doc.id).text for doc in docs] == [doc.text for doc in docs]
+    collection = Texts(stem, name="docs", fingerprint=fingerprint, hasher=crowded)
+    assert [collection.get(doc.id).text for doc in docs] == [doc.text for doc in docs]
 
 
 def test_an_ir_datasets_collection(tmp_path: Path) -> None:
-    """Splits or titles of ir_datasets that are lost on the way."""
+    """Splits or titles of ir_datasets that are lost."""
     import ir_datasets
 
     (tmp_path / "docs.tsv").write_text("d1\tfirst text\nd2\tsecond text\n")
@@ -192,9 +195,9 @@ def test_an_ir_datasets_collection(tmp_path: Path) -> None:
         qrels_trec=str(tmp_path / "qrels"),
     )
     ir_datasets.registry.register("retrodistill-made/test", made)
-    found = load_collection("irds:retrodistill-made/test")
-    assert [doc.id for doc in found.docs] == ["d1", "d2"]
-    assert found.qrels("test") == {"q1": {"d1": 1}}
+    collection = load_collection("irds:retrodistill-made/test")
+    assert [doc.id for doc in collection.docs] == ["d1", "d2"]
+    assert collection.qrels("test") == {"q1": {"d1": 1}}
     with pytest.raises(ConfigError, match="no data set"):
         load_collection("irds:retrodistill-made/tset")
 
@@ -204,7 +207,9 @@ def pydocs() -> Collection:
     return load_collection("builtin:pydocs")
 
 
-def test_the_built_in_collection_is_no_giveaway(pydocs: Collection) -> None:
+def test_documents_of_the_built_in_collection_do_not_contain_their_query(
+    pydocs: Collection,
+) -> None:
     """A document that contains its own query, and makes every system perfect."""
     assert 1_000 < len(pydocs.docs) <= 2_500
     docs = {doc.id: doc for doc in pydocs.docs}
@@ -214,7 +219,7 @@ def test_the_built_in_collection_is_no_giveaway(pydocs: Collection) -> None:
 
 
 def test_modules_of_the_built_in_collection_stay_in_one_split(pydocs: Collection) -> None:
-    """Sibling methods of one class in train and test: a student that only remembers."""
+    """Sibling methods of one class in train and test: a student that only memorises."""
     counts = {split: len(pydocs.query_ids(split)) for split in pydocs.splits}
     assert counts["train"] > 4 * counts["test"] > 0
     homes: dict[str, set[str]] = {}
@@ -229,7 +234,7 @@ def test_modules_of_the_built_in_collection_stay_in_one_split(pydocs: Collection
 @pytest.mark.realdata
 def test_scifact_has_the_published_counts(shared_data: Path) -> None:
     """A reader that loses documents of a real corpus."""
-    found = load_collection(f"beir:{shared_data / 'scifact'}")
-    assert len(found.docs) == 5183
-    assert len(found.query_ids("train")) == 809
-    assert len(found.query_ids("test")) == 300
+    collection = load_collection(f"beir:{shared_data / 'scifact'}")
+    assert len(collection.docs) == 5183
+    assert len(collection.query_ids("train")) == 809
+    assert len(collection.query_ids("test")) == 300

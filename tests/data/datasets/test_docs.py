@@ -9,7 +9,7 @@ import pytest
 
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.data.datasets import Collection, load_collection
-from retrodistill.data.datasets.passages import Section, count_tokens, cut_sections, cut_text
+from retrodistill.data.datasets.passages import TextSection, count_tokens, cut_sections, cut_text
 
 PAGE = r""".\" a comment
 .TH TOOL 1
@@ -82,11 +82,11 @@ def save_pdf(path: Path, text: str, *, title: str = "") -> Path:
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
         b"<< /Title (%s) >>" % title.encode(),
     ]
-    content, places = b"%PDF-1.4\n", []
+    content, offsets = b"%PDF-1.4\n", []
     for number, body in enumerate(objects, start=1):
-        places.append(len(content))
+        offsets.append(len(content))
         content += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     return write(
         path,
         content
@@ -97,7 +97,7 @@ def save_pdf(path: Path, text: str, *, title: str = "") -> Path:
 
 
 def test_each_kind_of_file_is_read(tmp_path: Path) -> None:
-    """Markup read as words, headings lost, or a kind of file passed over in silence."""
+    """Markup read as words, headings lost, or a file type that is skipped silently."""
     folder = tmp_path / "docs"
     write(folder / "a.txt", "\ufeffPlain text.")
     write(folder / "deep" / "README", "No suffix.")
@@ -106,19 +106,19 @@ def test_each_kind_of_file_is_read(tmp_path: Path) -> None:
     write(folder / "tool.1.gz", gzip.compress(PAGE.encode()))
     write(folder / "tool.8", MDOC)
     write(folder / "notes.2", "Version notes, not a manual page.")
-    found = texts(folder)
-    assert found["a.txt"] == ("a", "Plain text.")
-    assert found["deep/README"] == ("deep/README", "No suffix.")
-    title, text = found["b.md"]
+    passages = texts(folder)
+    assert passages["a.txt"] == ("a", "Plain text.")
+    assert passages["deep/README"] == ("deep/README", "No suffix.")
+    title, text = passages["b.md"]
     assert title == "The manual"
     assert text == "Opening.\n\nInstall\n\n```sh\n# no heading\n```\n\nUsage\n\nRun it."
-    title, text = found["c.html"]
+    title, text = passages["c.html"]
     assert (title, text) == ("The page - First", "Red apples.\n\nSecond\n\na\n  b\n\ntail")
-    title, text = found["tool.1.gz"]
+    title, text = passages["tool.1.gz"]
     assert title == "tool(1) - NAME"
     assert text == "tool - does something\n\nOPTIONS\n\n--all, -a Takes all."
-    assert found["tool.8"] == ("tool(8) - SYNOPSIS", "tool -q name")
-    assert found["notes.2"][1] == "Version notes, not a manual page."
+    assert passages["tool.8"] == ("tool(8) - SYNOPSIS", "tool -q name")
+    assert passages["notes.2"][1] == "Version notes, not a manual page."
 
 
 def test_pdf_and_word_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,10 +134,10 @@ def test_pdf_and_word_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str
     word.add_paragraph("Green pears.")
     word.add_table(rows=1, cols=2).rows[0].cells[1].text = "cell"
     word.save(folder / "b.docx")
-    found = texts(folder)
-    assert found["a.pdf"] == ("On apples", "Red apples are ripe.")
-    assert found["b.docx"][0].endswith("Pears")
-    assert "Green pears.\n\n | cell" in found["b.docx"][1]
+    passages = texts(folder)
+    assert passages["a.pdf"] == ("On apples", "Red apples are ripe.")
+    assert passages["b.docx"][0].endswith("Pears")
+    assert "Green pears.\n\n | cell" in passages["b.docx"][1]
     assert "2 damaged (broken.docx, broken.pdf)" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"broken.pdf cannot be read: damaged"):
         load_collection(f"docs:{folder / 'broken.pdf'}")
@@ -146,14 +146,14 @@ def test_pdf_and_word_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_reader_that_is_not_installed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder without its PDF files, and no word why."""
+    """A folder whose PDF files are skipped without a reason."""
     monkeypatch.setitem(__import__("sys").modules, "pypdf", None)
     pdf = save_pdf(tmp_path / "docs" / "a.pdf", "Red apples.")
     write(tmp_path / "docs" / "b.txt", "Green pears.")
     assert list(texts(tmp_path / "docs")) == ["b.txt"]
-    said = capsys.readouterr().err
-    assert "1 need a package (a.pdf)" in said
-    assert "pip install 'retrodistill[documents]'" in said
+    messages = capsys.readouterr().err
+    assert "1 need a package (a.pdf)" in messages
+    assert "pip install 'retrodistill[documents]'" in messages
     with pytest.raises(MissingExtra, match="pypdf"):
         load_collection(f"docs:{pdf}")
 
@@ -161,7 +161,7 @@ def test_a_reader_that_is_not_installed_is_named(
 def test_what_cannot_be_read_is_counted_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A traceback at the first odd file of a folder, or one less document without a word."""
+    """A traceback at the first unreadable file of a folder, or a file that is skipped silently."""
     folder = tmp_path / "docs"
     write(folder / "good.txt", "Red apples.")
     write(folder / "latin.txt", "Grüne Äpfel".encode("cp1252"))
@@ -180,18 +180,18 @@ def test_what_cannot_be_read_is_counted_and_named(
     (folder / "gone.txt").symlink_to(folder / "nowhere.txt")
     os.mkfifo(folder / "pipe.txt")
     write(folder / os.fsdecode(b"odd\xe9.txt"), "Odd name.")
-    found = texts(folder)
-    assert set(found) == {
+    passages = texts(folder)
+    assert set(passages) == {
         "good.txt",
         "latin.txt",
         "wide.txt",
         "bad.jsonl:1",
         "odd\ufffd.txt",
     }
-    assert found["latin.txt"][1] == "Grüne Äpfel"
-    assert found["wide.txt"][1] == "Gelbe Äpfel"
-    said = capsys.readouterr().err
-    for part in (
+    assert passages["latin.txt"][1] == "Grüne Äpfel"
+    assert passages["wide.txt"][1] == "Gelbe Äpfel"
+    messages = capsys.readouterr().err
+    for phrase in (
         "5 documents in 5 files, 5 passages",
         "1 not UTF-8, read as Windows-1252 (latin.txt)",
         "2 empty (empty.txt, nothing.md)",
@@ -199,12 +199,12 @@ def test_what_cannot_be_read_is_counted_and_named(
         "1 binary (binary.txt)",
         "3 damaged (bad.jsonl, cut.txt.gz, odd.csv)",
         "bad.jsonl:2: not JSON",
-        "odd.csv has no column that looks like the text",
+        "odd.csv has no column for the text",
         "1 broken links (gone.txt)",
         "1 linked folders (loop)",
         "1 of other kinds (.png 1)",
     ):
-        assert part in said
+        assert phrase in messages
 
 
 def test_columns_of_tables_are_guessed_or_named(
@@ -249,19 +249,19 @@ def test_long_documents_are_cut_and_keep_their_parent(tmp_path: Path) -> None:
 
 
 def test_options_and_changes_are_noticed(tmp_path: Path) -> None:
-    """Passages of other settings, or of a file as it was, served from the cache."""
+    """Passages of other settings, or of an older version of a file, from the cache."""
     file = write(tmp_path / "docs" / "a.txt", "One sentence here. " * 40)
 
     def opened(options: str = "") -> Collection:
         return load_collection(f"docs:{tmp_path / 'docs'}{options}")
 
-    first = opened()
-    assert opened(",tokens=200").fingerprint == first.fingerprint
+    original = opened()
+    assert opened(",tokens=200").fingerprint == original.fingerprint
     assert len(opened(",tokens=20,overlap=0").docs) > len(opened(",tokens=40").docs)
     assert opened(",tokens=20,overlap=0").fingerprint != opened(",tokens=20").fingerprint
     write(file, "One sentence there. " * 40)
     os.utime(file, ns=(1, 1))
-    assert opened().fingerprint != first.fingerprint
+    assert opened().fingerprint != original.fingerprint
 
 
 def test_an_unchanged_folder_is_parsed_once(
@@ -269,9 +269,9 @@ def test_an_unchanged_folder_is_parsed_once(
 ) -> None:
     """A folder of PDF files that is read again at every stage."""
     write(tmp_path / "docs" / "a.txt", "Red apples.")
-    first = load_collection(f"docs:{tmp_path / 'docs'}")
+    original = load_collection(f"docs:{tmp_path / 'docs'}")
     monkeypatch.setattr("retrodistill.data.datasets.readers.text.read", None)
-    assert load_collection(f"docs:{tmp_path / 'docs'}").fingerprint == first.fingerprint
+    assert load_collection(f"docs:{tmp_path / 'docs'}").fingerprint == original.fingerprint
 
 
 def test_a_pdf_is_parsed_once_in_a_folder_that_changes(
@@ -280,11 +280,11 @@ def test_a_pdf_is_parsed_once_in_a_folder_that_changes(
     """A thousand PDF files parsed again for each one that is added, or an old one's text kept."""
     pytest.importorskip("pypdf")
     pdf = save_pdf(write(tmp_path / "docs" / "a.pdf", ""), "Red apples.")
-    first = texts(tmp_path / "docs")
+    original = texts(tmp_path / "docs")
     write(tmp_path / "docs" / "b.txt", "Green pears.")
     with monkeypatch.context() as patch:
         patch.setattr("retrodistill.data.datasets.readers.pdf.read", None)
-        assert texts(tmp_path / "docs") == {**first, "b.txt": ("b", "Green pears.")}
+        assert texts(tmp_path / "docs") == {**original, "b.txt": ("b", "Green pears.")}
     save_pdf(pdf, "Yellow apples.")
     assert texts(tmp_path / "docs")["a.pdf"][1] == "Yellow apples."
     parsed = [*(tmp_path / "cache" / "parsed").rglob("*.json")]
@@ -314,7 +314,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: str, messa
 
 
 def test_a_corpus_with_another_column_is_sent_to_docs(tmp_path: Path) -> None:
-    """A corpus with `contents` refused without a word of who reads it."""
+    """A corpus with `contents` that is refused, without naming the loader that reads it."""
     corpus = write(tmp_path / "b" / "corpus.jsonl", '{"_id": "d1", "contents": "red"}\n')
     with pytest.raises(DataError, match="docs:FILE,text=contents"):
         load_collection(f"beir:{corpus.parent}")
@@ -373,8 +373,8 @@ def test_no_word_is_lost_by_cutting(tokens: int, overlap: int) -> None:
 
 def test_small_sections_are_joined() -> None:
     """A folder of README files as passages of five words each."""
-    small = [Section(f"H{number}", "Two words.") for number in range(3)]
+    small = [TextSection(f"H{number}", "Two words.") for number in range(3)]
     joined = cut_sections(small, tokens=40, overlap=0)
-    assert joined == [Section("H0", "Two words.\n\nH1\n\nTwo words.\n\nH2\n\nTwo words.")]
-    large = [Section("A", "word " * 30), Section("B", "word " * 30)]
-    assert [part.heading for part in cut_sections(large, tokens=40, overlap=0)] == ["A", "B"]
+    assert joined == [TextSection("H0", "Two words.\n\nH1\n\nTwo words.\n\nH2\n\nTwo words.")]
+    large = [TextSection("A", "word " * 30), TextSection("B", "word " * 30)]
+    assert [phrase.heading for phrase in cut_sections(large, tokens=40, overlap=0)] == ["A", "B"]

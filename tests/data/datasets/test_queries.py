@@ -50,27 +50,27 @@ def test_queries_keep_their_ids(tmp_path: Path) -> None:
         "18": "green pears",
     }
     assert (file.repeated, file.empty) == (1, 0)
-    other = write(tmp_path / "log.csv", "session,utterance\na,red apples\n")
-    named = read_queries(f"{other},text=utterance,id=session")
+    log = write(tmp_path / "log.csv", "session,utterance\na,red apples\n")
+    named = read_queries(f"{log},text=utterance,id=session")
     assert [(query.id, query.text) for query in named.queries] == [("a", "red apples")]
 
 
 def test_repeated_and_empty_lines_are_counted(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A log that counts a frequent query a hundred times over, without a word."""
+    """A log that silently counts a frequent query a hundred times."""
     log = write(tmp_path / "log.txt", "red apples\n\nred apples\n \t\ngreen pears\nred apples\n")
     load_collection(f"beir:{data}", queries=log)
-    # Lines of nothing at all are no lines to numbered_lines; one of blanks is.
-    assert "2 queries from" in (said := capsys.readouterr().err)
-    assert "2 repeated skipped" in said
+    # numbered_lines skips blank lines, so none of them counts as an empty query.
+    assert "2 queries from" in (messages := capsys.readouterr().err)
+    assert "2 repeated skipped" in messages
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.tsv", "1\tred\n1\tgreen\n", r"a.tsv:2: the query id '1' has the text 'green'"),
-        ("a.csv", "x,y\n1,2\n", "no column that looks like the text"),
+        ("a.csv", "x,y\n1,2\n", "no column for the text of a query"),
         ("a.csv", "query,id\nred\n", "a.csv:2: 1 columns, but the first line has 2"),
         ("a.txt", "\n\n", "holds no query"),
         ("a.jsonl", '{"query": 3}\n', "must be a string"),
@@ -102,8 +102,8 @@ def test_mistakes_are_explained(tmp_path: Path, data: Path) -> None:
 def test_a_collection_with_a_file_has_both(tmp_path: Path, data: Path) -> None:
     """Labelled queries lost beside a log, or a log's query as another one than the labelled."""
     plain = load_collection(f"beir:{data}")
-    known = plain.queries.get("q5").text
-    log = write(tmp_path / "log.txt", f"{known}\nred apples\n")
+    text = plain.queries.get("q5").text
+    log = write(tmp_path / "log.txt", f"{text}\nred apples\n")
     both = load_collection(f"beir:{data}", queries=log)
     assert both.file_queries == ["q5", query_id("red apples")]
     assert both.chosen_queries(None, default="train") == both.file_queries
@@ -124,14 +124,14 @@ def test_a_collection_with_a_file_has_both(tmp_path: Path, data: Path) -> None:
     assert same.spec == both.spec == f"beir:{data},queries={log}"
 
 
-def test_queries_of_a_test_split_in_a_log_are_said(
+def test_queries_of_a_test_split_in_a_log_are_reported(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A student that trains on the test queries, for the log holds them."""
-    known = load_collection(f"beir:{data}").queries.get("q5").text
-    write(tmp_path / "log.txt", f"{known}\n")
+    """A student that trains on the test queries, as they are in the log."""
+    text = load_collection(f"beir:{data}").queries.get("q5").text
+    write(tmp_path / "log.txt", f"{text}\n")
     load_collection(f"beir:{data}", queries=tmp_path / "log.txt")
-    assert "1 of them are queries of the split 'test'" in capsys.readouterr().err
+    assert "1 of them are also queries of the split 'test'" in capsys.readouterr().err
 
 
 def test_a_corpus_alone_is_a_collection(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_judgements_are_added_by_the_id(tmp_path: Path, data: Path) -> None:
     assert judged.splits == ("test", "train", "clicks")
     assert judged.relevant("clicks") == {"u1": ["d3"]}
     assert judged.query_ids("clicks") == ["u1"]
-    with pytest.raises(ConfigError, match="has a split 'test' already"):
+    with pytest.raises(ConfigError, match="already has a split 'test'"):
         load_collection(f"beir:{data},qrels={data / 'qrels'}")
 
 

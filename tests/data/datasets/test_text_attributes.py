@@ -46,12 +46,12 @@ def beir(folder: Path, docs: list[dict[str, Any]]) -> Collection:
 
 def test_the_fields_of_a_beir_corpus_are_columns(tmp_path: Path, cache: Path) -> None:
     """A field that moves to the next document where one lacks it."""
-    found = beir(tmp_path / "data", DOCS)
-    table = found.docs.attributes()
+    collection = beir(tmp_path / "data", DOCS)
+    table = collection.docs.attributes()
     assert table.to_pydict() == COLUMNS
     assert table.schema.field("year").type == pa.float64()
-    assert found.docs.attributes(["lang", "year"]).column_names == ["lang", "year"]
-    assert found.queries.attributes().to_pydict() == {"kind": ["short"]}
+    assert collection.docs.attributes(["lang", "year"]).column_names == ["lang", "year"]
+    assert collection.queries.attributes().to_pydict() == {"kind": ["short"]}
     where = parse_where("`by.name` = 'X' or tags = 'b'")
     assert Attributes.from_table(table).matching(where).tolist() == [True, False, True]
 
@@ -59,7 +59,7 @@ def test_the_fields_of_a_beir_corpus_are_columns(tmp_path: Path, cache: Path) ->
 def test_attributes_are_read_once_and_only_when_asked_for(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second reading of a large corpus by each process, or by those who need none of it."""
+    """A second pass over a large corpus in each process, or without need."""
     from retrodistill.data.datasets import beir as module
 
     readings = []
@@ -67,22 +67,22 @@ def test_attributes_are_read_once_and_only_when_asked_for(
     monkeypatch.setattr(
         module, "fields_from", lambda record: readings.append(1) or fields_from(record)
     )
-    found = beir(tmp_path / "data", DOCS)
+    collection = beir(tmp_path / "data", DOCS)
     assert list(cache.rglob("*attributes*")) == readings == []
-    first = found.docs.attributes()
+    table = collection.docs.attributes()
     assert len(readings) == 3
-    again = load_collection(f"beir:{tmp_path / 'data'}").docs
-    assert again.attributes().equals(first)
+    reopened = load_collection(f"beir:{tmp_path / 'data'}").docs
+    assert reopened.attributes().equals(table)
     assert len(readings) == 3
-    (kept,) = cache.rglob("docs.attributes*")
-    kept.write_bytes(kept.read_bytes()[:-9])
-    assert again.attributes().equals(first)
+    (cached,) = cache.rglob("docs.attributes*")
+    cached.write_bytes(cached.read_bytes()[:-9])
+    assert reopened.attributes().equals(table)
     assert len(readings) == 6
-    content = bytearray(kept.read_bytes())
-    place = len(content) // 2
-    content[place] ^= 1
-    kept.write_bytes(content)
-    assert again.attributes().equals(first), "a flipped byte must not be another value"
+    content = bytearray(cached.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 1
+    cached.write_bytes(content)
+    assert reopened.attributes().equals(table), "a flipped byte must not be another value"
     assert len(readings) == 9
 
 
@@ -97,7 +97,7 @@ def test_a_corpus_that_changes_has_other_attributes(tmp_path: Path, cache: Path)
         after.docs.attributes(["lang"])
 
 
-def test_fields_of_several_types_are_left_out_aloud(
+def test_fields_of_several_types_are_skipped_and_reported(
     tmp_path: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A number in one line and a string in another, of which one half is lost."""
@@ -106,36 +106,36 @@ def test_fields_of_several_types_are_left_out_aloud(
         {"_id": "b", "text": "x", "year": "2020", "big": 2**70},
     ]
     for _ in range(2):  # from the file, then from the cache
-        found = beir(tmp_path / "data", docs).docs
-        assert found.attributes().to_pydict() == {"ok": [True, None]}
-        said = " ".join(capfd.readouterr().err.split())
-        assert "corpus.jsonl:1 holds a whole number, but" in said
-        assert "corpus.jsonl:2 holds a string" in said
-        assert "a list of other things than strings" in said
-        assert "'big'" in said
+        collection = beir(tmp_path / "data", docs).docs
+        assert collection.attributes().to_pydict() == {"ok": [True, None]}
+        messages = " ".join(capfd.readouterr().err.split())
+        assert "corpus.jsonl:1 holds a whole number, but" in messages
+        assert "corpus.jsonl:2 holds a string" in messages
+        assert "a list with other values than strings" in messages
+        assert "'big'" in messages
     with pytest.raises(DataError, match=r"'year': .*corpus.jsonl:2 holds a string"):
-        found.attributes(["ok", "year"])
+        collection.attributes(["ok", "year"])
 
 
-def test_what_is_not_there_is_said(tmp_path: Path, cache: Path) -> None:
-    """A column of nothing, for a name that is misspelt."""
-    found = beir(tmp_path / "data", DOCS)
+def test_missing_and_excess_fields_are_reported(tmp_path: Path, cache: Path) -> None:
+    """An empty column for a misspelt name."""
+    collection = beir(tmp_path / "data", DOCS)
     with pytest.raises(DataError, match=r"'years'. Did you mean 'year'.*Known: year, tags"):
-        found.docs.attributes(["years"])
+        collection.docs.attributes(["years"])
     bare = beir(tmp_path / "bare", [{"_id": "a", "text": "x", "metadata": {}}])
     with pytest.raises(DataError, match="no field beside title and text.*Give a file"):
         bare.docs.attributes()
     twice = beir(tmp_path / "twice", [{"_id": "a", "text": "x", "y": 1, "metadata": {"y": 2}}])
-    with pytest.raises(DataError, match=r"corpus.jsonl:1: the field y stands there twice"):
+    with pytest.raises(DataError, match=r"corpus.jsonl:1: duplicate field y"):
         twice.docs.attributes()
-    many = beir(tmp_path / "many", [{"_id": "a", "text": "x", **{f"f{i}": 1 for i in range(1001)}}])
+    wide = beir(tmp_path / "many", [{"_id": "a", "text": "x", **{f"f{i}": 1 for i in range(1001)}}])
     with pytest.raises(DataError, match="more than 1,000 fields"):
-        many.docs.attributes()
-    assert many.docs.attributes(["f7"]).to_pydict() == {"f7": [1]}
+        wide.docs.attributes()
+    assert wide.docs.attributes(["f7"]).to_pydict() == {"f7": [1]}
 
 
 def test_fields_that_appear_late_are_missing_before(tmp_path: Path, cache: Path) -> None:
-    """Columns of several lengths where a field is first met in a later batch."""
+    """Columns of different lengths where a field first occurs in a later batch."""
     docs = [{"_id": str(i), "text": "x", "n": i if i < 17_000 else i + 0.5} for i in range(20_000)]
     docs[19_000]["late"] = "yes"
     table = beir(tmp_path / "data", docs).docs.attributes()
@@ -147,7 +147,7 @@ def test_fields_that_appear_late_are_missing_before(tmp_path: Path, cache: Path)
 def test_other_sources_have_attributes_too(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fields of ir_datasets and the hub that are lost on the way."""
+    """Fields of ir_datasets and the hub that are lost."""
     from typing import NamedTuple
 
     import datasets
@@ -196,7 +196,9 @@ def as_jsonl(path: Path) -> Path:
 
 def as_parquet(path: Path) -> Path:
     columns = dict(zip(("id", "lang", "year", "day"), zip(*ROWS, strict=True), strict=True))
-    pq.write_table(pa.table({name: list(own) for name, own in columns.items()}), path / "a.parquet")
+    pq.write_table(
+        pa.table({name: list(values) for name, values in columns.items()}), path / "a.parquet"
+    )
     return path / "a.parquet"
 
 
@@ -230,15 +232,19 @@ def test_files_of_all_kinds_are_aligned_to_the_ids(
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", 'id,x\nd1,"1\n1"\n\nd2,2\nd1,3\n', "a.csv:6: id 'd1' is taken.*a.csv:2"),
-        ("a.csv", "id,x\nd1,1\nd9,2\n", r"a.csv:3: id 'd9' is none of the 2 documents"),
+        ("a.csv", 'id,x\nd1,"1\n1"\n\nd2,2\nd1,3\n', "a.csv:6: duplicate id 'd1'.*a.csv:2"),
+        ("a.csv", "id,x\nd1,1\nd9,2\n", r"a.csv:3: unknown id 'd9': it is none of the 2 documents"),
         ("a.csv", "id,x\nd1,1\n,2\n", "a.csv:3: the id is missing"),
         ("a.csv", "id,x\nd1,1,7\n", "a.csv cannot be read.*Expected 2 columns"),
         ("a.csv", "key,x\nd1,1\n", "needs a column _id or id.*key, x"),
-        ("a.csv", "id,x,x\nd1,1,1\n", "a.csv:1: two columns"),
+        ("a.csv", "id,x,x\nd1,1,1\n", "a.csv:1: duplicate column 'x'"),
         ("a.csv", "", "needs a column _id or id"),
-        ("a.jsonl", '{"_id": "d1", "x": 1}\n\n{"_id": "d1", "x": 2}\n', "a.jsonl:3: id 'd1'"),
-        ("a.jsonl", '{"_id": "d9", "x": 1}\n', "a.jsonl:1: id 'd9'"),
+        (
+            "a.jsonl",
+            '{"_id": "d1", "x": 1}\n\n{"_id": "d1", "x": 2}\n',
+            "a.jsonl:3: duplicate id 'd1'",
+        ),
+        ("a.jsonl", '{"_id": "d9", "x": 1}\n', "a.jsonl:1: unknown id 'd9'"),
         ("a.jsonl", '{"_id": "d1", "x": 1}\n{"_id": "d2", "x": "1"}\n', "a.jsonl:2 holds a string"),
         ("a.jsonl", '{"x": 1}\n', "a.jsonl:1: expected an object with an _id"),
         ("a.jsonl", '{"_id": "d1"}\n', "a.jsonl has no column beside the ids"),
@@ -262,7 +268,7 @@ def test_ids_of_a_table_must_be_strings(tmp_path: Path) -> None:
     """Arrow's own error, which names neither the file nor the column."""
     for ids in ([["d1"]], [b"\xff"]):
         pq.write_table(pa.table({"_id": ids, "x": [1]}), tmp_path / "a.parquet")
-        with pytest.raises(DataError, match=r"a.parquet: column _id holds no ids"):
+        with pytest.raises(DataError, match=r"a.parquet: column _id must hold ids"):
             read_attributes(tmp_path / "a.parquet", ["d1"])
 
 
@@ -282,11 +288,11 @@ def test_a_column_of_numbers_that_has_become_strings_is_logged(
     """One `n/a` among the years, found out when `year >= 2020` is refused after the embedding."""
     (tmp_path / "a.csv").write_text("id,year,code\n1,2019,a\n2,n/a,b\n3,2021,3\n4,,d\n")
     read_attributes(tmp_path / "a.csv", ["1", "2", "3", "4"])
-    said = " ".join(capfd.readouterr().err.split())
-    assert "attribute year holds strings: 1 of 3 values is no number" in said
-    assert "'n/a'" in said
-    assert "a.csv:3" in said
-    assert "code" not in said
+    messages = " ".join(capfd.readouterr().err.split())
+    assert "attribute year holds strings: 1 of 3 values is not a number" in messages
+    assert "'n/a'" in messages
+    assert "a.csv:3" in messages
+    assert "code" not in messages
 
 
 def test_cells_of_a_table_keep_what_they_say(tmp_path: Path) -> None:
@@ -306,14 +312,14 @@ def test_cells_of_a_table_keep_what_they_say(tmp_path: Path) -> None:
 @pytest.mark.realdata
 def test_a_real_corpus_without_fields_says_so(shared_data: Path) -> None:
     """An empty table that is taken for attributes."""
-    found = load_collection(f"beir:{shared_data / 'cranfield'}")
+    collection = load_collection(f"beir:{shared_data / 'cranfield'}")
     with pytest.raises(DataError, match="no field beside title and text"):
-        found.docs.attributes()
+        collection.docs.attributes()
 
 
 @pytest.mark.slow
 def test_the_built_in_collection_can_be_filtered() -> None:
-    """A document that is said to be of another package than its id."""
+    """A document whose attribute names another package than its id."""
     docs = load_collection("builtin:pydocs").docs
     attributes = Attributes.from_table(docs.attributes(["package", "module"]))
     fits = attributes.matching(parse_where("package = 'numpy'"))

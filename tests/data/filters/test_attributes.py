@@ -1,4 +1,4 @@
-"""Which rows fit: against SQL's logic done slowly; columns that grow, and files."""
+"""Rows that match a condition, compared with plain three-valued logic; growing columns, files."""
 
 import math
 from datetime import date, datetime
@@ -91,12 +91,12 @@ def test_appended_and_taken_rows_keep_their_places(
 )
 def test_each_type_by_hand(books: Attributes, where: str, fits: list[int]) -> None:
     """An empty list that counts as missing, or a date that is compared as text."""
-    first = books.take([0, 1, 2])
-    assert np.flatnonzero(first.matching(parse_where(where))).tolist() == fits
-    assert first.estimate(parse_where(where)) == pytest.approx(len(fits) / 3)
+    rows = books.take([0, 1, 2])
+    assert np.flatnonzero(rows.matching(parse_where(where))).tolist() == fits
+    assert rows.estimate(parse_where(where)) == pytest.approx(len(fits) / 3)
 
 
-def test_no_rows_are_no_trouble(books: Attributes) -> None:
+def test_an_empty_table_is_valid(books: Attributes) -> None:
     """A mean of nothing, which is NaN and makes every plan wrong."""
     none = books.take([])
     assert none.estimate(parse_where("year = 1 and tags = 'a'")) == 0.0
@@ -119,13 +119,19 @@ def test_columns_of_other_arrow_types_are_read() -> None:
             "hidden": lists,
         }
     )
-    for own, start in ((table, 0), (table.slice(1), 1)):
-        found = Attributes.from_table(own)
+    for columns, start in ((table, 0), (table.slice(1), 1)):
+        attributes = Attributes.from_table(columns)
         where = parse_where("code = 'a' and small >= 1 and half >= 0.5 and large >= 'a'")
-        assert found.matching(where).tolist() == [True, False, True][start:]
-        assert found.matching(parse_where("naive = '2020-01-01'")).all()
-        assert found.matching(parse_where("hidden = 'x'")).tolist() == [True, False, False][start:]
-        assert found.matching(parse_where("hidden != 'q'")).tolist() == [True, False, True][start:]
+        assert attributes.matching(where).tolist() == [True, False, True][start:]
+        assert attributes.matching(parse_where("naive = '2020-01-01'")).all()
+        assert (
+            attributes.matching(parse_where("hidden = 'x'")).tolist()
+            == [True, False, False][start:]
+        )
+        assert (
+            attributes.matching(parse_where("hidden != 'q'")).tolist()
+            == [True, False, True][start:]
+        )
 
 
 @pytest.mark.parametrize(
@@ -138,16 +144,16 @@ def test_columns_of_other_arrow_types_are_read() -> None:
         ("open < 3", "true or false"),
         ("tags < 'a'", "no order"),
         ("tags = 1", r"lists of strings \(such as \['a', 'b'\], \[\]\).*quotes"),
-        ("day > 'May'", r"such as 2020-01-01.*\"May\" is none"),
-        ("day < '9999-12-31T23:00-05:00'", "is none"),
+        ("day > 'May'", r"such as 2020-01-01.*\"May\" is not one"),
+        ("day < '9999-12-31T23:00-05:00'", "is not one"),
         ("lang = true", r"quotes: \"true\""),
         ("year = 2020 or nope is missing", "no such column"),
     ],
 )
-def test_conditions_that_cannot_fit_are_refused(
+def test_conditions_that_cannot_match_are_refused(
     books: Attributes, where: str, message: str
 ) -> None:
-    """A misspelt column or a number in quotes that finds nothing, without a word."""
+    """A misspelt column or a number in quotes that finds nothing, silently."""
     with pytest.raises(ConfigError, match=message):
         books.matching(parse_where(where))
 
@@ -192,7 +198,7 @@ def test_new_rows_may_lack_a_column_but_not_bring_one(books: Attributes) -> None
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"a": [1, "x"]}, "'a' cannot be held"),
+        ({"a": [1, "x"]}, "'a' cannot be stored"),
         ({"a": [1], "b": [1, 2]}, "equally long"),
         ({"a": [[1, 2]]}, "lists of int64"),
         ({"a": [{"b": 1}]}, "struct"),
@@ -200,14 +206,14 @@ def test_new_rows_may_lack_a_column_but_not_bring_one(books: Attributes) -> None
         ({"": [1]}, "distinct names"),
     ],
 )
-def test_columns_that_cannot_be_held_are_refused(columns: dict[str, Any], message: str) -> None:
-    """A column that is left out without a word."""
+def test_columns_of_unsupported_types_are_refused(columns: dict[str, Any], message: str) -> None:
+    """A column that is skipped silently."""
     with pytest.raises(DataError, match=message):
         Attributes.from_columns(columns)
 
 
-def test_rows_that_are_not_there_are_refused(books: Attributes) -> None:
-    """Row -1, a search library's word for nothing, that is read as the last document."""
+def test_rows_out_of_range_are_refused(books: Attributes) -> None:
+    """Row -1, with which a search library says "nothing", read as the last document."""
     with pytest.raises(IndexError):
         books.take([-1])
     with pytest.raises(IndexError):
@@ -220,8 +226,8 @@ def test_a_written_file_is_read_back(books: Attributes, tmp_path: Path) -> None:
     books.write(path)
     assert Attributes.read(path) == books
     assert [item.name for item in tmp_path.iterdir()] == ["attributes.arrow"]
-    again = Attributes.read(path).append(books)
-    again.write(path)
+    grown = Attributes.read(path).append(books)
+    grown.write(path)
     assert len(Attributes.read(path)) == 8
     content = path.read_bytes()
     path.write_bytes(content[:-20])

@@ -97,8 +97,8 @@ def test_milvus_finds_the_same_rows(tmp_path: Path) -> None:
     ):
         condition = parse_where(where)
         text = milvus_filter(condition, lists=["tags"])
-        found = client.query("c", filter=text, output_fields=["id"], limit=1000)
+        hits = client.query("c", filter=text, output_fields=["id"], limit=1000)
         expected = attributes.matching(condition).nonzero()[0].tolist()
-        assert sorted(row["id"] for row in found) == expected, where
+        assert sorted(row["id"] for row in hits) == expected, where
         assert 0 < len(expected) < len(ROWS), where
     client.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +15,14 @@ from scipy.stats import entropy
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.rankings import (
     How,
+    Norm,
     QueryWeights,
     agreement,
     average_scores,
     calibrated_temperature,
     combine,
     confidence,
+    fuse_runs,
     perplexity,
     reciprocal_ranks,
 )
@@ -77,7 +80,7 @@ def plain(members: Sequence[Scores], how: str, shares: Sequence[float]) -> Score
             row = np.array([scores[query][doc] for doc in docs])
             if how == "z" and len(docs):
                 row = (row - row.mean()) / row.std() if np.ptp(row) else 0 * row
-            if how == "minmax":
+            if how == "percentiles":
                 row = (np.clip(row, low, high) - low) / (high - low) if high > low else 0 * row
             rows.append(row)
         if docs:
@@ -87,7 +90,7 @@ def plain(members: Sequence[Scores], how: str, shares: Sequence[float]) -> Score
 
 
 @few
-@given(members(), st.sampled_from(["mean", "z", "minmax"]), st.data())
+@given(members(), st.sampled_from(["mean", "z", "percentiles"]), st.data())
 def test_means_are_those_of_plain_python(
     members: list[Scores], how: How, data: st.DataObject
 ) -> None:
@@ -96,7 +99,7 @@ def test_means_are_those_of_plain_python(
     weights = data.draw(st.lists(weight, min_size=len(members), max_size=len(members)))
     found = combine(runs_of(members), how, weights=weights).to_dict()
     assert near(found, plain(members, how, weights))
-    if how == "minmax":
+    if how == "percentiles":
         assert all(0 <= score <= 1 for docs in found.values() for score in docs.values())
 
 
@@ -115,7 +118,7 @@ def test_reciprocal_ranks_are_those_of_plain_python(members: list[Scores], k: fl
 
 
 @few
-@given(members(low=2), st.sampled_from(["mean", "z", "minmax", "rrf"]), st.randoms())
+@given(members(low=2), st.sampled_from(["mean", "z", "percentiles", "rrf"]), st.randoms())
 def test_the_order_of_rows_does_not_count(members: list[Scores], how: How, random: Random) -> None:
     """A result that depends on which shard of a store was finished first."""
     shuffled = []
@@ -162,12 +165,72 @@ def test_min_max_clips_to_global_percentiles_by_hand() -> None:
     scores = {f"q{n // 10}": {} for n in range(101)}
     for number in range(101):
         scores[f"q{number // 10}"][f"d{number}"] = float(number)
-    found = combine([Run.from_dict(scores)], "minmax", percentiles=(10, 90)).to_dict()
+    found = combine([Run.from_dict(scores)], "percentiles", percentiles=(10, 90)).to_dict()
     assert found["q0"]["d3"] == 0
     assert found["q5"]["d50"] == 0.5
     assert found["q9"]["d98"] == 1
     flat = Run.from_dict({"q": {"a": 4.0, "b": 4.0}})
-    assert combine([flat], "minmax").to_dict() == {"q": {"b": 0.0, "a": 0.0}}
+    assert combine([flat], "percentiles").to_dict() == {"q": {"b": 0.0, "a": 0.0}}
+
+
+def frozen_runs() -> list[Run]:
+    """Return three runs of three queries, of which each pair is in one, two or all."""
+    runs = []
+    for seed in (1, 2, 3):
+        rng = np.random.default_rng(seed)
+        table = {
+            f"q{query}": {
+                f"d{doc}": float(np.float32(rng.normal() * 3 + seed))
+                for doc in sorted(rng.choice(8, size=5, replace=False).tolist())
+            }
+            for query in range(3)
+        }
+        runs.append(Run.from_dict(table))
+    return runs
+
+
+FROZEN = {
+    "mean": ("3c56a7507a809c27", "c4f54cf76ccc19bb", "73280da485de69b6"),
+    "z": ("5e860b1b70536b37", "14956fc84d20fa47", "145a9d928966afa7"),
+    "percentiles": ("5d27f7f4ddfdcae7", "ac72998e9f301b2e", "4f6a375ae41a7143"),
+    "rrf": ("dd67400ed5bc4f37", "7a1cad088173e5ae", "f001d7b21459487e"),
+}
+"""How -> fingerprints of version 0.1: by weights 3, 1, 2, then by confidence and by agreement."""
+
+
+@pytest.mark.parametrize("how", FROZEN)
+def test_stores_are_those_of_earlier_versions(how: How) -> None:
+    """Other numbers under the same settings, so that no published store can be made again."""
+    runs = frozen_runs()
+    qrels = {"q0": {"d1": 1, "d4": 1}, "q1": {"d0": 2}, "q2": {"d7": 1, "d3": 0}}
+    norm: Norm = "none" if how == "mean" else how  # type: ignore[assignment]
+    for query_weights, fingerprint in zip(
+        (None, confidence(runs), agreement(runs, qrels)), FROZEN[how], strict=True
+    ):
+        weights: dict[str, Any] = {"weights": (3, 1, 2), "query_weights": query_weights}
+        combined = combine(runs, how, **weights)
+        assert combined.fingerprint.startswith(fingerprint)
+        if how == "rrf":
+            fused = fuse_runs(runs, "rrf", **weights)
+        else:
+            fused = fuse_runs(runs, norm=norm, pairs="shared", **weights)
+        assert fused.fingerprint == combined.fingerprint
+    if how == "z":
+        assert combine(runs, how).to_dict()["q2"] == {
+            "d1": 0.8076053857803345,
+            "d7": -0.14977452158927917,
+            "d0": -0.6578308343887329,
+        }
+
+
+def test_percentiles_are_those_of_the_whole_table() -> None:
+    """Percentiles of the pairs that are kept, or of each list, under the table's name."""
+    one = Run.from_dict({"q": {"a": 0.0, "b": 50.0}, "r": {"a": 100.0}})
+    other = Run.from_dict({"q": {"b": 1.0, "c": 0.0}})
+    fused = fuse_runs([one, other], norm="percentiles", pairs="shared").to_dict()
+    assert fused == {"q": {"b": 0.75}}
+    fused = fuse_runs([one, other], norm="percentiles").to_dict()["q"]
+    assert fused == pytest.approx({"b": 0.75, "a": 0.0, "c": 0.0})
 
 
 def test_equal_scores_add_nothing() -> None:
@@ -184,7 +247,7 @@ def test_dropped_pairs_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     one = Run.from_dict({"q": {"a": 1.0, "b": 2.0}, "r": {"a": 1.0}})
     other = Run.from_dict({"q": {"b": 1.0, "c": 2.0, "d": 3.0}})
     assert combine([one, other], "mean").to_dict() == {"q": {"b": 1.5}}
-    assert "4 of 5 pairs are left out" in capsys.readouterr().err
+    assert "4 of 5 pairs are dropped" in capsys.readouterr().err
     assert len(combine([one, other], "rrf")) == 5
     assert not capsys.readouterr().err
 
@@ -233,7 +296,7 @@ def test_agreement_by_hand() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"how": "median"}, "how must be one of mean, z, minmax, rrf"),
+        ({"how": "median"}, "how must be one of mean, z, percentiles, rrf"),
         ({"weights": (1,)}, "2 runs need as many weights"),
         ({"weights": (2, -1)}, "none negative"),
         ({"weights": (0, 0)}, "not all 0"),
@@ -256,7 +319,7 @@ def test_tables_without_a_common_ground_are_explained() -> None:
     one, other = Run.from_dict({"q": {"a": 1.0}}), Run.from_dict({"q": {"b": 1.0}})
     with pytest.raises(ConfigError, match="at least one"):
         combine([])
-    for how in ("mean", "z", "minmax"):
+    for how in ("mean", "z", "percentiles"):
         with pytest.raises(DataError, match="share no"):
             combine([one, other], how)
         with pytest.raises(DataError, match="share no"):

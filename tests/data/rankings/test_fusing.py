@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.data.rankings import Method, Norm, fuse_runs, reciprocal_ranks, tune_fusion
+from retrodistill.data.rankings import (
+    Fusion,
+    Method,
+    Norm,
+    fuse_runs,
+    reciprocal_ranks,
+    tune_fusion,
+)
 from retrodistill.data.rankings.metrics import evaluate, parse_metric
 from retrodistill.data.rankings.tuning import POINTS, simplex, transfers
 from retrodistill.data.store.runs import Run
@@ -122,7 +129,7 @@ def test_mistakes_of_fusion_are_explained() -> None:
     """A setting without effect, or scores that mean nothing, taken without a word."""
     runs = runs_of({"q": {"a": 1.0}}, {"q": {"a": -2.0}})
     for message, error, call in (
-        ("leave the norm", ConfigError, {"method": "rrf", "norm": "z"}),
+        ("omit the norm", ConfigError, {"method": "rrf", "norm": "z"}),
         ("not be negative", ConfigError, {"method": "mnz", "norm": "z"}),
         ("Give minima", ConfigError, {"norm": "theoretical"}),
         ("below its lowest", DataError, {"norm": "theoretical", "minima": [0.0, 0.0]}),
@@ -162,7 +169,7 @@ def test_the_fast_measure_is_that_of_the_fused_run(metric: str, method: Method) 
     runs, qrels = noisy(12)
     qrels["q3"] |= {"elsewhere": 2, "d1": 0}
     qrels["q4"] = {"d1": -1, "d2": 0}
-    board = _Board.of(runs, qrels, [None], metric=metric, method=method, minima=None, k=60.0)
+    board = _Board.of(runs, qrels, Fusion(method=method), [None], metric=metric)
     for weights in ((0.5, 0.3, 0.2), (1.0, 0.0, 0.0)):
         run = fuse_runs(runs, method, weights=weights)
         (wanted,) = evaluate(qrels, run, [parse_metric(metric)]).values()
@@ -237,7 +244,7 @@ def test_the_grid_covers_the_simplex() -> None:
 @pytest.mark.realdata
 def test_fusion_beats_both_runs_on_real_ones(shared_data: Path) -> None:
     """A hybrid that is worse than its parts: TREC DL 2019, BM25 and a dense run at depth 100."""
-    from retrodistill.data.store.qrels import read_qrels
+    from retrodistill.data.qrels import read_qrels
 
     folder = shared_data / "oracle" / "runs" / "msmarco-dl19"
     names = ("BM25", "D_BERT_KD_TASB", "SPLADE_P_P_ENSEMBLE_DISTIL")

@@ -28,10 +28,12 @@ def rows() -> pa.Table:
 
 def damaged(content: bytes) -> Iterator[bytes]:
     """Yield the content with every other byte changed in turn, and cut at many lengths."""
-    for place in range(0, len(content), 2):
-        yield b"".join((content[:place], bytes([content[place] ^ 0xFF]), content[place + 1 :]))
-    for place in range(0, len(content), 17):
-        yield content[:place]
+    for position in range(0, len(content), 2):
+        yield b"".join(
+            (content[:position], bytes([content[position] ^ 0xFF]), content[position + 1 :])
+        )
+    for position in range(0, len(content), 17):
+        yield content[:position]
 
 
 def test_a_changed_byte_of_a_plan_is_noticed(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_file_of_another_project_is_guessed_and_read(
 
 
 def test_data_sets_saved_by_their_library_are_read(tmp_path: Path) -> None:
-    """The second split of a DatasetDict, left out."""
+    """The second split of a DatasetDict, skipped."""
     flat = datasets.Dataset.from_dict({"query_id": ["q"], "doc_id": [7], "score": [0.5], "x": [1]})
     rows = {"query_id": [1], "document_ids": [["a", "b"]], "scores": [[1.5, 2.5]]}
     text = {"query_id": [2], "document_ids": ["[3, 4]"], "scores": ["[0.5, 1]"]}
@@ -284,9 +284,9 @@ def test_a_pair_that_stands_twice_is_one_row_if_its_scores_agree(
     """One of two scores, chosen by their place in the file."""
     path = tmp_path / "scores.tsv"
     path.write_text("1\t2\tq\ta\tb\n1.00000001\t3\tq\ta\tc\n2\t1\tq\tb\ta\n")
-    found = read_scores(path, "margin-mse")
-    assert found.run.to_dict() == {"q": {"c": 3.0, "b": 2.0, "a": 1.0}}
-    assert found.positives == {"q": ["a", "b"]}
+    content = read_scores(path, "margin-mse")
+    assert content.run.to_dict() == {"q": {"c": 3.0, "b": 2.0, "a": 1.0}}
+    assert content.positives == {"q": ["a", "b"]}
     path.write_text("1\t2\tq\ta\tb\n\n1\t3\tq\ta\tc\n1.5\t3\tq\ta\tc\n4\t3\tq\ta\tc\n")
     message = r"tsv:4: query 'q' gives document 'a' score 1.5, but 1 before \(.*tsv:1\)"
     with pytest.raises(DataError, match=message):
@@ -305,7 +305,7 @@ def test_pickles_are_refused_and_the_advice_works(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a pickle"):
         guess_format(tmp_path / "renamed.json")
     for file in (tmp_path / "renamed.json", path):
-        with pytest.raises(DataError, match="runs whatever code") as refusal:
+        with pytest.raises(DataError, match="runs the code that it holds") as refusal:
             read_scores(file, "sbert-scores")
         command = shlex.split(str(refusal.value).splitlines()[1])
         subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True)
@@ -317,13 +317,13 @@ def test_texts_are_found_whatever_their_hashes(sky: Collection) -> None:
     """Two texts whose hashes collide, taken for one."""
     for hasher in (hash64, lambda texts: np.zeros(len(texts), np.uint64)):
         ids = TextIds(sky.docs, hasher=hasher)
-        wanted = ["The sun is a star.", "A comet has a tail.", "Sun The sun is a star."]
-        assert ids.find(wanted, str) == ["d1", "d3", "d1"]
+        texts_expected = ["The sun is a star.", "A comet has a tail.", "Sun The sun is a star."]
+        assert ids.find(texts_expected, str) == ["d1", "d3", "d1"]
         assert not ids.shared
         assert ids.find(["Moons orbit planets."] * 2, str) == ["d2", "d2"]
         assert len(ids.shared) == 1
         with pytest.raises(DataError, match="1: the documents of .* hold no text 'Sun'"):
-            ids.find([wanted[0], "Sun"], str)
+            ids.find([texts_expected[0], "Sun"], str)
 
 
 def test_texts_of_several_documents_are_told_once(

@@ -67,8 +67,8 @@ def runs(
 
 def test_every_format_is_tested_here() -> None:
     """A new format without a round trip."""
-    here = {name for name, _ in BY_IDS + LABELLED}
-    assert {*here, "trec", "tevatron-run", "hf"} == set(FORMATS)
+    tested = {name for name, _ in BY_IDS + LABELLED}
+    assert {*tested, "trec", "tevatron-run", "hf"} == set(FORMATS)
 
 
 @relaxed
@@ -135,15 +135,17 @@ def test_labelled_formats_give_back_what_they_can_hold(
     tmp_path: Path, odd: Collection, run: Run, relevant: set[str]
 ) -> None:
     """A negative that becomes a positive, or the score of a document beside another's text."""
-    known = {query: [doc for doc in docs if doc in relevant] for query, docs, _ in run.lists()}
+    positives = {query: [doc for doc in docs if doc in relevant] for query, docs, _ in run.lists()}
     lengths = {query: len(docs) for query, docs, _ in run.lists()}
-    held = [query for query, docs in known.items() if 0 < len(docs) < lengths[query]]
+    held = [query for query, docs in positives.items() if 0 < len(docs) < lengths[query]]
     assume(held)
     for name, file in LABELLED:
-        write_scores(tmp_path / file, name, run, relevant=known, collection=odd)
-        found = read_scores(tmp_path / file, name, odd)
-        assert found.run.table.equals(run.select(held).table), file
-        assert {q: set(d) for q, d in found.positives.items()} == {q: set(known[q]) for q in held}
+        write_scores(tmp_path / file, name, run, relevant=positives, collection=odd)
+        imported = read_scores(tmp_path / file, name, odd)
+        assert imported.run.table.equals(run.select(held).table), file
+        assert {q: set(d) for q, d in imported.positives.items()} == {
+            q: set(positives[q]) for q in held
+        }
         assert guess_format(tmp_path / file) == name
 
 
@@ -186,11 +188,11 @@ def test_the_fast_reader_of_columns_gives_the_same_rows(
         (tevatron, plain, tevatron.run_tables, tevatron.run_records),
     ):
         expected = [
-            (record.query, doc, float(np.float32(score)), place < record.relevant)
+            (record.query, doc, float(np.float32(score)), position < record.relevant)
             for record in slow(path)
-            for place, (doc, score) in enumerate(zip(record.docs, record.scores, strict=True))
+            for position, (doc, score) in enumerate(zip(record.docs, record.scores, strict=True))
         ]
-        table = pa.concat_tables(gathering._checked(part) for part in fast(path))
+        table = pa.concat_tables(gathering._checked(batch) for batch in fast(path))
         assert list(zip(*table.to_pydict().values(), strict=True)) == expected, module
 
 
@@ -239,7 +241,7 @@ def test_writing_is_whole_or_not_at_all(odd: Collection, tmp_path: Path) -> None
             write_scores(path, name, run, relevant=relevant, collection=odd)
         with pytest.raises(ConfigError, match="give the collection"):
             write_scores(path, name, run, relevant=relevant)
-        with pytest.raises(ConfigError, match="say which are relevant"):
+        with pytest.raises(ConfigError, match="distinguishes relevant documents"):
             write_scores(path, name, run, collection=odd)
         with pytest.raises(DataError, match="none of the 2 queries"):
             write_scores(path, name, run, relevant={"q1": ["d 2"]}, collection=odd)

@@ -39,16 +39,16 @@ def run_of(lineage: Lineage, **docs: float) -> rd.Run:
 
 def test_records_are_equal_by_words_and_texts_and_not_by_ids_or_order_of_words() -> None:
     """Case, punctuation and order would hide a near double; a changed text would be a lost one."""
-    one, same = record("Does asthma kill?"), record("does ASTHMA kill")
-    assert one == same
-    assert one.fingerprint == same.fingerprint
-    assert one != record("does asthma heal")
+    original, same = record("Does asthma kill?"), record("does ASTHMA kill")
+    assert original == same
+    assert original.fingerprint == same.fingerprint
+    assert original != record("does asthma heal")
     other_docs = Record.of(
         ["does asthma kill"], [["Another document"]], student="kl", split="train"
     )
-    assert one != other_docs
-    assert one.to_dict() == {
-        "fingerprint": one.fingerprint,
+    assert original != other_docs
+    assert original.to_dict() == {
+        "fingerprint": original.fingerprint,
         "student": "kl",
         "split": "train",
         "queries": 1,
@@ -89,8 +89,8 @@ def test_a_lost_record_is_unknown_training_and_not_none(
     if damage == "delete":
         shutil.rmtree(file.parent)
     elif damage == "flip":
-        other = record("flu")
-        run_of(Lineage((other,))).write(tmp_path / "other")
+        foreign = record("flu")
+        run_of(Lineage((foreign,))).write(tmp_path / "other")
         [wrong] = (tmp_path / "other" / FOLDER).iterdir()
         shutil.copy(wrong, file)
     elif damage == "manifest":
@@ -116,7 +116,7 @@ def test_files_and_runs_made_in_python_are_unrecorded(tmp_path: Path) -> None:
 def joins(a: rd.Run, b: rd.Run) -> dict[str, rd.Run]:
     """Return everything that makes one run of two."""
     methods: Sequence[Any] = ("sum", "max", "mnz", "rrf", "rerank")
-    hows: Sequence[Any] = ("mean", "z", "minmax", "rrf")
+    hows: Sequence[Any] = ("mean", "z", "percentiles", "rrf")
     return {
         **{f"fuse {method}": rd.fuse_runs([a, b], method) for method in methods},
         **{f"combine {how}": rd.combine([a, b], how) for how in hows},
@@ -127,9 +127,9 @@ def joins(a: rd.Run, b: rd.Run) -> dict[str, rd.Run]:
 
 def test_what_is_made_of_two_runs_has_both_lineages() -> None:
     """A fused run that forgets one of its systems hides what that one remembers."""
-    left, right = Lineage((record("asthma"),)), Lineage((record("flu"),), ("hub/model",))
-    for name, run in joins(run_of(left), run_of(right)).items():
-        assert run.lineage == left | right, name
+    ours, theirs = Lineage((record("asthma"),)), Lineage((record("flu"),), ("hub/model",))
+    for name, run in joins(run_of(ours), run_of(theirs)).items():
+        assert run.lineage == ours | theirs, name
 
 
 def test_what_is_made_of_one_run_has_its_lineage() -> None:
@@ -179,13 +179,13 @@ def test_a_score_store_knows_its_teacher_and_all_its_candidates(
     store = rd.score_candidates(collection, mined, Constant(teacher), tmp_path / "s")  # type: ignore[arg-type]
     assert store.run().lineage == store.lineage == lineage_of(tmp_path / "s") == teacher
 
-    found = Lineage((record("flu"),))
-    more = replace(rd.mine_candidates(collection, "train", depth=4), lineage=found)
+    known_lineage = Lineage((record("flu"),))
+    more = replace(rd.mine_candidates(collection, "train", depth=4), lineage=known_lineage)
     rd.score_candidates(collection, more, Constant(teacher), tmp_path / "s")  # type: ignore[arg-type]
-    assert rd.Run.read(tmp_path / "s").lineage == teacher | found
-    assert rd.load_teacher(f"run:{tmp_path / 's'}", collection).lineage == teacher | found
-    again = rd.rerank(mined, collection, Constant(found))  # type: ignore[arg-type]
-    assert again.lineage == found
+    assert rd.Run.read(tmp_path / "s").lineage == teacher | known_lineage
+    assert rd.load_teacher(f"run:{tmp_path / 's'}", collection).lineage == teacher | known_lineage
+    result = rd.rerank(mined, collection, Constant(known_lineage))  # type: ignore[arg-type]
+    assert result.lineage == known_lineage
 
 
 def test_scores_of_somebody_elses_file_are_unrecorded(

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.data.qrels import read_qrels
 from retrodistill.data.store.formats import read_scores
-from retrodistill.data.store.qrels import read_qrels
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.triples import (
     candidates_from_triples,
@@ -63,9 +63,9 @@ def test_jsonl_parquet_and_folders_give_back_the_same_run(
     run.to_parquet(tmp_path / "run.parquet")
     run.write(tmp_path / "folder", overwrite=True)
     for name in ("run.jsonl", "run.parquet", "folder"):
-        again = Run.read(tmp_path / name)
-        assert again.table.equals(run.table)
-        assert again.fingerprint == run.fingerprint
+        reread = Run.read(tmp_path / name)
+        assert reread.table.equals(run.table)
+        assert reread.fingerprint == run.fingerprint
 
 
 def test_the_tie_rule_by_hand() -> None:
@@ -198,7 +198,7 @@ def test_mistakes_with_runs_are_explained(tmp_path: Path) -> None:
         run.write(tmp_path / "run")
     table = pa.table({"query_id": ["q"], "doc_id": ["z"], "score": pa.array([1.0], pa.float32())})
     pq.write_table(table, tmp_path / "run" / "run.parquet")
-    with pytest.raises(DataError, match="is not what its manifest"):
+    with pytest.raises(DataError, match="does not match its manifest"):
         Run.read(tmp_path / "run")
 
 
@@ -213,8 +213,8 @@ def test_id_triples_are_read_line_by_line(tmp_path: Path) -> None:
         next(stream)
     path.write_text("q\ta\tb\nq\ta\tc\np\tb\ta\n")
     assert is_triples(path)
-    found = candidates_from_triples(path).to_dict()
-    assert {query: set(docs) for query, docs in found.items()} == {
+    pairs = candidates_from_triples(path).to_dict()
+    assert {query: set(docs) for query, docs in pairs.items()} == {
         "q": {"a", "b", "c"},
         "p": {"a", "b"},
     }
@@ -268,7 +268,7 @@ def test_whole_grades_may_be_written_with_a_point(tmp_path: Path) -> None:
         ("q 0 a nan\n", "whole number"),
         ("q 0 a inf\n", "whole number"),
         ("q 0 a 1\nq 0 b\n", ":2"),
-        ("q 0 a 1\nq 0 a 2\n", "grade 2, but 1 before"),
+        ("q 0 a 1\nq 0 a 2\n", "grade 2, but an earlier line says 1"),
         ("q 0 a high\n", "whole number"),
         ("", "no judgement"),
     ],
@@ -286,3 +286,10 @@ def test_both_forms_of_judgements_are_read(tmp_path: Path) -> None:
     (tmp_path / "beir.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t2\nq\tb\t-1\n")
     expected = {"q": {"a": 2, "b": -1}}
     assert read_qrels(tmp_path / "trec") == read_qrels(tmp_path / "beir.tsv") == expected
+
+
+def test_a_line_of_another_width_is_no_judgement(tmp_path: Path) -> None:
+    """A line cut off in the middle, `q 0 12` of `q 0 12 1`: document 0 with the grade 12."""
+    (tmp_path / "qrels").write_text("q 0 11 1\nq 0 12\n")
+    with pytest.raises(DataError, match=r"qrels:2: a line must be `query 0 document grade`"):
+        read_qrels(tmp_path / "qrels")

@@ -26,7 +26,7 @@ from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.stages.mining import mine_candidates
 
 ENCODERS = '''
-"""Encoders that write down what they encode, and meet their end as they are told."""
+"""Encoders that log what they encode, and die where a test wants it."""
 
 import os, signal, time
 from pathlib import Path
@@ -109,10 +109,10 @@ def encoded(log: Path) -> tuple[set[str], Counter[str]]:
     return {process for process, _ in lines}, Counter(text for _, text in lines)
 
 
-def check(log: Path, docs: Texts, found: np.ndarray, extra: int) -> None:
+def check(log: Path, docs: Texts, received: np.ndarray, extra: int) -> None:
     """All vectors are there, and at most `extra` texts were encoded twice."""
     texts = docs.full_texts()
-    assert found.tolist() == [[len(text), ord(text[0])] for text in texts]
+    assert received.tolist() == [[len(text), ord(text[0])] for text in texts]
     times = encoded(log)[1]
     assert set(times) == set(texts)
     assert sum(times.values()) - len(times) <= extra
@@ -120,11 +120,11 @@ def check(log: Path, docs: Texts, found: np.ndarray, extra: int) -> None:
 
 def test_workers_share_the_parts(tmp_path: Path, docs: Texts, encoder: Any) -> None:
     """Workers that all encode the whole corpus, or one that does it alone."""
-    one = encoder("Steady")
-    assert cached(one, docs) == 0
-    fill_vectors(one, docs, executor="processes", workers=2)
-    assert cached(one, docs) == len(docs)
-    check(tmp_path / "log", docs, doc_vectors(one, docs), extra=0)
+    steady = encoder("Steady")
+    assert cached(steady, docs) == 0
+    fill_vectors(steady, docs, executor="processes", workers=2)
+    assert cached(steady, docs) == len(docs)
+    check(tmp_path / "log", docs, doc_vectors(steady, docs), extra=0)
     processes = encoded(tmp_path / "log")[0]
     assert len(processes) == 2
     assert str(os.getpid()) not in processes
@@ -134,29 +134,29 @@ def test_what_a_killed_worker_leaves_is_encoded(
     tmp_path: Path, docs: Texts, encoder: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Holes in an index, or a command that waits for ever, after the system has killed one."""
-    one = encoder("OneDies")
-    fill_vectors(one, docs, executor="processes", workers=2)
+    steady = encoder("OneDies")
+    fill_vectors(steady, docs, executor="processes", workers=2)
     assert "died with exit code -9" in capsys.readouterr().err
-    assert cached(one, docs) == len(docs)
-    check(tmp_path / "log", docs, doc_vectors(one, docs), extra=PART)
+    assert cached(steady, docs) == len(docs)
+    check(tmp_path / "log", docs, doc_vectors(steady, docs), extra=PART)
 
 
 def test_what_is_cached_needs_no_worker(
     docs: Texts, encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Processes that are started, and models that are loaded, to do nothing."""
-    one = encoder("Steady")
-    one.crew = 1
-    doc_vectors(one, docs)
+    steady = encoder("Steady")
+    steady.crew = 1
+    doc_vectors(steady, docs)
     monkeypatch.setattr(vectors, "execute", lambda *_, **__: pytest.fail("workers were started"))
-    fill_vectors(one, docs, executor="processes", workers=2)
+    fill_vectors(steady, docs, executor="processes", workers=2)
 
 
 def test_faults_of_a_worker_are_told(docs: Texts, encoder: Any) -> None:
     """Vectors of another model under this one's name, or NaN that is found in the index only."""
     with pytest.raises(DataError, match="NaN or infinity for document 'd0'"):
         fill_vectors(encoder("Broken"), docs, executor="processes", workers=1)
-    with pytest.raises(ConfigError, match="another one than here.*--precision"):
+    with pytest.raises(ConfigError, match="differs from the one here.*--precision"):
         fill_vectors(encoder("Changing"), docs, executor="processes", workers=1)
 
 
@@ -164,29 +164,29 @@ def test_texts_travel(docs: Texts, tmp_path: Path) -> None:
     """A corpus of gigabytes that is sent to each worker, or files that are gone there."""
     sent = pickle.dumps(docs)
     assert len(sent) < 1000
-    found = pickle.loads(sent)
-    assert found.full_texts() == docs.full_texts()
-    assert found.get("d7") == docs.get("d7")
+    received = pickle.loads(sent)
+    assert received.full_texts() == docs.full_texts()
+    assert received.get("d7") == docs.get("d7")
     source = TextSource(lambda: (Doc(f"d{row}", "", f"text {row}") for row in range(9)), str)
     gone, _ = cached_texts("mine", docs=source, queries=source, key=None)
-    found = pickle.loads(pickle.dumps(gone))
-    assert list(found) == list(gone)
-    assert found.get("d7").text == "text 7"
+    received = pickle.loads(pickle.dumps(gone))
+    assert list(received) == list(gone)
+    assert received.get("d7").text == "text 7"
 
 
 def test_an_encoder_travels_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers with other settings fill the cache with vectors that nobody asks for."""
     folder = save_tiny_model(tmp_path)
     monkeypatch.chdir(folder.parent)
-    one = DenseEncoder(folder.name, max_tokens=17, batch_tokens=99)
-    sent = pickle.dumps(one)
+    steady = DenseEncoder(folder.name, max_tokens=17, batch_tokens=99)
+    sent = pickle.dumps(steady)
     assert len(sent) < 1000
     monkeypatch.chdir("/")
-    found = pickle.loads(sent)
-    assert found.fingerprint == one.fingerprint
-    assert found.batch_tokens == 99
-    with pytest.raises(ConfigError, match="given as an object"):
-        pickle.dumps(DenseEncoder(one.model))
+    received = pickle.loads(sent)
+    assert received.fingerprint == steady.fingerprint
+    assert received.batch_tokens == 99
+    with pytest.raises(ConfigError, match="in memory only"):
+        pickle.dumps(DenseEncoder(steady.model))
 
 
 def test_options_that_would_do_nothing_are_refused() -> None:
@@ -232,8 +232,8 @@ def test_a_ray_node_that_dies_is_replaced(tmp_path: Path, docs: Texts, encoder: 
     pytest.importorskip("ray")
     log, data = tmp_path / "log", f"beir:{tmp_path / 'data'}"
     before, after = lose_a_node(ENCODING, [data], log=log, lines=30, folder=tmp_path, timeout=240)
-    one = encoder("Slow")
-    assert cached(one, docs) == len(docs)
-    check(log, docs, doc_vectors(one, docs), extra=PART)
+    steady = encoder("Slow")
+    assert cached(steady, docs) == len(docs)
+    check(log, docs, doc_vectors(steady, docs), extra=PART)
     assert len(before) == 2
     assert len(after) == 1

@@ -30,7 +30,7 @@ class Counting:
 def test_added_documents_cost_only_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A corpus that is encoded anew, or old vectors under new texts, because a document came."""
+    """A corpus that is encoded again, or old vectors under new texts, because a document came."""
     monkeypatch.setenv("RETRODISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(vectors, "PART", 20)
     folder = save_small_collection(tmp_path / "data", docs=60)
@@ -45,9 +45,9 @@ def test_added_documents_cost_only_themselves(
     docs = load_collection(f"beir:{folder}").docs
     second = Counting()
     assert cached(second, docs) == 40
-    found = doc_vectors(second, docs)
+    stored = doc_vectors(second, docs)
     assert second.texts == 21
-    assert found[:, 0].tolist() == [len(text) for text in docs.full_texts()]
+    assert stored[:, 0].tolist() == [len(text) for text in docs.full_texts()]
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_no_flipped_byte_of_the_cache_is_served(
         flipped = bytearray(contents[number])
         flipped[random.integers(len(flipped))] ^= 1 << int(random.integers(8))
         paths[number].write_bytes(flipped)
-        again = Counting()
-        assert doc_vectors(again, docs).tolist() == whole.tolist()
-        assert again.texts == 20
+        resumed = Counting()
+        assert doc_vectors(resumed, docs).tolist() == whole.tolist()
+        assert resumed.texts == 20
         assert capsys.readouterr().err.count("20 documents are encoded again") == 1
         assert [path.read_bytes() for path in paths] == contents
 

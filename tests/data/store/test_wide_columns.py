@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrodistill.base.types import Duels, Pairs, Unit
+from retrodistill.base.types import Comparisons, Pairs, Unit
 from retrodistill.data.datasets import Collection
 from retrodistill.data.rankings import average_scores
 from retrodistill.data.store import columns
@@ -29,8 +29,8 @@ class Teacher:
     def score(self, pairs: Pairs) -> np.ndarray:
         return (pairs.query_rows - pairs.doc_rows).astype(np.float32)
 
-    def compare(self, duels: Duels) -> np.ndarray:
-        return -np.ones(len(duels), np.float32)
+    def compare(self, comparisons: Comparisons) -> np.ndarray:
+        return -np.ones(len(comparisons), np.float32)
 
 
 def all_that_runs_do(collection: Collection, folder: Path) -> list[str]:
@@ -52,8 +52,10 @@ def all_that_runs_do(collection: Collection, folder: Path) -> list[str]:
         for rank, doc in enumerate(docs[1:])
     )
     (folder / "margins.tsv").write_text(margins)
-    given = import_scores(collection, folder / "margins.tsv", folder / "given", format="margin-mse")
-    made.append(given.run())
+    imported = import_scores(
+        collection, folder / "margins.tsv", folder / "given", format="margin-mse"
+    )
+    made.append(imported.run())
     edges = compare_candidates(collection, run, Teacher("pair"), folder / "edges").edges()
     return [*(run.fingerprint for run in made), str(edges.to_pylist())]
 

@@ -12,6 +12,7 @@ from fakes.language_models import byte_tokenizer, pairs_of
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
 
 from retrodistill.models.inference.fingerprints import model_digest, tokenizer_rules, weights_digest
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.teachers.cross_encoder import CrossEncoderTeacher
 
@@ -38,10 +39,10 @@ def test_a_tokenizer_is_more_than_its_vocabulary(
 ) -> None:
     """One store for two teachers: scores 0.66 beside 0.92 for the same pair."""
     folder = save_tiny_cross_encoder(tmp_path)
-    before = CrossEncoderTeacher(str(folder), max_tokens=12).fingerprint
-    assert CrossEncoderTeacher(str(folder), max_tokens=12).fingerprint == before
+    before = CrossEncoderTeacher(str(folder), ModelOptions(max_tokens=12)).fingerprint
+    assert CrossEncoderTeacher(str(folder), ModelOptions(max_tokens=12)).fingerprint == before
     damage(folder)
-    assert CrossEncoderTeacher(str(folder), max_tokens=12).fingerprint != before
+    assert CrossEncoderTeacher(str(folder), ModelOptions(max_tokens=12)).fingerprint != before
 
 
 def test_merges_and_templates_count() -> None:
@@ -84,10 +85,10 @@ def test_weights_are_hashed_one_by_one(tmp_path: Path) -> None:
 
 def test_each_number_counts() -> None:
     weights = torch.arange(6, dtype=torch.bfloat16).reshape(2, 3)
-    other = weights.clone()
-    other[1, 2] = 7
+    changed = weights.clone()
+    changed[1, 2] = 7
     assert weights_digest(weights) == weights_digest(weights.clone())
-    assert weights_digest(weights) != weights_digest(other)
+    assert weights_digest(weights) != weights_digest(changed)
     assert weights_digest(weights.T) != weights_digest(weights)
     assert weights_digest(torch.tensor(1.0)) != weights_digest(torch.empty(0))
 
@@ -95,7 +96,9 @@ def test_each_number_counts() -> None:
 def test_pairs_are_scored_as_before(tmp_path: Path) -> None:
     """Two loads of one folder give one fingerprint and equal scores."""
     folder = str(save_tiny_cross_encoder(tmp_path))
-    first, second = (CrossEncoderTeacher(folder, precision="float32") for _ in range(2))
+    first, second = (
+        CrossEncoderTeacher(folder, ModelOptions(precision="float32")) for _ in range(2)
+    )
     assert first.fingerprint == second.fingerprint
     pairs = pairs_of(2, 3)
     np.testing.assert_array_equal(first.score(pairs), second.score(pairs))

@@ -84,12 +84,12 @@ def test_training_and_other_number_types_are_left_alone(body: nn.Module) -> None
 def test_a_forward_of_somebody_else_stays(body: nn.Module) -> None:
     """A hook of another library that is thrown away after the first batch."""
     layer = body.get_submodule("encoder.layer.0.output.dense")
-    layer.__dict__["forward"] = own = lambda x: nn.functional.linear(x, layer.weight)  # type: ignore[arg-type]
+    layer.__dict__["forward"] = custom = lambda x: nn.functional.linear(x, layer.weight)  # type: ignore[arg-type]
     with torch.inference_mode(), fused_layers(body, IDS, torch.float32):
-        assert layer.__dict__["forward"] is own
+        assert layer.__dict__["forward"] is custom
     assert replaced(body) == ["encoder.layer.0.output.dense"]
-    other = body.get_submodule("encoder.layer.1.output.dense")
-    other.__dict__["forward"] = own  # after the first batch, too
+    output_layer = body.get_submodule("encoder.layer.1.output.dense")
+    output_layer.__dict__["forward"] = custom  # after the first batch, too
     with torch.inference_mode(), fused_layers(body, IDS, torch.float32):
-        assert other.__dict__["forward"] is own
+        assert output_layer.__dict__["forward"] is custom
     assert len(replaced(body)) == 2

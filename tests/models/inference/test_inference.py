@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @given(LENGTHS, BUDGETS)
 def test_every_row_is_in_one_batch(lengths: list[int], budget: int) -> None:
-    """A row left out keeps whatever stood in the result before."""
+    """A skipped row keeps what was in the result before."""
     rows = [int(row) for batch in token_batches(lengths, budget) for row in batch]
     assert sorted(rows) == list(range(len(lengths)))
 

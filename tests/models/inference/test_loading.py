@@ -14,6 +14,7 @@ from fakes.models import save_tiny_cross_encoder, save_tiny_model
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.models.inference import positions
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.students.late_interaction import LateInteractionEncoder
 from retrodistill.models.students.sparse import SparseTextEncoder
@@ -32,9 +33,9 @@ def damages(folder: Path) -> Iterator[tuple[Path, str]]:
         if path.name in ("tokenizer.json",):
             continue
         content = json.loads(whole)
-        places = content if isinstance(content, list) else [content]
-        for number, place in enumerate(places):
-            for name in place:
+        keys = content if isinstance(content, list) else [content]
+        for number, key in enumerate(keys):
+            for name in key:
                 for value in WRONG[:: 1 + number % 2]:
                     yield path, json.dumps(changed(content, number, name, value))
                 yield path, json.dumps(changed(content, number, name, ...))
@@ -43,9 +44,9 @@ def damages(folder: Path) -> Iterator[tuple[Path, str]]:
 def changed(content: Any, number: int, name: str, value: Any) -> Any:
     """Return JSON of which one value is another, or (`...`) missing."""
     copy = json.loads(json.dumps(content))
-    place = copy[number] if isinstance(copy, list) else copy
-    place.pop(name)
-    return copy if value is ... else (place.update({name: value}), copy)[1]
+    key = copy[number] if isinstance(copy, list) else copy
+    key.pop(name)
+    return copy if value is ... else (key.update({name: value}), copy)[1]
 
 
 LOADERS: dict[str, tuple[Callable[[Path], Path], Callable[[str], Any]]] = {
@@ -130,6 +131,6 @@ def test_positions_of_padding_are_not_for_tokens(tmp_path: Path) -> None:
     DenseEncoder(tmp_path / "body").encode_docs(["cell " * 300])
     with pytest.raises(ConfigError, match="more than this model can read: 32 tokens"):
         DenseEncoder(tmp_path / "body", max_tokens=33)
-    teacher = CrossEncoderTeacher(str(tmp_path / "head"), max_tokens=256)
+    teacher = CrossEncoderTeacher(str(tmp_path / "head"), ModelOptions(max_tokens=256))
     assert teacher._max_tokens == 32
     teacher._logits(["cell " * 90], ["blood " * 90], (torch.zeros(1).long().numpy(),) * 2)

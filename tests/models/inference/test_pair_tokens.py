@@ -99,23 +99,23 @@ def test_joined_tokens_are_the_tokenizers_own(
     rows = tuple(
         np.array([rng.randrange(len(side)) for _ in range(count)]) for side in (firsts, seconds)
     )
-    found = pair_tokens(tokenizer, firsts, seconds, rows, max_tokens=max_tokens)
+    tokens = pair_tokens(tokenizer, firsts, seconds, rows, max_tokens=max_tokens)
     texts = [firsts[row] for row in rows[0]], [seconds[row] for row in rows[1]]
     expected = tokenizer(
         *texts, truncation=True, max_length=max_tokens, padding=True, return_tensors="pt"
     )
-    batch = found.batch(np.arange(count), CPU)
+    batch = tokens.batch(np.arange(count), CPU)
     assert batch.keys() == expected.keys()
     for name, tensor in batch.items():
         assert torch.equal(tensor, expected[name]), name
-    assert found.lengths.tolist() == expected["attention_mask"].sum(1).tolist()
+    assert tokens.lengths.tolist() == expected["attention_mask"].sum(1).tolist()
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 30))
 def test_a_cut_keeps_what_fits(first: int, second: int, budget: int) -> None:
     """A pair beyond the model's positions, or a cut where none was needed."""
-    kept = longest_first(np.array([first]), np.array([second]), budget)
-    a, b = int(kept[0][0]), int(kept[1][0])
+    sizes_kept = longest_first(np.array([first]), np.array([second]), budget)
+    a, b = int(sizes_kept[0][0]), int(sizes_kept[1][0])
     assert 0 <= a <= first
     assert 0 <= b <= second
     assert a + b == min(first + second, budget)
@@ -128,7 +128,7 @@ def test_what_cannot_be_joined_is_asked_for(side: str, tokenizers: dict[str, Any
     assert learn_template(tokenizer) is None
     firsts, seconds = ["a long sample of text", "it"], ["the size of a small mouse", "vitamin"]
     rows = (np.array([0, 1, 1]), np.array([1, 0, 1]))
-    found = pair_tokens(tokenizer, firsts, seconds, rows, max_tokens=9)
+    tokens = pair_tokens(tokenizer, firsts, seconds, rows, max_tokens=9)
     expected = tokenizer(
         [firsts[row] for row in rows[0]],
         [seconds[row] for row in rows[1]],
@@ -137,7 +137,7 @@ def test_what_cannot_be_joined_is_asked_for(side: str, tokenizers: dict[str, Any
         padding=True,
         return_tensors="pt",
     )
-    batch = found.batch(np.arange(3), CPU)
+    batch = tokens.batch(np.arange(3), CPU)
     assert torch.equal(batch["input_ids"], expected["input_ids"])
 
 
@@ -151,7 +151,7 @@ def test_a_real_vocabulary(shared_data: Path) -> None:
     firsts, seconds = texts[:20], texts[20:60]
     rows = (np.arange(40) % 20, np.arange(40))
     for max_tokens in (64, 129, 512):
-        found = pair_tokens(tokenizer, firsts, seconds, rows, max_tokens=max_tokens)
+        tokens = pair_tokens(tokenizer, firsts, seconds, rows, max_tokens=max_tokens)
         expected = tokenizer(
             [firsts[row] for row in rows[0]],
             seconds,
@@ -160,5 +160,5 @@ def test_a_real_vocabulary(shared_data: Path) -> None:
             padding=True,
             return_tensors="pt",
         )
-        batch = found.batch(np.arange(40), CPU)
+        batch = tokens.batch(np.arange(40), CPU)
         assert all(torch.equal(batch[name], expected[name]) for name in expected)

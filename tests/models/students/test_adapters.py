@@ -11,7 +11,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from retrodistill.base.errors import ConfigError, MissingExtra
 from retrodistill.models.students.adapters import add_lora, merge_lora
-from retrodistill.models.students.forms import two_towers
+from retrodistill.models.students.towers import two_towers
 
 pytest.importorskip("peft")
 
@@ -26,7 +26,7 @@ def model(tiny_model: Path) -> SentenceTransformer:
 
 def train(model: SentenceTransformer, steps: int = 3) -> None:
     """Take some steps towards vectors of ones."""
-    weights = [part for part in model.parameters() if part.requires_grad]
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(weights, lr=1e-2)
     features = model.preprocess(TEXTS, task="query")
     for _ in range(steps):
@@ -61,14 +61,14 @@ def test_it_starts_as_the_model(model: SentenceTransformer) -> None:
 
 def test_training_leaves_the_weights_alone(model: SentenceTransformer) -> None:
     """A weight that drifts makes this full training with a learning rate meant for adapters."""
-    before = {name: part.clone() for name, part in model.state_dict().items()}
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     adapted = add_lora(model, 4, dropout=0.1)
     vectors = adapted.encode(TEXTS)
     train(adapted)
     assert np.abs(adapted.encode(TEXTS) - vectors).max() > 1e-3
     after = {
-        name.replace(".base_layer", ""): part
-        for name, part in adapted.state_dict().items()
+        name.replace(".base_layer", ""): weight
+        for name, weight in adapted.state_dict().items()
         if "lora_" not in name
     }
     assert after.keys() == before.keys()
@@ -86,37 +86,37 @@ def test_merged_equals_unmerged(model: SentenceTransformer, tmp_path: Path) -> N
     np.testing.assert_allclose(merged.encode(TEXTS), vectors, atol=1e-6)
     np.testing.assert_array_equal(adapted.encode(TEXTS), vectors)
     assert merged.state_dict().keys() == model.state_dict().keys()
-    assert all(part.requires_grad for part in merged.parameters())
+    assert all(parameter.requires_grad for parameter in merged.parameters())
     merged.save(str(tmp_path), create_model_card=False)
     assert not list(tmp_path.rglob("adapter*"))
-    again = SentenceTransformer(str(tmp_path), device="cpu")
-    np.testing.assert_allclose(again.encode(TEXTS), vectors, atol=1e-5)
+    reloaded = SentenceTransformer(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(reloaded.encode(TEXTS), vectors, atol=1e-5)
     add_lora(merged, 2)
 
 
 def test_the_scale_is_alpha_over_rank(model: SentenceTransformer) -> None:
     """A scale of another convention trains at another learning rate, unseen."""
     adapted = add_lora(model, 4, alpha=8)
-    part = adapted.transformers_model.encoder.layer[0].attention.self.query
-    b, a = part.lora_B["default"].weight, part.lora_A["default"].weight
+    linear = adapted.transformers_model.encoder.layer[0].attention.self.query
+    b, a = linear.lora_B["default"].weight, linear.lora_A["default"].weight
     torch.nn.init.ones_(b)
     merged = merge_lora(adapted).transformers_model.encoder.layer[0].attention.self.query.weight
-    torch.testing.assert_close(merged, part.base_layer.weight + 8 / 4 * b @ a)
+    torch.testing.assert_close(merged, linear.base_layer.weight + 8 / 4 * b @ a)
 
 
 def test_the_seed_draws_the_adapters(model: SentenceTransformer) -> None:
     state = torch.get_rng_state()
-    first, same, other = (add_lora(model, 4, seed=seed).state_dict() for seed in (1, 1, 2))
+    weights, same, differing = (add_lora(model, 4, seed=seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
-    drawn = [name for name in first if "lora_A" in name]
-    assert all(torch.equal(first[name], same[name]) for name in first)
-    assert not any(torch.equal(first[name], other[name]) for name in drawn)
+    drawn = [name for name in weights if "lora_A" in name]
+    assert all(torch.equal(weights[name], same[name]) for name in drawn)
+    assert not any(torch.equal(weights[name], differing[name]) for name in drawn)
 
 
 def test_both_towers_and_cross_encoders(model: SentenceTransformer, tmp_path: Path) -> None:
     """Adapters in the first transformer that is found would leave the documents' frozen."""
     adapted = add_lora(two_towers(model, model), 4)
-    trained = [name for name, part in adapted.named_parameters() if part.requires_grad]
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 * 2 * LAYERS * 6
     train(adapted)
     merged = merge_lora(adapted)

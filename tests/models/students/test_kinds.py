@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
-from fakes.models import save_tiny_cross_encoder
+from fakes.models import save_tiny_body, save_tiny_cross_encoder, save_tiny_model
 
 from retrodistill import embed
 from retrodistill.base.errors import ConfigError
 from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.models.students.kinds import kind_of
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_other_kinds_are_not_mean_pooled(
 
 
 def test_a_ranking_model_of_plain_transformers_is_refused(tmp_path: Path) -> None:
-    """A folder without the library's files says what it is in its architectures only."""
+    """A folder without the library's files names its kind in its architectures only."""
     model = save_tiny_cross_encoder(tmp_path / "model")
     bare = tmp_path / "bare"
     shutil.copytree(model, bare)
@@ -47,3 +48,18 @@ def test_a_ranking_model_of_plain_transformers_is_refused(tmp_path: Path) -> Non
     )
     with pytest.raises(ConfigError, match="It is a cross-encoder"):
         DenseEncoder(bare)
+
+
+@pytest.mark.parametrize(
+    ("save", "name"),
+    [
+        (save_tiny_model, "bi-encoder"),
+        (save_tiny_sparse, "sparse"),
+        (save_tiny_late_interaction, "late-interaction"),
+        (save_tiny_cross_encoder, "cross-encoder"),
+        (save_tiny_body, "bi-encoder"),
+    ],
+)
+def test_a_saved_model_has_the_kind_that_it_was_saved_as(save, name: str, tmp_path: Path) -> None:
+    """A sparse student that is embedded, or a bare transformer that no kind claims."""
+    assert kind_of(str(save(tmp_path / "model"))).name == name

@@ -46,14 +46,14 @@ def free_port() -> int:
 
 def test_a_document_of_two_processes_is_one_column(monkeypatch: pytest.MonkeyPatch) -> None:
     """Own rows 4, 2 and another process's 2, 7, 4: two of the three are here already."""
-    others = {torch.int64: torch.tensor([2, 7, 4]), torch.float32: torch.arange(6.0).view(3, 2)}
+    of_another = {torch.int64: torch.tensor([2, 7, 4]), torch.float32: torch.arange(6.0).view(3, 2)}
     monkeypatch.setattr(
-        processes, "gathered", lambda tensor: torch.cat([tensor, others[tensor.dtype]])
+        processes, "gathered", lambda tensor: torch.cat([tensor, of_another[tensor.dtype]])
     )
     shared = SharedRows(torch.tensor([4, 2]))
     assert shared.rows.tolist() == [4, 2, 7]
-    own = torch.full((2, 2), 9.0)
-    assert shared(own).tolist() == [[9.0, 9.0], [9.0, 9.0], [2.0, 3.0]]
+    tensor = torch.full((2, 2), 9.0)
+    assert shared(tensor).tolist() == [[9.0, 9.0], [9.0, 9.0], [2.0, 3.0]]
 
 
 def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str, float], Signals]:
@@ -77,7 +77,7 @@ def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str,
 
     task._objective = spy
     collate = build_batches(student, settings, collection, [*TEACHER, vectors])
-    task(**collate([schedule[place] for place in range(rank, 6, world)]))["loss"].backward()
+    task(**collate([schedule[index] for index in range(rank, 6, world)]))["loss"].backward()
     return task.losses, seen[0]
 
 
@@ -86,9 +86,9 @@ def _loss_in_a_process(rank: int, port: int, data: Path, model: Path, out: Path)
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
     losses, signals = losses_of(data, model, rank, 2)
-    found = {"losses": losses, "main": of_main(lambda: 7.0 + rank)}
-    found |= {name: signals[name] for name in ("queue_vectors", "teacher_doc_vectors")}
-    torch.save(found, out / f"{rank}.pt")
+    results = {"losses": losses, "main": of_main(lambda: 7.0 + rank)}
+    results |= {name: signals[name] for name in ("queue_vectors", "teacher_doc_vectors")}
+    torch.save(results, out / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Roberta
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.models.students.dense import DenseEncoder
-from retrodistill.models.students.make import prune_vocabulary, two_towers
+from retrodistill.models.students.transforms import prune_vocabulary, two_towers
 
 TEXTS = ["Vitamin D and asthma.", "printing a list of files", "unhealthiest", "42", ""]
 OTHERS = ["the cancer of the lung", "an infection (virus)", "zebra-fish 7"]
@@ -74,12 +74,12 @@ def test_the_original_is_left_alone(model: SentenceTransformer) -> None:
     np.testing.assert_array_equal(model.encode(OTHERS), before)
 
 
-def test_it_says_what_it_saved(
+def test_the_sizes_are_logged(
     model: SentenceTransformer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = prune_vocabulary(model, TEXTS)
-    said = capsys.readouterr().err
-    assert f"{len(small.tokenizer)} of {len(model.tokenizer)} tokens kept" in said
+    messages = capsys.readouterr().err
+    assert f"{len(small.tokenizer)} of {len(model.tokenizer)} tokens kept" in messages
 
 
 def trained(kind: str, folder: Path) -> SentenceTransformer:
@@ -154,11 +154,11 @@ def test_other_kinds_of_vocabulary(kind: str, tmp_path: Path) -> None:
 def test_a_padding_token_that_moves(roberta: bool, tmp_path: Path) -> None:
     """Padding with what is now a word is read as text; RoBERTa's positions hang on its number."""
     words = ["cell", "blood", "bone", "c", "##e", "##l"]
-    places = {piece: place for place, piece in enumerate([*words, *SPECIAL])}
-    tokenizer = Tokenizer(models.WordPiece(places, unk_token="[UNK]"))
+    ids = {piece: id for id, piece in enumerate([*words, *SPECIAL])}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"])
+        ("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"])
     )
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -172,13 +172,13 @@ def test_a_padding_token_that_moves(roberta: bool, tmp_path: Path) -> None:
     kind, config = (RobertaModel, RobertaConfig) if roberta else (BertModel, BertConfig)
     kind(
         config(
-            vocab_size=len(places),
+            vocab_size=len(ids),
             hidden_size=8,
             num_hidden_layers=1,
             num_attention_heads=1,
             intermediate_size=8,
             initializer_range=0.5,
-            pad_token_id=places["[PAD]"],
+            pad_token_id=ids["[PAD]"],
         )
     ).save_pretrained(tmp_path / "model")
     model = SentenceTransformer(str(tmp_path / "model"), device="cpu")
@@ -190,7 +190,7 @@ def test_a_padding_token_that_moves(roberta: bool, tmp_path: Path) -> None:
     small = reloaded(prune_vocabulary(model, texts), tmp_path / "small")
     assert "blood" not in small.tokenizer.get_vocab()
     config = small.transformers_model.config
-    assert config.pad_token_id == small.tokenizer.pad_token_id == places["[PAD]"] - 1
+    assert config.pad_token_id == small.tokenizer.pad_token_id == ids["[PAD]"] - 1
     assert small.transformers_model.get_input_embeddings().padding_idx == config.pad_token_id
     np.testing.assert_array_equal(small.encode(texts), model.encode(texts))
 
@@ -201,9 +201,9 @@ def test_models_without_such_a_vocabulary_are_refused(
     static = SentenceTransformer(
         modules=[StaticEmbedding(model.tokenizer, embedding_dim=8)], device="cpu"
     )
-    for other in (static, two_towers(model, model)):
+    for refused in (static, two_towers(model, model)):
         with pytest.raises(ConfigError, match="whose vocabulary cannot be cut"):
-            prune_vocabulary(other, TEXTS)
+            prune_vocabulary(refused, TEXTS)
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "cell": 1}, unk_token="[UNK]"))
     PreTrainedTokenizerFast(
         tokenizer_object=words, unk_token="[UNK]", pad_token="[UNK]", model_max_length=16

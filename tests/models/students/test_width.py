@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.models.students.make import narrow
+from retrodistill.models.students.transforms import narrow
 from retrodistill.models.students.width import _choose, _narrow_config
 
-TEXTS = [" ".join(WORDS[place : place + 6]) for place in range(0, 240, 6)]
+TEXTS = [" ".join(WORDS[start : start + 6]) for start in range(0, 240, 6)]
 NAMES = ("hidden_size", "num_attention_heads", "intermediate_size")
 
 
@@ -39,46 +39,46 @@ def similarities(model: SentenceTransformer) -> np.ndarray:
 def with_silent_dimensions(model: SentenceTransformer) -> SentenceTransformer:
     """Return a model of which a half does nothing: heads 1 and 3, odd neurons, the last 16 dims."""
     config = model.transformers_model.config
-    for name, part in model.transformers_model.state_dict().items():
+    for name, weight in model.transformers_model.state_dict().items():
         dims, heads, inner = slice(16, 32), [*range(8, 16), *range(24, 32)], slice(1, 64, 2)
-        if "embeddings." in name and part.ndim == 2:
-            part[:, dims] = 0
+        if "embeddings." in name and weight.ndim == 2:
+            weight[:, dims] = 0
         if "LayerNorm" in name:
-            part[dims] = 0
+            weight[dims] = 0
         if any(word in name for word in ("query", "key", "value")):
-            part[heads] = 0
+            weight[heads] = 0
         if "intermediate" in name:
-            part[inner] = 0
+            weight[inner] = 0
     assert config.hidden_size == 32
     return model
 
 
-def test_what_does_nothing_is_left_out(tiny_model: Path) -> None:
+def test_what_does_nothing_is_cut(tiny_model: Path) -> None:
     """A rule that keeps the first half, or the smallest weights, gives shapes that fit as well."""
     model = with_silent_dimensions(SentenceTransformer(str(tiny_model), device="cpu"))
     body = model.transformers_model
-    kept = _choose(body.state_dict(), _narrow_config(body.config, 16, NAMES), NAMES)
-    assert kept["hidden"].tolist() == list(range(16))
+    chosen = _choose(body.state_dict(), _narrow_config(body.config, 16, NAMES), NAMES)
+    assert chosen["hidden"].tolist() == list(range(16))
     for layer in range(6):
         stem = f"encoder.layer.{layer}."
-        assert kept[f"{stem}heads"].tolist() == [*range(8), *range(16, 24)]
-        assert kept[f"{stem}inner"].tolist() == list(range(0, 64, 2))
+        assert chosen[f"{stem}heads"].tolist() == [*range(8), *range(16, 24)]
+        assert chosen[f"{stem}inner"].tolist() == list(range(0, 64, 2))
 
 
 def test_the_weights_are_the_wide_models(model: SentenceTransformer) -> None:
     """Columns of one order and rows of another train, from a start that is noise."""
     body = model.transformers_model
-    kept = _choose(body.state_dict(), _narrow_config(body.config, 16, NAMES), NAMES)
+    chosen = _choose(body.state_dict(), _narrow_config(body.config, 16, NAMES), NAMES)
     small = narrow(model, 16).transformers_model.state_dict()
     wide, stem = body.state_dict(), "encoder.layer.2."
-    hidden, heads, inner = kept["hidden"], kept[f"{stem}heads"], kept[f"{stem}inner"]
-    wanted = {
+    hidden, heads, inner = chosen["hidden"], chosen[f"{stem}heads"], chosen[f"{stem}inner"]
+    expected = {
         "attention.self.query.weight": (heads, hidden),
         "attention.output.dense.weight": (hidden, heads),
         "intermediate.dense.weight": (inner, hidden),
         "output.dense.weight": (hidden, inner),
     }
-    for name, (rows, columns) in wanted.items():
+    for name, (rows, columns) in expected.items():
         torch.testing.assert_close(small[stem + name], wide[stem + name][rows][:, columns])
     words = "embeddings.word_embeddings.weight"
     torch.testing.assert_close(small[words], wide[words][:, hidden])
@@ -87,25 +87,25 @@ def test_the_weights_are_the_wide_models(model: SentenceTransformer) -> None:
 
 
 def test_it_is_a_plain_library_model(model: SentenceTransformer, tmp_path: Path) -> None:
-    """A config that says another width than the weights is reloaded with random ones."""
+    """A config of another width than the weights is reloaded with random ones."""
     small = narrow(model, 24)
     small.save(str(tmp_path), create_model_card=False)
-    again = SentenceTransformer(str(tmp_path), device="cpu")
-    config = again.transformers_model.config
+    reloaded = SentenceTransformer(str(tmp_path), device="cpu")
+    config = reloaded.transformers_model.config
     assert (config.hidden_size, config.num_attention_heads, config.intermediate_size) == (24, 3, 48)
-    assert again.get_embedding_dimension() == 24
-    assert again.encode(TEXTS).shape == (len(TEXTS), 24)
-    np.testing.assert_array_equal(small.encode(TEXTS), again.encode(TEXTS))
+    assert reloaded.get_embedding_dimension() == 24
+    assert reloaded.encode(TEXTS).shape == (len(TEXTS), 24)
+    np.testing.assert_array_equal(small.encode(TEXTS), reloaded.encode(TEXTS))
 
 
 def test_nothing_is_drawn(model: SentenceTransformer) -> None:
     """Two machines must make one student, and making it must not move a training's random state."""
     state = torch.get_rng_state()
-    first = narrow(model, 16).state_dict()
+    narrowed = narrow(model, 16).state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(77)
     second = narrow(model, 16).state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(narrowed[name], second[name]) for name in narrowed)
 
 
 def test_it_starts_nearer_than_a_random_model() -> None:
@@ -138,17 +138,17 @@ def test_a_dense_behind_keeps_its_size(
     small = narrow(model, 16)
     assert small.get_embedding_dimension() == out
     small.save(str(tmp_path / "small"), create_model_card=False)
-    again = SentenceTransformer(str(tmp_path / "small"), device="cpu")
-    np.testing.assert_array_equal(small.encode(TEXTS), again.encode(TEXTS))
-    kept = _choose(body.model.state_dict(), _narrow_config(body.model.config, 16, NAMES), NAMES)[
+    reloaded = SentenceTransformer(str(tmp_path / "small"), device="cpu")
+    np.testing.assert_array_equal(small.encode(TEXTS), reloaded.encode(TEXTS))
+    hidden = _choose(body.model.state_dict(), _narrow_config(body.model.config, 16, NAMES), NAMES)[
         "hidden"
     ]
     pooled = torch.randn(3, 16 * len(pool.pooling_mode if isinstance(pooling, tuple) else [0]))
     wide = torch.zeros(3, pool.get_embedding_dimension())
-    for place in range(pooled.shape[1] // 16):
-        wide[:, 32 * place + kept] = pooled[:, 16 * place : 16 * place + 16]
-    found = small[2]({"sentence_embedding": pooled})["sentence_embedding"]
-    torch.testing.assert_close(found, dense({"sentence_embedding": wide})["sentence_embedding"])
+    for block in range(pooled.shape[1] // 16):
+        wide[:, 32 * block + hidden] = pooled[:, 16 * block : 16 * block + 16]
+    vectors = small[2]({"sentence_embedding": pooled})["sentence_embedding"]
+    torch.testing.assert_close(vectors, dense({"sentence_embedding": wide})["sentence_embedding"])
 
 
 def distilbert(folder: Path) -> None:
@@ -177,9 +177,9 @@ def test_other_architectures(make, tmp_path: Path) -> None:
     make(tmp_path / "model")
     small = narrow(SentenceTransformer(str(tmp_path / "model"), device="cpu"), 16)
     small.save(str(tmp_path / "small"), create_model_card=False)
-    again = SentenceTransformer(str(tmp_path / "small"), device="cpu")
-    assert again.transformers_model.config.hidden_size == 16
-    np.testing.assert_allclose(small.encode(TEXTS), again.encode(TEXTS), atol=1e-6)
+    reloaded = SentenceTransformer(str(tmp_path / "small"), device="cpu")
+    assert reloaded.transformers_model.config.hidden_size == 16
+    np.testing.assert_allclose(small.encode(TEXTS), reloaded.encode(TEXTS), atol=1e-6)
 
 
 @pytest.mark.parametrize("width", [0, 4, 20, 32, 40])

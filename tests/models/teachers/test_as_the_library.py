@@ -12,6 +12,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch.nn import Identity
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.students.cross_encoder import load_cross_encoder, pair_rows
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.teachers.cross_encoder import CrossEncoderTeacher
@@ -25,7 +26,9 @@ TEXTS = [*texts(20), "", "cell " * 300]
 
 def check_scores(folder: Path, max_tokens: int = 256) -> Any:
     peer = CrossEncoder(str(folder), activation_fn=Identity(), device="cpu", max_length=max_tokens)
-    teacher = CrossEncoderTeacher(str(folder), max_tokens=max_tokens, precision="float32")
+    teacher = CrossEncoderTeacher(
+        str(folder), ModelOptions(max_tokens=max_tokens, precision="float32")
+    )
     pairs = [
         (PAIRS.queries[query].full_text, PAIRS.docs[doc].full_text)
         for query, doc in zip(PAIRS.query_rows, PAIRS.doc_rows, strict=True)
@@ -43,9 +46,9 @@ def test_a_cross_encoder_with_a_default_prompt(tmp_path: Path, max_tokens: int) 
     )
     model.save(str(tmp_path / "prompted"))
     teacher = check_scores(tmp_path / "prompted", max_tokens)
-    other = check_scores(plain, max_tokens)
-    assert np.abs(teacher.score(PAIRS) - other.score(PAIRS)).max() > 1e-3
-    assert teacher.fingerprint != other.fingerprint
+    padded = check_scores(plain, max_tokens)
+    assert np.abs(teacher.score(PAIRS) - padded.score(PAIRS)).max() > 1e-3
+    assert teacher.fingerprint != padded.fingerprint
 
 
 @pytest.mark.parametrize("max_tokens", [256, 30])
@@ -75,9 +78,9 @@ def test_a_student_is_trained_on_what_its_library_reads(tmp_path: Path) -> None:
     folder = save_tiny_causal(tmp_path / "model", chat=CHAT, ranks=True)
     model = load_cross_encoder(str(folder), torch.device("cpu"))
     rows, beside = pair_rows(model, ["what"], ["asthma is a disease"], max_tokens=128)
-    wanted = model.preprocess([("what", "asthma is a disease")])
-    assert rows[0]["input_ids"] == wanted["input_ids"][0].tolist()
-    assert beside["modality"] == wanted["modality"] == "message"
+    expected = model.preprocess([("what", "asthma is a disease")])
+    assert rows[0]["input_ids"] == expected["input_ids"][0].tolist()
+    assert beside["modality"] == expected["modality"] == "message"
 
 
 @pytest.mark.parametrize("prompts", [None, {"query": "Given search retrieve", "document": ""}])
@@ -93,9 +96,9 @@ def test_a_bi_encoder_with_a_chat_template(
     model.save(str(tmp_path / "model"))
     peer = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     encoder = DenseEncoder(tmp_path / "model", precision="float32")
-    wanted = peer.encode_query(TEXTS), peer.encode_document(TEXTS)
-    np.testing.assert_allclose(encoder.encode_queries(TEXTS), wanted[0], atol=2e-5)
-    np.testing.assert_allclose(encoder.encode_docs(TEXTS), wanted[1], atol=2e-5)
+    expected = peer.encode_query(TEXTS), peer.encode_document(TEXTS)
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS), expected[0], atol=2e-5)
+    np.testing.assert_allclose(encoder.encode_docs(TEXTS), expected[1], atol=2e-5)
     plain = peer.tokenizer(["cell"])["input_ids"]
     assert encoder.count_tokens(["cell"])[0] > len(plain[0])
     cut = DenseEncoder(tmp_path / "model", precision="float32", max_tokens=12)

@@ -10,6 +10,7 @@ from fakes.models import save_tiny_cross_encoder
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Doc, Pairs, Teacher
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.teachers.causal import INSTRUCTION, TEMPLATE, CausalTeacher
 from retrodistill.models.teachers.cross_encoder import CrossEncoderTeacher
 
@@ -66,9 +67,7 @@ def test_a_chat_reranker_equals_its_library(
     expected = peer.predict(texts_of(pairs), batch_size=1)
     teacher = CausalTeacher(
         str(folders["chat"]),
-        max_tokens=max_tokens,
-        batch_tokens=500,
-        precision="float32",
+        ModelOptions(max_tokens=max_tokens, batch_tokens=500, precision="float32"),
         instruction=instruction,
     )
     assert expected.std() > 0.1
@@ -85,7 +84,7 @@ def test_without_a_chat_template_the_prompt_is_qwens(folders: dict[str, Path]) -
     text = TEMPLATE.replace("{instruction}", INSTRUCTION)
     prompts = [text.replace("{query}", q).replace("{doc}", d) for q, d in texts_of(pairs)]
     expected = plain_scores(folders["qwen"], prompts, "yes", "no")
-    teacher = CausalTeacher(str(folders["qwen"]), max_tokens=400, precision="float32")
+    teacher = CausalTeacher(str(folders["qwen"]), ModelOptions(max_tokens=400, precision="float32"))
     np.testing.assert_allclose(teacher.score(pairs), expected, atol=1e-4)
     assert expected.std() > 0.1
 
@@ -98,8 +97,7 @@ def test_own_templates_and_words_equal_a_plain_loop(name: str, folders: dict[str
     expected = plain_scores(folders[name], prompts, "Ġtrue", "Ġfalse")
     teacher = CausalTeacher(
         str(folders[name]),
-        max_tokens=400,
-        precision="float32",
+        ModelOptions(max_tokens=400, precision="float32"),
         template=PLAIN,
         yes=" true",
         no=" false",
@@ -110,19 +108,21 @@ def test_own_templates_and_words_equal_a_plain_loop(name: str, folders: dict[str
 @pytest.mark.parametrize("name", ["chat", "neo"])
 def test_a_score_is_the_pairs_own(name: str, folders: dict[str, Path]) -> None:
     """A score that depends on its neighbours in a batch, so that a resume changes the table."""
-    own: dict[str, Any] = {"template": PLAIN} if name == "neo" else {}
-    teacher = CausalTeacher(str(folders[name]), max_tokens=90, precision="float32", **own)
+    settings_of_model: dict[str, Any] = {"template": PLAIN} if name == "neo" else {}
+    teacher = CausalTeacher(
+        str(folders[name]), ModelOptions(max_tokens=90, precision="float32"), **settings_of_model
+    )
     assert isinstance(teacher, Teacher)
     pairs = pairs_of(4, 9)
     scores = teacher.score(pairs)
     assert scores.dtype == np.float32
     assert scores.shape == (36,)
     assert (teacher.score(pairs) == scores).all()
-    for place in (0, 17, 35):
+    for position in (0, 17, 35):
         pair = Pairs.of(
-            [pairs.queries[pairs.query_rows[place]]], [pairs.docs[pairs.doc_rows[place]]]
+            [pairs.queries[pairs.query_rows[position]]], [pairs.docs[pairs.doc_rows[position]]]
         )
-        np.testing.assert_allclose(teacher.score(pair), scores[place], atol=1e-4)
+        np.testing.assert_allclose(teacher.score(pair), scores[position], atol=1e-4)
     assert teacher.score(Pairs.of([], [])).shape == (0,)
 
 
@@ -130,14 +130,14 @@ def test_a_score_is_the_pairs_own(name: str, folders: dict[str, Path]) -> None:
 def test_only_the_last_tokens_logits_are_computed_and_in_float32(folders: dict[str, Path]) -> None:
     """Gigabytes of logits for tokens that nobody asks, or answers rounded to three digits."""
     teacher = CausalTeacher(
-        str(folders["chat"]), max_tokens=90, batch_tokens=800, precision="bfloat16"
+        str(folders["chat"]), ModelOptions(max_tokens=90, batch_tokens=800, precision="bfloat16")
     )
     seen = []
     head = teacher._model.transformers_model.get_output_embeddings()
     head.register_forward_hook(lambda _, args, out: seen.append((args[0].shape[1], out.dtype)))
     scores = teacher.score(pairs_of(4, 9))
     assert {str(length) + str(dtype) for length, dtype in seen} == {"1torch.float32"}
-    exact = CausalTeacher(str(folders["chat"]), max_tokens=90, precision="float32")
+    exact = CausalTeacher(str(folders["chat"]), ModelOptions(max_tokens=90, precision="float32"))
     gaps = np.abs(scores - exact.score(pairs_of(4, 9)))
     assert 0 < gaps.max() < 0.5 * scores.std()
 
@@ -145,14 +145,14 @@ def test_only_the_last_tokens_logits_are_computed_and_in_float32(folders: dict[s
 def test_the_document_is_cut_and_the_question_never(folders: dict[str, Path]) -> None:
     """Documents that differ within the cut and score the same, or a question that is lost."""
     (query,), long = texts(1, words=4), "blood " * 200
-    teacher = CausalTeacher(str(folders["chat"]), max_tokens=60, precision="float32")
+    teacher = CausalTeacher(str(folders["chat"]), ModelOptions(max_tokens=60, precision="float32"))
     docs = [long, long + "cancer", "cancer " + long]
     pairs = Pairs.of(
         [Doc("q", "", query)] * 3, [Doc(str(i), "", doc) for i, doc in enumerate(docs)]
     )
-    same, cut, other = teacher.score(pairs)
+    same, cut, different = teacher.score(pairs)
     assert same == pytest.approx(cut, abs=1e-5)
-    assert abs(same - other) > 1e-3
+    assert abs(same - different) > 1e-3
 
 
 def test_the_fingerprint_is_that_of_the_scores(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -164,13 +164,15 @@ def test_the_fingerprint_is_that_of_the_scores(folders: dict[str, Path], tmp_pat
         {"template": PLAIN},
         {"yes": "true", "no": "false"},
         {"yes": "true"},
-        {"max_tokens": 99},
     ]
-    prints = [CausalTeacher(chat, precision="float32", **own).fingerprint for own in settings]
-    other = save_tiny_causal(tmp_path / "other", chat=CHAT, seed=1)
-    prints.append(CausalTeacher(str(other), precision="float32").fingerprint)
+    options = ModelOptions(precision="float32")
+    prints = [CausalTeacher(chat, options, **named).fingerprint for named in settings]
+    shorter = ModelOptions(precision="float32", max_tokens=99)
+    prints.append(CausalTeacher(chat, shorter).fingerprint)
+    different = save_tiny_causal(tmp_path / "other", chat=CHAT, seed=1)
+    prints.append(CausalTeacher(str(different), ModelOptions(precision="float32")).fingerprint)
     assert len(set(prints)) == len(prints)
-    assert CausalTeacher(chat, precision="float32").fingerprint == prints[0]
+    assert CausalTeacher(chat, ModelOptions(precision="float32")).fingerprint == prints[0]
 
 
 def test_what_does_not_fit_is_explained(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -190,9 +192,9 @@ def test_what_does_not_fit_is_explained(folders: dict[str, Path], tmp_path: Path
     with pytest.raises(ConfigError, match="needs {instruction}"):
         CausalTeacher(neo, template=PLAIN, instruction="find it")
     with pytest.raises(ConfigError, match="more than this model can read"):
-        CausalTeacher(chat, max_tokens=513)
+        CausalTeacher(chat, ModelOptions(max_tokens=513))
     with pytest.raises(ConfigError, match="too little of --max-tokens 12"):
-        CausalTeacher(qwen, max_tokens=12)
+        CausalTeacher(qwen, ModelOptions(max_tokens=12))
 
 
 def test_a_model_without_a_prompt_asks_for_one(tmp_path: Path) -> None:

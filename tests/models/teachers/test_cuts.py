@@ -19,8 +19,8 @@ def test_cuts_are_counted_by_hand(tiny_model: Path, capsys: pytest.CaptureFixtur
         tokenize(tokenizer, ["water", words, words + words], max_tokens=8)
     (cut,) = counts.values()
     assert (cut.texts, cut.longer, cut.tokens, cut.lost) == (3, 2, 27, 15)
-    said = capsys.readouterr().err
-    assert "2 of 3 documents are longer than 8 tokens: 56% of their tokens are cut." in said
+    messages = capsys.readouterr().err
+    assert "2 of 3 documents are longer than 8 tokens: 56% of their tokens are cut." in messages
     with counted_cuts("texts") as counts:
         pair_tokens(
             tokenizer,

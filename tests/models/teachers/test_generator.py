@@ -8,6 +8,7 @@ from fakes.language_models import pairs_of, save_tiny_causal, save_tiny_seq2seq
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import SCALES, Doc, Pairs, Teacher
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.teachers import generator
 from retrodistill.models.teachers.generator import TEMPLATE, GeneratorTeacher
 
@@ -33,9 +34,9 @@ def plain_likelihoods(name: str, folder: Path, query: str, doc: str) -> np.ndarr
     model = kind.from_pretrained(folder, dtype=torch.float64).eval()
     with torch.no_grad():
         if name in CAUSAL:
-            first = len(tokenizer(prompt)["input_ids"])
+            start = len(tokenizer(prompt)["input_ids"])
             ids = tokenizer(f"{prompt} {query}", return_tensors="pt")["input_ids"]
-            logits, targets = model(ids).logits[0, first - 1 : -1], ids[0, first:]
+            logits, targets = model(ids).logits[0, start - 1 : -1], ids[0, start:]
         else:
             targets = torch.tensor(tokenizer(query, add_special_tokens=False)["input_ids"])
             begin = [0] if name == "t5" else [tokenizer.eos_token_id, tokenizer.bos_token_id]
@@ -52,14 +53,14 @@ def test_scores_equal_a_plain_loop(name: str, per_token: bool, folders: dict[str
     """The prompt's likelihood for the query's, or one token too few, or padding that is read."""
     pairs = pairs_of(3, 5)
     teacher = GeneratorTeacher(
-        str(folders[name]), max_tokens=400, precision="float32", per_token=per_token
+        str(folders[name]), ModelOptions(max_tokens=400, precision="float32"), per_token=per_token
     )
     scores = teacher.score(pairs)
-    for place in (0, 4, 7, 14):
-        query = pairs.queries[pairs.query_rows[place]].full_text
-        doc = pairs.docs[pairs.doc_rows[place]].full_text
+    for position in (0, 4, 7, 14):
+        query = pairs.queries[pairs.query_rows[position]].full_text
+        doc = pairs.docs[pairs.doc_rows[position]].full_text
         nats = plain_likelihoods(name, folders[name], query, doc)
-        assert scores[place] == pytest.approx(nats.mean() if per_token else nats.sum(), abs=2e-4)
+        assert scores[position] == pytest.approx(nats.mean() if per_token else nats.sum(), abs=2e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -67,7 +68,7 @@ def test_a_score_is_the_pairs_own(
     name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A score that depends on its neighbours in a batch, or on how batches are split up."""
-    teacher = GeneratorTeacher(str(folders[name]), max_tokens=90, precision="float32")
+    teacher = GeneratorTeacher(str(folders[name]), ModelOptions(max_tokens=90, precision="float32"))
     assert isinstance(teacher, Teacher)
     assert teacher.scale in SCALES
     pairs = pairs_of(4, 6)
@@ -75,11 +76,11 @@ def test_a_score_is_the_pairs_own(
     assert scores.dtype == np.float32
     assert (scores < 0).all()
     assert (teacher.score(pairs) == scores).all()
-    for place in (0, 11, 23):
+    for position in (0, 11, 23):
         pair = Pairs.of(
-            [pairs.queries[pairs.query_rows[place]]], [pairs.docs[pairs.doc_rows[place]]]
+            [pairs.queries[pairs.query_rows[position]]], [pairs.docs[pairs.doc_rows[position]]]
         )
-        np.testing.assert_allclose(teacher.score(pair), scores[place], atol=1e-4)
+        np.testing.assert_allclose(teacher.score(pair), scores[position], atol=1e-4)
     monkeypatch.setattr(generator, "LOGITS_AT_ONCE", 1)
     np.testing.assert_allclose(teacher.score(pairs), scores, atol=1e-4)
     assert teacher.score(Pairs.of([], [])).shape == (0,)
@@ -89,19 +90,19 @@ def test_a_score_is_the_pairs_own(
 def test_the_query_is_never_cut_for_a_document(name: str, folders: dict[str, Path]) -> None:
     """Likelihoods of the first words of a query only, where documents are long."""
     teacher = GeneratorTeacher(
-        str(folders[name]), max_tokens=60, precision="float32", per_token=False
+        str(folders[name]), ModelOptions(max_tokens=60, precision="float32"), per_token=False
     )
     long = "cancer " * 200
     docs = [Doc("a", "", long), Doc("b", "", long + "blood"), Doc("c", "", "blood " + long)]
     query = "insulin blood pressure"
-    same, cut, other = teacher.score(Pairs.of([Doc("q", "", query)] * 3, docs))
+    same, cut, different = teacher.score(Pairs.of([Doc("q", "", query)] * 3, docs))
     assert same == pytest.approx(cut, abs=1e-4)
-    assert abs(same - other) > 1e-4
+    assert abs(same - different) > 1e-4
     room = 60 - len(_ids(folders[name], TEMPLATE.replace("{doc}", "")))
     room -= len(_ids(folders[name], query)) if name in CAUSAL else 0
-    kept = "cancer " * (room + 3)
+    shortened = "cancer " * (room + 3)
     shorter = [
-        teacher.score(Pairs.of([Doc("q", "", query)], [Doc("d", "", kept[: 7 * words - 1])]))
+        teacher.score(Pairs.of([Doc("q", "", query)], [Doc("d", "", shortened[: 7 * words - 1])]))
         for words in range(room - 3, room + 4)
     ]
     assert min(abs(score[0] - same) for score in shorter) < 1e-4
@@ -118,7 +119,7 @@ def test_only_the_logits_of_the_query_are_computed_and_in_float32(folders: dict[
     """Gigabytes of logits for the prompt's tokens, or likelihoods rounded to three digits."""
     pairs = pairs_of(3, 5)
     for name in MODELS:
-        teacher = GeneratorTeacher(str(folders[name]), precision="bfloat16")
+        teacher = GeneratorTeacher(str(folders[name]), ModelOptions(precision="bfloat16"))
         seen = []
         head = teacher._model.model.get_output_embeddings()
         head.register_forward_hook(
@@ -128,7 +129,7 @@ def test_only_the_logits_of_the_query_are_computed_and_in_float32(folders: dict[
         longest = max(len(_ids(folders[name], query.full_text)) for query in pairs.queries)
         assert max(length for length, _ in seen) <= longest + 2
         assert {dtype for _, dtype in seen} == {"torch.float32"}
-        exact = GeneratorTeacher(str(folders[name]), precision="float32").score(pairs)
+        exact = GeneratorTeacher(str(folders[name]), ModelOptions(precision="float32")).score(pairs)
         assert 0 < np.abs(scores - exact).max() < 0.5
 
 
@@ -139,7 +140,7 @@ def test_the_fingerprint_is_that_of_the_scores(folders: dict[str, Path], tmp_pat
         GeneratorTeacher(t5),
         GeneratorTeacher(t5, per_token=False),
         GeneratorTeacher(t5, template="{doc} question:"),
-        GeneratorTeacher(t5, max_tokens=99),
+        GeneratorTeacher(t5, ModelOptions(max_tokens=99)),
         GeneratorTeacher(str(folders["qwen"])),
         GeneratorTeacher(str(save_tiny_seq2seq(tmp_path / "t5", seed=1))),
     ]
@@ -154,7 +155,11 @@ def test_what_does_not_fit_is_explained(folders: dict[str, Path]) -> None:
         ("", {}, "needs a model"),
         (t5, {"template": "Passage:"}, "needs {doc}, once each"),
         (t5, {"template": "{doc} {query}"}, "the query follows"),
-        (str(folders["qwen"]), {"max_tokens": 513}, "more than this model can read"),
+        (
+            str(folders["qwen"]),
+            {"options": ModelOptions(max_tokens=513)},
+            "more than this model can read",
+        ),
     ]:
         with pytest.raises(ConfigError, match=message):
             GeneratorTeacher(model, **settings)

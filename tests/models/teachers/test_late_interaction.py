@@ -20,6 +20,7 @@ from transformers import BertModel
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Doc, Pairs, Teacher
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.students.late_interaction import TokenVectors
 from retrodistill.models.students.maxsim import QueryTokens, maxsim
 from retrodistill.models.teachers import late_interaction
@@ -78,23 +79,25 @@ def colbert(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_equals_the_library(name: str, tmp_path: Path, pairs: Pairs) -> None:
     """Markers, expansion, skipped words or a limit lost on the way rank nearly as well."""
     path = str(save_tiny_late_interaction(tmp_path, **MODELS[name]))
-    wanted = library_scores(MultiVectorEncoder(path, device="cpu"), pairs)
+    expected = library_scores(MultiVectorEncoder(path, device="cpu"), pairs)
     for batch_tokens in (100, 4096):
-        teacher = LateInteractionTeacher(path, batch_tokens=batch_tokens, precision="float32")
+        teacher = LateInteractionTeacher(
+            path, ModelOptions(batch_tokens=batch_tokens, precision="float32")
+        )
         assert isinstance(teacher, Teacher)
         assert (teacher.scale, teacher.unit) == (
             "cosine" if name == "mean" else "maxsim",
             "document",
         )
-        found = teacher.score(pairs)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-5)
-    assert np.ptp(wanted) > 0.1
+        values = teacher.score(pairs)
+        assert values.dtype == np.float32
+        np.testing.assert_allclose(values, expected, atol=1e-4, rtol=1e-5)
+    assert np.ptp(expected) > 0.1
 
 
 def test_a_score_stands_alone(colbert: str, pairs: Pairs) -> None:
     """A score that depends on its neighbours, so that a resume changes the table."""
-    teacher = LateInteractionTeacher(colbert, precision="float32")
+    teacher = LateInteractionTeacher(colbert, ModelOptions(precision="float32"))
     scores = teacher.score(pairs)
     assert (teacher.score(pairs) == scores).all()
     for i in range(5):
@@ -104,7 +107,7 @@ def test_a_score_stands_alone(colbert: str, pairs: Pairs) -> None:
 
 def test_each_text_is_encoded_once(colbert: str, pairs: Pairs) -> None:
     """A document that is encoded for each of its queries: ten times the cost."""
-    teacher = LateInteractionTeacher(colbert, batch_tokens=256)
+    teacher = LateInteractionTeacher(colbert, ModelOptions(batch_tokens=256))
     batches: list[torch.Size] = []
     teacher._encoder.model[1].register_forward_pre_hook(
         lambda head, inputs: batches.append(inputs[0]["token_embeddings"].shape[:2])
@@ -118,10 +121,10 @@ def test_many_queries_are_taken_in_turn(
     colbert: str, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scores that land on the pairs of another turn."""
-    teacher = LateInteractionTeacher(colbert, precision="float32")
-    wanted = teacher.score(pairs)
+    teacher = LateInteractionTeacher(colbert, ModelOptions(precision="float32"))
+    expected = teacher.score(pairs)
     monkeypatch.setattr(late_interaction, "QUERIES_AT_ONCE", 7)
-    np.testing.assert_allclose(teacher.score(pairs), wanted, atol=1e-5)
+    np.testing.assert_allclose(teacher.score(pairs), expected, atol=1e-5)
 
 
 def test_no_pairs(colbert: str) -> None:
@@ -132,11 +135,15 @@ def test_documents_are_cut_and_queries_are_not(colbert: str, pairs: Pairs) -> No
     """A limit meant for documents that cuts queries, or that lengthens what the model allows."""
     model = MultiVectorEncoder(colbert, device="cpu")
     model[0].document_length = 10
-    found = LateInteractionTeacher(colbert, max_tokens=10, precision="float32").score(pairs)
-    np.testing.assert_allclose(found, library_scores(model, pairs), atol=1e-4)
-    whole = [LateInteractionTeacher(colbert, max_tokens=n).score(pairs) for n in (40, 256)]
+    values = LateInteractionTeacher(
+        colbert, ModelOptions(max_tokens=10, precision="float32")
+    ).score(pairs)
+    np.testing.assert_allclose(values, library_scores(model, pairs), atol=1e-4)
+    whole = [
+        LateInteractionTeacher(colbert, ModelOptions(max_tokens=n)).score(pairs) for n in (40, 256)
+    ]
     assert (whole[0] == whole[1]).all()
-    assert np.abs(whole[0] - found).max() > 0.1
+    assert np.abs(whole[0] - values).max() > 0.1
 
 
 @pytest.mark.parametrize("block", [(1, 1), (2, 16), (64, 4096)])
@@ -157,13 +164,13 @@ def test_maxsim_against_plain_loops(
     vectors = torch.tensor(np.concatenate(queries), dtype=torch.float32)
     tokens = QueryTokens(vectors, np.cumsum(sizes) - sizes, sizes)
     batch = TokenVectors(np.arange(5), torch.tensor(docs).float(), torch.from_numpy(mask))
-    wanted = [
+    expected = [
         (queries[row] @ docs[doc][mask[doc]].T).max(1).sum()
         if mask[doc].any()
         else -np.linalg.norm(queries[row], axis=1).sum()
         for row, doc in zip(rows, np.repeat(np.arange(5), owned), strict=True)
     ]
-    np.testing.assert_allclose(maxsim(tokens, rows, batch, owned), wanted, rtol=1e-5)
+    np.testing.assert_allclose(maxsim(tokens, rows, batch, owned), expected, rtol=1e-5)
 
 
 def test_a_document_without_a_token_keeps_to_the_scale(tmp_path: Path) -> None:
@@ -172,13 +179,13 @@ def test_a_document_without_a_token_keeps_to_the_scale(tmp_path: Path) -> None:
     model_pairs = Pairs.of(
         [Doc("q", "", "blood and heart")] * 2, [Doc("a", "", "a test"), Doc("b", "", "")]
     )
-    teacher = LateInteractionTeacher(model, precision="float32")
+    teacher = LateInteractionTeacher(model, ModelOptions(precision="float32"))
     real = teacher._encoder.encode_docs
 
     def nothing_counts(texts: Sequence[str]) -> Iterator[TokenVectors]:
         for batch in real(texts):
-            empty = torch.tensor([texts[place] == "" for place in batch.places])
-            yield TokenVectors(batch.places, batch.vectors, batch.mask & ~empty[:, None])
+            empty = torch.tensor([texts[position] == "" for position in batch.positions])
+            yield TokenVectors(batch.positions, batch.vectors, batch.mask & ~empty[:, None])
 
     teacher._encoder.encode_docs = nothing_counts  # type: ignore[method-assign]
     scores = teacher.score(model_pairs)
@@ -197,35 +204,41 @@ def test_maxsim_by_hand() -> None:
 
 def test_only_the_transformer_is_narrow(colbert: str, pairs: Pairs) -> None:
     """Products in bfloat16 leave a few dozen different scores, and ties between candidates."""
-    whole = LateInteractionTeacher(colbert, precision="float32")
+    whole = LateInteractionTeacher(colbert, ModelOptions(precision="float32"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        teacher = LateInteractionTeacher(colbert, precision="bfloat16")
+        teacher = LateInteractionTeacher(colbert, ModelOptions(precision="bfloat16"))
     assert teacher.fingerprint != whole.fingerprint
-    found = teacher.score(pairs)
-    assert 1e-4 < np.abs(found - whole.score(pairs)).max() < 0.5
-    narrow = torch.from_numpy(found).bfloat16().float().numpy()
-    assert len(set(found.tolist())) > 2 * len(set(narrow.tolist()))
+    values = teacher.score(pairs)
+    assert 1e-4 < np.abs(values - whole.score(pairs)).max() < 0.5
+    narrow = torch.from_numpy(values).bfloat16().float().numpy()
+    assert len(set(values.tolist())) > 2 * len(set(narrow.tolist()))
 
 
 def test_the_fingerprint_is_that_of_the_scores(tmp_path: Path, colbert: str) -> None:
     """Scores with punctuation taken for scores without, for the weights are the same."""
-    others = [
+    variants = [
         {"skip": [","]},
         {"prompts": {"query": "[Q] "}},
         {"similarity": "meanmaxsim"},
         {"query_expansion": {"strategy": "min", "length": 14}},
         {"seed": 1},
     ]
-    prints = {LateInteractionTeacher(colbert, max_tokens=12, precision="float32").fingerprint}
-    for number, other in enumerate(others):
-        path = save_tiny_late_interaction(tmp_path / str(number), **COLBERT | other)
-        prints.add(LateInteractionTeacher(str(path), precision="float32").fingerprint)
-    own = LateInteractionTeacher(colbert, precision="float32").fingerprint
-    assert len(prints | {own}) == len(others) + 2
+    prints = {
+        LateInteractionTeacher(
+            colbert, ModelOptions(max_tokens=12, precision="float32")
+        ).fingerprint
+    }
+    for number, variant in enumerate(variants):
+        path = save_tiny_late_interaction(tmp_path / str(number), **COLBERT | variant)
+        prints.add(LateInteractionTeacher(str(path), ModelOptions(precision="float32")).fingerprint)
+    fingerprint = LateInteractionTeacher(colbert, ModelOptions(precision="float32")).fingerprint
+    assert len(prints | {fingerprint}) == len(variants) + 2
     MultiVectorEncoder(colbert, device="cpu").save(str(tmp_path / "copy"), create_model_card=False)
-    copy = LateInteractionTeacher(str(tmp_path / "copy"), batch_tokens=9, precision="float32")
-    assert copy.fingerprint == own
+    copy = LateInteractionTeacher(
+        str(tmp_path / "copy"), ModelOptions(batch_tokens=9, precision="float32")
+    )
+    assert copy.fingerprint == fingerprint
 
 
 def test_a_stanford_checkpoint_is_read(tmp_path: Path, pairs: Pairs) -> None:
@@ -240,9 +253,9 @@ def test_a_stanford_checkpoint_is_read(tmp_path: Path, pairs: Pairs) -> None:
     (tmp_path / "body" / "config.json").write_text(json.dumps(config))
     settings = {"query_maxlen": 10, "doc_maxlen": 30, "mask_punctuation": False}
     (tmp_path / "body" / "artifact.metadata").write_text(json.dumps(settings))
-    teacher = LateInteractionTeacher(str(tmp_path / "body"), precision="float32")
-    wanted = library_scores(MultiVectorEncoder(str(tmp_path / "body"), device="cpu"), pairs)
-    np.testing.assert_allclose(teacher.score(pairs), wanted, atol=1e-4)
+    teacher = LateInteractionTeacher(str(tmp_path / "body"), ModelOptions(precision="float32"))
+    expected = library_scores(MultiVectorEncoder(str(tmp_path / "body"), device="cpu"), pairs)
+    np.testing.assert_allclose(teacher.score(pairs), expected, atol=1e-4)
     linear = teacher._encoder.model[1].linear.weight
     assert torch.equal(linear, weights["linear.weight"])
 

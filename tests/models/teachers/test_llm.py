@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra, RetrodistillError
-from retrodistill.base.types import SCALES, Comparer, Doc, Duels, Pairs, Teacher
+from retrodistill.base.types import SCALES, Comparer, Comparisons, Doc, Pairs, Teacher
 from retrodistill.models.teachers.llm import (
     LLMListwiseTeacher,
     LLMPairwiseTeacher,
@@ -94,7 +94,7 @@ def truth(pairs: Pairs) -> np.ndarray:
         ([{"▁NO": 0.5, "no.": 0.2, "ĠYES": 0.1}], log(0.1 / 0.7)),
         ([{"Yes": 0.7, "maybe": 0.2, "the": 0.05}], log(0.7 / 0.05)),  # as likely as the last
         ([{"Yes": 0.9}], log(0.9 / 0.1)),  # as likely as what is left
-        ([{"Yes": 0.9, "No": 0.0}], log(0.9 / 0.1)),  # -9999 is no log-probability
+        ([{"Yes": 0.9, "No": 0.0}], log(0.9 / 0.1)),  # -9999 stands for no log-probability
         ([{"Yes": 1.0}], log(1 / 1e-6)),
         ([{"**": 0.9, "No": 0.1}, {"Yes": 0.8, "No": 0.2}], log(0.8 / 0.2)),
         ([{"It": 0.9, "No": 0.02, "Yes": 0.01}, {"is": 1.0}], log(0.01 / 0.02)),
@@ -103,7 +103,7 @@ def truth(pairs: Pairs) -> np.ndarray:
 def test_the_log_odds_by_hand(
     server: Server, tops: list[dict[str, float]], expected: float
 ) -> None:
-    """Variants of a word left out, or a placeholder for minus infinity taken as a score."""
+    """Variants of a word skipped, or a placeholder for minus infinity taken as a score."""
     server.script = [completion("Yes", *tops)]
     scores = LLMTeacher("m", url=server.url).score(listed(candidates(1)))
     assert scores.dtype == np.float32
@@ -178,28 +178,28 @@ def test_grades_as_models_write_them(text: str, grade: float | None) -> None:
         assert read_grade(answer) == grade
 
 
-def test_duels_are_fair(server: Server) -> None:
+def test_comparisons_are_fair(server: Server) -> None:
     """The first place in the question wins, as it does with most models."""
     docs = candidates(6)
-    first, second = np.triu_indices(6, 1)
-    zeros = np.zeros(len(first), np.int64)
+    upper, lower = np.triu_indices(6, 1)
+    zeros = np.zeros(len(upper), np.int64)
     teacher = LLMPairwiseTeacher("m", url=server.url)
     assert isinstance(teacher, Comparer)
-    found = teacher.compare(Duels([query()], docs, zeros, first, second))
-    mirror = teacher.compare(Duels([query()], docs, zeros, second, first))
-    np.testing.assert_allclose(np.exp(found) + np.exp(mirror), 1.0, atol=1e-6)
+    result = teacher.compare(Comparisons([query()], docs, zeros, upper, lower))
+    mirror = teacher.compare(Comparisons([query()], docs, zeros, lower, upper))
+    np.testing.assert_allclose(np.exp(result) + np.exp(mirror), 1.0, atol=1e-6)
     worth = truth(listed(docs))
-    gaps = worth[first] - worth[second]
+    gaps = worth[upper] - worth[lower]
     asked = [[1 / (1 + exp(-(gap + bias))) for bias in (BIAS, -BIAS)] for gap in gaps]
-    np.testing.assert_allclose(found, np.log(np.mean(asked, axis=1)), atol=1e-4)
-    assert len(server) == 2 * len(first)
+    np.testing.assert_allclose(result, np.log(np.mean(asked, axis=1)), atol=1e-4)
+    assert len(server) == 2 * len(upper)
 
 
 @pytest.mark.parametrize(("opponents", "requests"), [(2, 2 * 7 * 2), (0, 7 * 6), (9, 7 * 6)])
 def test_pairwise_scores_are_means_over_opponents(
     server: Server, opponents: int, requests: int
 ) -> None:
-    """Quadratic costs for a linear number of opponents, or a duel that counts for one side."""
+    """Quadratic costs for a linear number of opponents, or comparisons that count for one side."""
     pairs = listed(candidates(7))
     teacher = LLMPairwiseTeacher("m", url=server.url, opponents=opponents)
     scores = teacher.score(pairs)
@@ -233,7 +233,7 @@ def test_a_single_candidate_costs_nothing(server: Server) -> None:
 
 @given(st.integers(1, 30), st.integers(0, 40))
 def test_everybody_meets_whom_they_should(count: int, opponents: int) -> None:
-    """A duel fought twice, a candidate that meets itself, or nobody."""
+    """A comparison fought twice, a candidate that meets itself, or nobody."""
     met = list(meetings(count, opponents))
     assert len({frozenset(pair) for pair in met}) == len(met)
     assert all(one != other for one, other in met)
@@ -255,7 +255,7 @@ def test_the_window_carries_the_last_to_the_top(server: Server) -> None:
 
 @given(st.integers(0, 200), st.integers(2, 30), st.data())
 def test_windows_reach_everything(count: int, window: int, data: st.DataObject) -> None:
-    """The first candidates left out where the stride does not fit the list's length."""
+    """The first candidates skipped where the stride does not fit the list's length."""
     stride = data.draw(st.integers(1, window - 1))
     found = list(windows(count, window, stride))
     assert {row for start, end in found for row in range(start, end)} == set(
@@ -431,8 +431,8 @@ def test_an_endpoint_that_stays_down_is_told(server: Server) -> None:
 
 def test_newer_models_name_the_limit_otherwise(server: Server) -> None:
     """A model that no setting can make answer, for it refuses max_tokens."""
-    said = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
-    server.script = [refusal(400, said)]
+    messages = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    server.script = [refusal(400, messages)]
     LLMTeacher("m", url=server.url, retries=0, concurrency=1).score(listed(candidates(3)))
     names = [sorted(n for n in r.body if n.startswith("max")) for r in server.requests]
     assert names == [["max_tokens"], *[["max_completion_tokens"]] * 3]
@@ -473,7 +473,7 @@ def test_the_cost_cap_holds_and_nothing_is_lost(
     # An answer of the server costs 100 + 2 tokens, 1.02 in all.
     capped = LLMTeacher("m", max_cost=10.0, concurrency=2, **settings)
     with pytest.raises(
-        ConfigError, match=r"would pass max_cost=10: [89].\d+ is spent on [89] answ"
+        ConfigError, match=r"would exceed max_cost=10: [89].\d+ is spent on [89] answ"
     ):
         capped.score(pairs)
     paid = len(server)
@@ -481,16 +481,16 @@ def test_the_cost_cap_holds_and_nothing_is_lost(
     assert f"m: {paid} answers so far, {paid * 100} tokens read" in capsys.readouterr().err
     LLMTeacher("m", max_cost=100.0, **settings).score(pairs)
     assert len(server) == 20
-    said = " ".join(capsys.readouterr().err.split())
-    assert f"{20 - paid} answers so far" in said
-    assert f"{(20 - paid) * 1.02:.6g} spent; {paid} more were kept" in said
+    messages = " ".join(capsys.readouterr().err.split())
+    assert f"{20 - paid} answers so far" in messages
+    assert f"{(20 - paid) * 1.02:.6g} spent; {paid} more were kept" in messages
 
 
 def test_an_endpoint_that_does_not_count_is_not_free(server: Server) -> None:
     """A cap that is never reached because the endpoint reports no tokens."""
     server.answer = lambda _: completion("Yes", {"Yes": 0.6, "No": 0.4}, usage=None)
     teacher = LLMTeacher("m", url=server.url, max_cost=1.0, price_out=1e4, concurrency=1)
-    with pytest.raises(ConfigError, match="would pass max_cost=1"):
+    with pytest.raises(ConfigError, match="would exceed max_cost=1"):
         teacher.score(listed(candidates(20)))
     assert len(server) == 6  # 16 tokens each, as no answer can be longer
 
@@ -625,8 +625,8 @@ def test_the_key_is_written_nowhere(
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert any(b"[2]" in content or b"Yes" in content or b"A" in content for content in written)
     assert not any(KEY.encode() in content for content in written)
-    said = capfd.readouterr()
-    assert KEY not in said.out + said.err + caplog.text + repr(teacher)
+    messages = capfd.readouterr()
+    assert KEY not in messages.out + messages.err + caplog.text + repr(teacher)
     monkeypatch.setenv("OPENAI_API_KEY", "another")
     assert kind("m", url=server.url).fingerprint == teacher.fingerprint
 
@@ -732,7 +732,7 @@ def test_the_package_that_is_needed_is_named(
 
 def thinking(text: str, *, sure: float = 0.99) -> list[dict[str, float]]:
     """Return the likely tokens of a text, a word each, of which the last has a rival."""
-    words = [word if place == 0 else f" {word}" for place, word in enumerate(text.split())]
+    words = [word if position == 0 else f" {word}" for position, word in enumerate(text.split())]
     last = words[-1].strip()
     rival = {"yes": "no", "no": "yes", "A": "B", "B": "A"}.get(last, "x")
     return [{word: 0.95} for word in words[:-1]] + [{words[-1]: sure, rival: 1 - sure}]
@@ -786,10 +786,10 @@ def test_an_article_is_no_passage(server: Server) -> None:
     text = "It is a close call, but B"
     server.answer = lambda _: completion(text, *thinking(text, sure=0.97))
     docs = candidates(2)
-    duels = Duels([query()], docs, *(np.array([row]) for row in (0, 0, 1)))
+    comparisons = Comparisons([query()], docs, *(np.array([row]) for row in (0, 0, 1)))
     teacher = LLMPairwiseTeacher("m", url=server.url)
     # B in both orders: each document wins once, so neither is better.
-    assert teacher.compare(duels)[0] == pytest.approx(log(0.5), abs=1e-5)
+    assert teacher.compare(comparisons)[0] == pytest.approx(log(0.5), abs=1e-5)
     answer = parse_completion(completion(text, *thinking(text, sure=0.97)).body)
     assert log_odds(answer, "A", "B", cased=True) == pytest.approx(log(0.03 / 0.97), abs=1e-5)
 
@@ -852,7 +852,7 @@ def test_a_request_that_times_out_is_paid(server: Server) -> None:
     teacher = LLMTeacher(
         "m", url=server.url, timeout=0.1, retries=9, concurrency=1, max_cost=3.0, price_out=1e6 / 16
     )
-    with pytest.raises(ConfigError, match=r"would pass max_cost=3.*"):
+    with pytest.raises(ConfigError, match=r"would exceed max_cost=3.*"):
         teacher.score(listed(candidates(4)))
     assert len(server) == 3
     assert "3 requests were sent and never answered" in teacher.client._account.summary()

@@ -74,8 +74,8 @@ def collection(docs: list[Doc], tmp_path_factory: pytest.TempPathFactory) -> Col
 
 
 def analysed(text: str) -> list[str]:
-    found: list[str] = start_java()("io.anserini.analysis.AnalyzerUtils").analyze(text).toArray()
-    return found
+    result: list[str] = start_java()("io.anserini.analysis.AnalyzerUtils").analyze(text).toArray()
+    return result
 
 
 def byte_length(length: int) -> int:
@@ -91,8 +91,8 @@ def bm25(docs: Sequence[Doc], query: str, k1: float = 0.9, b: float = 0.4) -> np
     counts = [Counter(analysed(doc.full_text)) for doc in docs]
     lengths = np.array([sum(count.values()) for count in counts])
     indexed = lengths > 0
-    kept = np.array([byte_length(int(length)) for length in lengths])
-    norms = k1 * (1 - b + b * kept / lengths[indexed].mean())
+    lossy_lengths = np.array([byte_length(int(length)) for length in lengths])
+    norms = k1 * (1 - b + b * lossy_lengths / lengths[indexed].mean())
     scores = np.zeros(len(docs))
     for word in analysed(query):
         tf = np.array([count[word] for count in counts])
@@ -112,9 +112,9 @@ def test_scores_are_lucenes_formula(
     rows = np.random.default_rng(1).permutation(np.arange(len(docs)).repeat(2))
     for query in QUERIES:
         expected = bm25(docs, query, k1, b)
-        found = index.scores(query, rows)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected[rows], rtol=1e-5)
+        result = index.scores(query, rows)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected[rows], rtol=1e-5)
 
 
 def test_the_top_is_the_order_of_all_scores(collection: Collection, docs: list[Doc]) -> None:
@@ -159,8 +159,8 @@ def test_the_teacher_scores_each_pair_alone(collection: Collection, docs: list[D
     assert scores.tolist() == [teacher.score(Pairs.of([q], [doc]))[0] for q, doc in pairs]
     expected = [bm25(docs, query.text)[row] for query, row in zip(queries, rows, strict=True)]
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
-    others = [LuceneTeacher("", collection, k1=1.2), LuceneTeacher("", collection, b=0.5)]
-    assert len({teacher.fingerprint, *(other.fingerprint for other in others)}) == 3
+    variants = [LuceneTeacher("", collection, k1=1.2), LuceneTeacher("", collection, b=0.5)]
+    assert len({teacher.fingerprint, *(variant.fingerprint for variant in variants)}) == 3
     with pytest.raises(ConfigError, match="no language 'xx'. Known: .*de, .*en, "):
         LuceneTeacher("xx", collection)
     with pytest.raises(ConfigError, match="b from 0 to 1, not 0.9 and 2"):
@@ -187,9 +187,9 @@ def test_a_killed_build_leaves_nothing_half(
     capfd.readouterr()
     docs = [Doc("a", "", "die Häuser am Meer"), Doc("b", "", "der Wald")]
     index = LuceneIndex(docs, "killed", language="de")
-    said = capfd.readouterr()
-    assert said.out == ""  # results go there
-    assert "indexing 2 documents for Lucene once" in said.err
+    output = capfd.readouterr()
+    assert output.out == ""  # results go there
+    assert "indexing 2 documents for Lucene once" in output.err
     built_index(docs, "killed", "de")
     assert capfd.readouterr().err == ""
     assert analysed("Häuser") != analysed("Haus")  # in English

@@ -26,9 +26,9 @@ def without(folder: Path, *names: str) -> Path:
     """Take the weights whose name holds one of these from a folder's checkpoint."""
     (path,) = folder.glob("model.safetensors")
     weights = load_file(path)
-    kept = {key: value for key, value in weights.items() if not any(n in key for n in names)}
-    assert len(kept) < len(weights)
-    save_file(kept, path, metadata={"format": "pt"})
+    remaining = {key: value for key, value in weights.items() if not any(n in key for n in names)}
+    assert len(remaining) < len(weights)
+    save_file(remaining, path, metadata={"format": "pt"})
     return folder
 
 
@@ -85,7 +85,7 @@ def test_language_models_are_whole(collection: Collection, tmp_path: Path) -> No
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_an_adapted_model_is_whole(tmp_path: Path) -> None:
-    """Weights of an adapter are not in the body's checkpoint, and are no random ones."""
+    """Weights of an adapter are not in the body's checkpoint, and are not random."""
     peft = pytest.importorskip("peft")
 
     body = save_tiny_body(tmp_path / "body")

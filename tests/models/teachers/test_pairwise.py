@@ -11,8 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.types import Comparer, Doc, Duels, Pairs, Teacher
-from retrodistill.models.teachers.duels import duels_of, in_both_orders, mean_preference, ring
+from retrodistill.base.types import Comparer, Comparisons, Doc, Pairs, Teacher
+from retrodistill.models.inference.options import ModelOptions
+from retrodistill.models.teachers.comparisons import (
+    comparisons_of,
+    in_both_orders,
+    mean_preference,
+    ring,
+)
 from retrodistill.models.teachers.pairwise import SEQ2SEQ, PairwiseTeacher
 
 
@@ -76,39 +82,47 @@ def plain_log_odds(name: str, folder: Path, query: str, first: str, second: str)
     return float(logits[-1] - (logits[0] if name == "two" else 0.0))
 
 
-def some_duels() -> Duels:
-    """Return seven duels over two queries, a mirror and a document against itself among them."""
+def some_comparisons() -> Comparisons:
+    """Return seven comparisons over two queries, with a mirror and a document against itself."""
     pairs = pairs_of(2, 4)
     rows = [[0, 0, 1], [0, 1, 0], [0, 2, 3], [1, 0, 3], [1, 2, 2], [1, 3, 1], [0, 0, 1]]
-    return Duels(pairs.queries, pairs.docs, *np.array(rows).T)
+    return Comparisons(pairs.queries, pairs.docs, *np.array(rows).T)
 
 
 @pytest.mark.parametrize("name", ["t5", "one", "two", "roberta"])
 def test_preferences_equal_a_plain_loop(name: str, folders: dict[str, Path]) -> None:
     """Documents in the wrong places, the logit of another answer, an order that is not asked."""
-    teacher = PairwiseTeacher(str(folders[name]), precision="float32", batch_tokens=150)
+    teacher = PairwiseTeacher(
+        str(folders[name]), ModelOptions(precision="float32", batch_tokens=150)
+    )
     assert isinstance(teacher, Comparer)
-    duels = some_duels()
-    found = teacher.compare(duels)
-    assert found.dtype == np.float32
-    for place in (0, 2, 3, 5):
-        query = duels.queries[duels.query_rows[place]].full_text
-        first = duels.docs[duels.first_rows[place]].full_text
-        second = duels.docs[duels.second_rows[place]].full_text
-        there = plain_log_odds(name, folders[name], query, first, second)
+    comparisons = some_comparisons()
+    preferences = teacher.compare(comparisons)
+    assert preferences.dtype == np.float32
+    for position in (0, 2, 3, 5):
+        query = comparisons.queries[comparisons.query_rows[position]].full_text
+        first = comparisons.docs[comparisons.first_rows[position]].full_text
+        second = comparisons.docs[comparisons.second_rows[position]].full_text
+        forward = plain_log_odds(name, folders[name], query, first, second)
         back = plain_log_odds(name, folders[name], query, second, first)
-        expected = -math.log1p(math.exp(-(there - back) / 2))
-        assert found[place] == pytest.approx(expected, abs=1e-4)
-        assert abs(there) > 1e-2
+        expected = -math.log1p(math.exp(-(forward - back) / 2))
+        assert preferences[position] == pytest.approx(expected, abs=1e-4)
+        assert abs(forward) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["t5", "two"])
-def test_a_duel_and_its_mirror_add_up_to_one(name: str, folders: dict[str, Path]) -> None:
+def test_a_comparison_and_its_mirror_add_up_to_one(name: str, folders: dict[str, Path]) -> None:
     """A preference for whatever stands first, which a student would learn as relevance."""
     teacher = PairwiseTeacher(str(folders[name]))
-    duels = some_duels()
-    log_p = teacher.compare(duels)
-    mirror = Duels(duels.queries, duels.docs, duels.query_rows, duels.second_rows, duels.first_rows)
+    comparisons = some_comparisons()
+    log_p = teacher.compare(comparisons)
+    mirror = Comparisons(
+        comparisons.queries,
+        comparisons.docs,
+        comparisons.query_rows,
+        comparisons.second_rows,
+        comparisons.first_rows,
+    )
     np.testing.assert_allclose(np.exp(log_p) + np.exp(teacher.compare(mirror)), 1.0, atol=1e-6)
     assert math.exp(log_p[0]) + math.exp(log_p[1]) == pytest.approx(1.0, abs=1e-6)
     assert log_p[0] == log_p[6]
@@ -116,18 +130,18 @@ def test_a_duel_and_its_mirror_add_up_to_one(name: str, folders: dict[str, Path]
 
 
 @pytest.mark.parametrize("name", ["t5", "one", "roberta"])
-def test_a_duel_does_not_depend_on_its_neighbours(name: str, folders: dict[str, Path]) -> None:
+def test_a_comparison_is_independent_of_its_neighbours(name: str, folders: dict[str, Path]) -> None:
     """Padding that is read, so that a resumed store holds other preferences."""
-    teacher = PairwiseTeacher(str(folders[name]), precision="float32")
-    duels = some_duels()
-    together = teacher.compare(duels)
-    for place in range(len(duels)):
+    teacher = PairwiseTeacher(str(folders[name]), ModelOptions(precision="float32"))
+    comparisons = some_comparisons()
+    together = teacher.compare(comparisons)
+    for position in range(len(comparisons)):
         rows = (
-            side[place : place + 1]
-            for side in (duels.query_rows, duels.first_rows, duels.second_rows)
+            side[position : position + 1]
+            for side in (comparisons.query_rows, comparisons.first_rows, comparisons.second_rows)
         )
-        alone = teacher.compare(Duels(duels.queries, duels.docs, *rows))
-        np.testing.assert_allclose(alone, together[place], atol=1e-4)
+        alone = teacher.compare(Comparisons(comparisons.queries, comparisons.docs, *rows))
+        np.testing.assert_allclose(alone, together[position], atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:this cpu has no bfloat16")
@@ -135,13 +149,13 @@ def test_a_duel_does_not_depend_on_its_neighbours(name: str, folders: dict[str, 
 def test_a_bfloat16_body_has_a_float32_head(name: str, folders: dict[str, Path]) -> None:
     """Preferences that are rounded to three digits by the model's last layer."""
     exact, fast = (
-        PairwiseTeacher(str(folders[name]), precision=precision)
+        PairwiseTeacher(str(folders[name]), ModelOptions(precision=precision))
         for precision in ("float32", "bfloat16")
     )
     seen = []
-    heads = [part for part in fast._model.model.modules() if "Float32" in type(part).__name__]
+    heads = [module for module in fast._model.model.modules() if "Float32" in type(module).__name__]
     heads[0].register_forward_hook(lambda _, args, out: seen.append(str(out.dtype)))
-    gaps = np.abs(exact.compare(some_duels()) - fast.compare(some_duels()))
+    gaps = np.abs(exact.compare(some_comparisons()) - fast.compare(some_comparisons()))
     assert 0 < gaps.max() < 0.5
     assert len(heads) == 1
     assert set(seen) == {"torch.float32"}
@@ -149,11 +163,11 @@ def test_a_bfloat16_body_has_a_float32_head(name: str, folders: dict[str, Path])
 
 def test_both_documents_are_cut_evenly(folders: dict[str, Path]) -> None:
     """A second document that the first pushes out, or a question that loses its last word."""
-    teacher = PairwiseTeacher(str(folders["t5"]), max_tokens=60, precision="float32")
+    teacher = PairwiseTeacher(str(folders["t5"]), ModelOptions(max_tokens=60, precision="float32"))
     long, other = "blood " * 90, "cancer " * 90
     docs = [Doc("a", "", long), Doc("b", "", other), Doc("c", "", other + "end")]
-    duels = Duels([Doc("q", "", "insulin")], docs, *np.array([[0, 0, 1], [0, 0, 2]]).T)
-    first, second = teacher.compare(duels)
+    comparisons = Comparisons([Doc("q", "", "insulin")], docs, *np.array([[0, 0, 1], [0, 0, 2]]).T)
+    first, second = teacher.compare(comparisons)
     assert first == pytest.approx(second, abs=1e-5)
     prompts = teacher._template.fill(
         {
@@ -172,23 +186,25 @@ def test_scores_are_a_round_robins_means(
     name: str, opponents: int, folders: dict[str, Path]
 ) -> None:
     """Scores that belong to other candidates of the list."""
-    teacher = PairwiseTeacher(str(folders[name]), precision="float32", opponents=opponents)
+    teacher = PairwiseTeacher(
+        str(folders[name]), ModelOptions(precision="float32"), opponents=opponents
+    )
     assert isinstance(teacher, Teacher)
     assert teacher.unit == "list"
     pairs = pairs_of(2, 5)
     scores = teacher.score(pairs)
     assert scores.dtype == np.float32
     assert (scores <= 0).all()
-    for query, places in pairs.by_query():
-        for i, place in enumerate(places):
+    for query, positions in pairs.by_query():
+        for i, position in enumerate(positions):
             steps = range(1, 5) if opponents == 0 else (1, 4)
-            others = [pairs.docs[pairs.doc_rows[places[(i + step) % 5]]] for step in steps]
-            duels = Duels(
+            rivals = [pairs.docs[pairs.doc_rows[positions[(i + step) % 5]]] for step in steps]
+            comparisons = Comparisons(
                 [query],
-                [pairs.docs[pairs.doc_rows[place]], *others],
-                *np.array([[0, 0, j + 1] for j in range(len(others))]).T,
+                [pairs.docs[pairs.doc_rows[position]], *rivals],
+                *np.array([[0, 0, j + 1] for j in range(len(rivals))]).T,
             )
-            assert scores[place] == pytest.approx(teacher.compare(duels).mean(), abs=1e-4)
+            assert scores[position] == pytest.approx(teacher.compare(comparisons).mean(), abs=1e-4)
 
 
 def test_lists_of_one_or_none_have_scores(folders: dict[str, Path]) -> None:
@@ -207,7 +223,7 @@ def test_the_fingerprint_is_that_of_the_scores(folders: dict[str, Path]) -> None
     teachers = [
         PairwiseTeacher(t5),
         PairwiseTeacher(t5, opponents=2),
-        PairwiseTeacher(t5, max_tokens=99),
+        PairwiseTeacher(t5, ModelOptions(max_tokens=99)),
         PairwiseTeacher(t5, yes="yes", no="no"),
         PairwiseTeacher(str(folders["one"])),
         PairwiseTeacher(str(folders["two"])),
@@ -234,7 +250,11 @@ def test_what_does_not_fit_is_explained(folders: dict[str, Path], tmp_path: Path
         (str(tmp_path / "none"), {}, "there is no folder"),
         (str(folders["t5"]), {"opponents": -1}, "at least 0"),
         (str(folders["t5"]), {"yes": "unbelievable"}, "must be one token"),
-        (str(folders["one"]), {"max_tokens": 257}, "more than this model can read"),
+        (
+            str(folders["one"]),
+            {"options": ModelOptions(max_tokens=257)},
+            "more than this model can read",
+        ),
     ]
     for model, settings, message in cases:
         with pytest.raises(ConfigError, match=message):
@@ -245,10 +265,10 @@ def test_a_round_robin_by_hand() -> None:
     """Three candidates with p(a>b) = 0.9, p(a>c) = 0.8, p(b>c) = 0.5, by the mean log p."""
     query, docs = Doc("q", "", "x"), [Doc(name, "", name) for name in "abc"]
     pairs = Pairs.of([query] * 3, docs)
-    duels = duels_of(pairs)
-    assert duels.first_rows.tolist() == [0, 0, 1]
-    assert duels.second_rows.tolist() == [1, 2, 2]
-    scores = mean_preference(pairs, duels, np.log(np.float32([0.9, 0.8, 0.5])))
+    comparisons = comparisons_of(pairs)
+    assert comparisons.first_rows.tolist() == [0, 0, 1]
+    assert comparisons.second_rows.tolist() == [1, 2, 2]
+    scores = mean_preference(pairs, comparisons, np.log(np.float32([0.9, 0.8, 0.5])))
     expected = [
         (math.log(0.9) + math.log(0.8)) / 2,
         (math.log(0.1) + math.log(0.5)) / 2,
@@ -258,34 +278,34 @@ def test_a_round_robin_by_hand() -> None:
 
 
 def test_certainty_stays_finite() -> None:
-    """The log of zero for the loser of a duel that the judge is certain about."""
+    """The log of zero for the loser of a comparison that the judge is certain about."""
     pairs = Pairs.of([Doc("q", "", "x")] * 2, [Doc("a", "", "a"), Doc("b", "", "b")])
-    scores = mean_preference(pairs, duels_of(pairs), np.float32([-0.0]))
+    scores = mean_preference(pairs, comparisons_of(pairs), np.float32([-0.0]))
     assert np.isfinite(scores).all()
     assert scores[1] < -80
 
 
 def test_the_mean_of_both_orders_by_hand() -> None:
     """p = 0.8 in one order and 0.4 in the other: log-probabilities averaged, scaled to add up."""
-    duels = Duels(
+    comparisons = Comparisons(
         [Doc("q", "", "x")], [Doc("a", "", "a"), Doc("b", "", "b")], *np.array([[0, 0, 1]]).T
     )
     asked = []
 
-    def judge(questions: Duels) -> np.ndarray:
+    def judge(questions: Comparisons) -> np.ndarray:
         asked.append(len(questions))
-        there = questions.first_rows == 0
-        return np.where(there, math.log(0.8 / 0.2), math.log((1 - 0.4) / 0.4))
+        forward = questions.first_rows == 0
+        return np.where(forward, math.log(0.8 / 0.2), math.log((1 - 0.4) / 0.4))
 
     win, loss = math.sqrt(0.8 * 0.4), math.sqrt(0.2 * 0.6)
-    (log_p,) = in_both_orders(duels, judge)
+    (log_p,) = in_both_orders(comparisons, judge)
     assert math.exp(log_p) == pytest.approx(win / (win + loss))
     assert asked == [2]
 
 
 @given(st.lists(st.integers(0, 9), max_size=6), st.integers(0, 6))
 def test_a_ring_meets_evenly_and_never_twice(sizes: list[int], opponents: int) -> None:
-    """A duel that is paid for twice, or a candidate with fewer opponents than the others."""
+    """A comparison that is paid for twice, or a candidate with fewer opponents than the others."""
     first, second = ring(np.array(sizes, np.int64), opponents)
     starts = np.cumsum([0, *sizes])
     owner = np.repeat(np.arange(len(sizes)), sizes)

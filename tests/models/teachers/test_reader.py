@@ -9,6 +9,7 @@ from fakes.language_models import pairs_of, save_tiny_causal, save_tiny_seq2seq
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import SCALES, Doc, Pairs, Teacher
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.teachers.reader import ReaderTeacher
 
 FAMILIES = ("t5", "bart")
@@ -57,16 +58,18 @@ def read(model: Any, tokenizer: Any, query: Doc, docs: list[Doc]) -> tuple[Any, 
 def test_scores_equal_a_plain_loop(name: str, batch_tokens: int, folders: dict[str, Path]) -> None:
     """Attention to padding, to the tokens of the next passage, or of one layer only."""
     pairs = pairs_of(2, 6)
-    teacher = ReaderTeacher(str(folders[name]), precision="float32", batch_tokens=batch_tokens)
+    teacher = ReaderTeacher(
+        str(folders[name]), ModelOptions(precision="float32", batch_tokens=batch_tokens)
+    )
     scores = teacher.score(pairs)
-    for query, places in pairs.by_query():
-        docs = [pairs.docs[row] for row in pairs.doc_rows[places]]
+    for query, positions in pairs.by_query():
+        docs = [pairs.docs[row] for row in pairs.doc_rows[positions]]
         outputs, sizes = read(*load(folders[name]), query, docs)
         layers = [layer[0, :, -1].numpy() for layer in outputs.cross_attentions]
-        for place, end, size in zip(places, np.cumsum(sizes), sizes, strict=True):
+        for position, end, size in zip(positions, np.cumsum(sizes), sizes, strict=True):
             expected = np.mean([np.log(layer[:, end - size : end]) for layer in layers])
-            assert scores[place] == pytest.approx(expected, abs=1e-4)
-        assert scores[places].std() > 1e-3
+            assert scores[position] == pytest.approx(expected, abs=1e-4)
+        assert scores[positions].std() > 1e-3
 
 
 def test_within_a_query_it_is_the_published_score_plus_a_constant(
@@ -76,7 +79,7 @@ def test_within_a_query_it_is_the_published_score_plus_a_constant(
     import torch
 
     pairs = pairs_of(1, 6)
-    teacher = ReaderTeacher(str(folders["t5"]), precision="float32")
+    teacher = ReaderTeacher(str(folders["t5"]), ModelOptions(precision="float32"))
     model, tokenizer = load(folders["t5"])
     layers = []
 
@@ -87,18 +90,18 @@ def test_within_a_query_it_is_the_published_score_plus_a_constant(
         layers.append(torch.einsum("hd,lhd->lh", query, key).mean(1).numpy())
 
     for block in model.decoder.block:
-        part = block.layer[1].EncDecAttention
-        part.register_forward_pre_hook(before_softmax, with_kwargs=True)
+        cross = block.layer[1].EncDecAttention
+        cross.register_forward_pre_hook(before_softmax, with_kwargs=True)
     _, sizes = read(model, tokenizer, pairs.queries[0], list(pairs.docs))
     passages = np.split(np.mean(layers, axis=0), np.cumsum(sizes)[:-1])
     published = np.array([passage.mean() for passage in passages])
-    found = teacher.score(pairs)
-    np.testing.assert_allclose(found - found.mean(), published - published.mean(), atol=1e-4)
+    values = teacher.score(pairs)
+    np.testing.assert_allclose(values - values.mean(), published - published.mean(), atol=1e-4)
 
 
 def test_passages_compete_within_their_own_query_only(folders: dict[str, Path]) -> None:
     """A score that depends on the passages of another query in the same call."""
-    teacher = ReaderTeacher(str(folders["t5"]), precision="float32")
+    teacher = ReaderTeacher(str(folders["t5"]), ModelOptions(precision="float32"))
     assert isinstance(teacher, Teacher)
     assert teacher.unit == "list"
     assert teacher.scale in SCALES
@@ -108,23 +111,23 @@ def test_passages_compete_within_their_own_query_only(folders: dict[str, Path]) 
     together = teacher.score(pairs)
     assert (teacher.score(pairs) == together).all()
     np.testing.assert_allclose(teacher.score(shuffled), together[mixed], atol=1e-4)
-    for query, places in pairs.by_query():
-        docs = [pairs.docs[row] for row in pairs.doc_rows[places]]
+    for query, positions in pairs.by_query():
+        docs = [pairs.docs[row] for row in pairs.doc_rows[positions]]
         alone = teacher.score(Pairs.of([query] * len(docs), docs))
-        np.testing.assert_allclose(alone, together[places], atol=1e-4)
+        np.testing.assert_allclose(alone, together[positions], atol=1e-4)
 
 
 def test_short_lists_and_long_passages(folders: dict[str, Path]) -> None:
     """A list of one that divides by nothing, or a passage that is read behind the cut."""
-    teacher = ReaderTeacher(str(folders["t5"]), max_tokens=40, precision="float32")
+    teacher = ReaderTeacher(str(folders["t5"]), ModelOptions(max_tokens=40, precision="float32"))
     query, long = Doc("q", "", "blood pressure"), "cancer " * 99
     (alone,) = teacher.score(Pairs.of([query], [Doc("d", "", "insulin")]))
     assert -10 < alone < 0
     assert teacher.score(Pairs.of([], [])).shape == (0,)
     docs = [Doc("a", "", long), Doc("b", "", long + "insulin"), Doc("c", "", "insulin " + long)]
-    same, cut, other = teacher.score(Pairs.of([query] * 3, docs))
+    same, cut, different = teacher.score(Pairs.of([query] * 3, docs))
     assert same == pytest.approx(cut, abs=1e-5)
-    assert abs(same - other) > 1e-5
+    assert abs(same - different) > 1e-5
 
 
 def test_scores_stay_finite_where_attention_vanishes(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_scores_stay_finite_where_attention_vanishes(tmp_path: Path) -> None:
         for block in model.decoder.block:
             block.layer[1].EncDecAttention.q.weight.mul_(1e4)
     model.save_pretrained(folder)
-    scores = ReaderTeacher(str(folder), precision="float32").score(pairs_of(1, 5))
+    scores = ReaderTeacher(str(folder), ModelOptions(precision="float32")).score(pairs_of(1, 5))
     assert np.isfinite(scores).all()
     assert scores.min() < -20
 
@@ -148,7 +151,7 @@ def test_a_bfloat16_body_gives_nearly_the_same(folders: dict[str, Path]) -> None
     """Attention in half precision that is another ranking."""
     pairs = pairs_of(1, 12)
     exact, fast = (
-        ReaderTeacher(str(folders["t5"]), precision=precision).score(pairs)
+        ReaderTeacher(str(folders["t5"]), ModelOptions(precision=precision)).score(pairs)
         for precision in ("float32", "bfloat16")
     )
     assert 0 < np.abs(exact - fast).max() < exact.std()
@@ -159,7 +162,7 @@ def test_the_fingerprint_is_that_of_the_scores(folders: dict[str, Path], tmp_pat
     t5 = str(folders["t5"])
     teachers = [
         ReaderTeacher(t5),
-        ReaderTeacher(t5, max_tokens=99),
+        ReaderTeacher(t5, ModelOptions(max_tokens=99)),
         ReaderTeacher(str(save_tiny_seq2seq(tmp_path / "t5", seed=1))),
     ]
     assert len({teacher.fingerprint for teacher in teachers}) == 3
@@ -172,7 +175,11 @@ def test_what_does_not_fit_is_explained(folders: dict[str, Path], tmp_path: Path
     for model, settings, message in [
         ("", {}, "needs a model"),
         (causal, {}, "needs an encoder-decoder, but .* is a causal"),
-        (str(folders["bart"]), {"max_tokens": 513}, "more than this model can read"),
+        (
+            str(folders["bart"]),
+            {"options": ModelOptions(max_tokens=513)},
+            "more than this model can read",
+        ),
     ]:
         with pytest.raises(ConfigError, match=message):
             ReaderTeacher(model, **settings)

@@ -19,6 +19,7 @@ from sentence_transformers.sparse_encoder.modules import (
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Doc, Pairs, Teacher
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.students import sparse
 from retrodistill.models.students.sparse import SparseTextEncoder
 from retrodistill.models.teachers import sparse as teachers
@@ -88,20 +89,20 @@ def library_scores(model: SparseEncoder, pairs: Pairs) -> np.ndarray:
 def test_equals_the_library(name: str, tmp_path: Path, pairs: Pairs) -> None:
     """Padding, a prompt or a limit that is another than in training ranks nearly as well."""
     path = str(MODELS[name](tmp_path))
-    wanted = library_scores(SparseEncoder(path, device="cpu"), pairs)
+    expected = library_scores(SparseEncoder(path, device="cpu"), pairs)
     for batch_tokens in (100, 4096):
-        teacher = SparseTeacher(path, batch_tokens=batch_tokens, precision="float32")
+        teacher = SparseTeacher(path, ModelOptions(batch_tokens=batch_tokens, precision="float32"))
         assert isinstance(teacher, Teacher)
         assert (teacher.scale, teacher.unit) == ("dot", "document")
-        found = teacher.score(pairs)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-5)
-    assert np.ptp(wanted) > 0.1
+        values = teacher.score(pairs)
+        assert values.dtype == np.float32
+        np.testing.assert_allclose(values, expected, atol=1e-4, rtol=1e-5)
+    assert np.ptp(expected) > 0.1
 
 
 def test_a_score_stands_alone(splade: str, pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A score that depends on its neighbours, so that a resume changes the table."""
-    teacher = SparseTeacher(splade, precision="float32")
+    teacher = SparseTeacher(splade, ModelOptions(precision="float32"))
     scores = teacher.score(pairs)
     assert (teacher.score(pairs) == scores).all()
     for i in range(5):
@@ -143,31 +144,31 @@ def test_documents_are_cut_and_queries_are_not(splade: str, pairs: Pairs) -> Non
     """A limit meant for documents that cuts queries, or that lengthens what the model allows."""
     model = SparseEncoder(splade, device="cpu")
     model[0].document_length = 10
-    found = SparseTeacher(splade, max_tokens=10, precision="float32").score(pairs)
-    np.testing.assert_allclose(found, library_scores(model, pairs), atol=1e-4)
-    whole = [SparseTeacher(splade, max_tokens=n).score(pairs) for n in (40, 256)]
+    values = SparseTeacher(splade, ModelOptions(max_tokens=10, precision="float32")).score(pairs)
+    np.testing.assert_allclose(values, library_scores(model, pairs), atol=1e-4)
+    whole = [SparseTeacher(splade, ModelOptions(max_tokens=n)).score(pairs) for n in (40, 256)]
     assert (whole[0] == whole[1]).all()
-    assert np.abs(whole[0] - found).max() > 0.1
+    assert np.abs(whole[0] - values).max() > 0.1
 
 
 def test_the_fingerprint_is_that_of_the_scores(tmp_path: Path, splade: str) -> None:
     """Scores of another pooling taken for this one's, for the weights are the same."""
-    others = [{"pooling": "sum"}, {"kept": 3}, {"prompts": {"query": "q: "}}, {"seed": 1}]
-    prints = {SparseTeacher(splade, max_tokens=12, precision="float32").fingerprint}
-    for number, other in enumerate(others):
-        path = save_tiny_sparse(tmp_path / str(number), document_length=40, **other)
-        prints.add(SparseTeacher(str(path), precision="float32").fingerprint)
-    teacher = SparseTeacher(splade, batch_tokens=9, precision="float32")
-    own = teacher.fingerprint
-    assert len(prints | {own}) == len(others) + 2
+    variants = [{"pooling": "sum"}, {"kept": 3}, {"prompts": {"query": "q: "}}, {"seed": 1}]
+    prints = {SparseTeacher(splade, ModelOptions(max_tokens=12, precision="float32")).fingerprint}
+    for number, variant in enumerate(variants):
+        path = save_tiny_sparse(tmp_path / str(number), document_length=40, **variant)
+        prints.add(SparseTeacher(str(path), ModelOptions(precision="float32")).fingerprint)
+    teacher = SparseTeacher(splade, ModelOptions(batch_tokens=9, precision="float32"))
+    fingerprint = teacher.fingerprint
+    assert len(prints | {fingerprint}) == len(variants) + 2
     teacher.score(Pairs.of([Doc("q", "", "heart")], [Doc("d", "", "lung")]))
-    assert SparseTeacher(splade, precision="float32").fingerprint == own
+    assert SparseTeacher(splade, ModelOptions(precision="float32")).fingerprint == fingerprint
 
 
 def test_other_models_are_refused(tmp_path: Path, tiny_model: Path) -> None:
     """A layer that the library draws at random scores without a word, each time differently."""
     for model in (str(save_tiny_body(tmp_path / "body")), str(tiny_model)):
-        with pytest.raises(ConfigError, match="makes no sparse vectors"):
+        with pytest.raises(ConfigError, match="does not make sparse vectors"):
             SparseTeacher(model)
 
 

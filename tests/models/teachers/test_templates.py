@@ -26,8 +26,8 @@ def prepending_tokenizer():
     from tokenizers import Tokenizer, models, normalizers
     from transformers import PreTrainedTokenizerFast
 
-    known = word_tokenizer().get_vocab()
-    scores = [(word, -3.0 if len(word) > 1 else -6.0) for word in sorted(known, key=known.get)]
+    words = word_tokenizer().get_vocab()
+    scores = [(word, -3.0 if len(word) > 1 else -6.0) for word in sorted(words, key=words.get)]
     tokenizer = Tokenizer(models.Unigram([*scores, ("\n", -6.0)], unk_id=2))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
@@ -109,16 +109,16 @@ def test_shares_fit_and_waste_nothing(
 ) -> None:
     """Two documents of which one is cut though the other leaves it room, or a prompt too long."""
     whole, queries = np.array(sizes).T, np.array([True, False, False])
-    kept = shares(whole, queries, room, steady=steady)
-    assert (kept <= whole).all()
-    assert (kept.clip(min=0).sum(0) <= room).all()
-    assert (kept[0] >= np.minimum(whole[0], room // 2)).all()
-    assert not steady or (kept[0] <= room // 2).all()
-    cut = (kept[1 if steady else 0 :] < whole[1 if steady else 0 :]).any(0)
-    left = room - kept.clip(min=0).sum(0)
-    assert (left[cut] <= 1).all()
+    sizes_kept = shares(whole, queries, room, steady=steady)
+    assert (sizes_kept <= whole).all()
+    assert (sizes_kept.clip(min=0).sum(0) <= room).all()
+    assert (sizes_kept[0] >= np.minimum(whole[0], room // 2)).all()
+    assert not steady or (sizes_kept[0] <= room // 2).all()
+    cut = (sizes_kept[1 if steady else 0 :] < whole[1 if steady else 0 :]).any(0)
+    doc_room = room - sizes_kept.clip(min=0).sum(0)
+    assert (doc_room[cut] <= 1).all()
     swapped = shares(whole[[0, 2, 1]], queries, room, steady=steady)
-    assert (swapped == kept[[0, 2, 1]]).all()
+    assert (swapped == sizes_kept[[0, 2, 1]]).all()
 
 
 @pytest.mark.parametrize(

@@ -1,59 +1,22 @@
 """What every registered loss promises, each stated once for all of them."""
 
+import inspect
+from collections.abc import Mapping
+
 import pytest
 import torch
 from fakes.batch import batch, value
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.registry import LOSSES
+from retrodistill.objectives.losses.contract import Role, role_of
 from retrodistill.objectives.objective import LossTerm, Signals
 
-AT_THE_TEACHER = {
-    # name of a loss -> the student's signal that is set to the teacher's, with the teacher's signal
-    "margin-mse": ("student_scores", "teacher_scores"),
-    "listwise-kl": ("student_scores", "teacher_scores"),
-    "top-k-kl": ("student_scores", "teacher_scores"),
-    "standardised-kl": ("student_scores", "teacher_scores"),
-    "sampled-kl": ("student_scores", "teacher_scores"),
-    "one-vs-rest": ("student_scores", "teacher_scores"),
-    "sorted-w1": ("student_scores", "teacher_scores"),
-    "dse": ("pair_scores", "teacher_scores"),
-    "embed-distill": ("matched", "teacher"),
-    "leaf": ("matched", "teacher"),
-    "norm-and-direction": ("matched", "teacher"),
-    "sinkhorn": ("matched", "teacher"),
-    "rkd-distance": ("", "teacher"),
-    "rkd-angle": ("", "teacher"),
-}
-"""Losses that are 0 where the student is the teacher. The others have a floor of their own: label
-losses, cross-entropies, and losses of a permutation or of preferences."""
+NAMES = [*LOSSES, "fakes.losses:huber_margin"]
+"""Every registered loss, and one from outside the package."""
 
-NOT_ZERO = {
-    "ranknet",
-    "lambdarank",
-    "preference-kl",
-    "listwise-kl-in-batch",
-    "in-batch-kl",
-    "m3-kd",
-    "fused-kl",
-    "listnet",
-    "listmle",
-    "plackett-luce",
-    "position-aware-listmle",
-    "partial-pl",
-    "approx-ndcg",
-    "contrastive",
-    "soft-nn",
-    "decayed-contrastive",
-    "passage-centric",
-    "mixed-negatives",
-    "arm",
-    "ckd",
-    "flops",
-}
-
-DETACHED = {"mixed-negatives"}
-"""Losses that hold a part of their value fixed in the gradient; their own tests check it."""
+EXACT = [name for name in NAMES if LossTerm(name=name).contract.exact_gradient]
+DISTILLING = [name for name in NAMES if LossTerm(name=name).contract.zero_at]
 
 LEAVES = (
     "student_scores",
@@ -66,33 +29,77 @@ LEAVES = (
 )
 """Signals that a student's weights shape."""
 
+TEACHERS: tuple[dict[str, str], ...] = (
+    {"student_scores": "teacher_scores"},
+    {"pair_scores": "teacher_scores"},
+    {"query_vectors": "teacher_query_vectors", "doc_vectors": "teacher_doc_vectors"},
+    {
+        "matched_query_vectors": "teacher_query_vectors",
+        "matched_doc_vectors": "teacher_doc_vectors",
+    },
+)
+"""Signals of a student and of a teacher that can be equal."""
+
 
 def asks(name: str, *signals: str) -> bool:
     """Tell whether a loss asks for one of these signals."""
     return bool(set(LossTerm(name=name).signals) & set(signals))
 
 
-MASKED = [name for name in LOSSES if asks(name, "mask", "batch_mask", "preference_mask")]
-LISTS = [name for name in LOSSES if asks(name, "mask") and not asks(name, "batch_mask")]
+MASKED = [name for name in NAMES if asks(name, "mask", "batch_mask", "preference_mask")]
+LISTS = [name for name in NAMES if asks(name, "mask") and not asks(name, "batch_mask")]
 
 
-def test_every_loss_is_sorted_here() -> None:
-    """A new loss in the registry that escapes the contracts of this file."""
-    assert set(LOSSES) == set(AT_THE_TEACHER) | NOT_ZERO
+def at_the_teacher(name: str, equal: Mapping[str, str]) -> float:
+    """Return the value of a loss where signals of the student equal those of the teacher."""
+    signals = batch()
+    for student, teacher in equal.items():
+        signals[student] = signals[teacher]
+    return value(name, signals).item()
 
 
-@pytest.mark.parametrize("name", sorted(AT_THE_TEACHER))
+@pytest.mark.parametrize("name", DISTILLING)
 def test_a_distilling_loss_is_zero_at_the_teacher(name: str) -> None:
     """A KL that is 1.71 at equality: probabilities passed where log-probabilities belong."""
-    signals = batch()
-    student, teacher = AT_THE_TEACHER[name]
-    if teacher == "teacher":
-        prefix = f"{student}_" if student else ""
-        for side in ("query_vectors", "doc_vectors"):
-            signals[prefix + side] = signals[f"teacher_{side}"]
-    else:
-        signals[student] = signals[teacher]
-    assert value(name, signals).item() == pytest.approx(0.0, abs=1e-9)
+    zero_at = LossTerm(name=name).contract.zero_at
+    assert asks(name, *zero_at)
+    assert asks(name, *zero_at.values())
+    assert at_the_teacher(name, zero_at) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(DISTILLING)))
+def test_a_loss_that_is_zero_at_the_teacher_says_so(name: str) -> None:
+    """A new loss that declares nothing, and so escapes the test above."""
+    both = [
+        {student: teacher for student, teacher in pairs.items() if asks(name, student)}
+        for pairs in TEACHERS
+    ]
+    values = [at_the_teacher(name, pairs) for pairs in both if asks(name, *pairs.values())]
+    assert all(value > 1e-3 for value in values), "declare it: @loss(zero_at={...})"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if asks(name, "teacher_scores")])
+def test_a_loss_that_depends_on_the_teachers_scale_declares_the_setting_for_it(name: str) -> None:
+    """A temperature called `tau`, at which nobody checks that the lists are not one-hot."""
+    signals, scaled = batch(), batch()
+    scaled["teacher_scores"] = 3 * scaled["teacher_scores"]
+    term = LossTerm(name=name)
+    declared = [
+        setting
+        for role in (Role.TEACHER_TEMPERATURE, Role.TEACHER_UNITS)
+        for setting in term.settings_with(role)
+    ]
+    depends = value(name, signals).item() != pytest.approx(value(name, scaled).item())
+    assert bool(declared) >= depends, "annotate the setting as TeacherTemperature or TeacherUnits"
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_roles_are_read_from_the_source_as_python_reads_them(name: str) -> None:
+    """An annotation under another name: a role that only code that imports the loss sees."""
+    parameters = inspect.signature(LossTerm(name=name).function).parameters
+    roles = {each: role_of(parameter.annotation) for each, parameter in parameters.items()}
+    source = LOSSES.signature(name).parameters
+    assert {each: role_of(parameter.annotation) for each, parameter in source.items()} == roles
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -109,7 +116,9 @@ def test_every_loss_ignores_padding(name: str) -> None:
     assert value(name, signals).item() == before.item()
 
 
-@pytest.mark.parametrize("name", sorted(set(LOSSES) - DETACHED))
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if LossTerm(name=name).contract.exact_gradient]
+)
 def test_every_loss_has_a_finite_and_right_gradient(name: str) -> None:
     """NaN from a masked -inf, which turns all weights to NaN at the first step."""
     signals = batch(b=3, n=4)
@@ -174,7 +183,7 @@ def test_a_batch_without_signal_costs_nothing_and_training_continues(
 @pytest.mark.parametrize("side", ["query", "doc"])
 @pytest.mark.parametrize(
     "name",
-    [name for name in LOSSES if all(s.endswith("vectors") for s in LossTerm(name=name).signals)],
+    [name for name in NAMES if all(s.endswith("vectors") for s in LossTerm(name=name).signals)],
 )
 def test_a_batch_of_queries_or_of_documents_alone_is_learned_from(name: str, side: str) -> None:
     """The mean of no text, NaN, where a batch is made of a collection's texts."""
@@ -204,14 +213,14 @@ def test_padding_may_hold_anything(name: str, filling: float) -> None:
         loss = value(name, signals)
         loss.backward()
         gradients.append([loss, *(leaf.grad for leaf in leaves)])
-    for left, right in zip(*gradients, strict=True):
-        assert left is not None
-        assert right is not None
-        assert torch.equal(left, right)
+    for expected, actual in zip(*gradients, strict=True):
+        assert expected is not None
+        assert actual is not None
+        assert torch.equal(expected, actual)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_loss_counts_in_float32(name: str, dtype: torch.dtype) -> None:
     """Scores near 1 in steps of 0.004, 0.2 nats at a temperature of 0.02; 1e4 / 0.05 as infinity.
 
@@ -233,13 +242,13 @@ def test_every_loss_counts_in_float32(name: str, dtype: torch.dtype) -> None:
     expected = value(name, wide)
     assert value(name, half).item() == expected.item()
     with torch.autocast("cpu", torch.bfloat16):
-        found = value(name, wide)
-    assert found.dtype == torch.float32
-    assert found.item() == expected.item()
+        actual = value(name, wide)
+    assert actual.dtype == torch.float32
+    assert actual.item() == expected.item()
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in LOSSES if any("vectors" in s for s in LossTerm(name=name).signals)]
+    "name", [name for name in NAMES if any("vectors" in s for s in LossTerm(name=name).signals)]
 )
 def test_a_zero_vector_has_a_small_gradient(name: str) -> None:
     """A dead sparse student, divided by a length of 1e-12: a step of that text alone."""
@@ -258,7 +267,7 @@ def test_the_size_of_a_loss_does_not_depend_on_padding(name: str) -> None:
     assert value(name, batch(pad=20)).item() == pytest.approx(value(name, batch()).item())
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_loss_explains_itself(name: str) -> None:
     """A formula without its unit or its source, which nobody can check."""
     text = LossTerm(name=name).function.__doc__ or ""
@@ -266,7 +275,7 @@ def test_every_loss_explains_itself(name: str) -> None:
 
 
 def test_a_teacher_of_one_column_is_refused() -> None:
-    """A teacher of shape (B, 1) broadcast against (B, N) without a word."""
+    """A teacher of shape (B, 1) broadcast against (B, N) silently."""
     with pytest.raises(DataError, match=r"teacher_scores has N = 1, but student_scores has N = 3"):
         Signals(student_scores=torch.zeros(2, 3), teacher_scores=torch.zeros(2, 1))
     with pytest.raises(DataError, match=r"must have shape \(B, N\)"):

@@ -65,18 +65,18 @@ def test_contrastive_without_own_negatives_by_hand() -> None:
     Positive and own negative at 1, another query's document at 0, T = 0.5: ln(2 + exp(-2)) nats
     with the own one, ln(1 + exp(-2)) without.
     """
-    scores, own = row(1, 1, 0), row(True, True, False)
+    scores, candidates = row(1, 1, 0), row(True, True, False)
     labels, mask = row(True, False, False), row(True, True, True)
-    whole = contrastive(scores, own, labels, mask, temperature=0.5)
-    others = contrastive(scores, own, labels, mask, temperature=0.5, own_negatives=False)
-    assert whole.item() == pytest.approx(math.log(2 + math.exp(-2.0)))
-    assert others.item() == pytest.approx(math.log1p(math.exp(-2.0)))
+    full = contrastive(scores, candidates, labels, mask, temperature=0.5)
+    without = contrastive(scores, candidates, labels, mask, temperature=0.5, own_negatives=False)
+    assert full.item() == pytest.approx(math.log(2 + math.exp(-2.0)))
+    assert without.item() == pytest.approx(math.log1p(math.exp(-2.0)))
 
 
 def test_a_query_without_any_negative_has_no_loss() -> None:
     """-inf less -inf: one lone query whose loss, or gradient, is NaN."""
-    scores, own = row(0.3, 0.2).requires_grad_(), row(True, True)
-    loss = contrastive(scores, own, row(True, False), own, own_negatives=False)
+    scores, candidates = row(0.3, 0.2).requires_grad_(), row(True, True)
+    loss = contrastive(scores, candidates, row(True, False), candidates, own_negatives=False)
     loss.backward()
     assert loss.item() == 0.0
     assert scores.grad is not None
@@ -90,13 +90,13 @@ def test_contrastive_against_sentence_transformers() -> None:
     expected = reference.compute_loss_from_embeddings([queries, docs, negatives], torch.empty(0))
     eye, none = torch.eye(4, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)
     scores = normalize(queries, dim=-1) @ normalize(torch.cat([docs, negatives]), dim=-1).T
-    found = contrastive(
+    actual = contrastive(
         scores,
         torch.cat([eye, eye], dim=1),
         torch.cat([eye, none], dim=1),
         torch.ones(4, 8, dtype=torch.bool),
     )
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_soft_nn_by_hand() -> None:
@@ -162,20 +162,24 @@ def test_decayed_contrastive_against_numpy() -> None:
     """Margins taken from candidate 0 where another candidate is the positive."""
     signals = several_positives()
     student, teacher = signals["student_scores"].numpy(), signals["teacher_scores"].numpy()
-    mask, labels, sure = (signals[name].numpy() for name in ("mask", "labels", "trusted_negatives"))
+    mask, labels, trusted = (
+        signals[name].numpy() for name in ("mask", "labels", "trusted_negatives")
+    )
     terms = []
-    for s, t, real, known, certain in zip(student / 0.5, teacher, mask, labels, sure, strict=True):
-        for place in np.flatnonzero(real & known):
-            weights = np.exp(-((t - t[place] + 0.3) ** 2) / (2 * 0.7**2))
-            others = (weights * np.exp(s))[real & ~known & certain].sum()
-            terms.append(-np.log(np.exp(s[place]) / (np.exp(s[place]) + others)))
-    found = decayed_contrastive(
+    for s, t, real, relevant, allowed in zip(
+        student / 0.5, teacher, mask, labels, trusted, strict=True
+    ):
+        for positive in np.flatnonzero(real & relevant):
+            weights = np.exp(-((t - t[positive] + 0.3) ** 2) / (2 * 0.7**2))
+            negatives = (weights * np.exp(s))[real & ~relevant & allowed].sum()
+            terms.append(-np.log(np.exp(s[positive]) / (np.exp(s[positive]) + negatives)))
+    actual = decayed_contrastive(
         *(signals[name] for name in LossTerm(name="decayed-contrastive").signals),
         temperature=0.5,
         centre=-0.3,
         width=0.7,
     )
-    assert found.item() == pytest.approx(np.mean(terms))
+    assert actual.item() == pytest.approx(np.mean(terms))
 
 
 def test_a_wide_decay_is_infonce_over_the_list() -> None:
@@ -184,9 +188,9 @@ def test_a_wide_decay_is_infonce_over_the_list() -> None:
     labels = torch.zeros(3, 5, dtype=torch.bool)
     labels[:, 0] = True
     mask = torch.ones_like(labels)
-    found = decayed_contrastive(student, teacher, mask, labels, mask, temperature=0.2, width=1e6)
+    actual = decayed_contrastive(student, teacher, mask, labels, mask, temperature=0.2, width=1e6)
     expected = cross_entropy(student / 0.2, torch.zeros(3, dtype=torch.long))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_likely_false_negatives_fade() -> None:
@@ -233,9 +237,9 @@ def test_passage_centric_against_numpy() -> None:
     scores, docs = signals["batch_scores"].numpy(), signals["doc_vectors"].numpy()
     mask, labels = signals["batch_mask"].numpy(), signals["batch_labels"].numpy()
     terms = []
-    for s, real, known in zip(scores, mask, labels, strict=True):
-        for place in np.flatnonzero(real & known):
-            logits = [s[place] / 0.05, *(docs[real & ~known] @ docs[place] / 0.05)]
+    for s, real, relevant in zip(scores, mask, labels, strict=True):
+        for positive in np.flatnonzero(real & relevant):
+            logits = [s[positive] / 0.05, *(docs[real & ~relevant] @ docs[positive] / 0.05)]
             terms.append(np.logaddexp.reduce(logits) - logits[0])
     assert value("passage-centric", signals).item() == pytest.approx(np.mean(terms))
 
@@ -265,13 +269,13 @@ def test_mixed_negatives_against_numpy() -> None:
     docs = normalize(signals["doc_vectors"], dim=-1).numpy()
     mask, labels = signals["batch_mask"].numpy(), signals["batch_labels"].numpy()
     terms = []
-    for q, s, real, known in zip(queries, scores, mask, labels, strict=True):
-        negatives = np.flatnonzero(real & ~known)
+    for q, s, real, relevant in zip(queries, scores, mask, labels, strict=True):
+        negatives = np.flatnonzero(real & ~relevant)
         hardest = max(negatives, key=lambda place: s[place])
-        for place in np.flatnonzero(real & known):
-            mixture = 0.2 * docs[place] + 0.8 * docs[hardest]
+        for positive in np.flatnonzero(real & relevant):
+            mixture = 0.2 * docs[positive] + 0.8 * docs[hardest]
             mixed = q @ mixture / np.linalg.norm(mixture)
-            logits = np.array([s[place], mixed, *s[negatives]]) / 0.05
+            logits = np.array([s[positive], mixed, *s[negatives]]) / 0.05
             terms.append(np.logaddexp.reduce(logits) - logits[0])
     assert value("mixed-negatives", signals).item() == pytest.approx(np.mean(terms))
 
@@ -283,12 +287,12 @@ def test_no_gradient_goes_through_a_mixture() -> None:
     fixed = normalize(0.2 * docs[0] + 0.8 * docs[1], dim=-1)
     leaves = [tensor.clone().requires_grad_() for tensor in (query, docs)]
     mixed_negatives(*leaves, row(True, False), row(True, True), temperature=0.5).backward()
-    others = [tensor.clone().requires_grad_() for tensor in (query, docs)]
-    unit = normalize(others[0], dim=-1), normalize(others[1], dim=-1)
+    references = [tensor.clone().requires_grad_() for tensor in (query, docs)]
+    unit = normalize(references[0], dim=-1), normalize(references[1], dim=-1)
     logits = unit[0] @ torch.cat([unit[1], fixed[None]]).T / 0.5
     cross_entropy(logits, torch.tensor([0])).backward()
-    for found, expected in zip(leaves, others, strict=True):
-        torch.testing.assert_close(found.grad, expected.grad)
+    for actual, expected in zip(leaves, references, strict=True):
+        torch.testing.assert_close(actual.grad, expected.grad)
 
 
 def test_mixed_negatives_without_a_negative() -> None:

@@ -71,8 +71,8 @@ def test_ckd_by_hand() -> None:
     """
     query, doc = one(2, 0), one(0, 5)
     loss = ckd(query, doc, one(1, 0), one(0, 1), one(-3, 0), temperature=1.0)
-    first, second = math.log(math.e + 1 + 1 / math.e) - 1, math.log(math.e + 2) - 1
-    assert loss.item() == pytest.approx((first + second) / 2)
+    query_term, doc_term = math.log(math.e + 1 + 1 / math.e) - 1, math.log(math.e + 2) - 1
+    assert loss.item() == pytest.approx((query_term + doc_term) / 2)
 
 
 def test_ckd_against_numpy() -> None:
@@ -83,9 +83,9 @@ def test_ckd_against_numpy() -> None:
         [normalize(signals[name], dim=-1) for name in (*NAMES[2:], "queue_vectors")]
     )
     terms = []
-    for place, vector in enumerate(student):
+    for position, vector in enumerate(student):
         logits = [vector @ key / 0.05 for key in keys]
-        terms.append(np.logaddexp.reduce(logits) - logits[place])
+        terms.append(np.logaddexp.reduce(logits) - logits[position])
     assert value("ckd", signals).item() == pytest.approx(np.mean(terms))
 
 
@@ -123,8 +123,8 @@ def test_norm_and_direction_against_numpy() -> None:
     )
     terms = []
     for s, t in zip(student, teacher, strict=True):
-        long, wanted = np.sqrt((s**2).sum()), np.sqrt((t**2).sum())
-        terms.append(1 - s @ t / (long * wanted) + (long / wanted - 1) ** 2)
+        length, norm = np.sqrt((s**2).sum()), np.sqrt((t**2).sum())
+        terms.append(1 - s @ t / (length * norm) + (length / norm - 1) ** 2)
     assert value("norm-and-direction", signals).item() == pytest.approx(np.mean(terms))
 
 

@@ -31,13 +31,13 @@ def test_listwise_kl_in_batch_by_hand() -> None:
 def test_in_batch_kl_is_zero_where_the_rest_of_the_batch_gets_nothing() -> None:
     """A soft in-batch loss whose minimum is not the teacher's distribution."""
     teacher = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    rest = torch.full((3, 2), -1e6, dtype=torch.float64)
+    low = torch.full((3, 2), -1e6, dtype=torch.float64)
     mask = torch.ones(3, 4, dtype=torch.bool)
     loss = listwise_kl_in_batch(
         teacher * 0.05,
         teacher,
         mask,
-        torch.cat([teacher * 0.05, rest], dim=1),
+        torch.cat([teacher * 0.05, low], dim=1),
         torch.tensor([[True] * 4 + [False] * 2] * 3),
         torch.ones(3, 6, dtype=torch.bool),
     )
@@ -49,7 +49,7 @@ def test_in_batch_losses_against_numpy() -> None:
     signals = batch()
     scores, mask = signals["batch_scores"].numpy(), signals["batch_mask"].numpy()
     labels = signals["batch_labels"].numpy()
-    own = signals["mask"].numpy()
+    candidates = signals["mask"].numpy()
     student, teacher = signals["student_scores"].numpy(), signals["teacher_scores"].numpy()
     nce, kl = [], []
     for row in range(len(scores)):
@@ -57,10 +57,10 @@ def test_in_batch_losses_against_numpy() -> None:
         negatives = logits[mask[row] & ~labels[row]]
         positive = logits[labels[row] & mask[row]][0]
         nce.append(-positive + np.logaddexp.reduce([positive, *negatives]))
-        p = np.exp(teacher[row][own[row]])
+        p = np.exp(teacher[row][candidates[row]])
         p /= p.sum()
         total = np.logaddexp.reduce(logits[mask[row]])
-        kl.append((p * (np.log(p) - (student[row][own[row]] / 0.05 - total))).sum())
+        kl.append((p * (np.log(p) - (student[row][candidates[row]] / 0.05 - total))).sum())
     assert value("contrastive", signals).item() == pytest.approx(np.mean(nce))
     assert value("listwise-kl-in-batch", signals).item() == pytest.approx(np.mean(kl))
 
@@ -91,14 +91,14 @@ def test_m3_kd_by_hand(others: int, expected: float) -> None:
     cross-encoder: 3/4 ln 2 + 1/4 ln 1, where an empty sum may turn to NaN.
     """
     scores = torch.zeros(1, 2 + others, dtype=torch.float64, requires_grad=True)
-    own = torch.tensor([[True, True, False]])[:, : 2 + others]
+    candidates = torch.tensor([[True, True, False]])[:, : 2 + others]
     loss = m3_kd(
         scores[:, :2],
         TEACHER,
         torch.ones(1, 2, dtype=torch.bool),
         scores,
-        own,
-        torch.ones_like(own),
+        candidates,
+        torch.ones_like(candidates),
     )
     loss.backward()
     assert loss.item() == pytest.approx(expected)
@@ -109,22 +109,22 @@ def test_m3_kd_by_hand(others: int, expected: float) -> None:
 def test_m3_kd_against_a_loop_of_cross_entropies() -> None:
     """A used target that stays among the negatives, and pushes the positive down again."""
     signals = batch(seed=2)
-    mask, own = signals["mask"], signals["batch_candidates"]
+    mask, candidates = signals["mask"], signals["batch_candidates"]
     b, n = mask.shape
     signals["batch_mask"][2, 3] = False  # a document that may be relevant to query 2
     expected = []
     for row in range(b):
         logits = signals["batch_scores"][row] / 0.02
         teacher = (signals["teacher_scores"][row] / 0.5)[mask[row]].softmax(-1)
-        allowed = signals["batch_mask"][row] | own[row]
-        real = [row * n + place for place in range(n) if mask[row, place]]
+        allowed = signals["batch_mask"][row] | candidates[row]
+        real = [row * n + position for position in range(n) if mask[row, position]]
         for weight, column in zip(teacher, real, strict=True):
             columns = allowed.nonzero()[:, 0]
             target = (columns == column).nonzero()[0]
             loss = torch.nn.functional.cross_entropy(logits[columns][None], target)
             expected.append(weight * loss)
             allowed[column] = False
-    found = m3_kd(
+    actual = m3_kd(
         *(
             signals[name]
             for name in (
@@ -138,4 +138,4 @@ def test_m3_kd_against_a_loop_of_cross_entropies() -> None:
         ),
         teacher_temperature=0.5,
     )
-    assert found.item() == pytest.approx(torch.stack(expected).sum().item() / b)
+    assert actual.item() == pytest.approx(torch.stack(expected).sum().item() / b)

@@ -57,10 +57,10 @@ def test_listwise_kl_against_torch() -> None:
         log_target=True,
         reduction="batchmean",
     )
-    found = listwise_kl(
+    actual = listwise_kl(
         student, teacher, whole(student), student_temperature=0.5, teacher_temperature=2.0
     )
-    assert found.item() == pytest.approx(expected.item())
+    assert actual.item() == pytest.approx(expected.item())
 
 
 def test_top_k_kl_by_hand() -> None:
@@ -69,8 +69,8 @@ def test_top_k_kl_by_hand() -> None:
     2 (3/4 ln(3/2) - 3/4 + 1/2) + (1/4 ln(1/2) - 1/4 + 1/2) = 0.1082 + 0.0767 = 0.1849.
     """
     expected = 2 * (0.75 * math.log(1.5) - 0.25) + (0.25 * math.log(0.5) + 0.25)
-    found = top_k_kl(EVEN, THREE_TO_ONE, PAIR, k=1)
-    assert found.item() == pytest.approx(expected)
+    actual = top_k_kl(EVEN, THREE_TO_ONE, PAIR, k=1)
+    assert actual.item() == pytest.approx(expected)
     cold = top_k_kl(EVEN, THREE_TO_ONE, PAIR, k=1, student_temperature=0.1)
     assert cold.item() == pytest.approx(expected)
 
@@ -86,14 +86,14 @@ def test_top_k_kl_against_loops() -> None:
         p, q = p / p.sum(), q / q.sum()
         weights = np.where(np.isin(np.arange(len(p)), np.argsort(-p)[:2]), 3.0, 1.0)
         expected.append((weights * (p * np.log(p / q) - p + q)).sum())
-    found = top_k_kl(
+    actual = top_k_kl(
         *(signals[name] for name in names),
         k=2,
         factor=3.0,
         student_temperature=0.5,
         teacher_temperature=2.0,
     )
-    assert found.item() == pytest.approx(np.mean(expected))
+    assert actual.item() == pytest.approx(np.mean(expected))
 
 
 def test_top_k_kl_generalises_listwise_kl() -> None:
@@ -131,8 +131,8 @@ def test_standardised_kl_by_hand() -> None:
     z = math.sqrt(1.5)
     total = math.exp(z) + 1 + math.exp(-z)
     expected = math.log(3.0 / total) + z * (math.exp(z) - math.exp(-z)) / total
-    found = standardised_kl(row(1.0, 1.0, 1.0), teacher, whole(teacher))
-    assert found.item() == pytest.approx(expected)
+    actual = standardised_kl(row(1.0, 1.0, 1.0), teacher, whole(teacher))
+    assert actual.item() == pytest.approx(expected)
     assert expected == pytest.approx(0.3624, abs=1e-4)
 
 
@@ -146,10 +146,10 @@ def test_standardised_kl_against_numpy() -> None:
         p, q = (np.exp((x - x.mean()) / x.std() / 0.7) for x in (t[real], s[real]))
         p, q = p / p.sum(), q / q.sum()
         expected.append((p * np.log(p / q)).sum())
-    found = standardised_kl(
+    actual = standardised_kl(
         *(signals[name] for name in names), student_temperature=0.7, teacher_temperature=0.7
     )
-    assert found.item() == pytest.approx(np.mean(expected))
+    assert actual.item() == pytest.approx(np.mean(expected))
 
 
 @few
@@ -159,8 +159,8 @@ def test_standardised_kl_is_zero_at_any_scale_of_the_teacher(
 ) -> None:
     """Only one side standardised: the student is bound to the teacher's scale after all."""
     teacher = row(*values)
-    found = standardised_kl(scale * teacher + shift, teacher, whole(teacher))
-    assert found.item() == pytest.approx(0.0, abs=1e-6)
+    actual = standardised_kl(scale * teacher + shift, teacher, whole(teacher))
+    assert actual.item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_standardised_kl_survives_equal_scores() -> None:
@@ -196,8 +196,8 @@ def test_one_vs_rest_keeps_small_divergences() -> None:
     """A cross-entropy less an entropy: -1.3e-7 in float32 where 8.6e-8 is right."""
     student, teacher = torch.tensor([[-11.0]]), torch.tensor([[-11.1]])
     right = one_vs_rest(student.double(), teacher.double(), torch.ones(1, 1).bool()).item()
-    found = one_vs_rest(student, teacher, torch.ones(1, 1).bool()).item()
-    assert found == pytest.approx(right, rel=1e-3)
+    actual = one_vs_rest(student, teacher, torch.ones(1, 1).bool()).item()
+    assert actual == pytest.approx(right, rel=1e-3)
 
 
 def test_sampled_kl_by_hand() -> None:
@@ -206,8 +206,8 @@ def test_sampled_kl_by_hand() -> None:
     1/2 ln 2 + 1/2 ln(2/3) = 1/2 ln(4/3) = 0.1438 nats.
     """
     weights = row(0.0, math.log(3.0))
-    found = sampled_kl(EVEN, THREE_TO_ONE, PAIR, weights)
-    assert found.item() == pytest.approx(0.5 * math.log(4.0 / 3.0))
+    actual = sampled_kl(EVEN, THREE_TO_ONE, PAIR, weights)
+    assert actual.item() == pytest.approx(0.5 * math.log(4.0 / 3.0))
     cold = sampled_kl(EVEN, THREE_TO_ONE, PAIR, weights, student_temperature=0.1)
     assert cold.item() == pytest.approx(0.5 * math.log(4.0 / 3.0))
 
@@ -224,11 +224,11 @@ def test_a_candidate_stands_for_as_many_as_its_weight_says(
     student, teacher, counts = (row(*column) for column in zip(*drawn, strict=True))
     repeats = counts[0].long()
     longer = [side.repeat_interleave(repeats, dim=1) for side in (student, teacher)]
-    found = sampled_kl(
+    actual = sampled_kl(
         student, teacher, whole(student), counts.log(), student_temperature=temperature
     )
     expected = listwise_kl(*longer, whole(longer[0]), student_temperature=temperature)
-    assert found.item() == pytest.approx(expected.item(), abs=1e-9)
+    assert actual.item() == pytest.approx(expected.item(), abs=1e-9)
 
 
 @few
@@ -265,12 +265,14 @@ def test_sampled_kl_tends_to_the_whole_lists_kl() -> None:
     biases = []
     for count in (6, 12, 24, 48):
         drawn = [importance(teacher, 0.0, count, generator) for _ in range(600)]
-        places, weights = (torch.from_numpy(np.array(part)) for part in zip(*drawn, strict=True))
-        sample = torch.from_numpy(student)[places], torch.from_numpy(teacher)[places]
-        biases.append(sampled_kl(*sample, whole(places), weights).item() - expected)
+        positions, weights = (
+            torch.from_numpy(np.array(column)) for column in zip(*drawn, strict=True)
+        )
+        sample = torch.from_numpy(student)[positions], torch.from_numpy(teacher)[positions]
+        biases.append(sampled_kl(*sample, whole(positions), weights).item() - expected)
     assert sorted(np.abs(biases), reverse=True) == pytest.approx(np.abs(biases))
     assert abs(biases[-1]) < 0.005 * expected
-    unweighted = listwise_kl(*sample, whole(places)).item()
+    unweighted = listwise_kl(*sample, whole(positions)).item()
     assert abs(unweighted - expected) > 5 * abs(biases[-1])
 
 
@@ -288,15 +290,15 @@ def test_fused_kl_by_hand(labelled: tuple[bool, bool], expected: float) -> None:
 
     A query without labels that has a = 0 and a cross-entropy of nothing learns nothing.
     """
-    found = fused_kl(EVEN, THREE_TO_ONE, PAIR, torch.tensor([labelled]), PAIR)
-    assert found.item() == pytest.approx(expected)
+    actual = fused_kl(EVEN, THREE_TO_ONE, PAIR, torch.tensor([labelled]), PAIR)
+    assert actual.item() == pytest.approx(expected)
 
 
 def test_doubtful_candidates_are_no_negatives_of_the_labels_in_fused_kl() -> None:
     """A likely false negative pushed away by the labels; the teacher still speaks of it."""
     labels, sure = torch.tensor([[True, False]]), torch.tensor([[True, False]])
-    found = fused_kl(EVEN, THREE_TO_ONE, PAIR, labels, sure)
-    assert found.item() == pytest.approx(0.75 * KL)
+    actual = fused_kl(EVEN, THREE_TO_ONE, PAIR, labels, sure)
+    assert actual.item() == pytest.approx(0.75 * KL)
 
 
 def test_fused_kl_against_torch() -> None:
@@ -316,7 +318,7 @@ def test_fused_kl_against_torch() -> None:
         target = label / label.sum()
         ce = torch.nn.functional.cross_entropy(s, target.double())
         expected.append(t[label].sum() * kl + t[~label].sum() * ce)
-    found = fused_kl(
+    actual = fused_kl(
         signals["student_scores"],
         signals["teacher_scores"],
         signals["mask"],
@@ -325,7 +327,7 @@ def test_fused_kl_against_torch() -> None:
         student_temperature=0.5,
         teacher_temperature=2.0,
     )
-    assert found.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-6)
+    assert actual.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-6)
 
 
 def test_one_vs_rest_by_hand() -> None:
@@ -344,14 +346,14 @@ def test_one_vs_rest_against_torch() -> None:
         for name, temperature in (("student_scores", 0.5), ("teacher_scores", 2.0))
     )
     expected = torch.distributions.kl_divergence(teacher, student).mean()
-    found = one_vs_rest(
+    actual = one_vs_rest(
         signals["student_scores"],
         signals["teacher_scores"],
         mask,
         student_temperature=0.5,
         teacher_temperature=2.0,
     )
-    assert found.item() == pytest.approx(expected.item())
+    assert actual.item() == pytest.approx(expected.item())
 
 
 def test_one_vs_rest_stays_finite_at_certainty() -> None:

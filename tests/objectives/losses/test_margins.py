@@ -54,20 +54,20 @@ def test_arm_against_numpy(target: str, in_batch: bool) -> None:
     signals = batch()
     signals["batch_labels"][0, 1] = True
     queries, docs = (normalize(signals[name], dim=-1).numpy() for name in NAMES[:2])
-    own, labels, mask = (signals[name].numpy() for name in NAMES[2:])
+    candidates, labels, mask = (signals[name].numpy() for name in NAMES[2:])
     positives = np.argwhere(labels & mask)
     errors = []
     for (i, p), n in itertools.product(positives, range(len(docs))):
-        if mask[i, n] and not labels[i, n] and (in_batch or own[i, n]):
+        if mask[i, n] and not labels[i, n] and (in_batch or candidates[i, n]):
             margin = queries[i] @ docs[p] - queries[i] @ docs[n]
             targets = {
                 "static": [0.4],
                 "adaptive": [(1 + docs[p] @ docs[n]) / 2],
                 "distributed": [(1 + docs[k] @ docs[n]) / 2 for _, k in positives],
             }[target]
-            errors.append(np.mean([(margin - wanted) ** 2 for wanted in targets]))
-    found = arm(*(signals[name] for name in NAMES), target=target, margin=0.4, in_batch=in_batch)
-    assert found.item() == pytest.approx(np.mean(errors))
+            errors.append(np.mean([(margin - goal) ** 2 for goal in targets]))
+    actual = arm(*(signals[name] for name in NAMES), target=target, margin=0.4, in_batch=in_batch)
+    assert actual.item() == pytest.approx(np.mean(errors))
 
 
 @pytest.mark.parametrize("target", ["static", "distributed"])
@@ -75,11 +75,11 @@ def test_the_other_targets_have_right_gradients(target: str) -> None:
     """A target held fixed in one form and not in the others; the contracts see the default."""
     signals = batch(b=3, n=3)
     leaves = tuple(signals[name].requires_grad_() for name in NAMES[:2])
-    rest = [signals[name] for name in NAMES[2:]]
-    assert torch.autograd.gradcheck(lambda *both: arm(*both, *rest, target=target), leaves)
+    fixed = [signals[name] for name in NAMES[2:]]
+    assert torch.autograd.gradcheck(lambda *both: arm(*both, *fixed, target=target), leaves)
 
 
-def test_arm_says_what_is_wrong() -> None:
+def test_arm_reports_invalid_settings() -> None:
     """A misspelt target that trains with the default; a positive alone, whose mean is NaN."""
     with pytest.raises(ConfigError, match="static, adaptive, distributed, not 'adaptve'"):
         by_hand("adaptve", in_batch=True)

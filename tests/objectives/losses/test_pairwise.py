@@ -31,8 +31,8 @@ def test_scaled_margin_mse_by_hand() -> None:
     """Margins (1, 2) and (4, 3) at length: 2 - 2 cos = 2 - 2 * 10 / (5^0.5 * 5) = 0.2111."""
     student = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64)
     teacher = torch.tensor([[5.0, 1.0, 2.0]], dtype=torch.float64)
-    found = margin_mse(student, teacher, WHOLE, scaled=True)
-    assert found.item() == pytest.approx(2 - 2 * 10 / (5**0.5 * 5))
+    actual = margin_mse(student, teacher, WHOLE, scaled=True)
+    assert actual.item() == pytest.approx(2 - 2 * 10 / (5**0.5 * 5))
 
 
 def test_scaled_margins_make_the_teacher_of_cosines_reachable() -> None:
@@ -120,10 +120,10 @@ def test_pairwise_losses_against_loops(depth: int) -> None:
                     costs.append(np.log1p(np.exp(s[j] - s[i])))
                     weights.append(abs(ndcg(order) - ndcg(swapped)))
     lists = (signals["student_scores"], signals["teacher_scores"], signals["mask"])
-    found = ranknet(*lists, student_temperature=0.5)
-    assert found.item() == pytest.approx(np.mean(costs))
-    found = lambdarank(*lists, student_temperature=0.5, depth=depth)
-    assert found.item() == pytest.approx(np.average(costs, weights=weights), rel=1e-6)
+    actual = ranknet(*lists, student_temperature=0.5)
+    assert actual.item() == pytest.approx(np.mean(costs))
+    actual = lambdarank(*lists, student_temperature=0.5, depth=depth)
+    assert actual.item() == pytest.approx(np.average(costs, weights=weights), rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", [ranknet, lambdarank])
@@ -153,8 +153,8 @@ def only(i: int, j: int) -> torch.Tensor:
 def test_preference_kl_by_hand() -> None:
     """Teacher (3/4, 1/4), student (1/2, 1/2): 3/4 ln(3/2) + 1/4 ln(1/2) = 0.1308 nats."""
     teacher = torch.full((1, 3, 3), math.log(0.75), dtype=torch.float64)
-    found = preference_kl(STUDENT, teacher, only(0, 2))
-    assert found.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    actual = preference_kl(STUDENT, teacher, only(0, 2))
+    assert actual.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
     # Candidate 1 is ahead of 0 by ln 3, which is the odds of 3/4.
     assert preference_kl(STUDENT, teacher, only(1, 0)).item() == pytest.approx(0.0, abs=1e-12)
     cold = preference_kl(STUDENT / 4, teacher, only(1, 0), student_temperature=0.25)
@@ -186,5 +186,5 @@ def test_preference_kl_against_torch() -> None:
                 pair.log_softmax(-1), target, log_target=True, reduction="sum"
             )
         )
-    found = preference_kl(student, log_p, signals["preference_mask"], student_temperature=0.5)
-    assert found.item() == pytest.approx(torch.stack(losses).mean().item())
+    actual = preference_kl(student, log_p, signals["preference_mask"], student_temperature=0.5)
+    assert actual.item() == pytest.approx(torch.stack(losses).mean().item())

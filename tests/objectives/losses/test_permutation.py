@@ -37,8 +37,8 @@ def whole(of: Tensor) -> Tensor:
 
 def test_listnet_by_hand() -> None:
     """Teacher (3/4, 1/4), student (1/4, 3/4): 3/4 ln 4 + 1/4 ln(4/3) = 1.112 nats."""
-    found = listnet(row(0.0, LN3), row(LN3, 0.0), whole(row(0.0, 0.0)))
-    assert found.item() == pytest.approx(0.75 * LN4 + 0.25 * math.log(4 / 3))
+    actual = listnet(row(0.0, LN3), row(LN3, 0.0), whole(row(0.0, 0.0)))
+    assert actual.item() == pytest.approx(0.75 * LN4 + 0.25 * math.log(4 / 3))
 
 
 def test_listnet_against_torch() -> None:
@@ -47,11 +47,11 @@ def test_listnet_against_torch() -> None:
     target = (teacher / 2.0).softmax(-1)
     expected = torch.nn.functional.cross_entropy(student / 0.5, target)
     temperatures = {"student_temperature": 0.5, "teacher_temperature": 2.0}
-    found = listnet(student, teacher, whole(student), **temperatures)
-    assert found.item() == pytest.approx(expected.item())
+    actual = listnet(student, teacher, whole(student), **temperatures)
+    assert actual.item() == pytest.approx(expected.item())
     kl = listwise_kl(student, teacher, whole(student), **temperatures)
     entropy = torch.special.entr(target).sum(-1).mean()
-    assert found.item() == pytest.approx((kl + entropy).item())
+    assert actual.item() == pytest.approx((kl + entropy).item())
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_plackett_luce_losses_against_loops() -> None:
     lists = [signals[name] for name in LISTS]
     losses = {"whole": listmle, "aware": position_aware_listmle, "partial": partial_pl}
     for name, loss in losses.items():
-        found = loss(*lists, student_temperature=0.5)
-        assert found.item() == pytest.approx(np.mean(expected[name]), rel=1e-6), name
+        actual = loss(*lists, student_temperature=0.5)
+        assert actual.item() == pytest.approx(np.mean(expected[name]), rel=1e-6), name
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=4))
 def test_the_probabilities_of_all_rankings_sum_to_one(scores: list[float]) -> None:
-    """A likelihood that is none: it rises for every ranking at once."""
+    """A likelihood that is not normalised: it rises for every ranking at once."""
     student = row(*scores)
     choices = len(scores) - 1
     total = sum(
@@ -107,32 +107,36 @@ def test_the_probabilities_of_all_rankings_sum_to_one(scores: list[float]) -> No
 
 
 def test_a_list_of_two_is_a_pair() -> None:
-    """A scale that differs from RankNet's where both say the same."""
+    """A scale that differs from RankNet's where both are the same loss."""
     student, teacher = torch.randn(
         2, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
     expected = ranknet(student, teacher, whole(student)).item()
     for loss in (listmle, position_aware_listmle, partial_pl):
-        found = loss(student, teacher, whole(student), student_temperature=1.0)
-        assert found.item() == pytest.approx(expected), loss.__name__
+        actual = loss(student, teacher, whole(student), student_temperature=1.0)
+        assert actual.item() == pytest.approx(expected), loss.__name__
 
 
-def test_ties_of_the_teacher_go_by_place() -> None:
+def test_ties_of_the_teacher_are_broken_by_position() -> None:
     """An order of equal scores that changes with the device or the length of the list."""
-    many = 40
-    student = torch.randn(1, many, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tied = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(1, many // 2)
-    broken = tied - torch.arange(many) / 1000
+    length = 40
+    student = torch.randn(
+        1, length, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    tied = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(1, length // 2)
+    broken = tied - torch.arange(length) / 1000
     for loss in (listmle, position_aware_listmle, partial_pl):
-        found, expected = (loss(student, teacher, whole(student)) for teacher in (tied, broken))
-        assert found.item() == expected.item(), loss.__name__
+        actual, expected = (loss(student, teacher, whole(student)) for teacher in (tied, broken))
+        assert actual.item() == expected.item(), loss.__name__
 
 
 def test_partial_pl_ignores_the_order_of_the_rest() -> None:
     """A preference between two, read as a ranking of the whole list."""
     student, mask = row(0.3, 0.1, 0.2, 0.7), whole(row(0.0, 0.0, 0.0, 0.0))
-    first, second = (partial_pl(student, row(9.0, 8.0, *rest), mask) for rest in ((2, 1), (1, 2)))
-    assert first.item() == pytest.approx(second.item())
+    loss, reversed_loss = (
+        partial_pl(student, row(9.0, 8.0, *tail), mask) for tail in ((2, 1), (1, 2))
+    )
+    assert loss.item() == pytest.approx(reversed_loss.item())
 
 
 def test_position_weights_of_a_long_list_do_not_overflow() -> None:
@@ -150,11 +154,11 @@ def test_position_weights_of_a_long_list_do_not_overflow() -> None:
 
 def test_approx_ndcg_by_hand() -> None:
     """Two equal scores share the rank 1.5: 1 - 1 / log2(2.5) = 0.2435."""
-    found = approx_ndcg(row(4.0, 4.0), row(9.0, 5.0), whole(row(0.0, 0.0)))
-    assert found.item() == pytest.approx(1 - 1 / math.log2(2.5))
+    actual = approx_ndcg(row(4.0, 4.0), row(9.0, 5.0), whole(row(0.0, 0.0)))
+    assert actual.item() == pytest.approx(1 - 1 / math.log2(2.5))
     # Ahead by ln 3: rank 1 + 1/4.
-    found = approx_ndcg(row(LN3, 0.0), row(9.0, 5.0), whole(row(0.0, 0.0)))
-    assert found.item() == pytest.approx(1 - 1 / math.log2(2.25))
+    actual = approx_ndcg(row(LN3, 0.0), row(9.0, 5.0), whole(row(0.0, 0.0)))
+    assert actual.item() == pytest.approx(1 - 1 / math.log2(2.25))
 
 
 def test_approx_ndcg_tends_to_ndcg() -> None:
@@ -164,13 +168,13 @@ def test_approx_ndcg_tends_to_ndcg() -> None:
     for s, t, real in zip(*(signals[name].numpy() for name in LISTS), strict=True):
         gains = (t[real] - t[real].min()) / (t[real].max() - t[real].min())
         discounts = 1 / np.log2(np.arange(len(gains)) + 2)
-        found = (gains[np.argsort(-s[real])] * discounts).sum()
-        expected.append(1 - found / (np.sort(gains)[::-1] * discounts).sum())
-    found = approx_ndcg(*(signals[name] for name in LISTS), student_temperature=1e-5)
-    assert found.item() == pytest.approx(np.mean(expected), rel=1e-6)
+        actual = (gains[np.argsort(-s[real])] * discounts).sum()
+        expected.append(1 - actual / (np.sort(gains)[::-1] * discounts).sum())
+    actual = approx_ndcg(*(signals[name] for name in LISTS), student_temperature=1e-5)
+    assert actual.item() == pytest.approx(np.mean(expected), rel=1e-6)
 
 
-def test_approx_ndcg_leaves_out_lists_without_an_order() -> None:
+def test_approx_ndcg_skips_lists_without_an_order() -> None:
     """An ideal DCG of 0, and NaN, at a list of which all grades are the same."""
     student, teacher, mask = (batch()[name] for name in LISTS)
     teacher[0] = 2.0

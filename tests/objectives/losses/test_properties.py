@@ -72,7 +72,7 @@ def test_the_order_of_the_candidates_behind_the_first_does_not_count(
 ) -> None:
     """A loss that depends on the retriever's order, and so on how the candidates were mined."""
     signals = batch(seed, n=6)
-    places = [0, *order]
+    columns = [0, *order]
     shuffled = Signals(**signals)
     for name in (
         "student_scores",
@@ -82,11 +82,11 @@ def test_the_order_of_the_candidates_behind_the_first_does_not_count(
         "trusted_negatives",
         "log_weights",
     ):
-        shuffled[name] = signals[name][:, places]
+        shuffled[name] = signals[name][:, columns]
     for name in ("preferences", "preference_mask"):
-        shuffled[name] = signals[name][:, places][:, :, places]
-    found, expected = measure(objective, shuffled), measure(objective, signals)
-    assert found.item() == pytest.approx(expected.item())
+        shuffled[name] = signals[name][:, columns][:, :, columns]
+    actual, expected = measure(objective, shuffled), measure(objective, signals)
+    assert actual.item() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize("objective", SHIFT_FREE)
@@ -99,8 +99,8 @@ def test_a_constant_added_to_a_query_of_the_teacher_changes_nothing(
     signals = batch(seed)
     moved = Signals(**signals)
     moved["teacher_scores"] = signals["teacher_scores"] + torch.tensor(shifts)[:, None]
-    found, expected = measure(objective, moved), measure(objective, signals)
-    assert found.item() == pytest.approx(expected.item())
+    actual, expected = measure(objective, moved), measure(objective, signals)
+    assert actual.item() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize("objective", LISTS)
@@ -120,5 +120,5 @@ def test_holes_count_like_padding_at_the_end(objective: str) -> None:
     ):
         closed[name] = signals[name].gather(-1, order)
     assert not closed["mask"].equal(signals["mask"])
-    found, expected = measure(objective, closed), measure(objective, signals)
-    assert found.item() == pytest.approx(expected.item())
+    actual, expected = measure(objective, closed), measure(objective, signals)
+    assert actual.item() == pytest.approx(expected.item())

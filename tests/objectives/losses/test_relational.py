@@ -65,8 +65,8 @@ def test_rkd_against_numpy() -> None:
     assert value("rkd-distance", signals).item() == pytest.approx(expected)
 
     def cosine(x: np.ndarray, i: int, j: int, k: int) -> float:
-        left, right = x[i] - x[j], x[k] - x[j]
-        return left @ right / (np.linalg.norm(left) * np.linalg.norm(right))
+        to_i, to_k = x[i] - x[j], x[k] - x[j]
+        return to_i @ to_k / (np.linalg.norm(to_i) * np.linalg.norm(to_k))
 
     errors = [
         huber(cosine(student, i, j, k) - cosine(teacher, i, j, k))
@@ -86,8 +86,8 @@ def test_what_has_the_teachers_shape_has_no_loss(loss, seed, scale, shift) -> No
     teacher = torch.randn(7, 3, generator=generator, dtype=torch.float64)
     turn, _ = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64))
     student = scale * pad(teacher, (0, 2)) @ turn + shift
-    found = loss(student[:2], student[2:], teacher[:2], teacher[2:])
-    assert found.item() == pytest.approx(0.0, abs=1e-12)
+    actual = loss(student[:2], student[2:], teacher[:2], teacher[2:])
+    assert actual.item() == pytest.approx(0.0, abs=1e-12)
 
 
 @BOTH
@@ -99,9 +99,9 @@ def test_coinciding_vectors_have_finite_gradients(loss, dtype: torch.dtype) -> N
         signals[f"{prefix}doc_vectors"][1] = signals[f"{prefix}doc_vectors"][0]
     signals["doc_vectors"][3] = signals["query_vectors"][0]
     student = [signals[name].requires_grad_() for name in STUDENT]
-    found = loss(*student, *(signals[name] for name in TEACHER))
-    found.backward()
-    assert found.isfinite()
+    actual = loss(*student, *(signals[name] for name in TEACHER))
+    actual.backward()
+    assert actual.isfinite()
     assert all(leaf.grad.isfinite().all() and leaf.grad.abs().max() < 10 for leaf in student)
 
 
@@ -110,9 +110,9 @@ def test_a_collapsed_student_has_a_finite_gradient(loss) -> None:
     """All texts in one place: a mean distance of 0 that is divided by."""
     signals = batch()
     student = [torch.ones_like(signals[name]).requires_grad_() for name in STUDENT]
-    found = loss(*student, *(signals[name] for name in TEACHER))
-    found.backward()
-    assert found.isfinite()
+    actual = loss(*student, *(signals[name] for name in TEACHER))
+    actual.backward()
+    assert actual.isfinite()
     assert all(leaf.grad.isfinite().all() for leaf in student)
 
 
@@ -121,9 +121,9 @@ def test_duplicated_texts_have_no_angle() -> None:
     student = texts((0.0, 0.0), (0.5, 0.75**0.5), (1.0, 0.0))
     teacher = texts((0.0,), (1.0,), (2.0,))
     copied = [torch.cat([docs, docs[:1]]) for docs in (student[1], teacher[1])]
-    found = rkd_angle(student[0], copied[0], teacher[0], copied[1])
+    actual = rkd_angle(student[0], copied[0], teacher[0], copied[1])
     # The triangle twice, once with each copy: the same mean.
-    assert found.item() == pytest.approx(5 / 12)
+    assert actual.item() == pytest.approx(5 / 12)
 
 
 def test_angles_of_some_texts() -> None:
@@ -135,13 +135,13 @@ def test_angles_of_some_texts() -> None:
     chosen = [0, 3, 6, 9, 12]  # five of fifteen texts
     assert len(student) == 15
     whole = (signals[name] for name in (*STUDENT, *TEACHER))
-    some = [side[chosen] for side in (student, teacher)]
+    sampled = [side[chosen] for side in (student, teacher)]
     assert rkd_angle(*whole, texts=5).item() == pytest.approx(
-        rkd_angle(some[0][:1], some[0][1:], some[1][:1], some[1][1:]).item()
+        rkd_angle(sampled[0][:1], sampled[0][1:], sampled[1][:1], sampled[1][1:]).item()
     )
 
 
-def test_rkd_angle_says_what_is_wrong() -> None:
+def test_rkd_angle_reports_invalid_settings() -> None:
     """The mean over no triple, NaN."""
     three, two = texts((0.0,), (1.0,), (2.0,)), texts((0.0,), (1.0,))
     with pytest.raises(ConfigError, match="at least 3"):

@@ -32,6 +32,6 @@ def test_flops_against_sentence_transformers() -> None:
 
 def test_spread_entries_cost_less_than_piled_up_ones() -> None:
     """A penalty of the entries' sum alone: every text in one posting list of the index."""
-    one = torch.zeros(1, 2)
+    query = torch.zeros(1, 2)
     spread, piled = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    assert flops(one, spread).item() < flops(one, piled).item()
+    assert flops(query, spread).item() < flops(query, piled).item()

@@ -32,8 +32,8 @@ def test_sorted_w1_by_hand() -> None:
     student, teacher = torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, 0.0]])
     mask = torch.ones(1, 2, dtype=torch.bool)
     assert sorted_w1(student, teacher, mask).item() == 1.0
-    found = sorted_w1(student, teacher, mask, student_temperature=0.5, teacher_temperature=3.0)
-    assert found.item() == pytest.approx(0.5)
+    actual = sorted_w1(student, teacher, mask, student_temperature=0.5, teacher_temperature=3.0)
+    assert actual.item() == pytest.approx(0.5)
 
 
 def test_sorted_w1_against_scipy() -> None:
@@ -44,8 +44,8 @@ def test_sorted_w1_against_scipy() -> None:
         wasserstein_distance(student[real], teacher[real])
         for student, teacher, real in zip(*(signals[name].numpy() for name in names), strict=True)
     ]
-    found = sorted_w1(*(signals[name] for name in names))
-    assert found.item() == pytest.approx(np.mean(expected))
+    actual = sorted_w1(*(signals[name] for name in names))
+    assert actual.item() == pytest.approx(np.mean(expected))
 
 
 def test_sinkhorn_by_hand() -> None:
@@ -54,8 +54,8 @@ def test_sinkhorn_by_hand() -> None:
     assert sinkhorn(x, y).item() == pytest.approx(1.0)
     # So much blur that every plan is the independent one: mean costs 3/4 - (1/2 + 1/2) / 2.
     x, y = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, -1.0]])
-    found = sinkhorn(x.double(), y.double(), epsilon=1e4, iterations=2)
-    assert found.item() == pytest.approx(1.0 - 0.5, abs=1e-3)
+    actual = sinkhorn(x.double(), y.double(), epsilon=1e4, iterations=2)
+    assert actual.item() == pytest.approx(1.0 - 0.5, abs=1e-3)
 
 
 def test_sinkhorn_against_a_plain_iteration() -> None:
@@ -75,8 +75,8 @@ def test_sinkhorn_against_a_plain_iteration() -> None:
         return float((plan * matrix).sum() + epsilon * (plan * np.log(plan / independent)).sum())
 
     expected = cost(costs(x, y)) - (cost(costs(x, x)) + cost(costs(y, y))) / 2
-    found = sinkhorn(x, y, epsilon=0.5, iterations=400)
-    assert found.item() == pytest.approx(expected, rel=1e-6)
+    actual = sinkhorn(x, y, epsilon=0.5, iterations=400)
+    assert actual.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_sinkhorn_tends_to_the_best_assignment() -> None:
@@ -84,8 +84,8 @@ def test_sinkhorn_tends_to_the_best_assignment() -> None:
     x, y = clouds(1)
     matrix = costs(x, y)
     expected = matrix[linear_sum_assignment(matrix)].mean()
-    found = sinkhorn(x, y, epsilon=0.005, iterations=800)
-    assert found.item() == pytest.approx(expected, abs=0.01)
+    actual = sinkhorn(x, y, epsilon=0.005, iterations=800)
+    assert actual.item() == pytest.approx(expected, abs=0.01)
 
 
 @settings(max_examples=8, deadline=None)

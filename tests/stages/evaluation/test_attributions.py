@@ -78,6 +78,7 @@ def test_models_of_the_library_fit(
     """Texts that a model mixes up, or documents of the collection scored in their place."""
     from fakes.models import save_tiny_cross_encoder
 
+    from retrodistill.models.inference.options import ModelOptions
     from retrodistill.models.students.dense import DenseEncoder
     from retrodistill.models.teachers.cross_encoder import CrossEncoderTeacher
     from retrodistill.models.teachers.lexical import BM25Teacher
@@ -90,7 +91,7 @@ def test_models_of_the_library_fit(
     found = drops(query, words, encoder_scorer(encoder))
     np.testing.assert_allclose(found, scores[0] - scores[1:], atol=1e-5)
     model = str(save_tiny_cross_encoder(tmp_path / "cross"))
-    teacher = CrossEncoderTeacher(model, precision="float32")
+    teacher = CrossEncoderTeacher(model, ModelOptions(precision="float32"))
     scores = teacher._model.predict([(query, text) for text in [" ".join(words), *shorter]])
     found = drops(query, words, teacher_scorer(teacher))
     np.testing.assert_allclose(found, scores[0] - scores[1:], atol=1e-4)

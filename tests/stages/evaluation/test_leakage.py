@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from retrodistill.audit import main
 from retrodistill.base.errors import ConfigError
 from retrodistill.data.datasets import Collection, load_collection
+from retrodistill.leakage import main
 from retrodistill.stages.evaluation.leakage import (
     Example,
     Leakage,
@@ -176,7 +176,7 @@ def test_the_verb_shows_and_writes_it(
     spec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Counts in the table that are not those of the JSON, or flags that do not arrive."""
-    words = ["--data", spec, "--leakage", "--threshold", "0.7", "--json", str(tmp_path / "l.json")]
+    words = ["--data", spec, "--threshold", "0.7", "--json", str(tmp_path / "l.json")]
     assert main(words) == 0
     shown = capsys.readouterr().out
     found = json.loads((tmp_path / "l.json").read_text(encoding="utf-8"))
@@ -197,18 +197,17 @@ def test_the_verb_shows_and_writes_it(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "needs --candidates and --teacher, or else --leakage"),
-        ("--teacher bm25", "needs --candidates and --teacher"),
-        ("--leakage --teacher bm25", "audit them apart"),
-        ("--leakage --threshold 1.5", "at most 1"),
-        ("--leakage --threshold 0", "at least 0.1"),
-        ("--leakage --shingle 0", "--shingle must be at least 1"),
+        ("--threshold 1.5", "at most 1"),
+        ("--threshold 0", "at least 0.1"),
+        ("--shingle 0", "--shingle must be at least 1"),
+        ("--split dev --test-split dev", "two different splits"),
+        ("--split train --test-split dev", "no split 'dev'"),
     ],
 )
 def test_the_verb_explains_what_is_missing(
     words: str, message: str, spec: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A traceback, or an audit of nothing."""
+    """A traceback, or a split compared with itself."""
     assert main(["--data", spec, *words.split()]) == 2
     assert message in capsys.readouterr().err
 

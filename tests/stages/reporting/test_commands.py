@@ -42,7 +42,7 @@ SETTINGS = [
             cache_gradients=True,
         ),
     ),
-    ("fuse", "run", FuseConfig(run=(Path("a"), Path("b")), out=Path("r"), weights="0.4,0.6")),
+    ("fuse", "run", FuseConfig(run=(Path("a"), Path("b")), out=Path("r"), weight=(0.4, 0.6))),
 ]
 
 
@@ -102,12 +102,12 @@ def test_the_commands_of_a_report_run_in_a_fresh_folder(
     run(f"mine {data} --depth 10 --out runs/train")
     run(f"score {data} --candidates runs/train --teacher bm25 --out scores/bm25 {exact}")
     run(f"score {data} --candidates runs/train --teacher bi-encoder:tiny --out scores/tiny {exact}")
-    run(f"score {data} --ensemble scores/bm25 --ensemble scores/tiny --out scores/mean")
+    run(f"fuse {data} --run scores/bm25 --run scores/tiny --as-store --out scores/mean")
     run(f"train {data} --scores scores/mean --student tiny --max-steps 2 --out students/kl {exact}")
     run(f"embed {data} --model students/kl --out indexes/kl {exact}")
     run(f"search --index indexes/kl {data} --k 20 --out runs/kl {exact}")
     run(f"mine {data} --split test --depth 20 --out runs/bm25")
-    run("fuse --run runs/bm25 --run runs/kl --weights 0.4,0.6 --out runs/both")
+    run("fuse --run runs/bm25 --run runs/kl --weight 0.4 --weight 0.6 --out runs/both")
     (first / "foreign.trec").write_text("q24 Q0 d24 1 1.0 tag\n")
     run(f"report {data} --run runs/both --run runs/kl --run foreign.trec --index indexes/kl")
     commands = report_of(first)["sections"]["provenance"]["commands"]

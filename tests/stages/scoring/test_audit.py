@@ -63,7 +63,7 @@ def test_a_bad_teacher_is_warned_of_and_a_good_one_is_not(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Days of scoring with a teacher that knows less than the student that it shall teach."""
+    """Days of scoring with a teacher that ranks worse than the student to train."""
     dense.write(tmp_path / "run")
     words = f"--data beir:{folder} --candidates {tmp_path / 'run'} --student {tiny_model} "
     words += (
@@ -73,25 +73,25 @@ def test_a_bad_teacher_is_warned_of_and_a_good_one_is_not(
     shown = capsys.readouterr()
     warned = [line for line in shown.err.splitlines() if line.startswith("warning: ")]
     assert len(warned) == 2
-    found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    audit = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     for line, baseline in zip(warned, (FIRST_STAGE, STUDENT), strict=True):
         assert line.startswith(f"warning: teacher {module} ranks worse than the {baseline}: ")
         p = next(
             row["p"]
-            for row in found["tests"]
+            for row in audit["tests"]
             if (row["metric"], row["a"], row["b"]) == ("ndcg@10", baseline, module)
         )
         assert f"paired t test over 20 queries: p {p:.2g})." in line
-    assert [f"warning: {line}" for line in found["warnings"]] == warned
-    systems = {row["name"]: row for row in found["systems"]}
+    assert [f"warning: {line}" for line in audit["warnings"]] == warned
+    systems = {row["name"]: row for row in audit["systems"]}
     assert list(systems) == [FIRST_STAGE, STUDENT, "bm25", module]
-    assert len(systems["bm25"]["per_query"]["ndcg@10"]) == len(found["queries"]) == 20
+    assert len(systems["bm25"]["per_query"]["ndcg@10"]) == len(audit["queries"]) == 20
     assert systems["bm25"]["metrics"]["ndcg@10"] > systems[STUDENT]["metrics"]["ndcg@10"]
     assert f"{systems['bm25']['metrics']['mrr@10']:.4f}" in shown.out
-    assert found["config"]["depth"] == 20
-    assert found["agreement"][0]["tau"] == pytest.approx(-1)
-    assert f"{found['missed']} of {found['relevant']} relevant documents" in shown.err
-    assert found["missed"] > 0
+    assert audit["config"]["depth"] == 20
+    assert audit["agreement"][0]["tau"] == pytest.approx(-1)
+    assert f"{audit['missed']} of {audit['relevant']} relevant documents" in shown.err
+    assert audit["missed"] > 0
 
 
 def test_everyone_ranks_the_same_lists(
@@ -104,22 +104,22 @@ def test_everyone_ranks_the_same_lists(
 
     student = DenseEncoder(str(tiny_model), precision="float32")
     teachers = {"bm25": BM25Teacher("", collection)}
-    found = audit_teachers(
+    audit = audit_teachers(
         collection, "train", dense, teachers, student=student, queries=5, depth=7
     )
-    wanted = dense.select(found.qrels).top(7)
-    assert found.runs[FIRST_STAGE].fingerprint == wanted.fingerprint
-    assert found.baselines == [FIRST_STAGE, STUDENT]
-    lists = wanted.to_dict()
-    for run in found.runs.values():
+    expected = dense.select(audit.qrels).top(7)
+    assert audit.runs[FIRST_STAGE].fingerprint == expected.fingerprint
+    assert audit.baselines == [FIRST_STAGE, STUDENT]
+    lists = expected.to_dict()
+    for run in audit.runs.values():
         assert {q: set(docs) for q, docs in run.to_dict().items()} == {
             q: set(docs) for q, docs in lists.items()
         }
     relevant = collection.relevant("train")
-    assert found.relevant == 5
-    assert found.missed == sum(not set(relevant[query]) & set(lists[query]) for query in lists)
+    assert audit.relevant == 5
+    assert audit.missed == sum(not set(relevant[query]) & set(lists[query]) for query in lists)
     model = SentenceTransformer(str(tiny_model), device="cpu")
-    query, docs, scores = next(found.runs[STUDENT].lists())
+    query, docs, scores = next(audit.runs[STUDENT].lists())
     texts = [collection.docs.get(doc).full_text for doc in docs]
     plain = model.encode_document(texts) @ model.encode_query(collection.queries.get(query).text)
     np.testing.assert_allclose(scores, plain, atol=1e-5)
@@ -154,22 +154,22 @@ def test_agreement_and_shapes_by_hand(collection: Collection) -> None:
         "b": {"q0": [3, 4, 2, 2], "q1": [5, 5, 5]},
     }
     runs = {
-        name: Run.from_dict({q: dict(zip(rows[q], own[q], strict=True)) for q in rows})
-        for name, own in scores.items()
+        name: Run.from_dict({q: dict(zip(rows[q], query_scores[q], strict=True)) for q in rows})
+        for name, query_scores in scores.items()
     }
     teachers = {name: RunTeacher(run, scale="logit") for name, run in runs.items()}
-    found = audit_teachers(collection, "train", runs["a"], teachers, depth=10)
-    (pair,) = found.agreement
+    audit = audit_teachers(collection, "train", runs["a"], teachers, depth=10)
+    (pair,) = audit.agreement
     assert (pair.a, pair.b, pair.lists) == ("a", "b", 1)
     assert pair.tau == pytest.approx(3 / 30**0.5)
     assert pair.same_first == 0  # q0: d0, d1; q1: d4, and of equal ones the last id
-    shape = found.teachers["b"]
+    shape = audit.teachers["b"]
     assert shape.quartiles == (2, 2.5, 4, 5, 5)
     assert shape.histogram == (2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 3)
     assert shape.bars == "▆    ▃    ▃    █"
     assert shape.ties == 5 / 7
     assert (shape.constant, shape.scale) == (1, "logit")
-    assert found.teachers["a"].constant == 0
+    assert audit.teachers["a"].constant == 0
 
 
 def test_a_temperature_is_suggested_where_there_is_one(collection: Collection, dense: Run) -> None:
@@ -180,14 +180,14 @@ def test_a_temperature_is_suggested_where_there_is_one(collection: Collection, d
         "lively": Given(rng.normal(size=pairs).astype(np.float32)),
         "flat": Given(np.zeros(pairs, np.float32)),
     }
-    found = audit_teachers(collection, "train", dense, teachers, depth=20)
-    calibration = found.teachers["lively"].calibration
+    audit = audit_teachers(collection, "train", dense, teachers, depth=20)
+    calibration = audit.teachers["lively"].calibration
     assert calibration is not None
     assert calibration.target == 4
     assert calibration.perplexity == pytest.approx(4, rel=0.01)
-    assert found.teachers["flat"].calibration is None
-    assert found.teachers["flat"].constant == 24
-    assert found.agreement[0].tau is None
+    assert audit.teachers["flat"].calibration is None
+    assert audit.teachers["flat"].constant == 24
+    assert audit.agreement[0].tau is None
 
 
 def test_what_cannot_be_audited_is_explained(collection: Collection, dense: Run) -> None:
@@ -223,5 +223,5 @@ def test_a_teacher_that_was_trained_on_the_sample_is_measured_without_it(
         more = f"--teacher bi-encoder:{tmp_path / name} --json {tmp_path / 'a.json'}"
         assert main([*words.split(), *more.split()]) == 0
         assert "documents unseen in training" in capsys.readouterr().out
-        found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
-        assert found["subsets"][1]["settings"]["queries"] == unseen
+        audit = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+        assert audit["subsets"][1]["settings"]["queries"] == unseen

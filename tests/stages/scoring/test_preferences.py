@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import DataError
-from retrodistill.base.types import Duels
+from retrodistill.base.types import Comparisons
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore, ScoreStore
-from retrodistill.models.teachers.duels import ring
+from retrodistill.models.teachers.comparisons import ring
 from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.scoring import compare_candidates
 
@@ -26,10 +26,10 @@ class ByLength:
     def __init__(self) -> None:
         self.asked = 0
 
-    def compare(self, duels: Duels) -> np.ndarray:
-        self.asked += len(duels)
-        sizes = np.array([float(len(doc.full_text)) for doc in duels.docs])
-        odds = sizes[duels.first_rows] - sizes[duels.second_rows]
+    def compare(self, comparisons: Comparisons) -> np.ndarray:
+        self.asked += len(comparisons)
+        sizes = np.array([float(len(doc.full_text)) for doc in comparisons.docs])
+        odds = sizes[comparisons.first_rows] - sizes[comparisons.second_rows]
         return (-np.logaddexp(0.0, -odds)).astype(np.float32)
 
 
@@ -41,16 +41,16 @@ def candidates(collection: Collection) -> Run:
 @given(st.lists(st.integers(0, 9), max_size=5), st.integers(0, 6))
 def test_a_ring_compares_evenly_and_never_twice(sizes: list[int], opponents: int) -> None:
     """A pair that is paid for twice, a document that meets itself, or one of another query."""
-    first, second = ring(np.array(sizes, np.int64), opponents)
-    pairs = list(zip(first.tolist(), second.tolist(), strict=True))
+    upper, lower = ring(np.array(sizes, np.int64), opponents)
+    pairs = list(zip(upper.tolist(), lower.tolist(), strict=True))
     assert len(set(pairs)) == len(pairs)
     start = 0
     for size in sizes:
-        own = [pair for pair in pairs if start <= pair[0] < start + size]
-        assert all(start <= a < b < start + size for a, b in own)
+        edges = [pair for pair in pairs if start <= pair[0] < start + size]
+        assert all(start <= a < b < start + size for a, b in edges)
         around = 0 < 2 * opponents < size - 1
-        assert len(own) == (size * opponents if around else size * (size - 1) // 2)
-        met = [sum(place in pair for pair in own) for place in range(start, start + size)]
+        assert len(edges) == (size * opponents if around else size * (size - 1) // 2)
+        met = [sum(position in pair for pair in edges) for position in range(start, start + size)]
         assert len(set(met)) <= 1
         start += size
 
@@ -78,12 +78,12 @@ def test_more_opponents_pay_for_the_new_edges_only(
     more = ByLength()
     store = compare_candidates(collection, candidates, more, tmp_path / "p", opponents=0)
     lists = candidates.to_dict().values()
-    few = sum(2 * len(own) for own in lists)
-    assert len(store.edges()) == sum(len(own) * (len(own) - 1) // 2 for own in lists)
+    few = sum(2 * len(edges) for edges in lists)
+    assert len(store.edges()) == sum(len(edges) * (len(edges) - 1) // 2 for edges in lists)
     assert more.asked == len(store.edges()) - few
-    again = ByLength()
-    compare_candidates(collection, candidates, again, tmp_path / "p", opponents=0)
-    assert again.asked == 0
+    resumed = ByLength()
+    compare_candidates(collection, candidates, resumed, tmp_path / "p", opponents=0)
+    assert resumed.asked == 0
 
 
 def test_scores_and_preferences_do_not_share_a_folder(

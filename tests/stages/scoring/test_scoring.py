@@ -264,11 +264,11 @@ def test_average_scores_by_hand() -> None:
 
 def test_ensembles_that_cannot_be_averaged_are_explained() -> None:
     """An empty table as the teacher of a student."""
-    one, other = Run.from_dict({"q": {"a": 1.0}}), Run.from_dict({"q": {"b": 1.0}})
+    left_run, right_run = Run.from_dict({"q": {"a": 1.0}}), Run.from_dict({"q": {"b": 1.0}})
     with pytest.raises(DataError, match="share no"):
-        average_scores([one, other])
+        average_scores([left_run, right_run])
     with pytest.raises(ConfigError, match="weights"):
-        average_scores([one, one], weights=[1.0])
+        average_scores([left_run, left_run], weights=[1.0])
 
 
 def test_a_damaged_plan_is_explained(

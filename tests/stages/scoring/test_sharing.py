@@ -16,7 +16,7 @@ from fakes.models import save_tiny_cross_encoder
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.manifest import FILE, Manifest
-from retrodistill.base.types import Duels, Pairs, Reads, Unit
+from retrodistill.base.types import Comparisons, Pairs, Reads, Unit
 from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore, ScoreStore
@@ -64,9 +64,9 @@ class ByRank(Teacher):
     def score(self, pairs: Pairs) -> np.ndarray:
         super().score(pairs)
         scores = np.empty(len(pairs), np.float32)
-        for _, places in pairs.by_query():
-            ids = [pairs.docs[row].id for row in pairs.doc_rows[places]]
-            scores[places] = [-float(sorted(ids).index(id)) for id in ids]
+        for _, positions in pairs.by_query():
+            ids = [pairs.docs[row].id for row in pairs.doc_rows[positions]]
+            scores[positions] = [-float(sorted(ids).index(id)) for id in ids]
         return scores
 
 
@@ -98,24 +98,24 @@ def test_scores_by_id_stay_with_their_ids(doubles: Collection, tmp_path: Path) -
     docs = doubles.docs.ids()
     rng = np.random.default_rng(0)
     queries = doubles.queries.ids()[:4]
-    given = Run.from_dict(
+    published = Run.from_dict(
         {query: dict(zip(docs, rng.normal(size=len(docs)), strict=True)) for query in queries}
     )
     for _ in range(2):
-        score_candidates(doubles, given, RunTeacher(given), tmp_path / "s", shard_pairs=50)
-        assert Run.read(tmp_path / "s").table.equals(given.table)
+        score_candidates(doubles, published, RunTeacher(published), tmp_path / "s", shard_pairs=50)
+        assert Run.read(tmp_path / "s").table.equals(published.table)
         cut(tmp_path / "s", slice(1, None, 2))
 
 
 def test_scores_by_text_are_shared_by_equal_texts(doubles: Collection, tmp_path: Path) -> None:
     """The price of the former: every copy of a text paid for, when a teacher reads only texts."""
     docs = doubles.docs.ids()
-    first, second = Teacher(), Teacher()
-    for letter, teacher in (("a", first), ("b", second)):
+    earlier, later = Teacher(), Teacher()
+    for letter, teacher in (("a", earlier), ("b", later)):
         half = Run.from_dict({"q0": {doc: 0.0 for doc in docs if doc.startswith(letter)}})
         score_candidates(doubles, half, teacher, tmp_path / "s")
-    assert [len(call) for call in first.asked] == [len(docs) / 2]
-    assert not second.asked
+    assert [len(call) for call in earlier.asked] == [len(docs) / 2]
+    assert not later.asked
     assert len(Run.read(tmp_path / "s")) == len(docs)
 
 
@@ -165,12 +165,12 @@ def test_a_list_that_was_begun_before_another_is_asked_again(
     """A resumed command whose lists count as older than those that it should replace."""
     out, teacher = tmp_path / "s", ByRank()
     score_candidates(collection, candidates, teacher, out, shard_pairs=50)
-    wanted = Run.read(out)
+    expected = Run.read(out)
     cut(out, slice(2, None))
     score_candidates(collection, candidates.top(3), teacher, out, shard_pairs=50)
     teacher.asked.clear()
     score_candidates(collection, candidates, teacher, out, shard_pairs=50)
-    assert Run.read(out).table.equals(wanted.table)
+    assert Run.read(out).table.equals(expected.table)
     asked = [pair for call in teacher.asked for pair in call]
     assert len(set(asked)) == len(asked)
 
@@ -225,10 +225,10 @@ class ById:
     def __init__(self) -> None:
         self.asked = 0
 
-    def compare(self, duels: Duels) -> np.ndarray:
-        self.asked += len(duels)
-        ids = np.array([doc.id for doc in duels.docs])
-        lower = ids[duels.first_rows] < ids[duels.second_rows]
+    def compare(self, comparisons: Comparisons) -> np.ndarray:
+        self.asked += len(comparisons)
+        ids = np.array([doc.id for doc in comparisons.docs])
+        lower = ids[comparisons.first_rows] < ids[comparisons.second_rows]
         return np.log(np.where(lower, 0.75, 0.25)).astype(np.float32)
 
 
@@ -389,11 +389,11 @@ def test_what_was_planned_and_scored_otherwise_is_not_left(
     out = tmp_path / "s"
     score_candidates(collection, candidates, Teacher(), out, shard_pairs=50)
     cut(out, slice(2, None))
-    left = len(candidates) - 100
-    assert status(out).pairs_left == left
+    remaining = len(candidates) - 100
+    assert status(out).pairs_left == remaining
     score_candidates(collection, candidates.top(5), Teacher(), out, shard_pairs=30)
     cut(out, slice(3, None))
-    assert 0 < status(out).pairs_left <= left
+    assert 0 < status(out).pairs_left <= remaining
     score_candidates(collection, candidates, Teacher(), out, shard_pairs=20)
     assert status(out).pairs_left == 0
 
@@ -416,11 +416,38 @@ def test_a_fingerprint_is_that_of_the_scores(
             )
         return Manifest.read(tmp_path / name)
 
-    whole, part = manifest("whole", candidates), manifest("part", few)
-    assert whole.fingerprint != part.fingerprint
+    whole, subset = manifest("whole", candidates), manifest("part", few)
+    assert whole.fingerprint != subset.fingerprint
     grown = manifest("part", candidates, shard_pairs=20)
     assert grown.fingerprint == whole.fingerprint
     assert grown.inputs["candidates"] == candidates.fingerprint
     assert grown.details["earlier_candidates"] == [few.fingerprint]
     assert grown.config == {"depth": len(candidates)}
     assert manifest("part", few).details["earlier_candidates"] == [candidates.fingerprint]
+
+
+def test_a_failed_call_leaves_its_shard_to_the_next(
+    collection: Collection, candidates: Run, tmp_path: Path
+) -> None:
+    """A retry in a notebook that waits for ever: the traceback of the failure holds the lock."""
+
+    class Fails(Teacher):
+        def score(self, pairs: Pairs) -> np.ndarray:
+            if len(self.asked) == 1:
+                raise DataError("no more")
+            return super().score(pairs)
+
+    with pytest.raises(DataError, match="no more") as failure:
+        score_candidates(collection, candidates, Fails(), tmp_path / "s", shard_pairs=50)
+    retry = Teacher()
+    thread = threading.Thread(
+        target=score_candidates,
+        args=(collection, candidates, retry, tmp_path / "s"),
+        kwargs={"shard_pairs": 50},
+        daemon=True,
+    )
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert sum(map(len, retry.asked)) == len(candidates) - 50
+    assert failure.value is not None  # kept until here, with its frames

@@ -80,14 +80,14 @@ def expected(collection: Collection, candidates: Run) -> dict[str, dict[str, flo
             doc: float(
                 np.float32(text_score(queries.get(query).full_text, docs.get(doc).full_text))
             )
-            for doc in own
+            for doc in scored
         }
-        for query, own in candidates.to_dict().items()
+        for query, scored in candidates.to_dict().items()
     }
 
 
-def same(found: Run, wanted: dict[str, dict[str, float]]) -> bool:
-    return found.to_dict() == wanted
+def same(result: Run, expected_run: dict[str, dict[str, float]]) -> bool:
+    return result.to_dict() == expected_run
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +126,13 @@ def test_a_changed_corpus_pays_for_what_has_changed(
     # Beyond the candidates, the changed document's old scores are withdrawn, the others stay.
     whole = expected(other, candidates)
     asked = set(holding)
-    wanted = {
-        query: {d: s for d, s in own.items() if d != doc or (query, d) in asked}
-        for query, own in whole.items()
+    expected_run = {
+        query: {d: s for d, s in scored.items() if d != doc or (query, d) in asked}
+        for query, scored in whole.items()
     }
-    assert store.run().to_dict() == {query: own for query, own in wanted.items() if own}
+    assert store.run().to_dict() == {
+        query: scored for query, scored in expected_run.items() if scored
+    }
     # Back to the first corpus: what was paid for once is only copied.
     third = ByText()
     store = score_candidates(collection, candidates, third, tmp_path / "s")
@@ -145,11 +147,11 @@ def test_a_document_that_is_gone_takes_its_scores_along(
     score_candidates(collection, candidates, ByText(), tmp_path / "s")
     doc = candidates.table["doc_id"][0].as_py()
     other = changed_copy(folder, tmp_path / "other", {doc: None})
-    rest = Run(candidates.table.filter(pa.compute.not_equal(candidates.table["doc_id"], doc)))
+    remaining = Run(candidates.table.filter(pa.compute.not_equal(candidates.table["doc_id"], doc)))
     teacher = ByText()
-    store = score_candidates(other, rest, teacher, tmp_path / "s")
+    store = score_candidates(other, remaining, teacher, tmp_path / "s")
     assert not teacher.asked
-    assert same(store.run(), expected(other, rest))
+    assert same(store.run(), expected(other, remaining))
 
 
 def test_a_renamed_document_is_not_scored_again(
@@ -164,8 +166,8 @@ def test_a_renamed_document_is_not_scored_again(
         qrels.write_text(qrels.read_text().replace("\td", "\tdoc-"))
     other = load_collection(f"beir:{tmp_path / 'renamed'}")
     named = {
-        query: {doc.replace("d", "doc-"): score for doc, score in own.items()}
-        for query, own in candidates.to_dict().items()
+        query: {doc.replace("d", "doc-"): score for doc, score in scored.items()}
+        for query, scored in candidates.to_dict().items()
     }
     teacher = ByText()
     store = score_candidates(other, Run.from_dict(named), teacher, tmp_path / "s")
@@ -185,12 +187,12 @@ def test_any_history_ends_with_the_right_table(
     paid: set[tuple[str, str]] = set()
     for number, depth, shard_pairs in history:
         collection = collections[number]
-        wanted = mine_candidates(collection, "test", depth=depth)
+        expected_run = mine_candidates(collection, "test", depth=depth)
         teacher = ByText()
-        store = score_candidates(collection, wanted, teacher, out, shard_pairs=shard_pairs)
+        store = score_candidates(collection, expected_run, teacher, out, shard_pairs=shard_pairs)
         table = store.run().to_dict()
-        for query, own in expected(collection, wanted).items():
-            assert {doc: table[query][doc] for doc in own} == own
+        for query, scored in expected(collection, expected_run).items():
+            assert {doc: table[query][doc] for doc in scored} == scored
         assert same(store.run(), expected(collection, store.run()))
         for query, doc in (pair for call in teacher.asked for pair in call):
             texts = (query, collection.docs.get(doc).full_text)
@@ -308,7 +310,7 @@ def test_a_full_disk_keeps_what_was_finished(folder: Path, candidates: Run, tmp_
         "20",
     ]
     subprocess.run(command, check=True, capture_output=True)
-    wanted = Run.read(tmp_path / "s")
+    expected_run = Run.read(tmp_path / "s")
     last = ScoreStore.open(tmp_path / "s").shards[3:]
     for shard in last:
         shard.unlink()
@@ -325,7 +327,7 @@ def test_a_full_disk_keeps_what_was_finished(folder: Path, candidates: Run, tmp_
     assert "Traceback" not in full.stderr
     assert len(ScoreStore.open(tmp_path / "s").shards) == 3
     subprocess.run(command, check=True, capture_output=True)
-    assert Run.read(tmp_path / "s").table.equals(wanted.table)
+    assert Run.read(tmp_path / "s").table.equals(expected_run.table)
 
 
 def test_a_truncated_shard_is_named_and_costs_only_itself(
@@ -333,7 +335,7 @@ def test_a_truncated_shard_is_named_and_costs_only_itself(
 ) -> None:
     """A damaged file that is skipped in silence, or that costs the whole store."""
     store = score_candidates(collection, candidates, ByText(), tmp_path / "s", shard_pairs=50)
-    wanted, shard = store.run(), store.shards[2]
+    expected_run, shard = store.run(), store.shards[2]
     content = shard.read_bytes()
     for damaged in (content[:-30], content[:100] + b"\xff" + content[101:]):
         shard.write_bytes(damaged)
@@ -347,7 +349,7 @@ def test_a_truncated_shard_is_named_and_costs_only_itself(
     teacher = ByText()
     store = score_candidates(collection, candidates, teacher, tmp_path / "s", shard_pairs=50)
     assert [len(call) for call in teacher.asked] == [50]
-    assert store.run().table.equals(wanted.table)
+    assert store.run().table.equals(expected_run.table)
 
 
 def test_verify_finds_a_score_that_cannot_be_made_again(
@@ -361,9 +363,9 @@ def test_verify_finds_a_score_that_cannot_be_made_again(
         def score(self, pairs: Pairs) -> np.ndarray:
             return super().score(pairs) + np.float32(0.5)
 
-    found = verify_scores(collection, Drifted(), tmp_path / "s", sample=40)
-    assert found.pairs == 40
-    assert found.largest == pytest.approx(0.5, abs=1e-3)
+    result = verify_scores(collection, Drifted(), tmp_path / "s", sample=40)
+    assert result.pairs == 40
+    assert result.largest == pytest.approx(0.5, abs=1e-3)
     other = changed_copy(
         folder, tmp_path / "other", dict.fromkeys(candidates.table["doc_id"].to_pylist(), "new")
     )
@@ -393,8 +395,8 @@ def test_status_counts_what_is_left(
     store = score_candidates(collection, candidates, ByText(), tmp_path / "s", shard_pairs=50)
     assert status(tmp_path / "s").pairs_left == 0
     store.shards[1].unlink()
-    found = status(tmp_path / "s")
-    assert (found.pairs, found.pairs_left) == (len(candidates) - 50, 50)
+    result = status(tmp_path / "s")
+    assert (result.pairs, result.pairs_left) == (len(candidates) - 50, 50)
 
 
 def test_pairs_of_equal_ids_in_other_places_differ() -> None:

@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 from retrodistill.models.indexes import index_kind
 from retrodistill.models.inference import fused
 from retrodistill.models.inference.fused import FEW, fused_layers
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.students.dense import DenseEncoder, evaluating
 from retrodistill.models.students.late_interaction import LateInteractionEncoder
 from retrodistill.models.students.sparse import SparseTextEncoder
@@ -92,7 +93,10 @@ def test_other_models_may_be_asked_by_threads_too(kind: str, tmp_path: Path) -> 
 
     else:
         folder = str(save_tiny_cross_encoder(tmp_path))
-        teachers = [CrossEncoderTeacher(folder, max_tokens=n, precision="float32") for n in (9, 30)]
+        teachers = [
+            CrossEncoderTeacher(folder, ModelOptions(max_tokens=n, precision="float32"))
+            for n in (9, 30)
+        ]
         teachers[1]._model = teachers[0]._model  # one tokenizer, two lengths
 
         def ask(number: int) -> Any:

@@ -11,9 +11,10 @@ from sentence_transformers import CrossEncoder
 from retrodistill.base.config import TrainSettings
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
+from retrodistill.models.students.batches import TrainingExample
 from retrodistill.stages.training.building import build_batches, load_student
 from retrodistill.stages.training.candidates import gather
-from retrodistill.stages.training.examples import Example, Schedule
+from retrodistill.stages.training.examples import Schedule
 from retrodistill.stages.training.sources.scores import ScoreSource
 
 TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
@@ -24,9 +25,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def examples(collection: Collection, scores: Run) -> list[Example]:
+def examples(collection: Collection, scores: Run) -> list[TrainingExample]:
     schedule = Schedule(gather(collection, "train", scores, pool=16), 6, per_query=4, seed=0)
-    return [schedule[place] for place in range(6)]
+    return [schedule[index] for index in range(6)]
 
 
 def widest(chunks: list[dict[str, Any]]) -> int:
@@ -34,7 +35,7 @@ def widest(chunks: list[dict[str, Any]]) -> int:
 
 
 def test_lengths_that_a_model_sets_for_one_side(
-    collection: Collection, examples: list[Example], tmp_path: Path
+    collection: Collection, examples: list[TrainingExample], tmp_path: Path
 ) -> None:
     """Queries of 64 tokens in training, of 5 when the student is served."""
     student = load_student("bi-encoder", str(save_tiny_model(tmp_path)), CPU)
@@ -49,7 +50,7 @@ def test_lengths_that_a_model_sets_for_one_side(
 
 
 def test_the_default_prompt_of_a_cross_encoder(
-    collection: Collection, examples: list[Example], tmp_path: Path
+    collection: Collection, examples: list[TrainingExample], tmp_path: Path
 ) -> None:
     """A cross-encoder that never saw its prompt in training, and gets it from its library."""
     model = CrossEncoder(

@@ -1,4 +1,4 @@
-"""Averaged weights are what the definition says, also after a resume."""
+"""Averaged weights follow their definition, also after a resume."""
 
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,10 @@ def test_an_exponential_average_by_hand(folder: Path, tmp_path: Path) -> None:
     # two are above 0.35.
     decays = (2 / 11, 3 / 12, 4 / 13, 0.35, 0.35)
     for name, final in weights(task).items():
-        wanted = start[name].double()
+        expected = start[name].double()
         for decay, step in zip(decays, after, strict=True):
-            wanted = decay * wanted + (1 - decay) * step[name]
-        torch.testing.assert_close(final, wanted.float(), rtol=1e-5, atol=1e-6)
+            expected = decay * expected + (1 - decay) * step[name]
+        torch.testing.assert_close(final, expected.float(), rtol=1e-5, atol=1e-6)
     name = "model.0.model.embeddings.word_embeddings.weight"
     assert not torch.equal(weights(task)[name], after[-1][name])
 
@@ -55,8 +55,8 @@ def test_a_simple_average_by_hand(folder: Path, tmp_path: Path) -> None:
     run(task, tmp_path, steps=7, callbacks=[path, average])
     assert average.count == 4  # after steps 4, 5, 6 and 7: those behind 3.5 steps
     for name, final in weights(task).items():
-        wanted = torch.stack([step[name] for step in path.weights[4:]]).double().mean(0)
-        torch.testing.assert_close(final, wanted.float(), rtol=1e-5, atol=1e-6)
+        expected = torch.stack([step[name] for step in path.weights[4:]]).double().mean(0)
+        torch.testing.assert_close(final, expected.float(), rtol=1e-5, atol=1e-6)
 
 
 def test_averaging_does_not_change_the_trajectory(folder: Path, tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_averaging_does_not_change_the_trajectory(folder: Path, tmp_path: Path) 
     plain, averaged = Trajectory(), Trajectory()
     run(PullApart(folder), tmp_path / "a", steps=4, callbacks=[plain])
     run(PullApart(folder), tmp_path / "b", steps=4, callbacks=[WeightAverage("ema", 4), averaged])
-    for left, right in zip(plain.weights, averaged.weights, strict=True):
-        assert_equal(left, right)
+    for unaveraged, right in zip(plain.weights, averaged.weights, strict=True):
+        assert_equal(unaveraged, right)
 
 
 def test_the_average_is_applied_for_a_block_only(folder: Path, tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_the_average_is_applied_for_a_block_only(folder: Path, tmp_path: Path) -
     run(task, tmp_path, steps=3, callbacks=[average])
     final = weights(task)
     with torch.no_grad():
-        for own in task.parameters():
-            own.add_(1e-3)
+        for parameter in task.parameters():
+            parameter.add_(1e-3)
     moved = weights(task)
     with pytest.raises(RuntimeError, match="stop"), average.applied(task):
         assert_equal(weights(task), final)
@@ -87,7 +87,7 @@ def test_the_average_is_applied_for_a_block_only(folder: Path, tmp_path: Path) -
 def test_a_resumed_average_is_that_of_the_undisturbed_training(
     kind: Any, folder: Path, tmp_path: Path
 ) -> None:
-    """A resume that starts the average anew at the checkpoint's weights."""
+    """A resume that restarts the average from the checkpoint's weights."""
     whole, resumed = PullApart(folder), PullApart(folder)
     run(whole, tmp_path / "whole", steps=8, save_steps=3, callbacks=[WeightAverage(kind, 8)])
     for step in (3, 6):
@@ -128,15 +128,17 @@ def test_a_checkpoint_without_an_average_is_explained(folder: Path, tmp_path: Pa
         )
 
 
-def test_a_frozen_part_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_frozen_part_is_unchanged(folder: Path, tmp_path: Path) -> None:
     """A frozen tower that costs a second copy, or whose bits change."""
     task = PullApart(folder)
     task.model[0].model.embeddings.requires_grad_(False)
     before = weights(task)
     run(task, tmp_path, steps=3, save_steps=3, callbacks=[WeightAverage("ema", 3)])
     after = weights(task)
-    for name, own in before.items():
-        assert torch.equal(own, after[name]) == (".embeddings." in name or "pooler" in name), name
+    for name, weight in before.items():
+        assert torch.equal(weight, after[name]) == (".embeddings." in name or "pooler" in name), (
+            name
+        )
 
 
 def test_numbers_out_of_range_are_refused() -> None:

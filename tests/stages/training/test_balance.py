@@ -8,13 +8,13 @@ import pytest
 import torch
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
-from retrodistill.stages.training.tasks import Task
 from safetensors.torch import load_file
 
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
+from retrodistill.models.students.tasks import Task
 from retrodistill.objectives.objective import Signals, bind, parse_objective
 from retrodistill.stages.training import balance, train_student
 from retrodistill.stages.training.balance import check_balance, gradient_norms
@@ -128,8 +128,8 @@ def test_norms_are_those_of_the_vectors_gradient(
     """Shares of values instead of gradients, or of one of two sides."""
     objective = "0.5*listwise-kl(student_temperature=0.05) + contrastive"
     task, collate = made("bi-encoder", tmp_path, collection, objective)
-    batch = collate([schedule[place] for place in range(4)])
-    found = gradient_norms(task, [batch])
+    batch = collate([schedule[index] for index in range(4)])
+    norms = gradient_norms(task, [batch])
     seen: list[Signals] = []
     terms = bind(parse_objective(objective))
     task._objective = lambda signals: seen.append(signals) or terms(signals)
@@ -144,7 +144,7 @@ def test_norms_are_those_of_the_vectors_gradient(
     for name, value in terms(signals).items():
         gradients = torch.autograd.grad(value, sides, retain_graph=True)
         expected = torch.cat([gradient.ravel() for gradient in gradients]).norm()
-        assert found[name] == pytest.approx(expected.item(), rel=1e-4)
+        assert norms[name] == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", STUDENTS)
@@ -186,7 +186,7 @@ def test_a_frozen_tower_has_no_share(
 ) -> None:
     """The gradient of documents that do not move, counted for a term."""
     task, collate = made("bi-encoder", tmp_path, collection, "listwise-kl")
-    batch = collate([schedule[place] for place in range(4)])
+    batch = collate([schedule[index] for index in range(4)])
     whole = gradient_norms(task, [batch])
     task.model.requires_grad_(False)
     assert gradient_norms(task, [batch]) == {"listwise-kl": 0.0}
@@ -204,12 +204,12 @@ def test_a_launcher_s_autocast_does_not_reach_the_scores(
     seen: list[Signals] = []
     objective = task._objective
     task._objective = lambda signals: seen.append(signals) or objective(signals)
-    batch = collate([schedule[place] for place in range(4)])
+    batch = collate([schedule[index] for index in range(4)])
     expected = task.eval()(**batch)["loss"]
     with torch.autocast("cpu", torch.bfloat16):
-        found = task(**batch)["loss"]
-    assert found.dtype == torch.float32
-    assert found.item() == expected.item()
+        loss = task(**batch)["loss"]
+    assert loss.dtype == torch.float32
+    assert loss.item() == expected.item()
     assert {s[name].dtype for s in seen for name in ("student_scores", "batch_scores")} == {
         torch.float32
     }

@@ -10,8 +10,9 @@ from retrodistill.base.errors import DataError
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.data.store.scores import PreferenceStore
+from retrodistill.models.students.batches import TrainingExample
 from retrodistill.stages.training.candidates import gather
-from retrodistill.stages.training.examples import Example, Schedule
+from retrodistill.stages.training.examples import Schedule
 from retrodistill.stages.training.sources.preferences import Preferences
 
 EDGES = [
@@ -36,7 +37,7 @@ class Edges(PreferenceStore):
         return pa.table([*columns, log_p], names=["query_id", "doc_id", "other_id", "log_p"])
 
 
-def example_of(collection: Collection, query: str, docs: list[str]) -> Example:
+def example_of(collection: Collection, query: str, docs: list[str]) -> TrainingExample:
     """Return the first example of a query whose candidates are these, best first."""
     run = Run.from_dict({query: {doc: -float(rank) for rank, doc in enumerate(docs)}})
     lists = gather(collection, "train", run, pool=9)
@@ -54,9 +55,9 @@ def test_preferences_stand_where_their_documents_do(collection: Collection) -> N
     signals = preferences(examples)
     values, mask = signals["preferences"].numpy(), signals["preference_mask"].numpy()
     assert values.shape == mask.shape == (3, 4, 4)
-    known = {(query, first, other): p for query, first, other, p in EDGES}
-    mirrored = {(q, b, a): 1 - p for (q, a, b), p in known.items()}
-    expected = mirrored | known
+    stored = {(query, doc, opponent): p for query, doc, opponent, p in EDGES}
+    mirrored = {(q, b, a): 1 - p for (q, a, b), p in stored.items()}
+    expected = mirrored | stored
     for row, example in enumerate(examples):
         query = collection.queries[example.query].id
         docs = collection.docs.ids(example.docs)
@@ -102,14 +103,14 @@ def test_preferences_of_another_collection_are_refused(collection: Collection) -
 
 def test_a_real_store_is_read(collection: Collection, tmp_path: Path) -> None:
     """A store whose columns have other names than a test's."""
-    from retrodistill.base.types import Duels
+    from retrodistill.base.types import Comparisons
     from retrodistill.stages.scoring import compare_candidates
 
     class Certain:
         fingerprint = "certain"
 
-        def compare(self, duels: Duels) -> np.ndarray:
-            return np.full(len(duels), np.log(0.75), np.float32)
+        def compare(self, comparisons: Comparisons) -> np.ndarray:
+            return np.full(len(comparisons), np.log(0.75), np.float32)
 
     run = Run.from_dict({"q3": {"d3": 3.0, "d5": 2.0, "d6": 1.0}})
     store = compare_candidates(collection, run, Certain(), tmp_path / "p", opponents=0)

@@ -43,15 +43,15 @@ def test_the_value_is_that_of_a_search_of_the_saved_model(
     index = embed_collection(
         collection, DenseEncoder(small_model), out=tmp_path / "i", index="exact"
     )
-    wanted = search_run(Searcher.open(index), collection, "test", 10)
+    expected = search_run(Searcher.open(index), collection, "test", 10)
     monkeypatch.setattr(development, "BLOCK", 7)  # cuts at the block's end must not show
     measure = Development(collection, "test", "ndcg@10")
     model = load_bi_encoder(str(small_model), CPU)
-    found = measure.search(model)
-    assert [row[:2] for row in found.lists()] == [row[:2] for row in wanted.lists()]
-    scores = [np.concatenate([s for _, _, s in r.lists()]) for r in (found, wanted)]
+    hits = measure.search(model)
+    assert [row[:2] for row in hits.lists()] == [row[:2] for row in expected.lists()]
+    scores = [np.concatenate([s for _, _, s in r.lists()]) for r in (hits, expected)]
     np.testing.assert_allclose(*scores, atol=1e-6)
-    values = evaluate(collection.qrels("test"), wanted, [parse_metric("ndcg@10")])["ndcg@10"]
+    values = evaluate(collection.qrels("test"), expected, [parse_metric("ndcg@10")])["ndcg@10"]
     assert measure(model) == pytest.approx(np.mean(list(values.values())), abs=1e-12)
     assert 0 < measure(model) < 1
 
@@ -62,8 +62,8 @@ def test_documents_of_equal_score_come_in_the_order_of_the_tie_rule(
     """A collapsed student, all of whose scores are equal, that is praised by the corpus order."""
     monkeypatch.setattr(development, "BLOCK", 7)
     model = load_bi_encoder(str(small_model), CPU)
-    for own in model.parameters():
-        own.data.zero_()
+    for parameter in model.parameters():
+        parameter.data.zero_()
     run_of_all = Development(collection, "test", "ndcg@10").search(model)
     highest = sorted((doc.id for doc in collection.docs), reverse=True)[:10]
     assert all(docs == highest for _, docs, _ in run_of_all.lists())
@@ -78,7 +78,7 @@ class Measuring(TrainerCallback):
         self.values.append(self.measure(self.task.model))
 
 
-def test_training_goes_on_bit_for_bit_as_if_nothing_had_been_measured(
+def test_a_measurement_does_not_change_the_training(
     collection: Collection, small_model: Path, tmp_path: Path
 ) -> None:
     """A measurement that draws dropout masks, or leaves the model without dropout."""
@@ -90,7 +90,7 @@ def test_training_goes_on_bit_for_bit_as_if_nothing_had_been_measured(
     assert len(set(measuring.values)) > 1  # it saw the weights of each step
 
 
-def test_a_model_is_left_as_it_was_even_if_it_draws_random_numbers(
+def test_a_model_is_unchanged_even_if_it_draws_random_numbers(
     collection: Collection, small_model: Path
 ) -> None:
     """A random number that is drawn while measuring, or a frozen part that gets dropout."""
@@ -103,15 +103,15 @@ def test_a_model_is_left_as_it_was_even_if_it_draws_random_numbers(
     model = load_bi_encoder(str(small_model), CPU).train()
     model[1].eval()
     model[0].register_forward_hook(noise)
-    modes = {name: part.training for name, part in model.named_modules()}
+    modes = {name: module.training for name, module in model.named_modules()}
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     Development(collection, "test")(model)
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1][1] == np.random.get_state()[1]).all()
     assert before[1][2] == np.random.get_state()[2]
     assert before[2] == random.getstate()
-    assert modes == {name: part.training for name, part in model.named_modules()}
-    assert not any(own.grad is not None for own in model.parameters())
+    assert modes == {name: module.training for name, module in model.named_modules()}
+    assert not any(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_a_pool_limits_the_search_to_its_documents_and_the_relevant_ones(
@@ -120,10 +120,10 @@ def test_a_pool_limits_the_search_to_its_documents_and_the_relevant_ones(
     """A relevant document that cannot be found, or a pool that is searched in the wrong query."""
     pool = mine_candidates(collection, "test", depth=5)
     measure = Development(collection, "test", "ndcg@10", pool=pool.top(3))
-    wanted = {doc for _, docs, _ in pool.top(3).lists() for doc in docs}
-    wanted |= {doc for docs in collection.relevant("test").values() for doc in docs}
-    assert set(collection.docs.ids(measure.rows)) == wanted
-    assert len(wanted) < len(collection.docs)
+    expected = {doc for _, docs, _ in pool.top(3).lists() for doc in docs}
+    expected |= {doc for docs in collection.relevant("test").values() for doc in docs}
+    assert set(collection.docs.ids(measure.rows)) == expected
+    assert len(expected) < len(collection.docs)
     model = load_bi_encoder(str(small_model), CPU)
     assert measure(model) >= Development(collection, "test", "ndcg@10")(model)
     with pytest.raises(DataError, match="none of the queries of split 'test'"):
@@ -135,12 +135,12 @@ def test_a_sample_is_the_same_for_a_seed_and_counts_only_its_own_queries(
 ) -> None:
     """A mean over all queries of the split, of which most were never searched for."""
     whole = Development(collection, "test", "recall@60")
-    part = Development(collection, "test", "recall@60", queries=3, seed=1)
-    assert set(part.query_ids) < set(whole.query_ids)
-    assert len(part.query_ids) == 3
-    assert part.query_ids == Development(collection, "test", queries=3, seed=1).query_ids
+    sample = Development(collection, "test", "recall@60", queries=3, seed=1)
+    assert set(sample.query_ids) < set(whole.query_ids)
+    assert len(sample.query_ids) == 3
+    assert sample.query_ids == Development(collection, "test", queries=3, seed=1).query_ids
     model = load_bi_encoder(str(small_model), CPU)
-    assert part(model) == whole(model) == 1.0
+    assert sample(model) == whole(model) == 1.0
     assert Development(collection, "test", queries=99).query_ids == whole.query_ids
 
 
@@ -158,20 +158,20 @@ def test_students_of_other_kinds_score_as_their_teachers_do(
     pool = mine_candidates(collection, "test", depth=20)
     measure = Development(collection, "test", "recall@60", kind=kind, pool=pool)
     model = load(str(folder), CPU).train()
-    found = measure.search(model)
+    hits = measure.search(model)
     assert model.training
     queries, docs, rows = [], [], []
-    for query, doc_ids, _ in found.lists():
+    for query, doc_ids, _ in hits.lists():
         for doc in doc_ids:
             rows.append(len(rows))
             queries.append(collection.queries.get(query))
             docs.append(collection.docs.get(doc))
     pairs = Pairs(queries, docs, np.array(rows), np.array(rows))
-    wanted = load_teacher(f"{kind}:{folder}", collection).score(pairs)
-    scores = np.concatenate([own for _, _, own in found.lists()])
-    np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
-    own = 0 if kind == "cross-encoder" else len(measure.rows)
-    assert own in (0, len(found) // len(found.query_ids))
+    expected = load_teacher(f"{kind}:{folder}", collection).score(pairs)
+    scores = np.concatenate([listed for _, _, listed in hits.lists()])
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+    listed = 0 if kind == "cross-encoder" else len(measure.rows)
+    assert listed in (0, len(hits) // len(hits.query_ids))
 
 
 def test_mistakes_are_explained_before_training(collection: Collection) -> None:
@@ -184,8 +184,8 @@ def test_mistakes_are_explained_before_training(collection: Collection) -> None:
         Development(collection, "test", kind="cross-encoder")
 
 
-def test_a_diverged_student_is_told(collection: Collection, small_model: Path) -> None:
-    """NaN scores that sort somewhere, and a training that goes on for hours."""
+def test_a_diverged_student_is_reported(collection: Collection, small_model: Path) -> None:
+    """NaN scores that sort somewhere, and a training that runs on for hours."""
     model = load_bi_encoder(str(small_model), CPU)
     next(model.parameters()).data.fill_(float("nan"))
     with pytest.raises(DataError, match="--learning-rate"):

@@ -18,7 +18,7 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
-from retrodistill.models.students.routes import SIDES, side_modules
+from retrodistill.models.students.towers import SIDES, side_modules
 from retrodistill.objectives.objective import inputs_of, parse_objective
 from retrodistill.objectives.recipes import load_recipe, recipe_names
 from retrodistill.stages.scoring import compare_candidates, load_teacher
@@ -56,13 +56,13 @@ def test_a_new_head_learns_beside_adapters(
     pytest.importorskip("peft", reason="pip install peft")
     settings = dataclasses.replace(SHORT, lora_rank=2, student_kind="cross-encoder", max_steps=1)
     model = start_student(str(tiny_model), settings, collection, torch.device("cpu"))
-    heads = [part for part in model.modules() if getattr(part, "out_features", 0) == 1]
+    heads = [layer for layer in model.modules() if getattr(layer, "out_features", 0) == 1]
     assert heads
-    assert all(weight.requires_grad for part in heads for weight in part.parameters())
+    assert all(weight.requires_grad for layer in heads for weight in layer.parameters())
     train_student(collection, tiny_model, tmp_path / "s", sources=[scores], settings=settings)
 
 
-def test_a_frozen_tower_stays_and_the_other_learns(
+def test_a_frozen_tower_stays_and_the_other_is_trained(
     collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Documents served by a teacher whose vectors have moved during the training."""
@@ -153,7 +153,7 @@ def test_the_start_of_an_average_and_the_min_delta_reach_the_training(
 def test_a_student_is_cut_pruned_and_prompted_before_training(
     collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """An option of the student that is read and then left out."""
+    """An option of the student that is read and then ignored."""
     settings = dataclasses.replace(
         SHORT,
         keep_layers=(0, 3),
@@ -188,9 +188,9 @@ def test_the_best_weights_on_the_dev_split_are_kept(
     assert development["value"] == max(value for _, value in development["values"])
     from retrodistill.stages.training.development import Development, Reading
 
-    again = Development(collection, "test", "ndcg@10", reading=Reading(max_tokens=32))
+    measure = Development(collection, "test", "ndcg@10", reading=Reading(max_tokens=32))
     model = load_bi_encoder(str(out), torch.device("cpu"))
-    assert again(model) == pytest.approx(development["value"], abs=1e-6)
+    assert measure(model) == pytest.approx(development["value"], abs=1e-6)
     assert "ndcg@10" in (out / "README.md").read_text()
 
 
@@ -228,7 +228,7 @@ def test_orders_draws_and_filters_reach_the_training(
             tiny_model,
             tmp_path / name,
             sources=[scores],
-            settings=replace(used, objective=objective),
+            settings=dataclasses.replace(used, objective=objective),
         )
         for name, used in (("changed", settings), ("plain", SHORT))
     ]
@@ -258,16 +258,22 @@ def test_preferences_teach_a_student(
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["preference-kl"] < losses[0]["preference-kl"]
     few = dataclasses.replace(settings, batch_size=1, max_steps=len(scores.query_ids))
-    one = compare_candidates(
+    preferences = compare_candidates(
         collection, scores.select(["q3"]).top(5), duo, tmp_path / "one", opponents=2
     )
-    out = train_student(collection, tiny_model, tmp_path / "f", sources=[scores, one], settings=few)
+    out = train_student(
+        collection, tiny_model, tmp_path / "f", sources=[scores, preferences], settings=few
+    )
     rare = [row["preference-kl"] for row in Manifest.read(out).details["losses"]]
     assert min(rare) == 0 < max(rare)
-    other = scores.select(query for query in scores.query_ids if query != "q3")
+    unpreferred = scores.select(query for query in scores.query_ids if query != "q3")
     with pytest.raises(DataError, match="compare no two candidates"):
         train_student(
-            collection, tiny_model, tmp_path / "n", sources=[other, one], settings=settings
+            collection,
+            tiny_model,
+            tmp_path / "n",
+            sources=[unpreferred, preferences],
+            settings=settings,
         )
     with pytest.raises(ConfigError, match="needs preferences: give --preferences"):
         train_student(

@@ -56,7 +56,7 @@ def test_several_positives_of_a_query_are_drawn_and_labelled(
     candidates = gather(several, "train", lists, pool=16)
     schedule = Schedule(candidates, 400, per_query=6, positives=3, seed=0)
     firsts = set()
-    for example in (schedule[place] for place in range(400)):
+    for example in (schedule[index] for index in range(400)):
         docs = ids(several, example.docs)
         assert len(docs) == len(set(docs)) == 6
         if several.queries[example.query].id == "q9":
@@ -70,8 +70,8 @@ def test_several_positives_of_a_query_are_drawn_and_labelled(
         assert all(score == 10 - int(doc[1:]) for doc, score in scored.items())
         firsts.add(docs[0])
     assert firsts == set(RELEVANT)
-    (one,) = (Schedule(candidates, 1, per_query=6, seed=0)[0],)
-    assert one.labels.sum() <= 1
+    (example_of_one,) = (Schedule(candidates, 1, per_query=6, seed=0)[0],)
+    assert example_of_one.labels.sum() <= 1
 
 
 def test_the_soft_nearest_neighbours_are_not_infonce(
@@ -83,7 +83,7 @@ def test_the_soft_nearest_neighbours_are_not_infonce(
     schedule = Schedule(
         gather(several, "train", labelled, pool=16), 3, per_query=6, positives=3, seed=0
     )
-    examples = [schedule[place] for place in range(3)]
+    examples = [schedule[index] for index in range(3)]
     model = load_student("bi-encoder", str(tiny_model), CPU)
     terms = parse_objective("soft-nn + contrastive")
     seen: list[Signals] = []
@@ -107,7 +107,7 @@ def test_the_teachers_best_document_is_the_positive_of_every_query(
     candidates = gather(several, "train", Run.from_dict(swapped), pool=16, positives="teacher")
     assert candidates.labelled.all()
     schedule = Schedule(candidates, 40, per_query=10, seed=0)
-    for example in (schedule[place] for place in range(40)):
+    for example in (schedule[index] for index in range(40)):
         docs = ids(several, example.docs)
         assert docs[0] == "d7"
         relevant = {"d7"} if several.queries[example.query].id == "q9" else {"d7", *RELEVANT}
@@ -117,9 +117,9 @@ def test_the_teachers_best_document_is_the_positive_of_every_query(
 
 
 def test_only_positives_cannot_be_asked_for(collection: Collection, tmp_path: Path) -> None:
-    """A list of positives alone, from which no loss learns."""
+    """A list of positives alone, from which no loss can learn."""
     with pytest.raises(ConfigError, match="--positives-per-query 4 leaves no negative"):
         TrainSettings(candidates_per_query=4, positives_per_query=4)
     settings = TrainSettings(positives="teacher", objective="contrastive")
-    with pytest.raises(ConfigError, match="--positives teacher goes by teacher scores"):
+    with pytest.raises(ConfigError, match="--positives teacher needs teacher scores"):
         train_student(collection, "nowhere", tmp_path / "s", settings=settings)

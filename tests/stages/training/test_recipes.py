@@ -61,7 +61,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     data = save_small_collection(folder / "data")
     with (data / "qrels" / "train.tsv").open("a", encoding="utf-8") as rows:
         rows.writelines(
-            f"q{query}\td{query + other}\t1\n" for query in range(12) for other in (1, 2, 3)
+            f"q{query}\td{query + offset}\t1\n" for query in range(12) for offset in (1, 2, 3)
         )
     with (data / "queries.jsonl").open("a", encoding="utf-8") as rows:
         rows.writelines(
@@ -107,7 +107,7 @@ def test_every_recipe_trains_each_of_its_terms(name: str, files: Files, tmp_path
 
 
 def test_what_a_recipe_needs_is_what_its_settings_go_by() -> None:
-    """A list that says `labels` of a method that is refused without scores."""
+    """A list that names `labels` for a method that is refused without scores."""
     assert needs("simans") == ("labels", "--scores")
     assert needs("specialise") == ("--scores",)
     assert needs("margin-mse") == ("--scores",)
@@ -123,6 +123,6 @@ def test_a_recipe_is_refused_without_what_it_needs(
     words = files.words(name, tmp_path / "s")
     flags = [flag for flag in needs(name) if flag.startswith("--")]
     for flag in flags:
-        place = words.index(flag)
-        assert verb.main([*words[:place], *words[place + 2 :]]) == 2
+        index = words.index(flag)
+        assert verb.main([*words[:index], *words[index + 2 :]]) == 2
         assert flag in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A training that is resumed is the same training, and says what it did."""
+"""A resumed training is the same training, and logs what it did."""
 
 from dataclasses import replace
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Which query comes next, which candidates come with it, and which are left out before."""
+"""Which query comes next, which candidates come with it, and which are filtered before."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
-from retrodistill.stages.training.candidates import CandidateFilters, CandidateLists, gather
+from retrodistill.stages.training.candidate_lists import CandidateLists
+from retrodistill.stages.training.candidates import CandidateFilters, gather
 from retrodistill.stages.training.examples import Schedule
 from retrodistill.stages.training.sampling import (
     NEGATIVE_SAMPLINGS,
@@ -89,9 +90,9 @@ def test_clusters_are_those_of_the_vectors() -> None:
     rng = Random(0)
     topics = rng.integers(0, 4, 200)
     vectors = (10 * np.eye(4)[topics] + rng.normal(size=(200, 4))).astype(np.float32)
-    found = query_clusters(vectors, 4, seed=3)
-    assert len({*zip(found.tolist(), topics.tolist(), strict=True)}) == 4
-    assert (found == query_clusters(vectors, 4, seed=3)).all()
+    clusters = query_clusters(vectors, 4, seed=3)
+    assert len({*zip(clusters.tolist(), topics.tolist(), strict=True)}) == 4
+    assert (clusters == query_clusters(vectors, 4, seed=3)).all()
     with pytest.raises(ConfigError, match="cannot form 201 clusters"):
         query_clusters(vectors, 201)
 
@@ -110,10 +111,10 @@ def test_every_draw_gives_distinct_places_and_finite_weights(
 ) -> None:
     """A document twice in a list, a list shorter than the pool allows, a weight that explodes."""
     pool = pool_of(gaps)
-    places, log_weights = NEGATIVE_SAMPLINGS[name](pool, 11.0, count, Random(seed))
-    assert len(set(places.tolist())) == len(places) == min(count, len(pool))
-    assert len(places) == 0 or (places.min() >= 0 and places.max() < len(pool))
-    assert log_weights.shape == places.shape
+    positions, log_weights = NEGATIVE_SAMPLINGS[name](pool, 11.0, count, Random(seed))
+    assert len(set(positions.tolist())) == len(positions) == min(count, len(pool))
+    assert len(positions) == 0 or (positions.min() >= 0 and positions.max() < len(pool))
+    assert log_weights.shape == positions.shape
     assert np.isfinite(log_weights).all()
     assert (log_weights >= -1e-12).all()
 
@@ -128,9 +129,9 @@ def test_importance_sums_have_the_whole_pools_as_their_mean(
     draws = 1500
     sums, met = np.empty(draws), np.zeros(20)
     for number in range(draws):
-        places, weights = importance(pool, 11.0, 6, random, keep=keep, temperature=temperature)
-        sums[number] = np.exp(weights + student[places]).sum()
-        met[places] += np.exp(weights)
+        positions, weights = importance(pool, 11.0, 6, random, keep=keep, temperature=temperature)
+        sums[number] = np.exp(weights + student[positions]).sum()
+        met[positions] += np.exp(weights)
     assert abs(sums.mean() - np.exp(student).sum()) < 4 * sums.std() / draws**0.5
     assert met.sum() / draws == pytest.approx(20, abs=1.5)
     assert (met > 0).all()
@@ -140,10 +141,10 @@ def test_importance_keeps_the_teachers_best() -> None:
     """A teacher's best candidate that is missing from a list of its best."""
     pool = pool_of([0.1] * 30)
     for seed in range(50):
-        places, weights = importance(pool, 11.0, 8, Random(seed), keep=0.5)
-        assert {0, 1, 2, 3} <= set(places.tolist())
-        assert (weights[places < 4] == 0).all()
-        assert (weights[places >= 4] > 0).all()
+        positions, weights = importance(pool, 11.0, 8, Random(seed), keep=0.5)
+        assert {0, 1, 2, 3} <= set(positions.tolist())
+        assert (weights[positions < 4] == 0).all()
+        assert (weights[positions >= 4] > 0).all()
 
 
 def test_margin_bins_are_met_alike_however_full_they_are() -> None:
@@ -157,7 +158,7 @@ def test_margin_bins_are_met_alike_however_full_they_are() -> None:
     assert set(margin_bins(np.full(4, 2.0), 3.0, 4, Random(0))[0]) == {0, 1, 2, 3}
 
 
-def test_simans_draws_as_its_formula_says() -> None:
+def test_simans_draws_by_its_formula() -> None:
     """A sign or a square that is wrong: the easiest candidates are drawn most.
 
     Or a draw that is uniform for a teacher whose scores lie between 0 and 1.
@@ -169,8 +170,8 @@ def test_simans_draws_as_its_formula_says() -> None:
         drawn = [
             simans(scale * pool, scale * positive, 1, random, a=a, b=b)[0][0] for _ in range(8000)
         ]
-        found = np.bincount(drawn, minlength=4) / 8000
-        np.testing.assert_allclose(found, chances / chances.sum(), atol=0.02)
+        frequencies = np.bincount(drawn, minlength=4) / 8000
+        np.testing.assert_allclose(frequencies, chances / chances.sum(), atol=0.02)
     assert simans(np.full(3, 2.0), 2.0, 3, Random(0))[0].size == 3
     far, _ = simans(np.array([1e4, -1e4, -2e4]), 0.0, 3, Random(0))
     assert set(far.tolist()) == {0, 1, 2}
@@ -218,11 +219,11 @@ def test_any_item_can_be_had_alone(candidates: CandidateLists, order: str, sampl
     )
     forward = list(make())
     assert {item.query for item in forward[:24]} == {item.query for item in forward[24:48]}
-    for place in (99, 0, 57, 24):
-        item = make()[place]
-        assert item.query == forward[place].query
-        assert (item.docs == forward[place].docs).all()
-        assert (item.log_weights == forward[place].log_weights).all()
+    for index in (99, 0, 57, 24):
+        item = make()[index]
+        assert item.query == forward[index].query
+        assert (item.docs == forward[index].docs).all()
+        assert (item.log_weights == forward[index].log_weights).all()
         assert item.labels.tolist() == [True, False, False, False]
 
 
@@ -269,12 +270,14 @@ def test_gathered_columns_are_the_lists(collection: Collection, scores: Run) -> 
     relevant = collection.relevant("train")
     for chosen in gather(collection, "train", scores, pool=5):
         query = collection.queries[chosen.query].id
-        known = scores.to_dict()[query]
-        pool = [doc for doc in known if doc not in relevant[query]][:5]
+        query_scores = scores.to_dict()[query]
+        pool = [doc for doc in query_scores if doc not in relevant[query]][:5]
         assert collection.docs.ids(chosen.pool) == pool
         assert collection.docs.ids(chosen.positives) == relevant[query]
-        assert chosen.pool_scores.tolist() == [np.float32(known[doc]) for doc in pool]
-        assert chosen.positive_scores.tolist() == [np.float32(known[d]) for d in relevant[query]]
+        assert chosen.pool_scores.tolist() == [np.float32(query_scores[doc]) for doc in pool]
+        assert chosen.positive_scores.tolist() == [
+            np.float32(query_scores[d]) for d in relevant[query]
+        ]
         assert chosen.relevant == set(chosen.positives.tolist())
     alone = Run.from_dict({"q3": {"d3": 1.0}, "q4": {"d4": 1.0, "d5": 0.0}})
     assert by_id(collection, gather(collection, "train", alone, pool=5)).keys() == {"q4"}
@@ -286,25 +289,25 @@ def test_margins_are_those_of_the_best(collection: Collection) -> None:
     assert gather(collection, "train", run, pool=5).margins.tolist() == [-3.0, 0.5]
 
 
-def test_weak_queries_are_dropped_aloud(
+def test_weak_queries_are_dropped_with_a_message(
     collection: Collection, scores: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The best quarter that is dropped in place of the worst, or a silent loss of data."""
     best = {query: max(docs.values()) for query, docs in scores.to_dict().items()}
-    found = by_id(
+    strong = by_id(
         collection,
         gather(
             collection, "train", scores, pool=8, filters=CandidateFilters(drop_weak_queries=0.25)
         ),
     )
     weakest = sorted(best, key=best.__getitem__)[:6]
-    assert found.keys() == best.keys() - set(weakest)
+    assert strong.keys() == best.keys() - set(weakest)
     assert "6 queries are skipped: their best teacher score is below" in capsys.readouterr().err
     alike = Run.from_dict({query: {"d1": 1.0, "d2": 0.0, f"d{query[1:]}": 1.0} for query in best})
-    kept = gather(
+    all_alike = gather(
         collection, "train", alike, pool=8, filters=CandidateFilters(drop_weak_queries=0.5)
     )
-    assert len(kept) == len(gather(collection, "train", alike, pool=8))
+    assert len(all_alike) == len(gather(collection, "train", alike, pool=8))
 
 
 def test_candidates_as_good_as_the_positive_are_doubtful(
@@ -320,31 +323,31 @@ def test_candidates_as_good_as_the_positive_are_doubtful(
     )
     run = run.select(["q3", "q4"])
     lists = gather(collection, "train", run, pool=1, filters=CandidateFilters(false_negatives=0.95))
-    found = by_id(collection, lists)
-    assert sorted(collection.docs.ids(sorted(found["q3"].doubtful))) == ["d5", "d6"]
-    assert found["q4"].doubtful == frozenset()
+    candidates = by_id(collection, lists)
+    assert sorted(collection.docs.ids(sorted(candidates["q3"].doubtful))) == ["d5", "d6"]
+    assert candidates["q4"].doubtful == frozenset()
     assert "2 candidates of 1 queries score above 0.95" in capsys.readouterr().err
     (three,) = (item for item in Schedule(lists, 2, per_query=2, seed=0) if len(item.doubtful))
     assert collection.docs.ids(three.docs) == ["d3", "d5"]
-    assert three.doubtful == found["q3"].doubtful
+    assert three.doubtful == candidates["q3"].doubtful
     assert not three.labels[1]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda: {"false_negatives": 0.9}, "must start at 0, but the lowest is -2"),
-        (lambda: {"false_negatives": -1.0}, "must be above 0"),
-        (lambda: {"drop_weak_queries": 1.0}, "from 0 to below 1"),
+        (lambda: CandidateFilters(false_negatives=0.9), "must start at 0, but the lowest is -2"),
+        (lambda: CandidateFilters(false_negatives=-1.0), "must be above 0"),
+        (lambda: CandidateFilters(drop_weak_queries=1.0), "from 0 to below 1"),
     ],
 )
 def test_filters_refuse_what_has_no_meaning(
-    collection: Collection, change: Callable[[], dict[str, float]], message: str
+    collection: Collection, change: Callable[[], CandidateFilters], message: str
 ) -> None:
     """0.95 of a negative logit, above which lie candidates that are worse than the positive."""
     logits = Run.from_dict({"q3": {"d3": -1.0, "d5": -2.0}})
     with pytest.raises(ConfigError, match=message):
-        gather(collection, "train", logits, pool=8, **change())
+        gather(collection, "train", logits, pool=8, filters=change())
     with pytest.raises(ConfigError, match="need teacher scores"):
         gather(collection, "train", None, pool=8, filters=CandidateFilters(drop_weak_queries=0.1))
 

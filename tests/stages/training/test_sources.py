@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrodistill.base.config import TrainSettings
+from retrodistill.base.config import TrainConfig, TrainSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest
+from retrodistill.base.registry import SIGNAL_SOURCES
 from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.models.teachers.runs import RunTeacher
+from retrodistill.objectives.objective import SIGNALS
 from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.scoring import score_candidates
 from retrodistill.stages.training import train_student
@@ -37,13 +39,13 @@ def store(collection: Collection, scores: Run, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def reversed_texts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
     """A collection of the same ids, each of which names another text."""
-    other = tmp_path_factory.mktemp("reversed") / "data"
-    shutil.copytree(folder, other)
-    rows = [json.loads(line) for line in (other / "corpus.jsonl").read_text().splitlines()]
+    copied = tmp_path_factory.mktemp("reversed") / "data"
+    shutil.copytree(folder, copied)
+    rows = [json.loads(line) for line in (copied / "corpus.jsonl").read_text().splitlines()]
     texts = [row["text"] for row in rows][::-1]
     lines = [json.dumps(row | {"text": text}) for row, text in zip(rows, texts, strict=True)]
-    (other / "corpus.jsonl").write_text("\n".join(lines) + "\n")
-    return load_collection(f"beir:{other}")
+    (copied / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    return load_collection(f"beir:{copied}")
 
 
 def test_scores_of_other_texts_are_refused(
@@ -53,7 +55,7 @@ def test_scores_of_other_texts_are_refused(
     tiny_model: Path,
     tmp_path: Path,
 ) -> None:
-    """A student that learns the scores of one corpus from the texts of another, without a word."""
+    """A student that learns the scores of one corpus from the texts of another, silently."""
     scores = Run.read(store)
     ScoreSource(scores.select(["q3", "q4"])).check_texts(collection)
     message = r"made from other texts .* such as query 'q\d+' with document 'd\d+'.*--other-texts"
@@ -109,9 +111,9 @@ def test_queries_that_another_split_judges_are_skipped_unless_they_are_asked_for
         return set(collection.queries.ids(lists.queries))
 
     assert trained() == train
-    said = capsys.readouterr().err
-    assert "8 queries are skipped: split 'test' judges them" in said
-    assert "--unlabelled-split test" in said
+    messages = capsys.readouterr().err
+    assert "8 queries are skipped: split 'test' judges them" in messages
+    assert "--unlabelled-split test" in messages
     assert trained(unlabelled_splits=["test"]) == train | test
     assert trained(unlabelled_splits=["test"], dev_split="test") == train
     lists = gather(collection, "train", both, pool=8, unlabelled_splits=["test"])
@@ -125,15 +127,15 @@ def test_queries_that_no_split_judges_are_trained_on(
     folder: Path, scores: Run, tmp_path: Path
 ) -> None:
     """A query log that is taken for another split's queries, or holds them under other ids."""
-    other = tmp_path / "data"
-    shutil.copytree(folder, other)
-    rows = [json.loads(line) for line in (other / "queries.jsonl").read_text().splitlines()]
+    copied = tmp_path / "data"
+    shutil.copytree(folder, copied)
+    rows = [json.loads(line) for line in (copied / "queries.jsonl").read_text().splitlines()]
     rows += [
         {"_id": "log", "text": "blood pressure"},
         {"_id": "asked-before", "text": "  " + rows[-1]["text"].upper()},
     ]
-    (other / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    collection = load_collection(f"beir:{other}")
+    (copied / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    collection = load_collection(f"beir:{copied}")
     assert rows[-3]["_id"] in collection.query_ids("test")
     candidates = {"d1": 2.0, "d2": 1.0}
     run = Run.from_dict(scores.to_dict() | dict.fromkeys(["log", "asked-before"], candidates))
@@ -150,18 +152,18 @@ def test_queries_that_no_split_judges_are_trained_on(
         ("--objective preference-kl --scores S", "needs preferences: give --preferences"),
         (
             "--objective contrastive --negative-sampling simans",
-            "--negative-sampling simans goes by teacher scores",
+            "--negative-sampling simans needs teacher scores",
         ),
         (
             "--objective contrastive --query-order hard-first",
-            "--query-order hard-first goes by teacher scores",
+            "--query-order hard-first needs teacher scores",
         ),
-        ("--objective contrastive --positives teacher", "--positives teacher goes by teacher"),
-        ("--objective contrastive --false-negatives 0.9", "--false-negatives goes by teacher"),
+        ("--objective contrastive --positives teacher", "--positives teacher needs teacher"),
+        ("--objective contrastive --false-negatives 0.9", "--false-negatives needs teacher"),
         ("--objective contrastive --dev-split train", "is trained on"),
         (
             "--objective contrastive --query-order clusters --student-kind sparse",
-            "needs a bi-encoder",
+            "needs one vector for a query",
         ),
         (
             "--objective contrastive --negative-sampling nowhere --scores S",
@@ -175,8 +177,8 @@ def test_what_is_absent_is_found_before_anything_is_read(
     """An input that is found to be absent when the models are in memory."""
     (tmp_path / "S").mkdir()
     words = words.replace("--scores S", f"--scores {tmp_path / 'S'}")
-    rest = f"--data beir:/nowhere --student {tiny_model} --out {tmp_path / 's'}"
-    assert main([*words.split(), *rest.split()]) == 2
+    unread = f"--data beir:/nowhere --student {tiny_model} --out {tmp_path / 's'}"
+    assert main([*words.split(), *unread.split()]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -225,3 +227,12 @@ def test_labels_are_looked_up_all_at_once(
     lists = gather(collection, "train", None, pool=8)
     assert len(lists) == 24
     assert len(calls) < 6
+
+
+@pytest.mark.parametrize("name", list(SIGNAL_SOURCES))
+def test_every_source_has_its_flag_and_known_signals(name: str) -> None:
+    """A source that no flag opens, or whose signals no loss can ask for."""
+    source = SIGNAL_SOURCES[name]
+    assert source.name == name
+    assert name in TrainConfig.__dataclass_fields__
+    assert source.gives <= set(SIGNALS)

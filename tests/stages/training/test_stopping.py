@@ -1,4 +1,4 @@
-"""The best weights are kept, training stops when nothing gets better, and a resume knows both."""
+"""The best weights are kept, training stops without a gain, and a resume continues both."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,16 +67,16 @@ def test_small_gains_are_kept_but_do_not_count_for_patience(folder: Path, tmp_pa
     trainer = run(task, tmp_path, steps=7, callbacks=[best])
     # 0.512 is the first value that is 0.01 above 0.500; none is 0.01 above 0.512 before 0.9.
     assert trainer.state.global_step == 7
-    again = BestWeights(
+    resumed = BestWeights(
         Scripted(task, [0.500, 0.504, 0.508, 0.509, 0.9]),
         name="x",
         every=1,
         patience=3,
         min_delta=0.01,
     )
-    trainer = run(task, tmp_path, steps=5, callbacks=[again])
+    trainer = run(task, tmp_path, steps=5, callbacks=[resumed])
     assert trainer.state.global_step == 4
-    assert again.best == (4, 0.509)
+    assert resumed.best == (4, 0.509)
 
 
 def test_a_resumed_training_is_the_undisturbed_one(folder: Path, tmp_path: Path) -> None:
@@ -84,18 +84,18 @@ def test_a_resumed_training_is_the_undisturbed_one(folder: Path, tmp_path: Path)
     values = [0.1, 0.6, 0.2, 0.3, 0.4, 0.5]
     whole = PullApart(folder)
     measure = Scripted(whole, values)
-    kept = BestWeights(measure, name="x", every=2, patience=3)
-    trainer = run(whole, tmp_path / "whole", steps=12, save_steps=5, callbacks=[kept])
+    best = BestWeights(measure, name="x", every=2, patience=3)
+    trainer = run(whole, tmp_path / "whole", steps=12, save_steps=5, callbacks=[best])
     assert trainer.state.global_step == 10  # three values in a row below that of step 4
     assert_equal(weights(whole), measure.seen[1])
-    for step, rest in ((5, values[2:]), (10, [])):
+    for step, remaining in ((5, values[2:]), (10, [])):
         task = PullApart(folder)
         checkpoint = tmp_path / "whole" / f"checkpoint-{step}"
-        best = BestWeights(
-            Scripted(task, rest), name="x", every=2, patience=3, checkpoint=checkpoint
+        resumed = BestWeights(
+            Scripted(task, remaining), name="x", every=2, patience=3, checkpoint=checkpoint
         )
-        run(task, tmp_path / f"from-{step}", steps=12, resume=checkpoint, callbacks=[best])
-        assert best.values == kept.values
+        run(task, tmp_path / f"from-{step}", steps=12, resume=checkpoint, callbacks=[resumed])
+        assert resumed.values == best.values
         assert_equal(weights(task), weights(whole))
 
 
@@ -122,9 +122,9 @@ def test_a_checkpoint_that_counts_as_whole_has_the_state(
         )
     assert (tmp_path / "torn" / "checkpoint-1" / FILE).exists()
     assert last_checkpoint(tmp_path / "torn") is None
-    # Before the first measurement there are no best weights, and the state says so.
-    found, numbers = read_snapshot(tmp_path / "checkpoint-1", FILE, task)
-    assert not found
+    # Before the first measurement there are no best weights, and the state records that.
+    stored, numbers = read_snapshot(tmp_path / "checkpoint-1", FILE, task)
+    assert not stored
     assert numbers == {"values": [], "waited": 0, "mark": None}
 
 

@@ -18,8 +18,9 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
-from retrodistill.models.students.batches import Example
+from retrodistill.models.students.batches import TrainingExample
 from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.models.students.kinds.late_interaction import batch_maxsim
 from retrodistill.models.students.late_interaction import LateInteractionEncoder
 from retrodistill.models.students.pair_head import PairHead, load_pair_head
 from retrodistill.models.students.processes import gathered
@@ -49,13 +50,13 @@ SHORT = TrainSettings(
 
 
 @pytest.fixture(scope="module")
-def examples(collection: Collection, scores: Run) -> list[Example]:
+def examples(collection: Collection, scores: Run) -> list[TrainingExample]:
     schedule = Schedule(gather(collection, "train", scores, pool=16), 6, per_query=4, seed=0)
-    return [schedule[place] for place in range(6)]
+    return [schedule[index] for index in range(6)]
 
 
 def gradients(
-    model: Path, collection: Collection, examples: list[Example], **changes: object
+    model: Path, collection: Collection, examples: list[TrainingExample], **changes: object
 ) -> tuple[float, list[torch.Tensor]]:
     """Return the loss of a batch, and the gradient of each weight, with dropout on."""
     settings = TrainSettings(
@@ -72,11 +73,13 @@ def gradients(
     torch.manual_seed(3)
     loss = task(**batches(examples))["loss"]
     loss.backward()
-    return loss.item(), [part.grad for part in student.parameters() if part.grad is not None]
+    return loss.item(), [
+        parameter.grad for parameter in student.parameters() if parameter.grad is not None
+    ]
 
 
 def test_cached_gradients_are_those_of_the_full_batch(
-    collection: Collection, examples: list[Example], tiny_model: Path
+    collection: Collection, examples: list[TrainingExample], tiny_model: Path
 ) -> None:
     """Gradient caching that differs from the full batch: other dropout, or a lost chunk."""
     plain_loss, plain = gradients(tiny_model, collection, examples, batch_tokens=64)
@@ -85,8 +88,8 @@ def test_cached_gradients_are_those_of_the_full_batch(
     )
     assert cached_loss == plain_loss
     assert len(cached) == len(plain) > 10
-    for one, other in zip(cached, plain, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
+    for of_cached, of_plain in zip(cached, plain, strict=True):
+        torch.testing.assert_close(of_cached, of_plain, rtol=0, atol=1e-7)
 
 
 def seen_by(
@@ -94,7 +97,7 @@ def seen_by(
     settings: TrainSettings,
     model: Path,
     collection: Collection,
-    examples: list[Example],
+    examples: list[TrainingExample],
 ) -> list[Signals]:
     """Return the signals that reach an objective in one forward pass."""
     student = load_student(settings.student_kind, str(model), CPU)
@@ -112,12 +115,12 @@ def seen_by(
 
 
 def test_matryoshka_compares_the_first_dimensions(
-    collection: Collection, examples: list[Example], tiny_model: Path
+    collection: Collection, examples: list[TrainingExample], tiny_model: Path
 ) -> None:
     """Truncated vectors that are not scaled to length 1 again, or of which only one size trains."""
     settings = TrainSettings(dims=(8, 16), query_tokens=16, doc_tokens=32)
     whole, short, half = seen_by("contrastive", settings, tiny_model, collection, examples)
-    assert [part["doc_vectors"].shape[1] for part in (whole, short, half)] == [32, 8, 16]
+    assert [signals["doc_vectors"].shape[1] for signals in (whole, short, half)] == [32, 8, 16]
     expected = nn.functional.normalize(whole["doc_vectors"][:, :8], dim=-1)
     torch.testing.assert_close(short["doc_vectors"], expected)
     task = build_task(
@@ -127,10 +130,10 @@ def test_matryoshka_compares_the_first_dimensions(
         torch.float32,
     ).eval()
     student = task.model
-    found = task(**build_batches(student, settings, collection, TEACHER)(examples))["loss"]
+    loss = task(**build_batches(student, settings, collection, TEACHER)(examples))["loss"]
     contrastive = bind(parse_objective("contrastive"))
-    terms = [contrastive(part)["contrastive"] for part in (whole, short, half)]
-    torch.testing.assert_close(found, torch.stack(terms).mean())
+    terms = [contrastive(signals)["contrastive"] for signals in (whole, short, half)]
+    torch.testing.assert_close(loss, torch.stack(terms).mean())
 
 
 @pytest.mark.parametrize("dimension", [32, 48])
@@ -178,7 +181,7 @@ def test_matryoshka_and_teachers_of_other_dimensions_fit_every_loss(
 
 
 def test_a_cut_vector_is_compared_with_the_teacher_by_what_is_left_of_it(
-    collection: Collection, examples: list[Example], tiny_model: Path, tmp_path: Path
+    collection: Collection, examples: list[TrainingExample], tiny_model: Path, tmp_path: Path
 ) -> None:
     """`--dims` beside a teacher's vectors that gives the whole vector's loss again and again."""
     teacher = DenseEncoder(save_tiny_model(tmp_path / "t", dimension=48, seed=1))
@@ -209,8 +212,8 @@ def test_dims_are_for_the_vector_of_a_bi_encoder(
     """The first words of a vocabulary trained as if they were a short vector."""
     model = save_tiny_sparse(tmp_path / "sparse")
     for kind in ("sparse", "late-interaction", "cross-encoder"):
-        settings = TrainSettings(dims=(8,), student_kind=kind)  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match=f"--dims cuts the one vector .* is {kind}"):
+        settings = TrainSettings(dims=(8,), student_kind=kind)
+        with pytest.raises(ConfigError, match=f"--dims is for .* bi-encoder, not {kind}"):
             train_student(collection, model, tmp_path / "s", sources=[scores], settings=settings)
 
 
@@ -222,7 +225,7 @@ def test_other_students_score_as_their_library_does(
     kind: str,
     save: Callable[[Path], Path],
     collection: Collection,
-    examples: list[Example],
+    examples: list[TrainingExample],
     tmp_path: Path,
 ) -> None:
     """A sparse or late-interaction student trained on other scores than it will be searched by."""
@@ -235,8 +238,8 @@ def test_other_students_score_as_their_library_does(
         query = library.encode_query([collection.queries[example.query].full_text], **dense)
         docs = library.encode_document(collection.docs.full_texts(example.docs), **dense)
         expected = library.similarity(query, docs)[0]
-        found = signals["student_scores"][row, : len(example.docs)]
-        np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-5)
+        student_scores = signals["student_scores"][row, : len(example.docs)]
+        np.testing.assert_allclose(student_scores.detach(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -304,12 +307,12 @@ def test_a_late_interaction_student_starts_from_a_bi_encoder(
             settings, objective="listwise-kl + contrastive(temperature=1)"
         ),
     )
-    assert "a new one to 128 dimensions learns" in capsys.readouterr().err
+    assert "a new one to 128 dimensions is trained" in capsys.readouterr().err
     losses = Manifest.read(out).details["losses"]
     assert losses[-1]["contrastive"] < losses[0]["contrastive"]
     assert load_student("late-interaction", str(out), CPU).get_embedding_dimension() == 128
     assert "a new one" not in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="is no late-interaction model"):
+    with pytest.raises(ConfigError, match="is not a late-interaction model"):
         LateInteractionEncoder(str(tiny_model))
 
 
@@ -417,12 +420,12 @@ def _gather_in_a_process(rank: int, port: int, out: Path) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
-    own = torch.arange(2.0 * (2 + rank)).reshape(2 + rank, 2) + 100 * rank
-    own.requires_grad_()
-    every = gathered(own)
+    rows = torch.arange(2.0 * (2 + rank)).reshape(2 + rank, 2) + 100 * rank
+    rows.requires_grad_()
+    every = gathered(rows)
     weight = torch.full((5, 1), 1.0 + rank)
     (every * weight).sum().backward()
-    torch.save({"every": every.detach(), "gradient": own.grad}, out / f"{rank}.pt")
+    torch.save({"every": every.detach(), "gradient": rows.grad}, out / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -441,9 +444,9 @@ def test_processes_share_their_documents(tmp_path: Path) -> None:
     for process in processes:
         process.join(600)
         assert process.exitcode == 0
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert first["every"][:, 0].tolist() == [0, 2, 100, 102, 104]
-    assert second["every"][:, 0].tolist() == [100, 102, 104, 0, 2]
-    # Each row is wanted by both processes, with weights 1 and 2.
-    assert (first["gradient"] == 3).all()
-    assert (second["gradient"] == 3).all()
+    of_process_0, of_process_1 = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert of_process_0["every"][:, 0].tolist() == [0, 2, 100, 102, 104]
+    assert of_process_1["every"][:, 0].tolist() == [100, 102, 104, 0, 2]
+    # Each row is used by both processes, with weights 1 and 2.
+    assert (of_process_0["gradient"] == 3).all()
+    assert (of_process_1["gradient"] == 3).all()

@@ -11,7 +11,7 @@ from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection, load_collection
-from retrodistill.models.students.batches import Text
+from retrodistill.models.students.batches import TrainingText
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.objectives.objective import parse_objective
 from retrodistill.stages.training import train_student
@@ -33,10 +33,10 @@ SHORT = TrainSettings(
 @pytest.fixture(scope="module")
 def unlabelled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the small collection without any judgement."""
-    other = tmp_path_factory.mktemp("unlabelled") / "data"
-    shutil.copytree(folder, other)
-    shutil.rmtree(other / "qrels")
-    return other
+    copied = tmp_path_factory.mktemp("unlabelled") / "data"
+    shutil.copytree(folder, copied)
+    shutil.rmtree(copied / "qrels")
+    return copied
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_a_recipe_of_vectors_learns_from_a_collection_of_texts(
     words += f"--vectors {teacher} --batch-size 16 --epochs 3 --query-tokens 16 --doc-tokens 32 "
     words += f"--queue 8 --learning-rate 1e-3 --precision float32 --out {tmp_path / 's'}"
     assert main(words.split()) == 0
-    said = capsys.readouterr().err
-    assert "32 queries and 60 documents, 18 steps of 16 texts" in said
+    messages = capsys.readouterr().err
+    assert "32 queries and 60 documents, 18 steps of 16 texts" in messages
     details = Manifest.read(tmp_path / "s", kind="student").details
     assert (details["queries"], details["documents"], details["steps"]) == (32, 60, 18)
     names = {*details["losses"][0]} - {"step"}
@@ -70,8 +70,8 @@ def test_a_recipe_of_vectors_learns_from_a_collection_of_texts(
         assert "teacher_cosine" not in details
     else:
         assert 0 < details["teacher_cosine"] <= 1
-        assert f"{details['teacher_cosine']:.3f}" in said
-    assert ("does not stand in for its teacher" in said) == (recipe == "leaf")
+        assert f"{details['teacher_cosine']:.3f}" in messages
+    assert ("cannot replace its teacher" in messages) == (recipe == "leaf")
 
 
 def test_the_reported_cosine_is_that_of_the_saved_student(
@@ -109,14 +109,14 @@ def test_every_text_comes_once_an_epoch_and_queries_are_spread() -> None:
     """Documents outside candidate lists that are never seen, or batches of queries alone."""
     queries = np.array([3, 5, 8, 9])
     schedule = TextSchedule(queries, 40, 88, seed=0)
-    epochs = [[schedule[place] for place in range(start, start + 44)] for start in (0, 44)]
-    whole = {Text("query", row) for row in queries.tolist()}
-    whole |= {Text("document", row) for row in range(40)}
+    epochs = [[schedule[index] for index in range(start, start + 44)] for start in (0, 44)]
+    whole = {TrainingText("query", row) for row in queries.tolist()}
+    whole |= {TrainingText("document", row) for row in range(40)}
     assert [set(epoch) for epoch in epochs] == [whole, whole]
     assert epochs[0] != epochs[1]
     for epoch in epochs:
-        places = [place for place, text in enumerate(epoch) if text.side == "query"]
-        assert min(np.diff(places)) > 5
+        positions = [index for index, text in enumerate(epoch) if text.side == "query"]
+        assert min(np.diff(positions)) > 5
     assert TextSchedule(queries, 40, 88, seed=0)[87] == epochs[1][-1]
     assert {text.side for text in TextSchedule(queries[:0], 3, 3, seed=0)} == {"document"}
 
@@ -151,9 +151,7 @@ def test_documents_alone_can_be_learned(
             tiny_model,
             tmp_path / objective,
             sources=[DenseEncoder(teacher)],
-            settings=replace(
-                TrainSettings(batch_size=16, max_steps=2, queue=4), objective=objective
-            ),
+            settings=TrainSettings(batch_size=16, max_steps=2, queue=4, objective=objective),
         )
         losses = Manifest.read(out).details["losses"][-1]
         assert all(np.isfinite(value) for value in losses.values())

@@ -79,12 +79,12 @@ def test_a_real_tracker_gets_files_that_outlive_the_checkpoints(
     task = PullApart(folder)
     terms = LossTerms(lambda: task.losses)
     best = BestWeights(lambda: 0.5, name="ndcg@10", every=3)
-    found = trackers(["tensorboard"], tmp_path / "s.logs")
+    callbacks = trackers(["tensorboard"], tmp_path / "s.logs")
     run(
         task,
         tmp_path / "s.checkpoints",
         steps=6,
-        callbacks=[*found, terms, best],
+        callbacks=[*callbacks, terms, best],
         reports=[terms.means, best.latest],
     )
     assert not list((tmp_path / "s.checkpoints").rglob("*tfevents*"))

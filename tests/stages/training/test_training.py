@@ -61,11 +61,11 @@ def test_an_item_of_the_schedule_does_not_depend_on_what_was_drawn_before(
     """A resumed training that draws other negatives than the undisturbed one."""
     candidates = gather(collection, "train", scores, pool=16)
     forward = Schedule(candidates, 100, per_query=4, seed=3)
-    items = [forward[place] for place in range(100)]
-    again = Schedule(candidates, 100, per_query=4, seed=3)
-    for place in (99, 0, 57, 24, 23):
-        assert again[place].query == items[place].query
-        assert (again[place].docs == items[place].docs).all()
+    items = [forward[index] for index in range(100)]
+    repeated = Schedule(candidates, 100, per_query=4, seed=3)
+    for index in (99, 0, 57, 24, 23):
+        assert repeated[index].query == items[index].query
+        assert (repeated[index].docs == items[index].docs).all()
     assert {item.query for item in items[:24]} == {item.query for item in items[24:48]}
     assert [i.query for i in items[:24]] != [i.query for i in items[24:48]]
 
@@ -77,9 +77,9 @@ def test_a_list_holds_one_positive_first_and_no_other_relevant_document(
     for example in Schedule(gather(collection, "train", scores, pool=16), 48, per_query=4, seed=0):
         assert example.labels.tolist() == [True, False, False, False]
         assert len(set(example.docs.tolist())) == 4
-        known = scores.to_dict()[collection.queries[example.query].id]
+        query_scores = scores.to_dict()[collection.queries[example.query].id]
         ids = collection.docs.ids(example.docs)
-        assert example.teacher_scores.tolist() == [np.float32(known[doc]) for doc in ids]
+        assert example.teacher_scores.tolist() == [np.float32(query_scores[doc]) for doc in ids]
 
 
 def test_unlabelled_queries_learn_from_the_teacher_alone(
@@ -102,17 +102,17 @@ def test_unlabelled_queries_learn_from_the_teacher_alone(
     assert collection.docs.ids(chosen.positives) == [best]
 
 
-def test_queries_whose_positive_was_not_scored_are_left_out_aloud(
+def test_queries_whose_positive_was_not_scored_are_skipped_with_a_message(
     collection: Collection, scores: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A labelled query whose best negative is taught as its positive."""
     lists = scores.to_dict()
     del lists["q3"]["d3"]
-    found = gather(collection, "train", Run.from_dict(lists), pool=16)
-    assert "q3" not in {collection.queries[chosen.query].id for chosen in found}
+    gathered = gather(collection, "train", Run.from_dict(lists), pool=16)
+    assert "q3" not in {collection.queries[chosen.query].id for chosen in gathered}
     assert "1 queries are skipped" in capsys.readouterr().err
     only = Run.from_dict({"q3": lists["q3"]})
-    with pytest.raises(DataError, match="can be learned from"):
+    with pytest.raises(DataError, match="can be trained on"):
         gather(collection, "train", only, pool=16)
 
 
@@ -121,9 +121,9 @@ def test_each_document_of_a_batch_is_encoded_once(
 ) -> None:
     """Shared candidates that go through the encoder once a query."""
     schedule = Schedule(gather(collection, "train", scores, pool=16), 24, per_query=8, seed=0)
-    examples = [schedule[place] for place in range(24)]
+    examples = [schedule[index] for index in range(24)]
     inputs = collator(collection, tiny_model)(examples)
-    encoded = sum(len(chunk["places"]) for chunk in inputs["docs"])
+    encoded = sum(len(chunk["positions"]) for chunk in inputs["docs"])
     distinct = {doc for example in examples for doc in example.docs.tolist()}
     assert encoded == len(distinct) < 24 * 8
     for chunk in inputs["docs"]:
@@ -135,10 +135,10 @@ def test_a_relevant_document_of_another_query_is_no_negative(
 ) -> None:
     """In-batch false negatives: a document pushed away from a query that it answers."""
     schedule = Schedule(gather(collection, "train", scores, pool=16), 24, per_query=4, seed=0)
-    one, other = schedule[0], schedule[1]
-    both = dataclasses.replace(one, relevant=one.relevant | other.relevant)
+    example, neighbour = schedule[0], schedule[1]
+    both = dataclasses.replace(example, relevant=example.relevant | neighbour.relevant)
     model = load_bi_encoder(str(tiny_model), torch.device("cpu"))
-    seen = seen_signals(model, collator(collection, tiny_model)([both, other]))
+    seen = seen_signals(model, collator(collection, tiny_model)([both, neighbour]))
     mask, labels = seen["batch_mask"], seen["batch_labels"]
     assert (~mask[0]).sum() == 1
     assert labels.sum(1).tolist() == [1, 1]
@@ -151,7 +151,7 @@ def test_student_scores_are_those_of_the_plain_model(
     """Vectors that return from the length-sorted chunks in another order."""
     model = load_bi_encoder(str(tiny_model), torch.device("cpu")).eval()
     schedule = Schedule(gather(collection, "train", scores, pool=16), 6, per_query=4, seed=0)
-    examples = [schedule[place] for place in range(6)]
+    examples = [schedule[index] for index in range(6)]
     seen = seen_signals(model, collator(collection, tiny_model)(examples))
     for row, example in enumerate(examples):
         texts = collection.docs.full_texts(example.docs)

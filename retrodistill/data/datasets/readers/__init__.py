@@ -1,4 +1,4 @@
-"""Readers: from a file of documents to their titles, headings and texts, a kind of file each."""
+"""Readers of document files, one a file type: titles, headings and texts of their documents."""
 
 from retrodistill.data.datasets.readers.base import Document, SkippedFileError, SourceFile
 

@@ -1,4 +1,4 @@
-"""What a reader gets, a file, and what it gives: documents."""
+"""Input and output of a reader: a source file, and its documents."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,32 +6,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrodistill.data.datasets.lines import DAMAGE, opened
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
+from retrodistill.data.lines import DAMAGE, opened
 
 MOST_BYTES = 64 << 20
 """A larger file is skipped, unless it is a table, which is read row by row."""
 
 CONTROL = bytes({*range(32)} - set(b"\t\n\f\r\b\x1b"))
-"""Bytes that no text has, in any encoding but UTF-16."""
+"""Bytes that do not occur in text, in any encoding but UTF-16."""
 
 PROBED = 1 << 16
 
 
 class SkippedFileError(Exception):
-    """A file that cannot be read; the message says why, in a few words: `binary`."""
+    """A file that cannot be read; the message is a short reason, such as `binary`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document of a file: the only one, or one of several rows."""
+    """A document of a file: the only one, or one of several rows of a table."""
 
     title: str
-    sections: Sequence[Section]
+    sections: Sequence[TextSection]
     row: str = ""
     """Id within the file; empty for a file that is one document."""
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """Its further columns."""
+    """The other columns of its row."""
 
 
 @dataclass(slots=True)
@@ -40,24 +40,24 @@ class SourceFile:
 
     path: Path
     name: str
-    """Its path below the folder that is read, with slashes: the id of its document."""
+    """Its path relative to the folder, with slashes: the id of its document."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Columns that hold `id`, `title` and `text`, if they are named."""
+    """Columns of `id`, `title` and `text`, where the user named them."""
 
     note: Callable[[str], None] = lambda what: None
-    """Counts this file under something to be logged: `not UTF-8, read as Windows-1252`."""
+    """Counts this file under a reason for the log: `not UTF-8, read as Windows-1252`."""
 
     say: Callable[[str], None] = lambda message: None
     """Logs a message once, however many files cause it."""
 
     @property
     def stem(self) -> str:
-        """The name without the suffix: the title of a document without another one."""
+        """The name without the suffix: the title of a document that has none."""
         return re.sub(r"(\.[A-Za-z]\w{0,8}|\.\d[a-z]*)?(\.gz)?$", "", self.name) or self.name
 
     def content(self) -> bytes:
-        """Return the bytes of the file, unpacked.
+        """Return the bytes of the file, decompressed.
 
         Raises:
             SkippedFileError: it is empty, damaged, or too large.
@@ -77,10 +77,10 @@ class SourceFile:
         return content
 
     def text(self) -> str:
-        """Return the text of the file: UTF-8, UTF-16 with its mark, or else Windows-1252.
+        """Return the text of the file: UTF-8, UTF-16 with a byte order mark, or else Windows-1252.
 
         Raises:
-            SkippedFileError: it is empty, damaged, too large, or no text.
+            SkippedFileError: it is empty, damaged, too large, or binary.
 
         """
         content = self.content()
@@ -96,14 +96,14 @@ class SourceFile:
             return content.decode("cp1252", errors="replace")
 
 
-def one_document(title: str, sections: Sequence[Section]) -> Iterator[Document]:
-    """Yield the document of a file.
+def one_document(title: str, sections: Sequence[TextSection]) -> Iterator[Document]:
+    """Yield the document of a file, without its empty sections.
 
     Raises:
-        SkippedFileError: no section has any text.
+        SkippedFileError: no section has text.
 
     """
-    kept = [section for section in sections if section.text.strip()]
-    if not kept:
+    filled = [section for section in sections if section.text.strip()]
+    if not filled:
         raise SkippedFileError("without text")
-    yield Document(" ".join(title.split()), kept)
+    yield Document(" ".join(title.split()), filled)

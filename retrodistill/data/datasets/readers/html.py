@@ -1,9 +1,9 @@
-"""HTML: the text that a reader sees, without scripts, styles and navigation, by headings."""
+"""HTML: the visible text without scripts, styles and navigation, in sections by heading."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers.base import (
     Document,
     SkippedFileError,
@@ -52,7 +52,7 @@ BLOCKS = HEADINGS | {
 
 
 def read(file: SourceFile) -> Iterator[Document]:
-    """Yield the document of a file; its title is that of its head, or its first heading."""
+    """Yield the document of a file; its title is from <title>, or its first heading."""
     from lxml import etree, html
 
     content = file.content()
@@ -75,10 +75,10 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
-def _sections(root: Any) -> list[Section]:
+def _sections(root: Any) -> list[TextSection]:
     from lxml import etree
 
-    sections: list[Section] = []
+    sections: list[TextSection] = []
     heading, words, preformatted = "", [""], 0
     walk = etree.iterwalk(root, events=("start", "end", "comment", "pi"))
     for event, element in walk:
@@ -88,7 +88,7 @@ def _sections(root: Any) -> list[Section]:
                 walk.skip_subtree()
                 continue
             if tag in HEADINGS:
-                sections.append(Section(heading, _tidy(words)))
+                sections.append(TextSection(heading, _tidy(words)))
                 heading, words = "", []
             elif tag in BLOCKS:
                 words.append("\n\n")
@@ -106,11 +106,11 @@ def _sections(root: Any) -> list[Section]:
             elif tag in ("td", "th"):
                 words.append(" ")
         words.append(_spaced(element.tail, preformatted))
-    return [*sections, Section(heading, _tidy(words))]
+    return [*sections, TextSection(heading, _tidy(words))]
 
 
 def _spaced(text: str | None, preformatted: int) -> str:
-    """Return a text with its white space as it shows: as one space, but between <pre> tags."""
+    """Return a text with white space collapsed as browsers do, except within <pre>."""
     if not text or preformatted:
         return text or ""
     shown = " ".join(text.split())
@@ -119,4 +119,4 @@ def _spaced(text: str | None, preformatted: int) -> str:
 
 def _tidy(words: list[str]) -> str:
     paragraphs = "".join(words).split("\n\n")
-    return "\n\n".join(part.strip(" ").strip("\n") for part in paragraphs if part.strip())
+    return "\n\n".join(text.strip(" ").strip("\n") for text in paragraphs if text.strip())

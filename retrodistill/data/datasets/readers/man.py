@@ -1,13 +1,13 @@
-r"""Manual pages in troff's macros `man` and `mdoc`: their words, without the typesetting.
+r"""Manual pages in troff's macros `man` and `mdoc`: their text, without the typesetting.
 
-What shapes the words is read: headings, paragraphs, fonts, characters by name. Macros that a page
-defines itself, tables and equations are not.
+Headings, paragraphs, fonts and named characters are interpreted; macros that a page defines
+itself, tables and equations are not.
 """
 
 import re
 from collections.abc import Iterator
 
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers import text as plain_text
 from retrodistill.data.datasets.readers.base import (
     Document,
@@ -110,7 +110,7 @@ MDOC = {
 
 
 def read(file: SourceFile) -> Iterator[Document]:
-    """Yield the page; its title is name and section, as in ls(1). Other files are plain text.
+    """Yield the page, titled with name and section, as in ls(1). Other files are plain text.
 
     Raises:
         SkippedFileError: it only refers to another page, or has no text.
@@ -125,9 +125,9 @@ def read(file: SourceFile) -> Iterator[Document]:
     return one_document(title or file.stem, sections)
 
 
-def _page(source: str) -> tuple[str, list[Section]]:
+def _page(source: str) -> tuple[str, list[TextSection]]:
     title, heading, words = "", "", [""]
-    sections: list[Section] = []
+    sections: list[TextSection] = []
     skipping = expecting = False
     for raw in source.splitlines():
         line = re.sub(r'\\".*', "", raw).rstrip()
@@ -141,24 +141,24 @@ def _page(source: str) -> tuple[str, list[Section]]:
             else:
                 words.append(text if text.strip() else "\n")
             continue
-        macro, _, rest = line[1:].lstrip().partition(" ")
-        arguments = [plain(one or two) for one, two in ARGUMENT.findall(rest)]
+        macro, _, text_of_arguments = line[1:].lstrip().partition(" ")
+        arguments = [plain(quoted or bare) for quoted, bare in ARGUMENT.findall(text_of_arguments)]
         if macro in ("de", "am", "ig"):
             skipping = True
         elif macro in ("TH", "Dt") and arguments:
             name, section = arguments[0], "".join(arguments[1:2])
             title = f"{name.lower() if name.isupper() else name}({section})"
         elif macro in ("SH", "SS", "Sh", "Ss"):
-            sections.append(Section(heading, _joined(words)))
+            sections.append(TextSection(heading, _joined(words)))
             heading, words = " ".join(arguments), []
             expecting = not heading
         else:
             words.append(_macro(macro, arguments))
-    return title, [*sections, Section(heading, _joined(words))]
+    return title, [*sections, TextSection(heading, _joined(words))]
 
 
 def _macro(macro: str, arguments: list[str]) -> str:
-    """Return what a macro's line says."""
+    """Return the text of a macro's line."""
     if macro in FONTS:
         return " ".join(arguments)
     if macro in PAIRS:
@@ -173,7 +173,7 @@ def _macro(macro: str, arguments: list[str]) -> str:
 
 
 def _mdoc(macros: list[str], arguments: list[str]) -> str:
-    """Return the words of a line of mdoc, whose arguments may be macros; a flag has its hyphen."""
+    """Return the text of a line of mdoc, whose arguments may be macros; flags get their hyphen."""
     words: list[str] = []
     flag = False
     for word in [*macros, *arguments]:
@@ -185,9 +185,11 @@ def _mdoc(macros: list[str], arguments: list[str]) -> str:
 
 
 def _joined(words: list[str]) -> str:
-    """Return lines as paragraphs: a line break begins one."""
+    """Return words as paragraphs, which start at line breaks."""
     text = " ".join(word for word in words if word)
-    return "\n\n".join(" ".join(part.split()) for part in text.split("\n") if part.strip())
+    return "\n\n".join(
+        " ".join(paragraph.split()) for paragraph in text.split("\n") if paragraph.strip()
+    )
 
 
 def plain(text: str) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers.base import Document, SourceFile, one_document
 
 FRONT = re.compile(r"---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*\n", re.DOTALL)
@@ -11,20 +11,20 @@ TITLE = re.compile(r"^title:[ \t]*['\"]?(.+?)['\"]?[ \t]*$", re.MULTILINE)
 
 
 def read(file: SourceFile) -> Iterator[Document]:
-    """Yield the document of a file; its title is that of its front matter, or its first heading."""
+    """Yield the document of a file; its title is from its front matter, or its first heading."""
     from markdown_it import MarkdownIt
 
     text = file.text().replace("\r\n", "\n")
     front = FRONT.match(text)
     text = text[front.end() :] if front else text
-    named = TITLE.search(front[1]) if front else None
+    front_title = TITLE.search(front[1]) if front else None
     lines = text.split("\n")
     tokens = MarkdownIt("commonmark").parse(text)
     sections, heading, start = [], "", 0
-    for place, token in enumerate(tokens):
+    for position, token in enumerate(tokens):
         if token.type == "heading_open" and token.level == 0 and token.map is not None:
-            sections.append(Section(heading, "\n".join(lines[start : token.map[0]])))
-            heading, start = tokens[place + 1].content, token.map[1]
-    sections.append(Section(heading, "\n".join(lines[start:])))
-    first = next((section.heading for section in sections if section.heading), "")
-    return one_document(named[1] if named else first or file.stem, sections)
+            sections.append(TextSection(heading, "\n".join(lines[start : token.map[0]])))
+            heading, start = tokens[position + 1].content, token.map[1]
+    sections.append(TextSection(heading, "\n".join(lines[start:])))
+    first_heading = next((section.heading for section in sections if section.heading), "")
+    return one_document(front_title[1] if front_title else first_heading or file.stem, sections)

@@ -1,4 +1,4 @@
-"""PDF, by pypdf: the text of its pages; a scanned page has none."""
+"""PDF by pypdf: the text of the pages; scanned pages have none."""
 
 import io
 import logging
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from retrodistill.base.errors import MissingExtra
-from retrodistill.data.datasets.passages import Section
+from retrodistill.data.datasets.passages import TextSection
 from retrodistill.data.datasets.readers.base import (
     Document,
     SkippedFileError,
@@ -18,11 +18,11 @@ HYPHEN = re.compile(r"(?<=[a-zß-ÿ])-\n(?=[a-zß-ÿ])")
 
 
 def read(file: SourceFile) -> Iterator[Document]:
-    """Yield the document of a file; its title is that of its metadata.
+    """Yield the document of a file; its title is from the metadata.
 
     Raises:
         MissingExtra: pypdf is not installed.
-        SkippedFileError: it is damaged, locked by a password, or has no text.
+        SkippedFileError: it is damaged, password-protected, or has no text.
 
     """
     try:
@@ -31,7 +31,7 @@ def read(file: SourceFile) -> Iterator[Document]:
         raise MissingExtra(
             "PDF files need pypdf. Install it: pip install 'retrodistill[documents]'"
         ) from error
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs each oddity of a file
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs every irregularity of a file
     content = file.content()
     try:
         pdf = pypdf.PdfReader(io.BytesIO(content))
@@ -41,9 +41,9 @@ def read(file: SourceFile) -> Iterator[Document]:
         pages = [page.extract_text() for page in pdf.pages]
     except SkippedFileError:
         raise
-    except Exception as error:  # a damaged file may raise anything there
+    except Exception as error:  # pypdf may raise any exception for a damaged file
         if isinstance(error, pypdf.errors.DependencyError):
             raise SkippedFileError("encrypted: pip install 'pypdf[crypto]'") from None
         raise SkippedFileError("damaged") from None
     text = HYPHEN.sub("", "\n\n".join(pages))
-    return one_document(title or file.stem, [Section("", text)])
+    return one_document(title or file.stem, [TextSection("", text)])

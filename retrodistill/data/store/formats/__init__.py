@@ -27,7 +27,7 @@ def read_scores(
     """Return the scores of a file of the named format, and what it calls relevant.
 
     A pair that is given several times with the same score is one row. `collection` finds the
-    ids of texts. `on_conflict="mean"` takes the mean where a pair has several scores.
+    ids of texts. `on_conflict="mean"` takes the mean of a pair's different scores.
 
     Raises:
         ConfigError: the format is unknown, or holds texts and there is no collection.
@@ -48,7 +48,7 @@ def write_scores(
 ) -> None:
     """Write a run as a file of the named format, whole or not at all.
 
-    Formats that tell relevant documents from others need `relevant`, and skip queries that have
+    Formats that distinguish relevant documents need `relevant`, and skip queries that have
     not both; how many is logged. Formats of texts need the collection.
 
     Raises:

@@ -1,7 +1,7 @@
 """`flagembedding`: rows `query, pos, neg, pos_scores, neg_scores`, of texts.
 
 JSON lines, or Parquet with the same columns. Other columns (`pos_id`, `neg_id`, `prompt`, `type`)
-are not looked at: the ids there need not be the collection's.
+are ignored: the ids there need not be the collection's.
 
 Source: `FlagEmbedding/abc/finetune/embedder/AbsDataset.py` of FlagOpen/FlagEmbedding.
 """
@@ -15,7 +15,7 @@ import pyarrow as pa
 from retrodistill.base.errors import DataError
 from retrodistill.data.store.formats.gathering import RecordFormat
 from retrodistill.data.store.formats.lists import labelled
-from retrodistill.data.store.formats.records import Record, Relevant, place
+from retrodistill.data.store.formats.records import Relevant, ScoreRecord, place
 from retrodistill.data.store.formats.rows import lists_of, read_rows, write_rows
 from retrodistill.data.store.formats.texts import TextCollection, docs_of, needed
 from retrodistill.data.store.runs import Run
@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
 )
 
 
-def records(path: Path) -> Iterator[Record]:
+def records(path: Path) -> Iterator[ScoreRecord]:
     """Yield each row, with texts."""
     form = "an object with query, pos, neg, pos_scores and neg_scores"
     for number, row in read_rows(path, ("query", *LISTS), form):
@@ -42,7 +42,7 @@ def records(path: Path) -> Iterator[Record]:
                 f"{place(path, number)}: {len(pos)} pos and {len(neg)} neg have {len(high)} "
                 f"pos_scores and {len(low)} neg_scores. Each text needs one score."
             )
-        yield Record(number, row["query"], [*pos, *neg], [*high, *low], len(pos))
+        yield ScoreRecord(number, row["query"], [*pos, *neg], [*high, *low], len(pos))
 
 
 def write(
@@ -55,14 +55,14 @@ def write(
 def _rows(
     run: Run, relevant: Relevant | None, collection: TextCollection
 ) -> Iterator[dict[str, Any]]:
-    for _, query, ids, scores, known in labelled(run, relevant):
+    for _, query, ids, scores, positives in labelled(run, relevant):
         texts = [doc.full_text for doc in docs_of(collection.docs, ids)]
         yield {
             "query": docs_of(collection.queries, [query])[0].full_text,
-            "pos": texts[:known],
-            "neg": texts[known:],
-            "pos_scores": scores[:known],
-            "neg_scores": scores[known:],
+            "pos": texts[:positives],
+            "neg": texts[positives:],
+            "pos_scores": scores[:positives],
+            "neg_scores": scores[positives:],
         }
 
 

@@ -1,4 +1,4 @@
-"""Records become a run: checked, each pair once, and only a chunk of them held as objects."""
+"""Records become a run: checked, each pair once, with only a chunk of them as Python objects."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from retrodistill.data.store.columns import codes, widened
 from retrodistill.data.store.formats.records import (
     Imported,
     OnConflict,
-    Record,
     Records,
     Relevant,
+    ScoreRecord,
     Tables,
     Writer,
     place,
@@ -28,7 +28,7 @@ from retrodistill.data.store.formats.texts import TextCollection, TextIds
 from retrodistill.data.store.runs import Run
 
 CHUNK_ROWS = 1 << 17
-"""Rows that are held as Python objects at a time."""
+"""Rows that are Python objects at a time."""
 
 Lookup = tuple[TextIds, TextIds]
 """Finds the ids of queries and of documents."""
@@ -36,7 +36,7 @@ Lookup = tuple[TextIds, TextIds]
 
 @dataclass(frozen=True, slots=True)
 class RecordFormat:
-    """A form that is read record by record."""
+    """A format that is read record by record."""
 
     records: Records
     writer: Writer
@@ -50,8 +50,8 @@ class RecordFormat:
 
         Raises:
             ConfigError: it holds texts, and there is no collection.
-            DataError: an id is empty, a score no finite number, a text unknown, a pair has
-                several scores (unless their mean is wanted), or there is no record.
+            DataError: an id is empty, a score not a finite number, a text unknown, a pair has
+                several scores (unless their mean is requested), or there is no record.
 
         """
         lookup = _lookup(path, collection) if self.texts else None
@@ -88,7 +88,7 @@ class RecordFormat:
         return pa.concat_tables(tables)
 
     def _where(self, path: Path, row: int) -> str:
-        """Return where a row stands; the file is read again."""
+        """Return the place of a row; the file is read again."""
         for record in self.records(path):
             row -= len(record.docs)
             if row < 0:
@@ -100,23 +100,23 @@ def _lookup(path: Path, collection: TextCollection | None) -> Lookup:
     if collection is None:
         raise ConfigError(
             f"{path} holds texts, not ids: a collection is needed to find their ids. Give the one "
-            "that they were taken from."
+            "that they come from."
         )
     return TextIds(collection.queries), TextIds(collection.docs)
 
 
 def _positives(table: pa.Table) -> dict[str, list[str]]:
     """Return query id -> ids of its relevant documents."""
-    known = table.filter(table["relevant"])
-    columns = (known[name].to_pylist() for name in ("query_id", "doc_id"))
+    relevant = table.filter(table["relevant"])
+    columns = (relevant[name].to_pylist() for name in ("query_id", "doc_id"))
     positives: dict[str, list[str]] = {}
     for query, doc in zip(*columns, strict=True):
         positives.setdefault(query, []).append(doc)
     return positives
 
 
-def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    chunk: list[Record] = []
+def _chunks(records: Iterator[ScoreRecord]) -> Iterator[list[ScoreRecord]]:
+    chunk: list[ScoreRecord] = []
     rows = 0
     for record in records:
         chunk.append(record)
@@ -129,15 +129,15 @@ def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 
 def _checked(table: pa.Table) -> pa.Table:
-    """Return a table with scores in float32, or raise `ArrowInvalid` if it is not in order."""
+    """Return a table with scores in float32, or raise `ArrowInvalid` if it is malformed."""
     scores = _float32(table["score"].to_numpy())
     empty = any(pc.any(pc.equal(table[name], "")).as_py() for name in ("query_id", "doc_id"))
     if scores is None or empty:
-        raise pa.ArrowInvalid("an id or a score is not in order")
+        raise pa.ArrowInvalid("an id is empty, or a score is not finite")
     return table.set_column(table.schema.get_field_index("score"), "score", pa.array(scores))
 
 
-def _columns(path: Path, chunk: Sequence[Record], lookup: Lookup | None) -> pa.Table:
+def _columns(path: Path, chunk: Sequence[ScoreRecord], lookup: Lookup | None) -> pa.Table:
     """Return records as the columns query_id, doc_id, score and relevant."""
     sizes = np.array([len(record.docs) for record in chunk])
     queries = _ids([record.query for record in chunk], lookup)
@@ -162,7 +162,7 @@ def _columns(path: Path, chunk: Sequence[Record], lookup: Lookup | None) -> pa.T
 
 
 def _floats(scores: list[Any]) -> NDArray[np.float32] | None:
-    """Return numbers as float32, or nothing if one is none, or not finite."""
+    """Return numbers as float32, or None if one is not a number or not finite."""
     if not set(map(type, scores)) <= {int, float}:
         return None
     try:
@@ -178,9 +178,9 @@ def _float32(scores: NDArray[np.float64]) -> NDArray[np.float32] | None:
 
 
 def _ids(values: list[Any], lookup: object) -> list[str] | None:
-    """Return ids (strings that are not empty, whole numbers) as strings, or nothing if one is none.
+    """Return ids (strings that are not empty, whole numbers) as strings; None if one is neither.
 
-    Where texts are looked up, any strings.
+    Where texts are looked up, any string is valid.
     """
     kinds = set(map(type, values))
     if lookup:
@@ -195,8 +195,8 @@ def _ids(values: list[Any], lookup: object) -> list[str] | None:
     return ids
 
 
-def _complain(path: Path, chunk: Sequence[Record], lookup: object) -> NoReturn:
-    """Raise DataError for the first record that is not in order."""
+def _complain(path: Path, chunk: Sequence[ScoreRecord], lookup: object) -> NoReturn:
+    """Raise DataError for the first malformed record."""
     for record in chunk:
         at = place(path, record.number)
         if len(record.docs) != len(record.scores):
@@ -206,9 +206,9 @@ def _complain(path: Path, chunk: Sequence[Record], lookup: object) -> NoReturn:
             )
         for side, value in (("query", record.query), *(("document", doc) for doc in record.docs)):
             if _ids([value], lookup) is None:
-                noun, wanted = ("text", "string") if lookup else ("id", "string that is not empty")
+                noun, kind = ("text", "string") if lookup else ("id", "string that is not empty")
                 raise DataError(
-                    f"{at}: the {noun} of a {side} must be a {wanted}, not {value!r:.80}."
+                    f"{at}: the {noun} of a {side} must be a {kind}, not {value!r:.80}."
                 )
         for doc, score in zip(record.docs, record.scores, strict=True):
             if _floats([score]) is None:
@@ -224,17 +224,20 @@ def _once(table: pa.Table, *, where: Callable[[int], str], on_conflict: OnConfli
     order, starts = _grouped(table)
     if len(starts) == len(table):
         return table
+    # The first row of each pair, and the pairs in order of first appearance.
     firsts = order[starts]
     back = np.argsort(firsts)
+    # Where a pair's score differs from the one before.
     scores = table["score"].to_numpy()[order]
     changed = scores != np.roll(scores, 1)
     changed[starts] = False
     merged = scores[starts]
     if changed.any():
         if on_conflict == "refuse":
-            second = np.flatnonzero(changed)[np.argmin(order[changed])]
-            first = firsts[np.searchsorted(starts, second, side="right") - 1]
-            _refuse(table, int(first), int(order[second]), where)
+            later = np.flatnonzero(changed)[np.argmin(order[changed])]
+            earlier = firsts[np.searchsorted(starts, later, side="right") - 1]
+            _refuse(table, int(earlier), int(order[later]), where)
+        # The mean over the rows of each pair.
         sums = np.add.reduceat(scores.astype(np.float64), starts)
         merged = (sums / np.diff(starts, append=len(table))).astype(np.float32)
         log.info(
@@ -265,10 +268,10 @@ def _grouped(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return order, np.append(0, 1 + np.flatnonzero(keys[1:] != keys[:-1]))
 
 
-def _refuse(table: pa.Table, first: int, second: int, where: Callable[[int], str]) -> NoReturn:
-    query, doc, score = (table[name][second].as_py() for name in ("query_id", "doc_id", "score"))
+def _refuse(table: pa.Table, earlier: int, later: int, where: Callable[[int], str]) -> NoReturn:
+    query, doc, score = (table[name][later].as_py() for name in ("query_id", "doc_id", "score"))
     raise DataError(
-        f"{where(second)}: query {query!r} gives document {doc!r} score {score:.9g}, but "
-        f"{table['score'][first].as_py():.9g} before ({where(first)}). Keep one of the two, or "
+        f"{where(later)}: query {query!r} gives document {doc!r} score {score:.9g}, but "
+        f"{table['score'][earlier].as_py():.9g} before ({where(earlier)}). Keep one of the two, or "
         "ask for the mean of conflicting scores."
     )

@@ -1,4 +1,4 @@
-"""Which format a file has, where its content leaves no doubt."""
+"""The format of a file, where its content leaves no doubt."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from retrodistill.data.store.formats.sbert_scores import blocks, refuse_pickle
 from retrodistill.data.store.run_table import COLUMNS
 
 NESTED = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{')
-"""How a file of `{query: {document: score}}` starts."""
+"""Start of a file of `{query: {document: score}}`."""
 
 NAMED = {
     "pylate": set(PYLATE),
@@ -61,7 +61,7 @@ def _of_parquet(path: Path) -> str:
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}. Make it again.") from error
+        raise DataError(f"{path} cannot be read as Parquet: {error}. Recreate it.") from error
     if set(COLUMNS) <= set(schema.names):
         return "parquet"
     return _of_names(path, list(schema.names))

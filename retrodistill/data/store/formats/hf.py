@@ -2,7 +2,7 @@
 
 A `Dataset`, or a `DatasetDict` of which all splits are read, with the columns query_id, doc_id and
 score, or with PyLate's: query_id, document_ids and scores. The first is written. Other columns
-are not looked at, and no code that comes with a data set is run.
+are ignored, and no code that comes with a data set is run.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from retrodistill.base.files import new_folder
 from retrodistill.data.store.formats.gathering import RecordFormat
 from retrodistill.data.store.formats.nway import COLUMNS as PYLATE
 from retrodistill.data.store.formats.nway import pylate_record
-from retrodistill.data.store.formats.records import Record, Relevant
+from retrodistill.data.store.formats.records import Relevant, ScoreRecord
 from retrodistill.data.store.formats.texts import TextCollection
 from retrodistill.data.store.run_table import COLUMNS
 from retrodistill.data.store.runs import Run
@@ -22,7 +22,7 @@ from retrodistill.data.store.runs import Run
 BATCH = 1 << 10
 
 
-def records(path: Path) -> Iterator[Record]:
+def records(path: Path) -> Iterator[ScoreRecord]:
     """Yield each row of each split."""
     number = 0
     for rows in _splits(path):
@@ -38,7 +38,7 @@ def records(path: Path) -> Iterator[Record]:
                 number += 1
                 if columns == COLUMNS:
                     query, doc, score = row.values()
-                    yield Record(number, query, (doc,), (score,))
+                    yield ScoreRecord(number, query, (doc,), (score,))
                 else:
                     yield pylate_record(path, number, row)
 
@@ -47,12 +47,12 @@ def _splits(path: Path) -> list[Any]:
     """Return the tables of a folder."""
     datasets = _library(path)
     try:
-        found = datasets.load_from_disk(str(path))
+        content = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} cannot be read as a folder of save_to_disk: {error}. Is it the right folder?"
         ) from error
-    return list(found.values()) if isinstance(found, datasets.DatasetDict) else [found]
+    return list(content.values()) if isinstance(content, datasets.DatasetDict) else [content]
 
 
 def _library(path: Path) -> Any:
@@ -69,7 +69,7 @@ def write(
     """Write a new folder with the columns query_id, doc_id and score.
 
     Raises:
-        ConfigError: there is something at `path` already.
+        ConfigError: `path` exists already.
 
     """
     rows = _library(path).Dataset(run.table)

@@ -1,4 +1,4 @@
-"""What a run is written from: its lists, with the known relevant documents first."""
+"""The lists of a run, as written to files: with the known relevant documents first."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
-from retrodistill.data.store.formats.records import Record, Relevant
+from retrodistill.data.store.formats.records import Relevant, ScoreRecord
 from retrodistill.data.store.runs import Run
 
 LINE_BREAKERS = r"[\t\r\n]|^\x{FEFF}"
@@ -17,42 +17,43 @@ LINE_BREAKERS = r"[\t\r\n]|^\x{FEFF}"
 
 
 def short(scores: NDArray[np.float32]) -> list[float]:
-    """Return scores as numbers of at most nine digits, which keep each float32 exactly."""
+    """Return scores as numbers of at most nine digits, which preserve each float32 exactly."""
     return [float(f"{score:.9g}") for score in scores.tolist()]
 
 
-def ranked(run: Run) -> Iterator[Record]:
+def ranked(run: Run) -> Iterator[ScoreRecord]:
     """Yield each query with its documents, best first."""
     for number, (query, docs, scores) in enumerate(run.lists(), 1):
-        yield Record(number, query, docs, short(scores))
+        yield ScoreRecord(number, query, docs, short(scores))
 
 
-def split(run: Run, relevant: Relevant | None) -> Iterator[Record]:
+def split(run: Run, relevant: Relevant | None) -> Iterator[ScoreRecord]:
     """Yield each query that has a relevant document and another: the relevant ones, the others.
 
     Raises:
-        ConfigError: nobody says what is relevant.
+        ConfigError: `relevant` is missing.
 
     """
     if relevant is None:
         raise ConfigError(
-            "this format tells relevant documents from others: say which are relevant."
+            "this format distinguishes relevant documents: give the collection and the split, or"
+            " `relevant`."
         )
     for number, query, docs, scores, _ in ranked(run):
-        known = set(relevant.get(query, ()))
-        first = [i for i, doc in enumerate(docs) if doc in known]
-        if 0 < len(first) < len(docs):
-            order = [*first, *(i for i, doc in enumerate(docs) if doc not in known)]
-            yield Record(
-                number, query, [docs[i] for i in order], [scores[i] for i in order], len(first)
+        relevant_ids = set(relevant.get(query, ()))
+        positives = [i for i, doc in enumerate(docs) if doc in relevant_ids]
+        if 0 < len(positives) < len(docs):
+            order = [*positives, *(i for i, doc in enumerate(docs) if doc not in relevant_ids)]
+            yield ScoreRecord(
+                number, query, [docs[i] for i in order], [scores[i] for i in order], len(positives)
             )
 
 
-def labelled(run: Run, relevant: Relevant | None) -> Iterator[Record]:
+def labelled(run: Run, relevant: Relevant | None) -> Iterator[ScoreRecord]:
     """Yield what `split` yields, and log how many queries it skips.
 
     Raises:
-        ConfigError: nobody says what is relevant.
+        ConfigError: `relevant` is missing.
         DataError: no query is left.
 
     """

@@ -19,12 +19,12 @@ from typing import Any
 import pyarrow as pa
 
 from retrodistill.base.errors import DataError
+from retrodistill.data.lines import write_lines
 from retrodistill.data.store.formats.gathering import RecordFormat
 from retrodistill.data.store.formats.lists import ranked
-from retrodistill.data.store.formats.records import Record, Relevant
+from retrodistill.data.store.formats.records import Relevant, ScoreRecord
 from retrodistill.data.store.formats.rows import json_lines, lists_of, read_rows, write_rows
 from retrodistill.data.store.formats.texts import TextCollection
-from retrodistill.data.store.lines import write_lines
 from retrodistill.data.store.runs import Run
 
 COLUMNS = ("query_id", "document_ids", "scores")
@@ -37,11 +37,11 @@ SCHEMA = pa.schema(
 )
 
 
-def pylate_record(path: Path, number: int, row: dict[str, Any]) -> Record:
+def pylate_record(path: Path, number: int, row: dict[str, Any]) -> ScoreRecord:
     """Return the record of a row that has PyLate's columns."""
     lists = {name: _literal(row[name]) for name in COLUMNS[1:]}
     docs, scores = lists_of(path, number, lists, COLUMNS[1:])
-    return Record(number, row["query_id"], docs, scores)
+    return ScoreRecord(number, row["query_id"], docs, scores)
 
 
 def _literal(value: Any) -> Any:
@@ -56,7 +56,7 @@ def _literal(value: Any) -> Any:
     return value
 
 
-def pylate_records(path: Path) -> Iterator[Record]:
+def pylate_records(path: Path) -> Iterator[ScoreRecord]:
     """Yield each row."""
     for number, row in read_rows(path, COLUMNS, "an object with query_id, document_ids, scores"):
         yield pylate_record(path, number, row)
@@ -70,13 +70,13 @@ def write_pylate(
     write_rows(path, rows, SCHEMA)
 
 
-def colbert_records(path: Path) -> Iterator[Record]:
+def colbert_records(path: Path) -> Iterator[ScoreRecord]:
     """Yield each line."""
     form = "`[query, [document, score], ...]`"
     for number, row in json_lines(path, form):
         match row:
             case [query, *pairs] if all(isinstance(p, list) and len(p) == 2 for p in pairs):
-                yield Record(number, query, [p[0] for p in pairs], [p[1] for p in pairs])
+                yield ScoreRecord(number, query, [p[0] for p in pairs], [p[1] for p in pairs])
             case _:
                 raise DataError(f"{path}:{number}: a line must be {form}, not {row!r:.80}.")
 

@@ -1,4 +1,4 @@
-"""`trec`, `jsonl`, `parquet`: the forms that a run itself reads and writes."""
+"""`trec`, `jsonl`, `parquet`: the formats that a run itself reads and writes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ SUFFIXES = (".jsonl", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class RunFormat:
-    """A form that `Run.read` tells from others by the file's name."""
+    """A format that `Run.read` recognises by the file's name."""
 
     writer: Callable[[Run, Path], None]
     suffix: str = ""
-    """How such a file is named; any but the other forms' if empty."""
+    """Suffix of such a file; if empty, any but the other formats'."""
 
     texts: bool = False
 
@@ -48,8 +48,8 @@ class RunFormat:
     def _check(self, path: Path) -> None:
         suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
         if suffix != self.suffix and (self.suffix or suffix in SUFFIXES):
-            wanted = f"end in {self.suffix}" if self.suffix else f"not end in {suffix}"
-            raise ConfigError(f"the name of a file of this format must {wanted}, but it is {path}.")
+            ending = f"end in {self.suffix}" if self.suffix else f"not end in {suffix}"
+            raise ConfigError(f"the name of a file of this format must {ending}, but it is {path}.")
 
 
 TREC = RunFormat(Run.to_trec)

@@ -1,4 +1,4 @@
-"""What files of scores hold, and what a format is."""
+"""What score files hold, and what a format is."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,37 +11,37 @@ from retrodistill.data.store.formats.texts import TextCollection
 from retrodistill.data.store.runs import Run
 
 OnConflict = Literal["refuse", "mean"]
-"""What becomes of a pair that a file gives several scores."""
+"""What to do with a pair that a file gives different scores."""
 
 Relevant = Mapping[str, Sequence[str]]
 """Query id -> ids of its relevant documents."""
 
 
-class Record(NamedTuple):
+class ScoreRecord(NamedTuple):
     """A query with some of its documents: what a line or row of a file holds."""
 
     number: int
-    """Of the line or row, from 1."""
+    """Number of the line or row, from 1."""
 
     query: str
     docs: Sequence[str]
     scores: Sequence[float]
     relevant: int = 0
-    """The first N of the documents are known to be relevant."""
+    """The first N documents are known to be relevant."""
 
 
-Records = Callable[[Path], Iterator[Record]]
+Records = Callable[[Path], Iterator[ScoreRecord]]
 
 Tables = Callable[[Path], Iterator[pa.Table]]
 """Gives the same rows as columns query_id, doc_id, score (float64) and relevant, several times as
-fast; what is not in order raises an `ArrowException`, or is left to be found."""
+fast; malformed rows raise an `ArrowException`, or are left for the checks to find."""
 
 Writer = Callable[[Path, Run, "Relevant | None", TextCollection | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was read from somebody's file."""
+    """The content of a score file."""
 
     run: Run
     positives: dict[str, list[str]]
@@ -49,7 +49,7 @@ class Imported:
 
 
 class Format(Protocol):
-    """A form of files of scores."""
+    """A format of score files."""
 
     texts: bool
     """Whether it holds texts in place of ids, so that reading needs a collection."""
@@ -68,6 +68,6 @@ class Format(Protocol):
 
 
 def place(path: Path, number: int) -> str:
-    """Return where a record stands, for messages."""
+    """Return the place of a record, for messages."""
     rows = path.suffix == ".parquet" or path.is_dir()
     return f"{path} row {number}" if rows else f"{path}:{number}"

@@ -1,4 +1,4 @@
-"""Rows of named values, as JSON lines (gzipped or not) or as Parquet."""
+"""Rows of named values, as JSON Lines (gzipped or not) or as Parquet."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from pyarrow import csv
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.files import new_file
+from retrodistill.data.lines import numbered_lines, write_lines
 from retrodistill.data.store.formats.records import place
-from retrodistill.data.store.lines import numbered_lines, write_lines
 
 BATCH = 1 << 10
 BLOCK = 1 << 22
@@ -90,14 +90,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield number, row
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}. Make it again.") from error
+        raise DataError(f"{path} cannot be read as Parquet: {error}. Recreate it.") from error
 
 
 def lists_of(path: Path, number: int, row: dict[str, Any], names: Sequence[str]) -> list[list[Any]]:
     """Return values of a row that must be lists.
 
     Raises:
-        DataError: one is none.
+        DataError: one is not a list.
 
     """
     for name in names:

@@ -1,9 +1,9 @@
-"""`sbert-scores`: JSON `{query: {document: score}}`, of ids, as sentence-transformers has it.
+"""`sbert-scores`: JSON `{query: {document: score}}`, of ids, as in sentence-transformers' examples.
 
-One object, or several after each other (JSON lines). The file is parsed query by query, for it
-may hold more scores than memory would as Python numbers.
+One object, or several one after another (JSON Lines). The file is parsed query by query, since
+its scores may not fit in memory as Python numbers.
 
-The published original of this form is a pickle, which is refused: to read one runs whatever code
+The published original of this form is a pickle, which is refused: reading one runs the code that
 it holds.
 
 Source: copies of the example `train_bi-encoder_mnrl.py` of UKPLab/sentence-transformers, which
@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.base.errors import DataError
+from retrodistill.data.lines import write_lines
 from retrodistill.data.store.formats.gathering import RecordFormat
 from retrodistill.data.store.formats.lists import ranked
-from retrodistill.data.store.formats.records import Record, Relevant
+from retrodistill.data.store.formats.records import Relevant, ScoreRecord
 from retrodistill.data.store.formats.texts import TextCollection
-from retrodistill.data.store.lines import write_lines
 from retrodistill.data.store.runs import Run
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
 
 DECODER = json.JSONDecoder(object_pairs_hook=tuple)
-"""An object becomes its pairs, so that a key that stands twice is not lost."""
+"""An object becomes its pairs, so that a duplicate key is not lost."""
 
 FORM = "`{query: {document: score}}`"
 
@@ -58,7 +58,7 @@ def refuse_pickle(path: Path) -> None:
             f"gzip.open({str(path)!r})" if path.suffix == ".gz" else f"open({str(path)!r}, 'rb')"
         )
         raise DataError(
-            f"{path} is a pickle: to read one runs whatever code it holds, so it is refused. If "
+            f"{path} is a pickle: reading one runs the code that it holds, so it is refused. If "
             "you trust its source, convert it to JSON yourself:\n  "
             f'python -c "import gzip, json, pickle; json.dump(pickle.load({opened}), '
             "open('scores.json', 'w'), default=float)\"\n"
@@ -66,8 +66,8 @@ def refuse_pickle(path: Path) -> None:
         )
 
 
-class _Parser:
-    """A place in a stream of JSON, of which only what is being parsed is held."""
+class _JSONStream:
+    """A position in a stream of JSON, of which only what is being parsed is in memory."""
 
     def __init__(self, path: Path) -> None:
         self.line = 1
@@ -86,14 +86,19 @@ class _Parser:
             if not self._read():
                 return ""
 
-    def take(self, wanted: str) -> None:
-        """Go past this character."""
-        if self.peek() != wanted:
-            raise self._error(f"{wanted!r} was expected")
+    def take(self, character: str) -> None:
+        """Skip this character.
+
+        Raises:
+            DataError: the next one is another.
+
+        """
+        if self.peek() != character:
+            raise self._error(f"{character!r} was expected")
         self._move(self._at + 1)
 
     def value(self, opening: str) -> Any:
-        """Return the string or object that starts here, and go past it."""
+        """Return the string or object that starts here, and move behind it."""
         if self.peek() != opening:
             raise self._error(f"{opening!r} was expected")
         while True:
@@ -102,7 +107,7 @@ class _Parser:
             except (json.JSONDecodeError, RecursionError) as error:
                 cut_off = isinstance(error, json.JSONDecodeError) and (
                     error.msg.startswith("Unterminated string")
-                    or error.pos >= len(self._text) - 16  # an escape or number that goes on
+                    or error.pos >= len(self._text) - 16  # an escape or a number, cut off
                 )
                 if not cut_off or not self._read():
                     raise self._error(str(error)) from error
@@ -111,18 +116,18 @@ class _Parser:
                 return value
 
     def _read(self) -> bool:
-        """Read on, as much as is still needed again; say whether there was anything."""
-        rest = [self._text[self._at :]]
+        """Double the text that is not parsed yet; tell whether the file had more."""
+        texts = [self._text[self._at :]]
         size = 0
         try:
-            while size <= len(rest[0]) and (text := next(self._texts, "")):
-                rest.append(text)
+            while size <= len(texts[0]) and (text := next(self._texts, "")):
+                texts.append(text)
                 size += len(text)
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{self._path}: it is not UTF-8 ({error}). Convert it to UTF-8."
             ) from error
-        self._text, self._at = "".join(rest), 0
+        self._text, self._at = "".join(texts), 0
         return size > 0
 
     def _move(self, end: int) -> None:
@@ -130,16 +135,16 @@ class _Parser:
         self._at = end
 
     def _error(self, reason: str) -> DataError:
-        rest = self._text[self._at : self._at + 60]
+        excerpt = self._text[self._at : self._at + 60]
         return DataError(
-            f"{self._path}:{self.line}: the file must be {FORM} in JSON, but {reason}: {rest!r}."
+            f"{self._path}:{self.line}: the file must be {FORM} in JSON, but {reason}: {excerpt!r}."
         )
 
 
-def records(path: Path) -> Iterator[Record]:
+def records(path: Path) -> Iterator[ScoreRecord]:
     """Yield each query."""
     refuse_pickle(path)
-    parser = _Parser(path)
+    parser = _JSONStream(path)
     while parser.peek():
         parser.take("{")
         closing = parser.peek() == "}"
@@ -147,7 +152,9 @@ def records(path: Path) -> Iterator[Record]:
             number, query = parser.line, parser.value('"')
             parser.take(":")
             pairs = parser.value("{")
-            yield Record(number, query, [doc for doc, _ in pairs], [score for _, score in pairs])
+            yield ScoreRecord(
+                number, query, [doc for doc, _ in pairs], [score for _, score in pairs]
+            )
             if closing := parser.peek() != ",":
                 break
             parser.take(",")

@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from retrodistill.base.errors import DataError
+from retrodistill.data.lines import write_lines
 from retrodistill.data.store.formats.gathering import RecordFormat
 from retrodistill.data.store.formats.lists import check_columns, labelled, ranked
-from retrodistill.data.store.formats.records import Record, Relevant, place
+from retrodistill.data.store.formats.records import Relevant, ScoreRecord, place
 from retrodistill.data.store.formats.rows import (
     lists_of,
     read_rows,
@@ -30,7 +31,6 @@ from retrodistill.data.store.formats.rows import (
     write_rows,
 )
 from retrodistill.data.store.formats.texts import TextCollection, docs_of, needed
-from retrodistill.data.store.lines import write_lines
 from retrodistill.data.store.runs import Run
 
 LISTS = ("positive_passages", "negative_passages")
@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
 )
 
 
-def records(path: Path) -> Iterator[Record]:
+def records(path: Path) -> Iterator[ScoreRecord]:
     """Yield each line, with ids."""
     form = "an object with query_id, positive_passages and negative_passages"
     for number, row in read_rows(path, ("query_id", *LISTS), form):
@@ -63,7 +63,7 @@ def records(path: Path) -> Iterator[Record]:
                     "give them first."
                 )
         docs, scores = ([passage[name] for passage in passages] for name in ("docid", "score"))
-        yield Record(number, row["query_id"], docs, scores, len(positive))
+        yield ScoreRecord(number, row["query_id"], docs, scores, len(positive))
 
 
 def write(
@@ -76,7 +76,7 @@ def write(
 def _rows(
     run: Run, relevant: Relevant | None, collection: TextCollection
 ) -> Iterator[dict[str, Any]]:
-    for _, query, ids, scores, known in labelled(run, relevant):
+    for _, query, ids, scores, positives in labelled(run, relevant):
         passages = [
             {"docid": doc.id, "title": doc.title, "text": doc.text, "score": score}
             for doc, score in zip(docs_of(collection.docs, ids), scores, strict=True)
@@ -85,12 +85,12 @@ def _rows(
         yield {
             "query_id": query,
             "query": text,
-            "positive_passages": passages[:known],
-            "negative_passages": passages[known:],
+            "positive_passages": passages[:positives],
+            "negative_passages": passages[positives:],
         }
 
 
-def run_records(path: Path) -> Iterator[Record]:
+def run_records(path: Path) -> Iterator[ScoreRecord]:
     """Yield each line of search results."""
     for number, line in text_lines(path):
         try:
@@ -101,11 +101,11 @@ def run_records(path: Path) -> Iterator[Record]:
                 f"{path}:{number}: a line must be `query document score` between tabs, but "
                 f"{error}: {line[:80]!r}."
             ) from None
-        yield Record(number, query, (doc,), (score,))
+        yield ScoreRecord(number, query, (doc,), (score,))
 
 
 def run_tables(path: Path) -> Iterator[pa.Table]:
-    """Yield the same as columns."""
+    """Yield the same rows as columns."""
     columns = {"query_id": pa.string(), "doc_id": pa.string(), "score": pa.float64()}
     for batch in tab_separated(path, columns):
         yield pa.table([*batch.columns, np.zeros(len(batch), np.bool_)], [*columns, "relevant"])

@@ -1,4 +1,4 @@
-"""From texts to ids and back: some formats hold no ids."""
+"""From texts to ids and back, for formats that hold no ids."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -16,7 +16,7 @@ BATCH = 1 << 14
 
 
 class TextTable(Protocol):
-    """The documents or the queries of a collection, as far as they are needed here."""
+    """The documents or the queries of a collection, as far as formats need them."""
 
     name: str
 
@@ -33,7 +33,7 @@ class TextTable(Protocol):
         ...
 
     def distinct(self, ids: pa.ChunkedArray) -> tuple[list[Doc], NDArray[np.int64]]:
-        """Return the distinct texts of a column of ids, and each row's place there."""
+        """Return the distinct texts of a column of ids, and each row's position there."""
         ...
 
 
@@ -55,7 +55,7 @@ class TextIds:
     """Finds the id of a text: title and text joined by a space, or the text alone.
 
     Memory is 16 bytes for each text and its title-less form: a 64-bit hash and a row number. What
-    the hash finds is compared with the real text. Of documents of equal text the first is taken,
+    the hash matches is compared with the real text. Of documents of equal text the first is taken,
     and noted in `shared`.
     """
 
@@ -71,51 +71,53 @@ class TextIds:
         stream, start = iter(texts), 0
         while batch := list(islice(stream, BATCH)):
             full = [doc.full_text for doc in batch]
-            other = [i for i, doc in enumerate(batch) if doc.text != full[i]]
-            hashes += [hasher(full), hasher([batch[i].text for i in other])]
-            rows += [np.arange(start, start + len(batch)), np.array(other, np.int64) + start]
+            titled = [i for i, doc in enumerate(batch) if doc.text != full[i]]
+            hashes += [hasher(full), hasher([batch[i].text for i in titled])]
+            rows += [np.arange(start, start + len(batch)), np.array(titled, np.int64) + start]
             start += len(batch)
         unsorted, numbers = np.concatenate(hashes), np.concatenate(rows)
         order = np.lexsort((numbers, unsorted))
         self._hashes, self._rows = unsorted[order], numbers[order]
 
     def find(self, texts: Sequence[str], where: Callable[[int], str]) -> list[str]:
-        """Return the id of each text; `where` says where the i-th stands.
+        """Return the id of each text; `where` names the place of the i-th.
 
         Raises:
             DataError: a text is not in the collection.
 
         """
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        found = self._first_rows(list(distinct))
-        if (found < 0).any():
-            absent = next(i for i, text in enumerate(texts) if found[distinct[text]] < 0)
+        rows = self._first_rows(list(distinct))
+        if (rows < 0).any():
+            absent = next(i for i, text in enumerate(texts) if rows[distinct[text]] < 0)
             raise DataError(
                 f"{where(absent)}: {self.name} hold no text {texts[absent][:60]!r}... "
                 "Is this the collection that the file was made from?"
             )
-        ids = self._texts.ids(found)
+        ids = self._texts.ids(rows)
         return [ids[distinct[text]] for text in texts]
 
     def _first_rows(self, texts: list[str]) -> NDArray[np.int64]:
         """Return the first row of each text, or -1."""
-        wanted = self._hasher(texts)
-        start = np.searchsorted(self._hashes, wanted, side="left")
-        counts = np.searchsorted(self._hashes, wanted, side="right") - start
+        # The rows with the hash of each text: `counts` of them, from `start` on.
+        hashes = self._hasher(texts)
+        start = np.searchsorted(self._hashes, hashes, side="left")
+        counts = np.searchsorted(self._hashes, hashes, side="right") - start
         owners = np.repeat(np.arange(len(texts)), counts)
-        places = np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners] + start[owners]
-        rows = self._rows[places]
-        found = np.full(len(texts), -1, np.int64)
+        positions = np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners] + start[owners]
+        rows = self._rows[positions]
+        # Of those, the first whose text is equal too.
+        first_rows = np.full(len(texts), -1, np.int64)
         for owner, row, real in zip(
             owners.tolist(), rows.tolist(), self._texts.full_texts(rows), strict=True
         ):
             text = texts[owner]
-            if (real == text or self._texts[row].text == text) and found[owner] != row:
-                if found[owner] < 0:
-                    found[owner] = row
+            if (real == text or self._texts[row].text == text) and first_rows[owner] != row:
+                if first_rows[owner] < 0:
+                    first_rows[owner] = row
                 else:
-                    self.shared.add(int(found[owner]))
-        return found
+                    self.shared.add(int(first_rows[owner]))
+        return first_rows
 
 
 def docs_of(texts: TextTable, ids: Sequence[str]) -> list[Doc]:

@@ -25,12 +25,12 @@ RANKING_HEAD = "ForSequenceClassification"
 """End of the architecture's name of a bare transformer that scores pairs."""
 
 DocScorer = Callable[[Sequence[str]], NDArray[np.float32]]
-"""Gives the scores (queries, texts) of documents' texts for queries that are fixed."""
+"""Returns scores (queries, texts) of documents' texts for fixed queries."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CardText:
-    """What a model card says of every student of a kind."""
+    """The part of a model card that is the same for all students of a kind."""
 
     library_class: str
     """Class of sentence-transformers that loads the student."""
@@ -47,7 +47,7 @@ class CardText:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentKind:
-    """A kind of student: all that training, measuring and the card need to know of it."""
+    """A kind of student: all that training, measuring and the card need of it."""
 
     name: str
     """As in --student-kind."""
@@ -94,11 +94,11 @@ class StudentKind:
     """Settings of training that not every kind has, such as `pooling`."""
 
     card: CardText
-    """What the model card says."""
+    """Its part of the model card."""
 
 
 def kind_of(model: str) -> StudentKind:
-    """Return the kind that a folder or a hub id was saved as; a bi-encoder if it does not say."""
+    """Return the kind that a folder or a hub id was saved as; by default a bi-encoder."""
     from retrodistill.models.inference import saved_settings
 
     saved = saved_settings(model, "config_sentence_transformers.json").get("model_type", "")
@@ -114,7 +114,7 @@ def kind_of(model: str) -> StudentKind:
 def check_bi_encoder(model: str) -> None:
     """Refuse a model that does not give a text one dense vector.
 
-    sentence-transformers converts it: its body with mean pooling, whose vectors nobody trained.
+    sentence-transformers converts it: its body with mean pooling, whose vectors were never trained.
 
     Raises:
         ConfigError: the model was saved as another kind.

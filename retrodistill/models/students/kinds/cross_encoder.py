@@ -10,7 +10,12 @@ from torch import Tensor
 
 from retrodistill.base.config import TrainSettings
 from retrodistill.models.inference import Tokens, padded, run_model, token_batches
-from retrodistill.models.students.batches import BatchRows, Example, Signaller, list_signals
+from retrodistill.models.students.batches import (
+    BatchRows,
+    SignalProvider,
+    TrainingExample,
+    list_signals,
+)
 from retrodistill.models.students.cross_encoder import load_cross_encoder, pair_rows
 from retrodistill.models.students.kinds import CardText, StudentKind
 from retrodistill.models.students.tasks import (
@@ -61,7 +66,7 @@ class PairBatch:
         model: Any,
         collection: "Collection",
         settings: TrainSettings,
-        sources: Sequence[Signaller] = (),
+        sources: Sequence[SignalProvider] = (),
     ) -> None:
         self._model, self._batch_tokens = model, settings.batch_tokens
         self._max_tokens = min(model.max_seq_length or 512, settings.doc_tokens)
@@ -75,7 +80,7 @@ class PairBatch:
         self._stored = [source for source in of_lists if not source.live]
         self._live = len(self._stored) < len(of_lists)
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+    def __call__(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
         """Return the inputs of `CrossEncoderTask.forward`."""
         counts = [len(example.docs) for example in examples]
         doc_rows = np.concatenate([example.docs for example in examples])
@@ -102,7 +107,7 @@ class PairBatch:
         return [
             {
                 "features": padded(tokenizer, [rows[index] for index in indices], CPU) | beside,
-                "places": torch.from_numpy(indices),
+                "positions": torch.from_numpy(indices),
             }
             for indices in token_batches(lengths, self._batch_tokens)
         ]

@@ -15,7 +15,6 @@ from retrodistill.models.students.batches import BatchRows, RetrieverBatch
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.models.students.kinds import CardText, StudentKind
 from retrodistill.models.students.pair_head import PairHead
-from retrodistill.models.students.routes import Side, is_normalised, side_modules
 from retrodistill.models.students.tasks import (
     BATCH,
     LISTS,
@@ -26,6 +25,7 @@ from retrodistill.models.students.tasks import (
     RetrieverTask,
     positions,
 )
+from retrodistill.models.students.towers import Side, is_normalised, side_modules
 from retrodistill.objectives.objective import bind
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from retrodistill.models.students.late_interaction import (
     load_late_interaction,
 )
 from retrodistill.models.students.maxsim import QueryTokens, maxsim
-from retrodistill.models.students.routes import Side, side_modules
 from retrodistill.models.students.tasks import BATCH, LISTS, Chunks, RetrieverTask, positions
+from retrodistill.models.students.towers import Side, side_modules
 
 
 class LateInteractionTask(RetrieverTask):
@@ -64,8 +64,8 @@ class LateInteractionTask(RetrieverTask):
 def batch_maxsim(queries: Tensor, docs: Tensor) -> Tensor:
     """Return the scores (B, M) of token vectors (B, tokens, D) and (M, tokens, D), to be trained.
 
-    Rows of zeros are no tokens: such a document token is never a best match, and such a query
-    token adds nothing. A document or a query without any token scores 0.
+    Rows of zeros do not count: as a document token they are never a best match, as a query token
+    they add nothing. A document or a query without any token scores 0.
     """
     absent = ~docs.any(-1)
     similarity = torch.einsum("bqd,mtd->bmqt", queries, docs)
@@ -85,10 +85,10 @@ def doc_scorer(
     def score(texts: Sequence[str]) -> NDArray[np.float32]:
         scores = np.empty((len(queries), len(texts)), np.float32)
         for batch in encoder.encode_docs(texts):
-            count = len(batch.places)
+            count = len(batch.positions)
             query_rows = np.tile(np.arange(len(queries)), count)
             values = maxsim(tokens, query_rows, batch, np.full(count, len(queries)))
-            scores[:, batch.places] = values.reshape(count, len(queries)).T
+            scores[:, batch.positions] = values.reshape(count, len(queries)).T
         if encoder.averaged:
             scores /= tokens.counts[:, None]
         return scores

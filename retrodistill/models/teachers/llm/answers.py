@@ -1,4 +1,4 @@
-"""What an endpoint answers, and what its most likely tokens tell."""
+"""Answers of an endpoint, and log-odds from their most likely tokens."""
 
 import json
 import math
@@ -13,21 +13,21 @@ Tokens = Sequence[tuple[str, float]]
 """The most likely tokens at one position, with their log-probabilities in nats."""
 
 MARKS = " \t\r\n▁ĠĊ*_\"'`.,:;!()[]{}<>#"
-"""What may stand around a word within its token, spaces in the writing of tokenizers included."""
+"""Characters around a word within its token, spaces in the writing of tokenizers included."""
 
 IMPOSSIBLE = -9999.0
-"""What the chat-completions form writes for a token that is too unlikely for a number."""
+"""Log-probability that chat completions report for a token that is too unlikely."""
 
 LEAST_REST = 1e-6
-"""Probability that is always taken to be left beside the listed tokens: float32's accuracy."""
+"""Least probability of all unlisted tokens together: float32's accuracy."""
 
 
 THOUGHTS = "<think>", "</think>"
-"""What some models write around their thoughts."""
+"""Marks that some models write around their thoughts."""
 
 
 class Failure(Exception):
-    """No usable answer came, but one may come if the endpoint is asked again.
+    """No usable answer came, but one may come if the request is repeated.
 
     `wait` is the time to let pass before, in seconds (None: the client's own back-off). `sent`
     says that the endpoint has the question, and may have done the work.
@@ -40,10 +40,10 @@ class Failure(Exception):
 
 
 class Malformed(Failure):
-    """The endpoint answered, but not what it was asked for."""
+    """The endpoint answered, but not in the required form."""
 
-    def __init__(self, answer: str, wanted: str) -> None:
-        super().__init__(f"wanted {wanted}, but the answer begins {answer[:100]!r}", wait=0.0)
+    def __init__(self, answer: str, expected: str) -> None:
+        super().__init__(f"expected {expected}, but the answer begins {answer[:100]!r}", wait=0.0)
 
 
 class Reported(Exception):
@@ -59,7 +59,7 @@ class Reported(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: what is kept of it."""
+    """One answer, as it is cached."""
 
     text: str
     tops: Sequence[Tokens] | None
@@ -77,13 +77,13 @@ class Answer:
         return self.text.rpartition(THOUGHTS[1])[2].strip()
 
     def dump(self) -> str:
-        """Return it as JSON."""
+        """Return the answer as JSON."""
         return json.dumps([self.text, self.tops, self.tokens_in, self.tokens_out])
 
     @classmethod
-    def load(cls, kept: str) -> "Answer":
+    def load(cls, dumped: str) -> "Answer":
         """Read back what `dump` wrote."""
-        return cls(*json.loads(kept))
+        return cls(*json.loads(dumped))
 
 
 def parse_completion(body: str) -> Answer:
@@ -137,7 +137,7 @@ def log_odds(answer: Answer, first: str, second: str, *, cased: bool = False) ->
     Thoughts do not count. That position is the start, if the answer starts with one of the words
     alone; else the last one whose most likely token is one of them, if no other position has the
     other word; without any, the first that lists one of them. A word's probability is the sum
-    over its tokens, whatever the marks around them and, unless `cased`, their case. A word that
+    over its tokens, ignoring the marks around them and, unless `cased`, their case. A word that
     is not listed there has at most the probability of the last listed token, and at most what is
     left beside the listed ones: the smaller is taken.
 
@@ -154,12 +154,14 @@ def log_odds(answer: Answer, first: str, second: str, *, cased: bool = False) ->
         )
     tops = _after_thoughts([top for top in answer.tops or () if top])
     bare = [[(_bare(token, cased=cased), value) for token, value in top] for top in tops]
-    said = [_likeliest(top) for top in bare]
-    telling = [place for place, word in enumerate(said) if word in words]
+    likeliest = [_likeliest(top) for top in bare]
+    telling = [position for position, word in enumerate(likeliest) if word in words]
     if not telling:
         telling = [n for n, top in enumerate(bare) if any(token in words for token, _ in top)][:1]
-    elif not _alone("".join(map(_likeliest, tops[telling[0] + 1 :]))) or any(said[: telling[0]]):
-        if len({said[place] for place in telling}) > 1:
+    elif not _alone("".join(map(_likeliest, tops[telling[0] + 1 :]))) or any(
+        likeliest[: telling[0]]
+    ):
+        if len({likeliest[position] for position in telling}) > 1:
             raise Malformed(answer.text, f"either {first} or {second}")
         telling = telling[-1:]
     if not telling:
@@ -169,29 +171,31 @@ def log_odds(answer: Answer, first: str, second: str, *, cased: bool = False) ->
 
 def _difference(top: Tokens, words: tuple[str, str]) -> float:
     """Return the difference of two words' log-probabilities at one position."""
-    rest = max(1.0 - math.fsum(math.exp(value) for _, value in top), LEAST_REST)
-    unseen = min(math.log(rest), min(value for _, value in top))
+    unlisted = max(1.0 - math.fsum(math.exp(value) for _, value in top), LEAST_REST)
+    unseen = min(math.log(unlisted), min(value for _, value in top))
     values = [
-        math.log(math.fsum(found)) if found else unseen
-        for found in ([math.exp(value) for token, value in top if token == word] for word in words)
+        math.log(math.fsum(chances)) if chances else unseen
+        for chances in (
+            [math.exp(value) for token, value in top if token == word] for word in words
+        )
     ]
     return values[0] - values[1]
 
 
 def _after_thoughts(tops: Sequence[Tokens]) -> Sequence[Tokens]:
     """Return the positions behind a model's thoughts; none if it is still thinking."""
-    said = [_likeliest(top) for top in tops]
-    text = "".join(said)
+    tokens = [_likeliest(top) for top in tops]
+    text = "".join(tokens)
     opened, closed = (text.rfind(mark) for mark in THOUGHTS)
     if opened > closed:
         return []
     if closed < 0:
         return tops
-    end, place = closed + len(THOUGHTS[1]), 0
+    end, position = closed + len(THOUGHTS[1]), 0
     while end > 0:
-        end -= len(said[place])
-        place += 1
-    return tops[place:]
+        end -= len(tokens[position])
+        position += 1
+    return tops[position:]
 
 
 def _likeliest(top: Tokens) -> str:
@@ -199,9 +203,9 @@ def _likeliest(top: Tokens) -> str:
     return max(top, key=lambda entry: entry[1])[0]
 
 
-def _alone(rest: str) -> bool:
-    """Tell whether the word before is no part of a sentence that goes on."""
-    return re.match(r"[ ▁Ġ]*[^\W\d_]", rest) is None
+def _alone(text: str) -> bool:
+    """Tell whether no sentence continues in the text after a word."""
+    return re.match(r"[ ▁Ġ]*[^\W\d_]", text) is None
 
 
 def _bare(token: str, *, cased: bool) -> str:

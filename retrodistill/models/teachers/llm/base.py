@@ -1,9 +1,9 @@
-"""What the teachers behind an endpoint share: a template, its settings, its fingerprint."""
+"""Base of the teachers behind an endpoint: template, settings, fingerprint."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,6 @@ from retrodistill.base.types import Doc
 from retrodistill.models.teachers.llm.answers import Answer
 from retrodistill.models.teachers.llm.client import Client
 from retrodistill.models.teachers.llm.settings import Settings
-
-if TYPE_CHECKING:
-    from retrodistill.data.datasets import Collection
 
 Result = TypeVar("Result")
 
@@ -34,9 +31,6 @@ class EndpointTeacher(Settings):
     model: str
     """The model's name at the endpoint."""
 
-    collection: "Collection | None" = None
-    """Not used: all texts come with the pairs."""
-
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,15 +47,15 @@ class EndpointTeacher(Settings):
         )
 
     def template(self) -> str:
-        """Return the question with the task's sentence in it, and with the texts left open."""
+        """Return the question with the task's sentence in it, and slots for the texts."""
         raise NotImplementedError
 
     def top(self) -> int:
-        """Return how many likely tokens a score is read from; 0: from the text alone."""
+        """Return the number of likely tokens that a score is read from; 0: from the text alone."""
         return 0
 
     def shaping(self) -> tuple[str, ...]:
-        """Return the names of the settings that shape a score beside the template."""
+        """Return the names of the settings, beside the template, that influence a score."""
         return ("words", "temperature", "answer_tokens")
 
     def cut(self, doc: Doc) -> str:
@@ -75,28 +69,28 @@ class EndpointTeacher(Settings):
         read: Callable[[Answer], Result],
         undecided: Result,
     ) -> list[Result]:
-        """Return what is read from the answer to each (prompt, what it is about).
+        """Return the result read from the answer to each (prompt, subject).
 
-        Equal prompts are asked once. `undecided` stands for an answer that does not come, if the
-        user allows that.
+        Equal prompts are asked once. `undecided` stands for a missing answer, if the user allows
+        that.
         """
         questions = list(questions)
         about: dict[str, str] = {}
-        for prompt, what in questions:
-            about.setdefault(prompt, what)
+        for prompt, subject in questions:
+            about.setdefault(prompt, subject)
         prompts = list(about)
-        found = self.client.map(
+        results = self.client.map(
             lambda prompt: self.client.ask(prompt, read, about=about[prompt], undecided=undecided),
             prompts,
         )
-        values = dict(zip(prompts, found, strict=True))
+        values = dict(zip(prompts, results, strict=True))
         return [values[prompt] for prompt, _ in questions]
 
 
 def shuffled(query: Doc, docs: Sequence[Doc]) -> NDArray[np.int64]:
-    """Return the documents' places in an order that only the texts decide.
+    """Return the documents' positions in an order that depends only on the texts.
 
-    It is as good as random, and the same in every run: the first stage's order is not in it.
+    It is pseudo-random and the same in every run, and independent of the first stage's order.
     """
     order: NDArray[np.int64] = np.argsort(
         hash64([f"{query.full_text}\0{doc.full_text}" for doc in docs]), kind="stable"
@@ -105,5 +99,5 @@ def shuffled(query: Doc, docs: Sequence[Doc]) -> NDArray[np.int64]:
 
 
 def without_labels(text: str) -> str:
-    """Return a text whose own `[3]` cannot be taken for the label of a passage."""
+    """Return a text whose `[3]` cannot be mistaken for the label of a passage."""
     return re.sub(r"\[(\d+)\]", r"(\1)", text)

@@ -1,4 +1,4 @@
-"""Answers that are paid for, kept for good: a question is a hash, an answer a row of SQLite."""
+"""Cache of paid answers: a question is a hash, an answer a row of SQLite."""
 
 import sqlite3
 import tempfile
@@ -38,10 +38,10 @@ class AnswerCache:
             )
             weakref.finalize(self, self._database.close)
             self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute("SELECT key FROM answers LIMIT 1")  # is it in order?
+            self._database.execute("SELECT key FROM answers LIMIT 1")  # is it readable?
 
     def get(self, key: str) -> Answer | None:
-        """Return the answer to a question, None if there is none yet."""
+        """Return the cached answer to a question, or None."""
         with self._explained(), self._lock:
             row = self._database.execute(
                 "SELECT answer FROM answers WHERE key = ?", (key,)

@@ -1,4 +1,4 @@
-"""Questions to an OpenAI-compatible endpoint: asked once, whatever happens meanwhile."""
+"""Requests to an OpenAI-compatible endpoint: cached, retried, and paid for once."""
 
 import json
 import os
@@ -34,10 +34,10 @@ FIRST_WAIT = 0.5
 """Back-off before the second try, in seconds; it doubles from try to try."""
 
 SHORTEST_KEY = 8
-"""Characters of a key that is a secret; local servers are given shorter words."""
+"""Fewest characters of a secret key; local servers take shorter words."""
 
 LONGEST_WAIT = 600.0
-"""An endpoint that asks for a longer pause than these seconds is given up."""
+"""Longest pause, in seconds, that an endpoint may request before it is given up."""
 
 BYTES_PER_TOKEN = 3
 """For estimates of cost, before an endpoint has counted."""
@@ -66,14 +66,14 @@ class Unanswered(ConfigError):
 
 
 class Unusable(DataError):
-    """No answer to one question is of use, however often it is asked."""
+    """No answer to one question is usable, however often it is asked."""
 
 
 class Client:
-    """Asks one model, in several threads; answers are kept, and a kept one costs nothing.
+    """Asks one model in several threads; answers are cached, and a cached one costs nothing.
 
-    A model is known by its name alone: whoever serves another model under the same name, there
-    or elsewhere, must delete the kept answers.
+    A model is identified by its name alone: to serve another model under the same name, delete
+    the cached answers.
 
     Raises:
         MissingExtra: the package openai is not installed.
@@ -92,13 +92,13 @@ class Client:
         self._cache = AnswerCache(cache_folder("llm") / "answers.sqlite")
         self._pace = Pace(settings.requests_per_minute)
         self._account = Account(settings.max_cost, settings.price_in, settings.price_out)
-        self._jitter = random.Random(os.getpid())  # processes shall not come back all at once
+        self._jitter = random.Random(os.getpid())  # so that processes do not retry all at once
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Return `work(item)` of each item, in order, done by several threads.
 
-        The first error ends it: what is on its way is still awaited and kept, nothing else is
-        asked. What was paid is said at the end.
+        The first error ends it: requests under way are still awaited and cached, no other is
+        sent. Logs the cost at the end.
         """
 
         def guarded(item: Item) -> Result:
@@ -138,10 +138,10 @@ class Client:
         about: str,
         undecided: Result | None = None,
     ) -> Result:
-        """Return what `read` makes of the model's answer.
+        """Return the result of `read` on the model's answer.
 
-        Only an answer that `read` accepts is kept; after `Malformed` the model is asked again.
-        With the setting `undecided`, a question that stays without an answer gets `undecided`,
+        Only an answer that `read` accepts is cached; after `Malformed` the model is asked again.
+        With the setting `undecided`, a question without an answer gets `undecided`,
         if the endpoint has answered others.
 
         Raises:
@@ -161,10 +161,10 @@ class Client:
     def _asked(self, prompt: str, read: Callable[[Answer], Result], about: str) -> Result:
         body = self._body(prompt)
         key = digest(json.dumps(body, sort_keys=True))
-        kept = self._cache.get(key)
-        if kept is not None:
+        cached = self._cache.get(key)
+        if cached is not None:
             with suppress(Malformed):
-                value = read(kept)
+                value = read(cached)
                 self._account.hit()
                 return value
         failures = 0
@@ -191,7 +191,7 @@ class Client:
         return body | ({"logprobs": True, "top_logprobs": self._top} if self._top else {})
 
     def _answer(self, body: dict[str, Any], about: str) -> Answer:
-        """Return an answer of the endpoint, and pay for it."""
+        """Return an answer of the endpoint, and count its cost."""
         size = len(body["messages"][0]["content"].encode()) // BYTES_PER_TOKEN + 1
         longest = self._settings.answer_tokens
         self._pace.wait()
@@ -202,7 +202,7 @@ class Client:
                 pay(size, longest)
                 raise
             except Failure as failure:
-                if failure.sent:  # the endpoint may compute, and bill, what nobody waits for
+                if failure.sent:  # the endpoint may still compute and bill it
                     pay(size, longest, answered=False)
                 raise
             except Reported as error:
@@ -232,7 +232,7 @@ class Client:
             raise Failure(reason, sent=NOT_SENT.isdisjoint(causes)) from None
         except APIStatusError as error:
             if limit == "max_tokens" and "max_completion_tokens" in str(error):
-                self._limit_name = "max_completion_tokens"  # OpenAI's newer models want it so
+                self._limit_name = "max_completion_tokens"  # OpenAI's newer models require it
                 return self._post(body, about)
             wait = asked_wait(error.response.headers)
             broke = "insufficient_quota" in (error.type, error.code)
@@ -248,26 +248,26 @@ class Client:
         wait: float | None = None,
         final: bool = False,
     ) -> Exception:
-        """Return what an error means: ask again, or give up. A status of 0 is unknown."""
-        said = " ".join(message.split())[:500]
+        """Return the exception for an error: ask again, or give up. A status of 0 is unknown."""
+        reason = " ".join(message.split())[:500]
         if not final and (status in AGAIN or status >= 500 or not status):
             asked = f" (it asks for a pause of {wait:,.0f} s)" if wait else ""
-            return Failure(said + asked, wait=wait)
+            return Failure(reason + asked, wait=wait)
         hint = {
             401: " Set OPENAI_API_KEY.",
             404: " Are the model's name and the option url right?",
         }.get(status, "")
         kind: type[ConfigError] = ConfigError
-        if "logprobs" in said:
+        if "logprobs" in reason:
             hint = " Lower the option top_logprobs, or take llm with grades=true or llm-listwise."
         elif status in ONE_QUESTION:
             kind = Unanswered
             hint = (
                 " If it is about these texts alone, leave the document out of the candidates, or "
-                "set the option undecided=true to go on without an answer."
+                "set the option undecided=true to continue without an answer."
             )
         return kind(
-            f"{self._endpoint.base_url} refuses the question about {about}: {said}.{hint} "
+            f"{self._endpoint.base_url} refuses the question about {about}: {reason}.{hint} "
             "All earlier answers are kept."
         )
 
@@ -280,12 +280,12 @@ class Client:
             )
         return ConfigError(
             f"{self._model} gave no answer about {about} in {tries} tries: {failure}. Is the "
-            "endpoint up? If it has too much to do, lower concurrency or set "
+            "endpoint up? If it is overloaded, lower concurrency or set "
             "requests_per_minute. All earlier answers are kept: run it again."
         )
 
     def _rest(self, failure: Failure, failures: int) -> None:
-        """Wait before the next try: as long as was asked for, else longer each time."""
+        """Wait before the next try: as long as the endpoint requested, else longer each time."""
         if failure.wait is not None:
             self._pace.hold(failure.wait)
         else:
@@ -293,7 +293,7 @@ class Client:
             self._pace.sleep(backoff * self._jitter.uniform(0.5, 1.0))
 
     def _without_key(self, text: str) -> str:
-        """Return what the endpoint said, should it repeat the key; `none` and the like are none."""
+        """Return a message of the endpoint with the key removed, should it repeat the key."""
         if len(self._key) < SHORTEST_KEY:
             return text
         spellings = (self._key, repr(self._key)[1:-1], json.dumps(self._key)[1:-1])
@@ -303,10 +303,10 @@ class Client:
 
 
 def api_key() -> str:
-    """Return the key of $OPENAI_API_KEY, without the line end that a file may have left there.
+    """Return the key of $OPENAI_API_KEY, without a trailing line end.
 
     Raises:
-        ConfigError: it holds what no HTTP header can carry. It is not shown.
+        ConfigError: it holds characters that no HTTP header can carry. It is not shown.
 
     """
     key = os.environ.get("OPENAI_API_KEY", "").strip()
@@ -339,10 +339,10 @@ def _connect(url: str, key: str, timeout: float) -> "OpenAI":
 
 
 def _refuse_secrets(url: str) -> None:
-    """Raise ConfigError, without showing it, at an address that may hold a key."""
-    what = "a name or password" if "@" in url else "a query (?...)"
+    """Raise ConfigError if an address may hold a key, without showing it."""
+    secret = "a name or password" if "@" in url else "a query (?...)"
     if any(sign in url for sign in "@?#"):
         raise ConfigError(
-            f"option url holds {what} beside the address, and would be written to manifests. Give "
-            "the address alone, and set OPENAI_API_KEY."
+            f"option url holds {secret} beside the address, and would be written to manifests. "
+            "Give the address alone, and set OPENAI_API_KEY."
         )

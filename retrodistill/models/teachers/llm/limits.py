@@ -1,4 +1,4 @@
-"""When a request may start, and what it may cost."""
+"""Limits of requests: how often they start, and what they may cost."""
 
 import math
 import time
@@ -11,13 +11,13 @@ from retrodistill.base.errors import ConfigError
 
 
 class Stopped(Exception):
-    """Another request has failed for good: this one is not made any more."""
+    """Another request has failed for good: this one is not sent."""
 
 
 class Pace:
     """Start times of requests: evenly spaced, and none while the endpoint asks for a pause.
 
-    `per_minute` counts starts, of second tries too; 0 is no limit.
+    `per_minute` counts starts, of second tries too; 0 means no limit.
     """
 
     def __init__(self, per_minute: int) -> None:
@@ -35,22 +35,22 @@ class Pace:
         self.sleep(start - now)
 
     def hold(self, seconds: float) -> None:
-        """Let no request of any thread start for so long."""
+        """Let no request of any thread start for this time."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 
     def sleep(self, seconds: float) -> None:
-        """Wait so long.
+        """Wait this time.
 
         Raises:
-            Stopped: `stop` was called before or meanwhile.
+            Stopped: `stop` was called, before or during the wait.
 
         """
         if self._stop.wait(seconds):
             raise Stopped
 
     def stop(self) -> None:
-        """Wake all who wait, and let them give up."""
+        """Wake all waiting threads, and let them give up."""
         self._stop.set()
 
     def resume(self) -> None:
@@ -59,9 +59,9 @@ class Pace:
 
 
 class Account:
-    """What this teacher has asked and paid, and the limit on it.
+    """Requests and cost of this teacher, and the limit on the cost.
 
-    Prices are per million tokens; a limit of 0 is none.
+    Prices are per million tokens; a limit of 0 means no limit.
     """
 
     def __init__(self, limit: float, price_in: float, price_out: float) -> None:
@@ -75,20 +75,20 @@ class Account:
 
     @contextmanager
     def reserved(self, tokens_in: int, tokens_out: int) -> Iterator[Callable[..., None]]:
-        """Set the price of so many tokens aside; the block gets a function that pays real ones.
+        """Reserve the price of these tokens; the block gets a function that pays the real ones.
 
-        Its `answered` is off for a request that was sent and never answered: what was set aside
-        is taken to be spent.
+        Its `answered` is off for a request that was sent and never answered: the reserved price
+        counts as spent.
 
         Raises:
-            ConfigError: with what is spent and set aside already, this would pass the limit.
+            ConfigError: together with what is spent and reserved, this would exceed the limit.
 
         """
         estimate = self._price(tokens_in, tokens_out)
         with self._lock:
             if self._limit and self.spent + self._reserved + estimate > self._limit:
                 raise ConfigError(
-                    f"one more request, of about {estimate:.2g}, would pass max_cost="
+                    f"one more request, of about {estimate:.2g}, would exceed max_cost="
                     f"{self._limit:g}: {self.spent:.6g} is spent on {self.answers:,} answers, "
                     f"{self._reserved:.2g} on its way. All answers are kept: run it again with "
                     "a higher max_cost, and only the rest is paid."
@@ -109,12 +109,12 @@ class Account:
             self.spent += self._price(tokens_in, tokens_out)
 
     def hit(self) -> None:
-        """Count an answer that cost nothing, for it was kept."""
+        """Count a cached answer, which cost nothing."""
         with self._lock:
             self.hits += 1
 
     def undecided(self) -> None:
-        """Count a question that stays without an answer."""
+        """Count a question without an answer."""
         with self._lock:
             self.skipped += 1
 
@@ -129,7 +129,7 @@ class Account:
         return self.answers + self.hits > 0
 
     def summary(self) -> str:
-        """Return all this as sentences."""
+        """Return the account as sentences."""
         cost = f", {self.spent:.6g} spent" if any(self._prices) else ""
         lost = (
             f" {self.lost:,} requests were sent and never answered: they count as paid in full."

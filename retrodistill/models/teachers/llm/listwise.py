@@ -1,4 +1,4 @@
-"""A language model that is asked to put the passages of a query in order."""
+"""Listwise language-model teachers: the model ranks the passages of a query."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -31,8 +31,8 @@ in the form [2] > [1], and write nothing else."""
 class LLMListwiseTeacher(EndpointTeacher):
     """Ranks from a window that slides over the candidates, from the last to the first.
 
-    The window moves over the candidates in the order in which they come, the first stage's: its
-    overlap is what carries a good candidate upwards. Within a window the model sees them in an
+    The window moves over the candidates in the first stage's order: its
+    overlap carries a good candidate upwards. Within a window the model sees them in an
     order that only the texts decide, so that it cannot follow the first stage; `shuffle=false`
     shows them in their present order, as RankGPT does.
 
@@ -67,11 +67,11 @@ class LLMListwiseTeacher(EndpointTeacher):
         return self._question("{query}", ["{passage}"])
 
     def shaping(self) -> tuple[str, ...]:
-        """Return the names of the settings that shape a score."""
+        """Return the names of the settings that influence a score."""
         return (*super().shaping(), "window", "stride", "shuffle")
 
     def _question(self, query: str, passages: Sequence[str]) -> str:
-        listed = "\n\n".join(f"[{place}] {text}" for place, text in enumerate(passages, 1))
+        listed = "\n\n".join(f"[{label}] {text}" for label, text in enumerate(passages, 1))
         task, count = self.instruction or TASK, len(passages)
         return QUESTION.format(task=task, query=query, passages=listed, count=count)
 
@@ -80,39 +80,40 @@ class LLMListwiseTeacher(EndpointTeacher):
 
         Raises:
             ConfigError: the endpoint refuses the question, or costs too much.
-            DataError: an answer is of no use, however often the model is asked.
+            DataError: no usable answer comes, however often the model is asked.
 
         """
-        lists = [(query, places) for query, places in pairs.by_query() if len(places)]
+        lists = [(query, positions) for query, positions in pairs.by_query() if len(positions)]
 
-        def ranked(one: tuple[Doc, NDArray[np.int64]]) -> NDArray[np.int64]:
-            query, places = one
-            return places[self._order(query, [pairs.docs[row] for row in pairs.doc_rows[places]])]
+        def ranked(candidates: tuple[Doc, NDArray[np.int64]]) -> NDArray[np.int64]:
+            query, positions = candidates
+            docs = [pairs.docs[row] for row in pairs.doc_rows[positions]]
+            return positions[self._order(query, docs)]
 
         scores = np.empty(len(pairs), np.float32)
-        for places in self.client.map(ranked, lists):
-            scores[places] = -np.arange(1.0, len(places) + 1.0)
+        for order in self.client.map(ranked, lists):
+            scores[order] = -np.arange(1.0, len(order) + 1.0)
         return scores
 
     def _order(self, query: Doc, docs: Sequence[Doc]) -> list[int]:
-        """Return the documents' places, best first."""
+        """Return the documents' positions, best first."""
         order = list(range(len(docs)))
         for start, end in windows(len(docs), self.window, self.stride):
             order[start:end] = self._permuted(query, docs, order[start:end])
         return order
 
-    def _permuted(self, query: Doc, docs: Sequence[Doc], places: list[int]) -> list[int]:
-        """Return the places in the order that the model gives them."""
-        shown = places
+    def _permuted(self, query: Doc, docs: Sequence[Doc], positions: list[int]) -> list[int]:
+        """Return the positions in the order that the model gives them."""
+        shown = positions
         if self.shuffle:
-            shown = [places[row] for row in shuffled(query, [docs[place] for place in places])]
-        passages = [without_labels(self.cut(docs[place])) for place in shown]
+            shown = [positions[i] for i in shuffled(query, [docs[row] for row in positions])]
+        passages = [without_labels(self.cut(docs[row])) for row in shown]
         prompt = self._question(self.cut(query), passages)
         about = f"query {query.id!r} and {len(shown)} documents from {docs[shown[0]].id!r} on"
         read = partial(read_permutation, count=len(shown))
         order: list[int] = self.client.ask(prompt, read, about=about, undecided=[])
-        named = [shown[place] for place in order]
-        return named + [place for place in places if place not in named]
+        named = [shown[rank] for rank in order]
+        return named + [row for row in positions if row not in named]
 
 
 def windows(candidates: int, window: int, stride: int) -> Iterator[tuple[int, int]]:
@@ -127,10 +128,10 @@ def windows(candidates: int, window: int, stride: int) -> Iterator[tuple[int, in
 
 
 def read_permutation(answer: Answer, count: int) -> list[int]:
-    """Return the places, counted from 0, that an answer names, in its order and each once.
+    """Return the positions, counted from 0, that an answer names, in its order and each once.
 
-    It is the longest chain `[2] > [1]`, the last of several, whatever stands around it; without
-    one, all labels in brackets. Places that are not named are left to the caller.
+    It is the longest chain `[2] > [1]`, the last of several, whatever surrounds it; without
+    one, all labels in brackets. Positions that are not named are left to the caller.
 
     Raises:
         Malformed: no label from 1 to `count` is named.

@@ -1,4 +1,4 @@
-"""A language model that is asked which of two passages answers the query better."""
+"""Pairwise language-model teachers: which of two passages answers the query better."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.types import Duels, Pairs, Unit
+from retrodistill.base.types import Comparisons, Pairs, Unit
 from retrodistill.models.teachers.llm.answers import log_odds
 from retrodistill.models.teachers.llm.base import EndpointTeacher, shuffled
 
@@ -28,7 +28,7 @@ Which passage answers the query better? Say one letter only: A or B."""
 class LLMPairwiseTeacher(EndpointTeacher):
     """Preferences between two passages; as scores, each candidate's mean against its opponents.
 
-    The candidates of a query stand in a circle whose order only the texts decide, and each meets
+    The candidates of a query form a circle whose order depends only on the texts, and each meets
     those that follow: neighbours of the first stage's list would be rivals of the same strength,
     and their means would say little. A meeting counts for both.
     """
@@ -41,7 +41,7 @@ class LLMPairwiseTeacher(EndpointTeacher):
     requests, one in each order."""
 
     top_logprobs: int = 20
-    """Likely tokens to ask for at each position, as many as the endpoint allows."""
+    """Number of likely tokens to request at each position, up to the endpoint's limit."""
 
     def __post_init__(self) -> None:
         self.check_least(0, "opponents")
@@ -53,28 +53,28 @@ class LLMPairwiseTeacher(EndpointTeacher):
         return self._question("{query}", "{first}", "{second}")
 
     def top(self) -> int:
-        """Return how many likely tokens are asked for."""
+        """Return the number of likely tokens to request."""
         return self.top_logprobs
 
     def shaping(self) -> tuple[str, ...]:
-        """Return the names of the settings that shape a score."""
+        """Return the names of the settings that influence a score."""
         return (*super().shaping(), "opponents", "top_logprobs")
 
     def _question(self, query: str, first: str, second: str) -> str:
         task = self.instruction or TASK
         return QUESTION.format(task=task, query=query, first=first, second=second)
 
-    def compare(self, duels: Duels) -> NDArray[np.float32]:
-        """Return log p(first is better than second) of each duel, in nats.
+    def compare(self, comparisons: Comparisons) -> NDArray[np.float32]:
+        """Return log p(first is better than second) of each comparison, in nats.
 
         p is the mean over both orders of the question.
 
         Raises:
             ConfigError: the endpoint refuses, gives no log-probabilities, or costs too much.
-            DataError: an answer is of no use, however often the model is asked.
+            DataError: no usable answer comes, however often the model is asked.
 
         """
-        return self._log_chances(duels)[0].astype(np.float32)
+        return self._log_chances(comparisons)[0].astype(np.float32)
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:
         """Return the mean log-probability of winning, in nats; of a single candidate log 1 = 0.
@@ -85,43 +85,52 @@ class LLMPairwiseTeacher(EndpointTeacher):
 
         """
         met: list[tuple[int, int]] = []
-        for query, places in pairs.by_query():
-            circle = places[shuffled(query, [pairs.docs[row] for row in pairs.doc_rows[places]])]
+        for query, positions in pairs.by_query():
+            docs = [pairs.docs[row] for row in pairs.doc_rows[positions]]
+            circle = positions[shuffled(query, docs)]
             met.extend((circle[i], circle[j]) for i, j in meetings(len(circle), self.opponents))
-        first, second = np.array(met, np.int64).reshape(-1, 2).T
-        docs = pairs.doc_rows
-        duels = Duels(pairs.queries, pairs.docs, pairs.query_rows[first], docs[first], docs[second])
+        sides = np.array(met, np.int64).reshape(-1, 2).T
+        comparisons = Comparisons(
+            pairs.queries, pairs.docs, pairs.query_rows[sides[0]], *pairs.doc_rows[sides]
+        )
         totals, counts = np.zeros(len(pairs)), np.zeros(len(pairs))
-        for side, values in zip((first, second), self._log_chances(duels), strict=True):
+        for side, values in zip(sides, self._log_chances(comparisons), strict=True):
             np.add.at(totals, side, values)
             np.add.at(counts, side, 1.0)
         return (totals / np.maximum(counts, 1.0)).astype(np.float32)
 
-    def _log_chances(self, duels: Duels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _log_chances(
+        self, comparisons: Comparisons
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the log-probabilities that the first and that the second wins."""
         questions = []
-        for rows in zip(duels.query_rows, duels.first_rows, duels.second_rows, strict=True):
-            query, first, second = duels.queries[rows[0]], duels.docs[rows[1]], duels.docs[rows[2]]
-            about = f"query {query.id!r} and documents {first.id!r} and {second.id!r}"
-            texts = self.cut(first), self.cut(second)
-            for one, other in (texts, texts[::-1]):
-                questions.append((self._question(self.cut(query), one, other), about))
+        for rows in zip(
+            comparisons.query_rows, comparisons.first_rows, comparisons.second_rows, strict=True
+        ):
+            query = comparisons.queries[rows[0]]
+            docs = [comparisons.docs[row] for row in rows[1:]]
+            about = f"query {query.id!r} and documents {docs[0].id!r} and {docs[1].id!r}"
+            texts = [self.cut(doc) for doc in docs]
+            query_text = self.cut(query)
+            questions += [
+                (self._question(query_text, *passages), about) for passages in (texts, texts[::-1])
+            ]
         read = partial(log_odds, first="A", second="B", cased=True)  # "a" is an article
         odds = np.array(self.answers(questions, read, 0.0), np.float64).reshape(-1, 2)
-        odds[:, 1] *= -1.0  # there the first document stood as B
+        odds[:, 1] *= -1.0  # where the first document was B
         return _log_mean_sigmoid(odds), _log_mean_sigmoid(-odds)
 
 
 def meetings(candidates: int, opponents: int) -> Iterator[tuple[int, int]]:
-    """Yield the places of a circle that meet: each with the next ones, no two of them twice."""
+    """Yield the positions on a circle that meet: each with the next ones, no pair twice."""
     reach = min(opponents or candidates, candidates - 1)
     met = set()
-    for place in range(candidates):
+    for position in range(candidates):
         for step in range(1, reach + 1):
-            other = (place + step) % candidates
-            if (other, place) not in met:
-                met.add((place, other))
-                yield place, other
+            opponent = (position + step) % candidates
+            if (opponent, position) not in met:
+                met.add((position, opponent))
+                yield position, opponent
 
 
 def _log_mean_sigmoid(odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""A language model that is asked of each passage whether it answers the query."""
+"""Pointwise language-model teachers: whether a passage answers the query."""
 
 import json
 import re
@@ -37,8 +37,8 @@ class LLMTeacher(EndpointTeacher):
     """The log-odds of yes against no, from the log-probabilities of the answer's tokens.
 
     With `grades`, for endpoints that give no log-probabilities: the grade that the model writes,
-    from 0 to 10. It is no logit and no probability, and many candidates share one, so its scale
-    is `unknown`.
+    from 0 to 10. It is neither a logit nor a probability, and many candidates share one, so its
+    scale is `unknown`.
     """
 
     unit: Unit = field(default="pair", init=False)
@@ -47,7 +47,7 @@ class LLMTeacher(EndpointTeacher):
     """Ask for grades in words instead of reading log-probabilities."""
 
     top_logprobs: int = 20
-    """Likely tokens to ask for at each position, as many as the endpoint allows."""
+    """Number of likely tokens to request at each position, up to the endpoint's limit."""
 
     def __post_init__(self) -> None:
         self.check_least(1, "top_logprobs")
@@ -59,11 +59,11 @@ class LLMTeacher(EndpointTeacher):
         return self._question(query="{query}", passage="{passage}")
 
     def top(self) -> int:
-        """Return how many likely tokens are asked for."""
+        """Return the number of likely tokens to request."""
         return 0 if self.grades else self.top_logprobs
 
     def shaping(self) -> tuple[str, ...]:
-        """Return the names of the settings that shape a score."""
+        """Return the names of the settings that influence a score."""
         return super().shaping() if self.grades else (*super().shaping(), "top_logprobs")
 
     def _question(self, query: str, passage: str) -> str:
@@ -76,7 +76,7 @@ class LLMTeacher(EndpointTeacher):
 
         Raises:
             ConfigError: the endpoint refuses, gives no log-probabilities, or costs too much.
-            DataError: an answer is of no use, however often the model is asked.
+            DataError: no usable answer comes, however often the model is asked.
 
         """
         questions = []

@@ -14,16 +14,16 @@ class Settings:
     else OpenAI's own). The key is read from $OPENAI_API_KEY alone."""
 
     temperature: float = 0.0
-    """Sampling temperature; answers are kept, so a question has one answer whatever it is."""
+    """Sampling temperature; answers are cached, so that a question keeps its answer."""
 
     answer_tokens: int = 16
-    """Longest answer, in tokens; a model that reasons before it answers needs some thousands."""
+    """Longest answer, in tokens; a model that reasons first needs thousands."""
 
     words: int = 300
-    """Words of a text that are read; the rest is cut."""
+    """Words of a text to read; the rest is cut."""
 
     instruction: str = ""
-    """Sentence that says what relevant means, instead of the template's own."""
+    """Sentence that defines relevance, instead of the template's own."""
 
     concurrency: int = 8
     """Requests at the same time."""
@@ -36,7 +36,7 @@ class Settings:
 
     undecided: bool = False
     """Take a question that the endpoint refuses (a content filter, say), or never answers usably,
-    as undecided instead of stopping: log-odds 0, the middle grade 5, or the order as it is."""
+    as undecided instead of stopping: log-odds 0, the middle grade 5, or the present order."""
 
     timeout: float = 60.0
     """Longest silence of the endpoint, in seconds."""

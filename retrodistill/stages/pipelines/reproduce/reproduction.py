@@ -13,7 +13,7 @@ from retrodistill.base.manifest import library_versions
 from retrodistill.base.registry import registered_only
 from retrodistill.base.types import Qrels
 from retrodistill.data.datasets import load_collection
-from retrodistill.data.store.qrels import read_qrels
+from retrodistill.data.qrels import read_qrels
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.evaluation import evaluate_runs
 from retrodistill.stages.pipelines.reproduce.card import (
@@ -161,8 +161,9 @@ def _judgements(card: Card, data: str | None, qrels: Path | None) -> tuple[Qrels
     elif data is not None:
         raise ConfigError(f"the card's judgements are the file {recorded.source}: give --qrels.")
     else:
-        judgements, source = read_qrels(qrels or Path(recorded.source)), qrels or recorded.source
-    current = card_judgements(judgements, source=str(source), split=recorded.split)
+        source = str(qrels or recorded.source)
+        judgements = read_qrels(Path(source))
+    current = card_judgements(judgements, source=source, split=recorded.split)
     mismatches = [*_judgement_mismatches(recorded, current)]
     if collection is not None and card.collection is not None:
         mismatches += _text_mismatches(card.collection, card_collection(collection))

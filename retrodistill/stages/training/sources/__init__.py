@@ -1,7 +1,7 @@
 """Where a batch's signals come from beside its lists: a teacher's scores, preferences, vectors.
 
-A source is one class here and one line of `SIGNAL_SOURCES`; `train --NAME` opens it if the
-settings have a field of that name. A source of your own is given to `train_student` as it is.
+A source is one class and one line of `SIGNAL_SOURCES`; `train --NAME` opens it if the settings
+have a field of that name. `train_student` takes a source of your own as it is.
 """
 
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ class SignalSource(ABC):
     """Its role, as in the flag `--scores`; a training has one source of a name."""
 
     about: ClassVar[str]
-    """What it is in a sentence: `teacher scores`."""
+    """Noun for messages: `teacher scores`."""
 
     gives: frozenset[str]
     """Names of its signals, of `objective.SIGNALS`."""
@@ -48,7 +48,7 @@ class SignalSource(ABC):
 
     @property
     def lineage(self) -> Lineage:
-        """What whoever gave the signals was trained on, as far as it is recorded."""
+        """What the models behind the signals were trained on, as far as it is recorded."""
         return Lineage()
 
     @property
@@ -58,7 +58,7 @@ class SignalSource(ABC):
 
     @property
     def details(self) -> Mapping[str, Any]:
-        """What the student's manifest records of it, known once it is prepared."""
+        """Entries for the details of the student's manifest, once it is prepared."""
         return {}
 
     @classmethod
@@ -72,7 +72,7 @@ class SignalSource(ABC):
         raise NotImplementedError
 
     def check_texts(self, collection: "Collection") -> None:  # noqa: B027
-        """Check that it was made from the texts that the collection has, as far as it says.
+        """Check that it was made from the collection's texts, as far as it records them.
 
         Raises:
             DataError: it was made from other texts.
@@ -100,7 +100,7 @@ def as_sources(values: Iterable[object]) -> tuple[SignalSource, ...]:
     None is skipped.
 
     Raises:
-        ConfigError: a value is no such thing, or two are of the same role.
+        ConfigError: a value is none of these, or two are of the same role.
 
     """
     sources = tuple(_wrapped(value) for value in values if value is not None)

@@ -1,6 +1,7 @@
 """A pairwise teacher's preferences between the candidates of a batch."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
     from retrodistill.base.config import TrainSettings
     from retrodistill.data.datasets import Collection, Texts
-    from retrodistill.models.students.batches import BatchRows, Example
+    from retrodistill.models.students.batches import BatchRows, TrainingExample
     from retrodistill.objectives.objective import LossTerm
-    from retrodistill.stages.training.candidates import Candidates
+    from retrodistill.stages.training.candidate_lists import QueryCandidates
     from retrodistill.stages.training.material import Material
     from retrodistill.stages.training.sampling import Floats, Rows
 
@@ -46,7 +47,7 @@ class PreferenceSource(SignalSource):
     @classmethod
     def open(cls, name: str, settings: "TrainSettings") -> Self:
         """Return the preferences of a store's folder."""
-        return cls(PreferenceStore.open(name))
+        return cls(PreferenceStore.open(Path(name)))
 
     @property
     def fingerprint(self) -> str:
@@ -78,10 +79,10 @@ class PreferenceSource(SignalSource):
 
 
 class Preferences:
-    """Preferences of a store, found by rows of a collection; called with the examples of a batch.
+    """Preferences of a store by rows of a collection; called with the examples of a batch.
 
     Raises:
-        DataError: the store names what the collection does not hold.
+        DataError: the store has an id that the collection does not hold.
 
     """
 
@@ -91,18 +92,19 @@ class Preferences:
         queries = _rows(collection.queries, edges["query_id"])
         keys = _rows(collection.docs, edges["doc_id"]) * self._width
         keys += _rows(collection.docs, edges["other_id"])
+        # A pair of documents is one number; pairs are sorted by query, then by that number.
         order = np.lexsort((keys, queries))
         self._keys = keys[order]
         self._log_p = edges["log_p"].to_numpy()[order].astype(np.float64)
         self._queries, starts = np.unique(queries[order], return_index=True)
         self._bounds = np.append(starts, len(order))
-        self._told = False
+        self._logged = False
 
-    def check(self, candidates: "Iterable[Candidates]") -> None:
+    def check(self, candidates: "Iterable[QueryCandidates]") -> None:
         """Raise DataError if no two candidates of any query were compared."""
-        for own in candidates:
-            docs = np.concatenate([own.positives, own.pool])
-            if self.between(own.query, docs)[1].any():
+        for query in candidates:
+            docs = np.concatenate([query.positives, query.pool])
+            if self.between(query.query, docs)[1].any():
                 return
         raise DataError(
             "--preferences compare no two candidates of any query, so there is nothing to learn "
@@ -110,44 +112,45 @@ class Preferences:
             "--candidates RUN --teacher pairwise:MODEL`."
         )
 
-    def __call__(self, examples: "Sequence[Example]") -> "dict[str, Tensor]":
+    def __call__(self, examples: "Sequence[TrainingExample]") -> "dict[str, Tensor]":
         """Return `preferences` and `preference_mask`, both (B, N, N), padded.
 
-        Where only one direction of a pair was stored, the other is log(1 - p). The first batch
-        without any compared pair is told.
+        Where only one direction of a pair was stored, the other is log(1 - p). Logs the first
+        batch without any compared pair.
         """
         import torch
 
         width = max(len(example.docs) for example in examples)
         values = np.zeros((len(examples), width, width), np.float32)
-        known = np.zeros(values.shape, np.bool_)
+        compared = np.zeros(values.shape, np.bool_)
         for row, example in enumerate(examples):
-            part = slice(len(example.docs))
-            values[row, part, part], known[row, part, part] = self.between(
+            listed = slice(len(example.docs))
+            values[row, listed, listed], compared[row, listed, listed] = self.between(
                 example.query, example.docs
             )
-        if not (known.any() or self._told):
-            self._told = True
+        if not (compared.any() or self._logged):
+            self._logged = True
             log.info(
                 f"a batch of {len(examples)} queries holds no compared pair: preference-kl is 0 "
-                "there. A larger --batch-size, or more compared pairs, avoid that (told once)."
+                "there. A larger --batch-size, or more compared pairs, avoid that (logged once)."
             )
         return {
             "preferences": torch.from_numpy(values),
-            "preference_mask": torch.from_numpy(known),
+            "preference_mask": torch.from_numpy(compared),
         }
 
     def between(self, query: int, docs: "Rows") -> tuple["Floats", NDArray[np.bool_]]:
         """Return log p(row is better than column), in nats, and where it is known."""
-        place = int(np.searchsorted(self._queries, query))
-        if place == len(self._queries) or self._queries[place] != query:
+        index = int(np.searchsorted(self._queries, query))
+        if index == len(self._queries) or self._queries[index] != query:
             return np.zeros((len(docs), len(docs))), np.zeros((len(docs), len(docs)), np.bool_)
-        own = slice(self._bounds[place], self._bounds[place + 1])
-        keys, log_p = self._keys[own], self._log_p[own]
-        wanted = docs[:, None] * self._width + docs
-        spots = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-        stored = keys[spots] == wanted
-        values = np.where(stored, log_p[spots], 0.0)
+        span = slice(self._bounds[index], self._bounds[index + 1])
+        keys, log_p = self._keys[span], self._log_p[span]
+        # (N, N): which ordered pairs are stored, and their log-probabilities
+        requested = docs[:, None] * self._width + docs
+        positions = np.searchsorted(keys, requested).clip(max=len(keys) - 1)
+        stored = keys[positions] == requested
+        values = np.where(stored, log_p[positions], 0.0)
         values = np.where(stored.T & ~stored, _log_other(values.T), values)
         return values, stored | stored.T
 
@@ -162,5 +165,5 @@ def _rows(texts: "Texts", ids: "pa.ChunkedArray") -> "Rows":
 def _log_other(log_p: "Floats") -> "Floats":
     """Return log(1 - p); of a p of 1, the logarithm of the least float32."""
     floor = np.finfo(np.float32).tiny
-    other: Floats = np.log(np.maximum(-np.expm1(log_p), floor))
-    return other
+    complement: Floats = np.log(np.maximum(-np.expm1(log_p), floor))
+    return complement

@@ -1,6 +1,7 @@
 """A teacher's scores of each query's candidates, from a score store or a run."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,7 +12,6 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.data.store.form import SCORES
 from retrodistill.data.store.lineage import Lineage
 from retrodistill.data.store.runs import Run
-from retrodistill.stages.training.checks import check_teacher
 from retrodistill.stages.training.sources import SignalSource
 from retrodistill.stages.training.sources.texts import REMEDY, check_keys
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class ScoreSource(SignalSource):
-    """The scores of a run, which also says what each query's candidates are."""
+    """The scores of a run, which also lists each query's candidates."""
 
     name = "scores"
     about = "teacher scores"
@@ -44,7 +44,7 @@ class ScoreSource(SignalSource):
     @classmethod
     def open(cls, name: str, settings: "TrainSettings") -> Self:
         """Return the scores of a store's or a run's folder, or of a file."""
-        return cls(Run.read(name))
+        return cls(Run.read(Path(name)))
 
     @property
     def fingerprint(self) -> str:
@@ -88,7 +88,7 @@ class ScoreSource(SignalSource):
             check_keys(collection, origin, SCORES, self.run.table, lists=lists)
         elif manifest is None or "collection" not in manifest.inputs:
             log.info(
-                f"{origin} does not say which texts its ids name: that they are those of "
+                f"{origin} does not record which texts its ids name: that they are those of "
                 f"{collection.name} cannot be checked."
             )
         elif manifest.inputs["collection"] != collection.fingerprint:
@@ -101,6 +101,8 @@ class ScoreSource(SignalSource):
         self, material: "Material", terms: "Sequence[LossTerm]", settings: "TrainSettings"
     ) -> None:
         """Log what the scores of the queries to train on can teach the objective."""
+        from retrodistill.stages.training.checks import check_teacher
+
         queries = material.collection.queries.ids(material.queries)
         scores = self.run.select(queries)
         self._perplexities = check_teacher(terms, scores, depth=settings.pool + 1)

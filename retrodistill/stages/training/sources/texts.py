@@ -36,7 +36,7 @@ def check_keys(
     table = table.filter(pc.is_in(table["query_id"], value_set=queries))
     stored = table["key"].to_numpy()
     changed = np.arange(len(table))
-    for reads in get_args(Reads):  # the manifest does not say what of a text the teacher reads
+    for reads in get_args(Reads):  # the manifest does not record what the teacher reads of a text
         keys = text_keys(collection, form.ids, reads=reads)(table)
         changed = min(changed, np.flatnonzero(keys != stored), key=len)
         if not len(changed):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class VectorSource(SignalSource):
-    """The vectors of an encoder, which encodes every text once, when the first batch is asked for.
+    """The vectors of an encoder, which encodes every text once, before the first batch.
 
     With `queue` in the settings, vectors of that many other documents come with each batch, drawn
     for it alone.
@@ -75,6 +75,8 @@ class VectorSource(SignalSource):
         """Return `teacher_query_vectors` (B, T), `teacher_doc_vectors` (M, T) and the queue's."""
         import torch
 
+        from retrodistill.models.students.batches import QUEUE_ROWS
+
         queries, docs = self.vectors(batch.queries, batch.docs)
         signals = {
             "teacher_query_vectors": torch.from_numpy(queries),
@@ -85,10 +87,10 @@ class VectorSource(SignalSource):
         # The draw is a function of the batch alone, so that a resumed training has the same.
         draw = np.random.default_rng([*batch.queries.tolist(), *batch.docs.tolist()])
         drawn = draw.choice(len(self._doc_vectors), self._queue, replace=False)
-        others = np.setdiff1d(drawn, batch.docs)
+        queued = np.setdiff1d(drawn, batch.docs)
         return signals | {
-            "queue_rows": torch.from_numpy(others),
-            "queue_vectors": torch.from_numpy(self._doc_vectors[others]),
+            QUEUE_ROWS: torch.from_numpy(queued),
+            "queue_vectors": torch.from_numpy(self._doc_vectors[queued]),
         }
 
     def vectors(

@@ -15,9 +15,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Encoder
 from retrodistill.models.students.dense import DenseEncoder
-from retrodistill.models.students.forms import pooled, prompted, two_towers, with_projection
-from retrodistill.models.students.routes import side_modules
 from retrodistill.models.students.soups import soup
+from retrodistill.models.students.towers import side_modules
+from retrodistill.models.students.transforms import pooled, prompted, two_towers, with_projection
 
 TEXTS = ["vitamin and asthma", "print a list of files in the home of the group", "", "cancer"]
 
@@ -56,25 +56,25 @@ def test_pooling_by_hand(model: SentenceTransformer, how, read, padding: str) ->
     """The last place of a padded row is padding: every short text would get its vector."""
     changed = pooled(model, how)
     changed.tokenizer.padding_side = padding
-    wanted = torch.stack([read(token_vectors(model, text)) for text in TEXTS])
-    wanted = torch.nn.functional.normalize(wanted, dim=1).numpy()
-    found = DenseEncoder(changed, precision="float32").encode_docs(TEXTS)
+    expected = torch.stack([read(token_vectors(model, text)) for text in TEXTS])
+    expected = torch.nn.functional.normalize(expected, dim=1).numpy()
+    vectors = DenseEncoder(changed, precision="float32").encode_docs(TEXTS)
     if padding == "right":  # BERT counts places from the left, so padding there moves them
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
-    np.testing.assert_allclose(found, changed.encode(TEXTS), atol=1e-5)
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    np.testing.assert_allclose(vectors, changed.encode(TEXTS), atol=1e-5)
     assert model[1].pooling_mode == "mean"
 
 
 def test_pooling_is_saved(model: SentenceTransformer, tmp_path: Path) -> None:
     changed = pooled(model, "last")
     changed.save(str(tmp_path), create_model_card=False)
-    again = SentenceTransformer(str(tmp_path), device="cpu")
-    np.testing.assert_array_equal(again.encode(TEXTS), changed.encode(TEXTS))
-    assert np.abs(again.encode(TEXTS) - model.encode(TEXTS)).max() > 1e-2
+    reloaded = SentenceTransformer(str(tmp_path), device="cpu")
+    np.testing.assert_array_equal(reloaded.encode(TEXTS), changed.encode(TEXTS))
+    assert np.abs(reloaded.encode(TEXTS) - model.encode(TEXTS)).max() > 1e-2
 
 
 def test_pooling_that_cannot_be_set(model: SentenceTransformer, tmp_path: Path) -> None:
-    """A Dense that reads two poolings, behind one, fails in the first batch and says less."""
+    """A Dense that reads two poolings, behind one, fails in the first batch, less clearly."""
     with pytest.raises(ConfigError, match="mean, cls, last, but got 'max'"):
         pooled(model, "max")  # type: ignore[arg-type]
     body = Transformer(str(save_tiny_body(tmp_path, layers=1)))
@@ -90,8 +90,8 @@ def test_prompts_by_hand(model: SentenceTransformer, tmp_path: Path) -> None:
     changed = prompted(model, query="query: ")
     DenseEncoder(changed).save(tmp_path)
     encoder = DenseEncoder(tmp_path, precision="float32")
-    wanted = model.encode([f"query: {text}" for text in TEXTS])
-    np.testing.assert_allclose(encoder.encode_queries(TEXTS), wanted, atol=1e-5)
+    expected = model.encode([f"query: {text}" for text in TEXTS])
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS), expected, atol=1e-5)
     np.testing.assert_allclose(encoder.encode_docs(TEXTS), model.encode(TEXTS), atol=1e-5)
     assert not any(model.prompts.values())
 
@@ -132,8 +132,8 @@ def test_towers_share_nothing(model: SentenceTransformer) -> None:
     pair = two_towers(model, model)
     encoder = DenseEncoder(pair, precision="float32")
     fingerprint, docs = encoder.fingerprint, encoder.encode_docs(TEXTS)
-    for part in side_modules(pair, "query"):
-        for weights in part.parameters():
+    for module in side_modules(pair, "query"):
+        for weights in module.parameters():
             weights.data.zero_()
     np.testing.assert_array_equal(encoder.encode_docs(TEXTS), docs)
     np.testing.assert_array_equal(model.encode(TEXTS), before)
@@ -144,16 +144,16 @@ def test_the_fingerprint_covers_both_towers(
     towers: SentenceTransformer, model: SentenceTransformer, other: SentenceTransformer
 ) -> None:
     """Two models that differ in the second tower's words or limits alone must not be one."""
-    known = DenseEncoder(towers).fingerprint
-    assert DenseEncoder(two_towers(other, model)).fingerprint == known
-    assert DenseEncoder(two_towers(model, other)).fingerprint != known
+    before = DenseEncoder(towers).fingerprint
+    assert DenseEncoder(two_towers(other, model)).fingerprint == before
+    assert DenseEncoder(two_towers(model, other)).fingerprint != before
     for side in ("query", "document"):
         changed = two_towers(other, model)
         side_modules(changed, side)[0].max_seq_length = 7
-        assert DenseEncoder(changed).fingerprint != known
+        assert DenseEncoder(changed).fingerprint != before
         changed = two_towers(other, model)
         side_modules(changed, side)[0].tokenizer.add_tokens(["vitamins"])
-        assert DenseEncoder(changed).fingerprint != known
+        assert DenseEncoder(changed).fingerprint != before
 
 
 def test_limits_are_each_towers(towers: SentenceTransformer) -> None:
@@ -193,11 +193,11 @@ def test_projection_by_hand(
 ) -> None:
     """A student that learned to match through a projection is another model without it."""
     weight = torch.randn(24, 32, generator=torch.Generator().manual_seed(0))
-    for given, side in ((model, "encode_docs"), (towers, "encode_queries")):
-        whole = with_projection(given, weight)
+    for start, side in ((model, "encode_docs"), (towers, "encode_queries")):
+        whole = with_projection(start, weight)
         whole.save(str(tmp_path / side), create_model_card=False)
         encoder = DenseEncoder(tmp_path / side, precision="float32")
-        before = getattr(DenseEncoder(given, precision="float32"), side)(TEXTS)
+        before = getattr(DenseEncoder(start, precision="float32"), side)(TEXTS)
         moved = before @ weight.numpy().T
         moved /= np.linalg.norm(moved, axis=1, keepdims=True)
         np.testing.assert_allclose(getattr(encoder, side)(TEXTS), moved, atol=1e-5)
@@ -223,8 +223,8 @@ def test_soup_by_hand(tiny_model: Path, tmp_path: Path) -> None:
     for name, weights in mean.state_dict().items():
         torch.testing.assert_close(weights, sum(state[name] for state in states) / 3)
     mean.save(str(tmp_path / "soup"), create_model_card=False)
-    again = SentenceTransformer(str(tmp_path / "soup"), device="cpu")
-    np.testing.assert_array_equal(again.encode(TEXTS), mean.encode(TEXTS))
+    reloaded = SentenceTransformer(str(tmp_path / "soup"), device="cpu")
+    np.testing.assert_array_equal(reloaded.encode(TEXTS), mean.encode(TEXTS))
 
 
 def test_soup_of_one_is_that_one(tiny_model: Path, model: SentenceTransformer) -> None:

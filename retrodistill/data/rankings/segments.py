@@ -18,14 +18,14 @@ FROZEN = 800.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Lists:
+class Segments:
     """Where the candidates of each query stand: rows `starts[i]` to `starts[i] + lengths[i]`."""
 
     starts: Numbers
     lengths: Numbers
 
     @classmethod
-    def of(cls, owners: NDArray[np.integer]) -> "Lists":
+    def of(cls, owners: NDArray[np.integer]) -> "Segments":
         """Return the lists of a column of query numbers, each query's rows standing together."""
         starts = np.flatnonzero(np.diff(owners, prepend=-1))
         return cls(starts, np.diff(starts, append=len(owners)))

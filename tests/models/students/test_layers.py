@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import DistilBertConfig, DistilBertModel, ModernBertConfig, ModernBertModel
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.models.students.make import keep_layers, parse_layers
+from retrodistill.models.students.transforms import keep_layers, parse_layers
 
 TEXTS = ["vitamin and asthma", "print a list of files", ""]
 
@@ -64,21 +64,21 @@ def test_parse_layers_refuses_what_is_no_number(text: str) -> None:
 def test_cut_model_equals_its_reloaded_self(
     model: SentenceTransformer, layers: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """A config that still says 6 layers reloads with random weights in the missing ones."""
+    """A config that still has 6 layers reloads with random weights in the missing ones."""
     small = keep_layers(model, layers)
     small.save(str(tmp_path), create_model_card=False)
-    again = SentenceTransformer(str(tmp_path), device="cpu")
-    assert again.transformers_model.config.num_hidden_layers == len(layers)
-    np.testing.assert_array_equal(small.encode(TEXTS), again.encode(TEXTS))
+    reloaded = SentenceTransformer(str(tmp_path), device="cpu")
+    assert reloaded.transformers_model.config.num_hidden_layers == len(layers)
+    np.testing.assert_array_equal(small.encode(TEXTS), reloaded.encode(TEXTS))
 
 
 def test_the_right_layers_are_kept(model: SentenceTransformer) -> None:
     """Keeping the first n whatever was asked for trains well, and is another experiment."""
     small = keep_layers(model, (1, 4))
-    kept = small.transformers_model.encoder.layer
-    for layer, original in zip(kept, (1, 4), strict=True):
-        wanted = model.transformers_model.encoder.layer[original].state_dict()
-        assert all((layer.state_dict()[name] == wanted[name]).all() for name in wanted)
+    layers_left = small.transformers_model.encoder.layer
+    for layer, original in zip(layers_left, (1, 4), strict=True):
+        expected = model.transformers_model.encoder.layer[original].state_dict()
+        assert all((layer.state_dict()[name] == expected[name]).all() for name in expected)
 
 
 def test_all_layers_change_nothing(model: SentenceTransformer) -> None:
@@ -107,8 +107,8 @@ def test_other_architectures(make, tmp_path: Path) -> None:
     model = make(tmp_path / "model")
     small = keep_layers(model, (0, 3))
     small.save(str(tmp_path / "small"), create_model_card=False)
-    again = SentenceTransformer(str(tmp_path / "small"), device="cpu")
-    np.testing.assert_allclose(small.encode(TEXTS), again.encode(TEXTS), atol=1e-6)
+    reloaded = SentenceTransformer(str(tmp_path / "small"), device="cpu")
+    np.testing.assert_allclose(small.encode(TEXTS), reloaded.encode(TEXTS), atol=1e-6)
 
 
 def test_a_special_first_layer_must_stay(tmp_path: Path) -> None:

@@ -1,38 +1,39 @@
-"""Measures of many rankings of the same judged queries, as a table of grades."""
+"""Metrics over a table of grades: fast where many rankings of the same queries are measured."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.data.rankings.lists import Floats
 from retrodistill.data.rankings.metrics import Metric
+from retrodistill.data.rankings.segments import Floats
 
 Judged = Sequence[Sequence[int]]
-"""All grades that each query's judgements give."""
+"""The grades of each query's judged documents."""
 
-Measured = Callable[[Floats], Floats]
+TableMetric = Callable[[Floats], Floats]
 """From grades by rank, (queries, documents), to a value for each query."""
 
 
-def tabular(metric: Metric, judged: Judged) -> Measured:
+def table_metric(metric: Metric, judged: Judged) -> TableMetric:
     """Return a function from grades in ranked order to the metric of each query.
 
-    It gives what `metrics.evaluate` gives. Documents without judgement, and padding, have grade 0.
+    Its values are those of `metrics.evaluate`. Documents without judgement and padding have
+    grade 0.
 
     Raises:
-        ConfigError: the measure is not one of those that a table of grades is enough for.
+        ConfigError: the measure needs more than a table of grades.
 
     """
     if metric.name not in FORMS:
         raise ConfigError(
             f"weights cannot be tuned for {metric}. Take one of {', '.join(FORMS)}, with a cutoff."
         )
-    relevant = np.array([sum(grade >= metric.rel for grade in own) for own in judged])
-    width = max(map(len, judged), default=0)
-    best = np.zeros((len(judged), width))
-    for row, own in zip(best, judged, strict=True):
-        row[: len(own)] = sorted(own, reverse=True)
+    relevant = np.array([sum(grade >= metric.rel for grade in grades) for grades in judged])
+    # the best order of the judged documents, padded with 0: (queries, documents)
+    best = np.zeros((len(judged), max(map(len, judged), default=0)))
+    for row, grades in zip(best, judged, strict=True):
+        row[: len(grades)] = sorted(grades, reverse=True)
     form, cut = FORMS[metric.name], metric.cutoff
     return lambda grades: form(metric, grades[:, :cut], best[:, :cut], np.maximum(relevant, 1))
 
@@ -62,8 +63,8 @@ def _average_precision(metric: Metric, grades: Floats, _: Floats, relevant: Floa
 
 
 def _recall(metric: Metric, grades: Floats, _: Floats, relevant: Floats) -> Floats:
-    found: Floats = (grades >= metric.rel).sum(axis=1) / relevant
-    return found
+    recall: Floats = (grades >= metric.rel).sum(axis=1) / relevant
+    return recall
 
 
 def _hit_rate(metric: Metric, grades: Floats, *_: Floats) -> Floats:
@@ -71,9 +72,9 @@ def _hit_rate(metric: Metric, grades: Floats, *_: Floats) -> Floats:
 
 
 def _rank_biased_precision(metric: Metric, grades: Floats, *_: Floats) -> Floats:
-    seen = (1 - metric.p) * metric.p ** np.arange(grades.shape[1])
-    found: Floats = np.where(grades >= metric.rel, 1.0, 0.0) @ seen
-    return found
+    weights = (1 - metric.p) * metric.p ** np.arange(grades.shape[1])
+    values: Floats = np.where(grades >= metric.rel, 1.0, 0.0) @ weights
+    return values
 
 
 FORMS: Mapping[str, Callable[[Metric, Floats, Floats, Floats], Floats]] = {
@@ -85,4 +86,4 @@ FORMS: Mapping[str, Callable[[Metric, Floats, Floats, Floats], Floats]] = {
     "hit_rate": _hit_rate,
     "rbp": _rank_biased_precision,
 }
-"""Measure -> its value from: itself, grades by rank, the best order's, number of relevant."""
+"""Measure -> function of: the metric, grades by rank, ideal grades by rank, number of relevant."""
