@@ -166,15 +166,19 @@ def benchmark(config: "configs.BenchmarkConfig") -> None:
     A model that is not there is one system's failure: the others are measured.
     """
     from retrodistill.data.rankings.measures import parse_metrics
-    from retrodistill.stages.pipelines.benchmark.plan import Dense, Reranked, read_plan
+    from retrodistill.stages.pipelines.benchmark.plan import (
+        DenseSettings,
+        RerankedSettings,
+        read_plan,
+    )
 
     parse_metrics(config.metrics)
     check_writable(config.out / "cells")
     for name, system in read_plan(config.plan).systems.items():
         with _named(f"{config.plan}: system {name!r}"):
-            if isinstance(system, Dense):
+            if isinstance(system, DenseSettings):
                 INDEXES.split(system.index)
-            elif isinstance(system, Reranked):
+            elif isinstance(system, RerankedSettings):
                 TEACHERS.split(system.rerank)
 
 

@@ -53,7 +53,6 @@ WORDS: dict[type, str] = {
     QuickstartConfig: "--out here",
     ReproduceConfig: "card.yaml --out again --from-scratch --tolerance 0.01",
     DoctorConfig: "--json",
-    ReproduceConfig: "kl.yaml --out again --from-scratch --tolerance 0.01",
     ConvertConfig: "--clicks log.csv --out q.tsv --min-clicks 2 --grades clicks",
 }
 """For each config class, words that set fields of every form."""

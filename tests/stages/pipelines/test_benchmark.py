@@ -147,19 +147,19 @@ def test_rows_of_unseen_queries_come_from_lineages_and_names(
 
 def test_a_single_answer_is_that_of_the_run(out: Path, content: dict[str, Any]) -> None:
     """Times of other work than that which the quality was measured of."""
-    from retrodistill.stages.pipelines.benchmark.cells import at_work
+    from retrodistill.stages.pipelines.benchmark.cells import system_on
     from retrodistill.stages.pipelines.benchmark.plan import read_plan
-    from retrodistill.stages.pipelines.benchmark.work import Place
+    from retrodistill.stages.pipelines.benchmark.systems import Workspace
 
     plan = read_plan(content)
     collection = rd.load_collection(plan.datasets["test"].data)
-    place = Place(out, "test", plan.datasets["test"], collection, plan.systems, 20)
+    workspace = Workspace(out, "test", plan.datasets["test"], collection, plan.systems, 20)
     for name in plan.systems:
-        run, answer = rd.Run.read(out / "runs" / "test" / name), at_work(name, place).answer()
-        again = rd.Run.from_dict({query.id: answer(query) for query in place.queries})
-        for one, other in zip(run.top(10).lists(), again.top(10).lists(), strict=True):
-            assert one[:2] == other[:2]
-            assert one[2] == pytest.approx(other[2], abs=1e-5)
+        run, answer = rd.Run.read(out / "runs" / "test" / name), system_on(name, workspace).answer()
+        again = rd.Run.from_dict({query.id: answer(query) for query in workspace.queries})
+        for stored, answered in zip(run.top(10).lists(), again.top(10).lists(), strict=True):
+            assert stored[:2] == answered[:2]
+            assert stored[2] == pytest.approx(answered[2], abs=1e-5)
 
 
 def test_costs_are_those_of_the_files_and_the_clock(out: Path) -> None:

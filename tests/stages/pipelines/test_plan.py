@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.stages.pipelines.benchmark.plan import Dataset, Dense, Reranked, Words, read_plan
+from retrodistill.stages.pipelines.benchmark.plan import (
+    BenchmarkDataset,
+    DenseSettings,
+    LexicalSettings,
+    RerankedSettings,
+    read_plan,
+)
 
 GOOD = """
 datasets: {scifact: "beir:a", medquad: {data: "beir:b", split: dev}}
@@ -24,14 +30,14 @@ def test_a_plan_is_read_in_the_types_of_its_settings(tmp_path: Path) -> None:
     path.write_text(GOOD)
     plan = read_plan(path)
     assert plan.datasets == {
-        "scifact": Dataset(data="beir:a"),
-        "medquad": Dataset(data="beir:b", split="dev"),
+        "scifact": BenchmarkDataset(data="beir:a"),
+        "medquad": BenchmarkDataset(data="beir:b", split="dev"),
     }
     assert [*plan.systems.values()] == [
-        Words(retriever="bm25"),
-        Dense(model="students/kl", index="hnsw", recall=0.95, max_tokens=128),
-        Reranked(rerank="cross-encoder:m", of="bm25", depth=30),
-        Reranked(rerank="llm:m", of="reranked", option=("url=x",)),
+        LexicalSettings(retriever="bm25"),
+        DenseSettings(model="students/kl", index="hnsw", recall=0.95, max_tokens=128),
+        RerankedSettings(rerank="cross-encoder:m", of="bm25", depth=30),
+        RerankedSettings(rerank="llm:m", of="reranked", option=("url=x",)),
     ]
 
 
@@ -78,8 +84,8 @@ def test_a_mistake_names_the_file_and_the_place(text: str, message: str, tmp_pat
         ("x: {retriever: 'dense:m'}", "write `model: m`"),
         ("x: {rerank: bm25}", "system 'x' needs of"),
         ("x: {rerank: bm25, of: y, depth: 0}", "--depth must be at least 1"),
-        ("x: {rerank: bm25, of: x}", "reranks 'x', which is no system above it"),
-        ("y: {rerank: bm25, of: x}, x: {retriever: bm25}", "no system above it"),
+        ("x: {rerank: bm25, of: x}", "reranks 'x', which is not a system above it"),
+        ("y: {rerank: bm25, of: x}, x: {retriever: bm25}", "is not a system above it"),
         ("first: {retriever: bm25}, y: {rerank: bm25, of: fist}", "Did you mean 'first'"),
         ("x: {retriever: bm25}, x: {model: m}", "duplicate key 'x'"),
         ("1: {retriever: bm25}, '1': {model: m}", "system '1' already exists"),
@@ -103,4 +109,4 @@ def test_python_may_give_what_a_file_would_hold() -> None:
     """A notebook that has to write a file first."""
     systems: dict[str, Any] = {"bm25": {"retriever": "bm25"}}
     plan = read_plan({"datasets": {"a": "beir:a"}, "systems": systems})
-    assert plan.systems == {"bm25": Words(retriever="bm25")}
+    assert plan.systems == {"bm25": LexicalSettings(retriever="bm25")}

@@ -28,42 +28,48 @@ def write_pages(benchmark: Benchmark, out: Path) -> None:
 
 
 def page(benchmark: Benchmark) -> Report:
-    """Return what was found, for the renderers of reports."""
+    """Return the results as a report, for its renderers."""
     plan = benchmark.plan
-    parts = [_overview(benchmark)] if len(plan.datasets) > 1 and benchmark.evaluations else []
-    parts += [_dataset(benchmark, place, name) for place, name in enumerate(benchmark.evaluations)]
+    several = len(plan.datasets) > 1 and benchmark.evaluations
+    report_sections = [_overview(benchmark)] if several else []
+    report_sections += [
+        _dataset(benchmark, number, name) for number, name in enumerate(benchmark.evaluations)
+    ]
     if benchmark.failures:
         lines = [
             f"{name} on {dataset}: {error}" for (dataset, name), error in benchmark.failures.items()
         ]
         blocks: list[Block] = [Text(text=line) for line in lines]
-        parts.append(Section(key="failures", title="Not measured", blocks=blocks))
-    parts.append(_provenance(benchmark))
+        report_sections.append(Section(key="failures", title="Not measured", blocks=blocks))
+    report_sections.append(_provenance(benchmark))
     machines = dict.fromkeys(_machine(cell.details["machine"]) for cell in benchmark.cells.values())
-    several = "Cells come from several machines or numbers of threads, whose times do not compare: "
+    warning = "Cells come from several machines or numbers of threads, whose times do not compare: "
     return Report(
         title=f"Systems on {', '.join(plan.datasets)}",
-        about=(several if len(machines) > 1 else "") + "; ".join(machines),
+        about=(warning if len(machines) > 1 else "") + "; ".join(machines),
         evaluation={},
-        sections=parts,
+        sections=report_sections,
     )
 
 
 def _overview(benchmark: Benchmark) -> Section:
     """Return each metric by dataset, and its mean over datasets."""
-    means, found = benchmark.means, benchmark.evaluations
-    first = next(iter(next(iter(found.values())).systems.values()))
+    means, evaluations = benchmark.means, benchmark.evaluations
+    metrics = next(iter(next(iter(evaluations.values())).systems.values()))
     blocks: list[Block] = []
-    for place, metric in enumerate(first):
+    for number, metric in enumerate(metrics):
         values = {
             name: [
-                *(own.systems.get(name, {}).get(metric) for own in found.values()),
+                *(
+                    evaluation.systems.get(name, {}).get(metric)
+                    for evaluation in evaluations.values()
+                ),
                 means.get(name, {}).get(metric),
             ]
             for name in benchmark.plan.systems
         }
         best = [
-            max((own for own in column if own is not None), default=None)
+            max((value for value in column if value is not None), default=None)
             for column in zip(*values.values(), strict=True)
         ]
         rows = [
@@ -71,61 +77,63 @@ def _overview(benchmark: Benchmark) -> Section:
                 Cell(text=name),
                 *(
                     Cell(
-                        text="-" if own is None else f"{own:.4f}",
-                        number=own,
-                        best=own is not None and own == top,
+                        text="-" if value is None else f"{value:.4f}",
+                        number=value,
+                        best=value is not None and value == highest,
                     )
-                    for own, top in zip(row, best, strict=True)
+                    for value, highest in zip(row, best, strict=True)
                 ),
             ]
             for name, row in values.items()
         ]
-        columns = ("system", *found, "mean")
-        blocks.append(Table(caption=metric, columns=columns, rows=rows, folded=place > 0))
+        columns = ("system", *evaluations, "mean")
+        blocks.append(Table(caption=metric, columns=columns, rows=rows, folded=number > 0))
     return Section(key="overview", title="All datasets", blocks=blocks)
 
 
-def _dataset(benchmark: Benchmark, place: int, name: str) -> Section:
-    """Return a dataset's quality with intervals, costs, the one against the other, and tests."""
-    found = benchmark.evaluations[name].to_dict()
-    metrics = list(found["systems"][0]["metrics"])
-    columns = benchmark.columns(name)
-    costs = [
+def _dataset(benchmark: Benchmark, number: int, name: str) -> Section:
+    """Return a dataset's quality with intervals, costs, quality by cost, and tests."""
+    evaluation = benchmark.evaluations[name].to_dict()
+    metrics = list(evaluation["systems"][0]["metrics"])
+    quality = {system["name"]: system["metrics"][metrics[0]] for system in evaluation["systems"]}
+    times = {
+        system: benchmark.cells[name, system].details["latency_ms"]["p50"] for system in quality
+    }
+    unseen_section = unseen(evaluation)
+    blocks = [
+        *sections.headline(evaluation, queries=evaluation["settings"]["queries"]).blocks,
+        _costs(benchmark, name, n_metrics=len(metrics)),
+        *(sections.cost(quality, metrics[0], times).blocks if len(quality) > 1 else ()),
+        *sections.tables_of_tests(evaluation["tests"]),
+        *(unseen_section.blocks if unseen_section is not None else ()),
+    ]
+    return Section(key=f"dataset-{number}", title=name, blocks=blocks)
+
+
+def _costs(benchmark: Benchmark, name: str, *, n_metrics: int) -> Table:
+    """Return the table of a dataset without its columns of quality."""
+    columns, settings = benchmark.columns(name), benchmark.settings
+    rows = [
         [
             Cell(text=str(cell), number=number_in(cell) if column else None)
-            for column, cell in enumerate((row[0], *row[1 + len(metrics) :]))
+            for column, cell in enumerate((row[0], *row[1 + n_metrics :]))
         ]
         for row in benchmark.rows(name)
     ]
-    settings = benchmark.settings
-    table = Table(
+    price = settings["price_per_hour"]
+    return Table(
         caption="Costs",
-        columns=[columns[0], *columns[1 + len(metrics) :]],
-        rows=costs,
+        columns=[columns[0], *columns[1 + n_metrics :]],
+        rows=rows,
         note=f"Documents are encoded or indexed in batches; {settings['timed']:,} queries at most "
         f"were asked one after the other for {settings['k']:,} documents each, encoding included. "
         "A reranked system has the documents/s and the index of its first stage."
-        + (
-            f" Prices are for a machine of {settings['price_per_hour']:g} an hour, never idle."
-            if settings["price_per_hour"]
-            else ""
-        ),
+        + (f" Prices are for a machine of {price:g} an hour, never idle." if price else ""),
     )
-    first = {one["name"]: one["metrics"][metrics[0]] for one in found["systems"]}
-    aside = unseen(found)
-    times = {one: benchmark.cells[name, one].details["latency_ms"]["p50"] for one in first}
-    blocks = [
-        *sections.headline(found, queries=found["settings"]["queries"]).blocks,
-        table,
-        *(sections.cost(first, metrics[0], times).blocks if len(first) > 1 else ()),
-        *sections.tables_of_tests(found["tests"]),
-        *(aside.blocks if aside is not None else ()),
-    ]
-    return Section(key=f"dataset-{place}", title=name, blocks=blocks)
 
 
 def _provenance(benchmark: Benchmark) -> Section:
-    """Return what each cell was made from, and the plan."""
+    """Return the inputs of each cell, and the plan."""
     import yaml
 
     rows = [
@@ -135,7 +143,7 @@ def _provenance(benchmark: Benchmark) -> Section:
                 name,
                 dataset,
                 cell.fingerprint[:SHORT],
-                ", ".join(f"{role} {own[:SHORT]}" for role, own in cell.inputs.items()),
+                ", ".join(f"{role} {value[:SHORT]}" for role, value in cell.inputs.items()),
             )
         ]
         for (dataset, name), cell in benchmark.cells.items()
@@ -146,11 +154,11 @@ def _provenance(benchmark: Benchmark) -> Section:
         rows=rows,
     )
     plan = {
-        "datasets": {name: as_dict(own) for name, own in benchmark.plan.datasets.items()},
-        "systems": {name: as_dict(own) for name, own in benchmark.plan.systems.items()},
+        "datasets": {name: as_dict(dataset) for name, dataset in benchmark.plan.datasets.items()},
+        "systems": {name: as_dict(system) for name, system in benchmark.plan.systems.items()},
     }
     versions = dict.fromkeys(
-        ", ".join(f"{name} {own}" for name, own in cell.versions.items())
+        ", ".join(f"{name} {version}" for name, version in cell.versions.items())
         for cell in benchmark.cells.values()
     )
     text = yaml.safe_dump(plan, sort_keys=False, allow_unicode=True).rstrip()
@@ -165,6 +173,6 @@ def _provenance(benchmark: Benchmark) -> Section:
     )
 
 
-def _machine(found: dict[str, str | int]) -> str:
-    gpu = f", {found['gpu']}" if "gpu" in found else ""
-    return f"{found['cpu']}, {found['cores']} cores, {found['threads']} threads{gpu}"
+def _machine(properties: dict[str, str | int]) -> str:
+    gpu = f", {properties['gpu']}" if "gpu" in properties else ""
+    return f"{properties['cpu']}, {properties['cores']} cores, {properties['threads']} threads{gpu}"

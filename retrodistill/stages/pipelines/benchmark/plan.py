@@ -1,4 +1,4 @@
-"""What is to be measured: the datasets and the systems of a YAML file."""
+"""The plan of a benchmark: datasets and systems, from a YAML file."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ NAME = re.compile(r"\w[\w .+=@-]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dataset:
+class BenchmarkDataset:
     """A collection, and which of its queries are asked."""
 
     data: str
@@ -26,8 +26,8 @@ class Dataset:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Words:
-    """A system that compares words, with an inverted index in memory."""
+class LexicalSettings:
+    """A retriever of the registry but `dense`, which has its own settings."""
 
     retriever: str
     """bm25 or sparse:MODEL."""
@@ -48,7 +48,7 @@ class Words:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dense:
+class DenseSettings:
     """A system of vectors: the settings are those of `embed`."""
 
     model: str
@@ -60,9 +60,9 @@ class Dense:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        self.embedding(Dataset(data=""), Path())
+        self.embedding(BenchmarkDataset(data=""), Path())
 
-    def embedding(self, dataset: Dataset, out: Path) -> EmbedConfig:
+    def embedding(self, dataset: BenchmarkDataset, out: Path) -> EmbedConfig:
         """Return the settings of the `embed` that makes this system's index.
 
         Raises:
@@ -73,17 +73,17 @@ class Dense:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reranked:
+class RerankedSettings:
     """A second stage over another system: the settings of its teacher are those of `score`."""
 
     rerank: str
     """The teacher, as in cross-encoder:MODEL."""
 
     of: str
-    """The first stage: a system that stands above this one."""
+    """The first stage: a system above this one in the plan."""
 
     depth: int = 100
-    """Documents of each list that are put in the teacher's order."""
+    """Documents of each list that the teacher reorders."""
 
     option: tuple[str, ...] = ()
     max_tokens: int = 256
@@ -100,25 +100,29 @@ class Reranked:
         return {name: getattr(self, name) for name in names}
 
 
-System: TypeAlias = Words | Dense | Reranked
+SystemSettings: TypeAlias = LexicalSettings | DenseSettings | RerankedSettings
 
-KINDS: Mapping[str, type[System]] = {"retriever": Words, "model": Dense, "rerank": Reranked}
+KINDS: Mapping[str, type[SystemSettings]] = {
+    "retriever": LexicalSettings,
+    "model": DenseSettings,
+    "rerank": RerankedSettings,
+}
 """The key that says what a system is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class BenchmarkPlan:
     """Datasets and systems by their names, in the order of the table."""
 
-    datasets: Mapping[str, Dataset]
-    systems: Mapping[str, System]
+    datasets: Mapping[str, BenchmarkDataset]
+    systems: Mapping[str, SystemSettings]
 
 
-def read_plan(plan: Path | str | Mapping[str, Any]) -> Plan:
+def read_plan(plan: Path | str | Mapping[str, Any]) -> BenchmarkPlan:
     """Return the plan of a YAML file, or of what such a file holds.
 
     Raises:
-        ConfigError: the file, a key or a value is not in order; all three are named.
+        ConfigError: the file, a key or a value is malformed; the message names all three.
 
     """
     where = "the plan" if isinstance(plan, Mapping) else str(plan)
@@ -127,58 +131,59 @@ def read_plan(plan: Path | str | Mapping[str, Any]) -> Plan:
         if key not in ("datasets", "systems"):
             hint = did_you_mean(str(key), ("datasets", "systems"))
             raise ConfigError(f"{where}: unknown key {key!r}.{hint} Known: datasets, systems.")
-    datasets = _named(content, "datasets", where, _dataset)
-    systems = _named(content, "systems", where, _system)
-    known: list[str] = []
+    datasets = _by_name(content, "datasets", where, _dataset)
+    systems = _by_name(content, "systems", where, _system)
+    above: list[str] = []
     for name, system in systems.items():
-        if isinstance(system, Reranked) and system.of not in known:
-            hint = did_you_mean(system.of, known)
+        if isinstance(system, RerankedSettings) and system.of not in above:
+            hint = did_you_mean(system.of, above)
             raise ConfigError(
-                f"{where}: system {name!r} reranks {system.of!r}, which is no system above it."
-                f"{hint} There are: {', '.join(known) or 'none'}."
+                f"{where}: system {name!r} reranks {system.of!r}, which is not a system above it."
+                f"{hint} Systems above it: {', '.join(above) or 'none'}."
             )
-        known.append(name)
-    return Plan(datasets=datasets, systems=systems)
+        above.append(name)
+    return BenchmarkPlan(datasets=datasets, systems=systems)
 
 
-def _named(
+def _by_name(
     content: Mapping[Any, Any], key: str, where: str, read: Callable[[Any, str], T]
 ) -> dict[str, T]:
-    """Return the parts below a key by their names."""
-    parts = content.get(key)
-    if not isinstance(parts, Mapping) or not parts:
+    """Return the entries below a key by their names."""
+    entries = content.get(key)
+    if not isinstance(entries, Mapping) or not entries:
         raise ConfigError(f"{where} needs `{key}`: a name and its settings, once or more.")
-    found: dict[str, T] = {}
-    for name, part in parts.items():
+    by_name: dict[str, T] = {}
+    for name, entry in entries.items():
         name = str(name)
-        place = f"{where}: {key.removesuffix('s')} {name!r}"
+        entry_where = f"{where}: {key.removesuffix('s')} {name!r}"
         if not NAME.fullmatch(name):
-            raise ConfigError(f"{place}: a name has letters, digits and . + = @ _ - and spaces.")
-        if name in found:  # 1 and "1" are two keys of YAML, but one folder
-            raise ConfigError(f"{place} already exists. Take another name.")
-        found[name] = read(part, place)
-    return found
+            raise ConfigError(
+                f"{entry_where}: a name has letters, digits and . + = @ _ - and spaces."
+            )
+        if name in by_name:  # 1 and "1" are two keys of YAML, but one folder
+            raise ConfigError(f"{entry_where} already exists. Take another name.")
+        by_name[name] = read(entry, entry_where)
+    return by_name
 
 
-def _dataset(part: Any, where: str) -> Dataset:
-    return settings_of(
-        Dataset, {"data": part} if isinstance(part, str) else _keys(part, where), where
-    )
+def _dataset(entry: Any, where: str) -> BenchmarkDataset:
+    content = {"data": entry} if isinstance(entry, str) else _settings(entry, where)
+    return settings_of(BenchmarkDataset, content, where)
 
 
-def _system(part: Any, where: str) -> System:
-    keys = _keys(part, where)
-    kinds = [kind for kind in KINDS if kind in keys]
+def _system(entry: Any, where: str) -> SystemSettings:
+    settings = _settings(entry, where)
+    kinds = [kind for kind in KINDS if kind in settings]
     if len(kinds) != 1:
-        near = filter(None, (did_you_mean(str(key), KINDS) for key in keys))
+        hints = filter(None, (did_you_mean(str(name), KINDS) for name in settings))
         raise ConfigError(
-            f"{where} needs one of {', '.join(KINDS)}, but it has {', '.join(map(str, keys))}."
-            + ("" if kinds else next(near, ""))
+            f"{where} needs one of {', '.join(KINDS)}, but it has {', '.join(map(str, settings))}."
+            + ("" if kinds else next(hints, ""))
         )
-    return settings_of(KINDS[kinds[0]], keys, where)
+    return settings_of(KINDS[kinds[0]], settings, where)
 
 
-def _keys(part: Any, where: str) -> Mapping[Any, Any]:
-    if not isinstance(part, Mapping):
-        raise ConfigError(f"{where} must hold `setting: value` lines, not {shown(part)}.")
-    return part
+def _settings(entry: Any, where: str) -> Mapping[Any, Any]:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where} must hold `setting: value` lines, not {shown(entry)}.")
+    return entry

@@ -1,4 +1,4 @@
-"""What a benchmark found: as a table, and as JSON."""
+"""The results of a benchmark: as a table, and as JSON."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -10,34 +10,34 @@ from retrodistill.base.config import as_dict
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest
 from retrodistill.stages.evaluation import Evaluation
-from retrodistill.stages.pipelines.benchmark.plan import Plan
+from retrodistill.stages.pipelines.benchmark.plan import BenchmarkPlan
 
 FILE = "benchmark.json"
 MILLION = 1e6
 
 Row = Sequence[str | float | None]
-Key = tuple[str, str]
+CellKey = tuple[str, str]
 """A dataset's and a system's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """Cells and evaluations of a plan."""
+    """The cells and evaluations of a plan."""
 
-    plan: Plan
+    plan: BenchmarkPlan
     settings: Mapping[str, Any]
     """How cells were measured: `k`, `timed`, and the machine's `price_per_hour`."""
 
-    cells: Mapping[Key, Manifest]
+    cells: Mapping[CellKey, Manifest]
     evaluations: Mapping[str, Evaluation]
-    """Dataset -> the systems whose cells are finished, measured and tested."""
+    """BenchmarkDataset -> the systems whose cells are finished, measured and tested."""
 
-    failures: Mapping[Key, str]
+    failures: Mapping[CellKey, str]
 
     @property
     def means(self) -> dict[str, dict[str, float]]:
-        """System -> metric -> mean over datasets; only systems that are finished on all."""
-        found = {}
+        """System -> metric -> mean over datasets, of systems that are finished on all of them."""
+        means = {}
         for name in self.plan.systems:
             rows = [
                 self.evaluations[dataset].systems[name]
@@ -45,11 +45,13 @@ class Benchmark:
                 if (dataset, name) in self.cells
             ]
             if len(rows) == len(self.plan.datasets):
-                found[name] = {m: sum(row[m] for row in rows) / len(rows) for m in rows[0]}
-        return found
+                means[name] = {
+                    metric: sum(row[metric] for row in rows) / len(rows) for metric in rows[0]
+                }
+        return means
 
     def price(self, cell: Manifest) -> dict[str, float]:
-        """Return what a million documents to embed and a million queries, one by one, cost."""
+        """Return the price of embedding a million documents, and of a million single queries."""
         hour = self.settings["price_per_hour"]
         if not hour:
             return {}
@@ -60,7 +62,7 @@ class Benchmark:
         return {name: hour * value / 3600 for name, value in seconds.items()}
 
     def columns(self, dataset: str) -> list[str]:
-        """Return the heads of a dataset's table."""
+        """Return the column heads of a dataset's table."""
         metrics = next(iter(self.evaluations[dataset].systems.values()))
         costs = ["docs/s", "p50 ms", "p95 ms", "p99 ms", "index MB"]
         prices = ["price 1M docs", "price 1M queries"]
@@ -77,7 +79,7 @@ class Benchmark:
                     name,
                     *(f"{value:.4f}" for value in means.values()),
                     f"{cell.details['docs_per_second']:,.0f}",
-                    *(f"{times[share]:.2f}" for share in ("p50", "p95", "p99")),
+                    *(f"{times[percentile]:.2f}" for percentile in ("p50", "p95", "p99")),
                     f"{cell.details['index_bytes'] / MILLION:.2f}",
                     *(f"{value:.2f}" for value in self.price(cell).values()),
                 )
@@ -111,7 +113,7 @@ class Benchmark:
         return {
             "settings": dict(self.settings),
             "datasets": datasets,
-            "systems": {name: as_dict(own) for name, own in self.plan.systems.items()},
+            "systems": {name: as_dict(settings) for name, settings in self.plan.systems.items()},
             "cells": cells,
             "means": self.means,
             "failures": [
@@ -126,22 +128,23 @@ def latencies(
 ) -> dict[str, float]:
     """Return system -> median milliseconds a query, from benchmark.json or its folder.
 
-    Of several datasets, that of the collection `data` and its split is meant; None is the only one.
+    Of several datasets it is that of the collection `data` and its split; `data` may be None where
+    there is only one.
 
     Raises:
         ConfigError: the benchmark has no such dataset, more than one, or none of the systems.
-        DataError: there is no such file, or it is not in order.
+        DataError: the file is missing or malformed.
 
     """
     file = path / FILE if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        found = [
+        datasets = [
             name
-            for name, own in content["datasets"].items()
-            if data is None or (own["data"], own["split"]) == (data, split)
+            for name, dataset in content["datasets"].items()
+            if data is None or (dataset["data"], dataset["split"]) == (data, split)
         ]
-        cells = [cell for cell in content["cells"] if cell["dataset"] in found]
+        cells = [cell for cell in content["cells"] if cell["dataset"] in datasets]
         times = {cell["system"]: float(cell["latency_ms"]["p50"]) for cell in cells}
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
@@ -150,13 +153,15 @@ def latencies(
             f"{file} is not what `benchmark` writes ({type(error).__name__}: {error}). "
             "Give its --out, or benchmark.json."
         ) from None
-    if len(found) != 1:
-        known = ", ".join(f"{own['data']} ({own['split']})" for own in content["datasets"].values())
-        wanted = "one dataset" if data is None else f"{data} ({split}) once"
-        raise ConfigError(f"{file} must hold {wanted}, but it holds: {known}. Give --data.")
+    if len(datasets) != 1:
+        available = ", ".join(
+            f"{dataset['data']} ({dataset['split']})" for dataset in content["datasets"].values()
+        )
+        requested = "one dataset" if data is None else f"{data} ({split}) once"
+        raise ConfigError(f"{file} must hold {requested}, but it holds: {available}. Give --data.")
     if not times.keys() & set(systems):
         raise ConfigError(
             f"{file} has times of {', '.join(times) or 'nothing'}, but the systems here are called "
-            f"{', '.join(systems)}. Give its runs: --run runs/{found[0]}/SYSTEM."
+            f"{', '.join(systems)}. Give its runs: --run runs/{datasets[0]}/SYSTEM."
         )
     return {name: times[name] for name in systems if name in times}

@@ -1,4 +1,4 @@
-"""A system at work on one dataset: what it needs, what it leaves behind, how it answers."""
+"""A system on one dataset: what it needs, what it leaves behind, how it answers a query."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from retrodistill.base.types import Doc
 from retrodistill.data.store.runs import Run
-from retrodistill.stages.pipelines.benchmark.plan import Dataset, System
+from retrodistill.stages.pipelines.benchmark.plan import BenchmarkDataset, SystemSettings
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
 
-Own = TypeVar("Own", bound=System)
+Settings = TypeVar("Settings", bound=SystemSettings)
 
 Answer = Callable[[Doc], Mapping[str, float]]
 """From a query to document ids with their scores, best first."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A dataset with its systems, and the folder where all that is made for them lies."""
+class Workspace:
+    """A dataset with the systems to measure on it, and the folder of their artifacts."""
 
     out: Path
     name: str
-    dataset: Dataset
+    """Of the dataset."""
+
+    dataset: BenchmarkDataset
     collection: "Collection"
-    systems: Mapping[str, System]
+    systems: Mapping[str, SystemSettings]
     k: int
 
     def folder(self, kind: str, name: str) -> Path:
@@ -43,11 +45,13 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
-    """What a system leaves behind: its run, what this was made from, and what it costs."""
+class SystemResult:
+    """What a system leaves behind: its run, and what that costs."""
 
     run: Run
     inputs: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints of what the run was made from, beside the collection."""
+
     config: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the command that would write the run."""
 
@@ -55,22 +59,27 @@ class Made:
     index_bytes: int
 
 
-class AtWork(ABC, Generic[Own]):
+class System(ABC, Generic[Settings]):
     """A system on a dataset."""
 
-    def __init__(self, name: str, place: Place, system: Own) -> None:
+    def __init__(self, name: str, workspace: Workspace, settings: Settings) -> None:
         self.name = name
-        self.place = place
-        self.system = system
+        self.workspace = workspace
+        self.settings = settings
+
+    @property
+    def index_folder(self) -> Path | None:
+        """The index folder that `make` writes, if it writes one."""
+        return None
 
     @abstractmethod
     def inputs(self) -> dict[str, str]:
         """Return fingerprints of what the system is made of, without doing its work."""
 
     @abstractmethod
-    def make(self) -> Made:
+    def make(self) -> SystemResult:
         """Do all work of the dataset."""
 
     @abstractmethod
     def answer(self) -> Answer:
-        """Return what answers a single query, when all is made."""
+        """Return what answers a single query, after `make`."""
