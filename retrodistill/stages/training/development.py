@@ -18,6 +18,7 @@ from retrodistill.base.registry import STUDENT_KINDS, TEACHERS
 from retrodistill.base.types import Pairs
 from retrodistill.data.rankings.metrics import evaluate, parse_metric
 from retrodistill.data.store.runs import Run
+from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.students.dense import evaluating
 from retrodistill.models.students.kinds import DocScorer
 from retrodistill.models.students.reading import DEFAULT, Reading
@@ -164,7 +165,8 @@ class Development:
             np.searchsorted(self.rows, np.concatenate(self._lists)),
         )
         reading = replace(self._reading, max_tokens=self._reading.max_tokens or 512)
-        scores = TEACHERS[self._kind.teacher](model, **reading.options()).score(pairs)
+        teacher = TEACHERS[self._kind.teacher](model, options=ModelOptions(**reading.options()))
+        scores = teacher.score(pairs)
         return self._run(self._lists, np.split(scores, np.cumsum(counts)[:-1])).top(self._depth)
 
     def _run(self, rows: Sequence[Rows], scores: Sequence[NDArray[np.float32]]) -> Run:

@@ -167,7 +167,7 @@ def test_conditions_that_do_not_fit_are_refused(place: Place) -> None:
         bare.add(["x"], query, attributes(1))
     with pytest.raises(ConfigError, match="can be called 'id' in Milvus"):
         new_index(place(), 8).add(["x"], query, pa.table({"id": [1]}))
-    with pytest.raises(ConfigError, match="no field of the name"):
+    with pytest.raises(ConfigError, match="does not allow the field name"):
         new_index(place(), 8).add(["x"], query, pa.table({"a b": [1]}))
 
 
