@@ -13,7 +13,7 @@ install: $(READY)  ## Make .venv with the pinned versions (the other targets do 
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[cpu,documents,quickstart,llm,lora,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[cpu,documents,quickstart,llm,lora,docs,dev]'
 	touch $@
 
 extras: $(READY)  ## Add what optional tests need: Lucene with a Java, and Ray.
@@ -35,9 +35,9 @@ lint: $(READY)  ## Check style, layers and spelling.
 types: $(READY)  ## Check the types of the package.
 	$(BIN)/mypy
 
-docs: $(READY)  ## Write the page of all losses from their docstrings.
-	@$(BIN)/python -c 'from retrodistill.stages.reporting.methods import PAGE, methods_page; \
-		PAGE.write_text(methods_page(), encoding="utf-8")'
+docs: $(READY)  ## Build the site in docs/_build; warnings and broken links are errors.
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 notebook: $(READY)  ## Execute every notebook; their files stay as they are.
 	@for notebook in notebooks/*.ipynb; do \

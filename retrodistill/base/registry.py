@@ -133,6 +133,10 @@ class Registry(Mapping[str, Any]):
         """
         return self._arguments.get(name, "")
 
+    def path(self, name: str) -> str:
+        """Return where the code of a part lives, as `module:attribute`."""
+        return self._table[name]
+
     def __contains__(self, name: object) -> bool:
         return name in self._table
 

@@ -53,10 +53,10 @@ def narrow(model: "SentenceTransformer", width: int) -> "SentenceTransformer":
 
     - the dimensions of the largest mean square behind the layer norms, which is the sum of
       weight^2 + bias^2, each norm counting equally;
-    - the heads of the largest sum of |query| |key| + |value| |output| over their dimensions;
-    - the neurons of the largest |in| |out|,
+    - the heads of the largest sum of `|query| |key| + |value| |output|` over their dimensions;
+    - the neurons of the largest `|in| |out|`,
 
-    where |.| is the length of the weights of one dimension or neuron. Layer norms take mean and
+    where `|.|` is the length of the weights of one dimension or neuron. Layer norms take mean and
     variance over the remaining dimensions. Pooling and the first Dense behind it are cut to fit:
     with a Dense, the model's vectors keep their size; without, they have `width` dimensions.
 

@@ -1,16 +1,39 @@
-"""The page of all losses."""
+"""Pages that are generated from the code."""
 
 import re
+import sys
+from pathlib import Path
 
+import retrodistill
+from retrodistill.__main__ import VERBS
+from retrodistill.base import registry
 from retrodistill.base.registry import LOSSES
 from retrodistill.objectives.objective import LossTerm
-from retrodistill.stages.reporting.methods import PAGE, methods_page
+from retrodistill.objectives.recipes import recipe_names
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
+import generate
+from losses import methods_page
 
 
-def test_the_committed_page_is_up_to_date() -> None:
-    """A page that explains a loss as it was a year ago."""
-    found = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    assert found == methods_page(), f"{PAGE} is out of date: run `make docs`"
+def test_every_verb_flag_recipe_and_part_is_on_a_page() -> None:
+    """A table that is written by hand, and lacks what was added last."""
+    flags, parts, recipes = generate.flags_page(), generate.parts_page(), generate.recipes_page()
+    for verb in VERBS:
+        assert f"\n## {verb}\n" in flags
+    assert "`--negative-sampling TEXT`" in flags
+    for table in generate.TABLES:
+        for name in getattr(registry, table):
+            assert f"| `{name or '(no suffix)'}` |" in parts
+    for name in recipe_names():
+        assert f"\n## {name}\n" in recipes
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """A public function that only its source explains."""
+    page = generate.python_page()
+    for name in set(retrodistill.__all__) - {"__version__"}:
+        assert f":: {name}\n" in page
 
 
 def test_the_page_tells_what_each_loss_needs_and_takes() -> None:

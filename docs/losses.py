@@ -3,14 +3,10 @@
 import inspect
 import re
 import sys
-from pathlib import Path
 
 import retrodistill.objectives.losses
 from retrodistill.base.registry import LOSSES
 from retrodistill.objectives.objective import SIGNALS, LossTerm, inputs_of
-
-PAGE = Path(retrodistill.objectives.losses.__file__).with_name("README.md")
-"""Where `make docs` writes the page."""
 
 
 def methods_page() -> str:
@@ -25,12 +21,11 @@ def methods_page() -> str:
         links = ", ".join(f"[{term.name}](#{term.name})" for term in terms)
         contents.append(f"- {title}: {links}")
         sections.append(f"## {title}")
-        for place, term in enumerate(terms):
-            same = [other.name for other in terms[:place] if other.function is term.function]
+        for position, term in enumerate(terms):
+            same = [other.name for other in terms[:position] if other.function is term.function]
             sections.append(_entry(term, same[0] if same else None))
     about = [_escaped(part) for part in _paragraphs(retrodistill.objectives.losses.__doc__)]
-    made = "`make docs` writes this page from the docstrings: change those, not the page."
-    return "\n\n".join(["# Losses", made, *about, "\n".join(contents), *sections]) + "\n"
+    return "\n\n".join(["# Losses", *about, "\n".join(contents), *sections]) + "\n"
 
 
 def _entry(term: LossTerm, same: str | None) -> str:
