@@ -28,8 +28,8 @@ from bench_scifact import BUDGET, CONTRASTIVE
 
 import retrodistill as rd
 from retrodistill.data.store.vectors import doc_vectors
+from retrodistill.models.students.truncated import shortened
 from retrodistill.stages.evaluation.efficiency import median_ms
-from retrodistill.stages.indexing.truncated import shortened
 
 DIMENSIONS = (384, 192, 96, 48, 24)
 KINDS = ("flat", "sq8", "binary")

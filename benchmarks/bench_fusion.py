@@ -47,7 +47,11 @@ def main() -> None:
     collection = rd.load_collection(options.data)
     runs, dev = (
         [
-            rd.mine_candidates(collection, split, retrievers=(name,), depth=DEPTH, max_tokens=256)
+            rd.mine_candidates(
+                collection,
+                split,
+                settings=rd.MineSettings(retriever=(name,), depth=DEPTH, max_tokens=256),
+            )
             for name in ("bm25", f"dense:{model}")
         ]
         for split in (options.split, options.tune_split)

@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     options = parser.parse_args()
     collection = rd.load_collection(f"beir:{options.data}")
-    run = rd.mine_candidates(collection, "train", depth=DEPTH)
+    run = rd.mine_candidates(collection, "train", settings=rd.MineSettings(depth=DEPTH))
     queries = collection.query_ids("train")
     random.Random(0).shuffle(queries)
     lists = [pairs_of(collection, run, [query], 1.0) for query in queries[:PLAIN]]

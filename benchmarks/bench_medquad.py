@@ -40,7 +40,7 @@ from retrodistill.data.rankings import calibrated_temperature, reranked
 from retrodistill.stages.evaluation.efficiency import median_ms, per_second, weights_mb
 from retrodistill.stages.evaluation.fidelity import fidelity
 from retrodistill.stages.mining import reciprocal_ranks
-from retrodistill.stages.mining.fuse import add_positives
+from retrodistill.stages.mining.labels import add_positives
 from retrodistill.stages.searching import search_run
 from retrodistill.stages.training import TrainSettings
 
@@ -195,7 +195,10 @@ def main() -> None:
 
     def first_stage(split: str) -> tuple[rd.Run, rd.Run, rd.Run]:
         """Return BM25's run of a split, the zero-shot model's, and both fused."""
-        lexical = kept(f"{split}-bm25", lambda: rd.mine_candidates(collection, split, depth=DEPTH))
+        lexical = kept(
+            f"{split}-bm25",
+            lambda: rd.mine_candidates(collection, split, settings=rd.MineSettings(depth=DEPTH)),
+        )
         dense = searched("zero-shot", start, split)
         return lexical, dense, reciprocal_ranks([lexical, dense]).top(DEPTH)
 

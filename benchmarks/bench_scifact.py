@@ -133,17 +133,22 @@ def main() -> None:
         teacher = rd.load_teacher(spec, collection, max_tokens=options.search_tokens)
         return rd.score_candidates(collection, candidates, teacher, work / "scores" / name).run()
 
-    bm25 = kept("bm25", lambda: rd.mine_candidates(collection, "test", depth=DEPTH))
+    bm25 = kept(
+        "bm25",
+        lambda: rd.mine_candidates(collection, "test", settings=rd.MineSettings(depth=DEPTH)),
+    )
     systems = {"bm25": [bm25], "zero-shot": [searched("zero-shot", start)]}
     candidates = kept(
         "candidates",
         lambda: rd.mine_candidates(
             collection,
             "train",
-            retrievers=("bm25", f"dense:{start}"),
-            depth=DEPTH,
-            add_positives=True,
-            max_tokens=options.search_tokens,
+            settings=rd.MineSettings(
+                retriever=("bm25", f"dense:{start}"),
+                depth=DEPTH,
+                add_positives=True,
+                max_tokens=options.search_tokens,
+            ),
         ),
     )
     seeds = range(options.seeds)

@@ -115,7 +115,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return the row of one collection."""
     collection = rd.load_collection(f"beir:{data}")
-    mined = rd.mine_candidates(collection, "test", depth=options.depth)
+    mined = rd.mine_candidates(collection, "test", settings=rd.MineSettings(depth=options.depth))
     candidates = mined.select(mined.query_ids[: options.pairs // options.depth])
     pairs = pairs_of(collection, candidates.table)
     texts = [

@@ -39,7 +39,9 @@ TIMES: list[float] = []
 def mined(data: str) -> rd.Run:
     """Return the BM25 scores that all ways learn from."""
     collection = rd.load_collection(f"beir:{data}")
-    run = rd.mine_candidates(collection, "train", depth=POOL + 8, add_positives=True)
+    run = rd.mine_candidates(
+        collection, "train", settings=rd.MineSettings(depth=POOL + 8, add_positives=True)
+    )
     return run.select(run.query_ids[:512])
 
 

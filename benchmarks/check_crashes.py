@@ -44,6 +44,7 @@ from fakes.corpus import save_small_collection
 from fakes.models import save_tiny_model
 
 from retrodistill import embed, executor, mine, score, train
+from retrodistill.base.config import MineSettings
 from retrodistill.base.files import is_unfinished
 from retrodistill.data.store import vectors
 from retrodistill.data.store.shards import shard_paths
@@ -297,7 +298,7 @@ def main() -> int:
         data = save_small_collection(scratch / "data", docs=120)
         model = save_tiny_model(scratch / "tiny", layers=2)
         collection = load_collection(f"beir:{data}")
-        mine_candidates(collection, "train", depth=20).write(scratch / "run")
+        mine_candidates(collection, "train", settings=MineSettings(depth=20)).write(scratch / "run")
         slow_down()
         verbs = commands(data, model, scratch / "run")
         verbs = {verb: verbs[verb] for verb in options.verb or verbs}

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from retrodistill.base import config as configs
 from retrodistill.base.command import parse
+from retrodistill.base.config import MineSettings
 from retrodistill.base.registry import FORMATS
 from retrodistill.data.datasets import Collection, load_collection, read_attributes
 from retrodistill.data.store.runs import Run
@@ -84,7 +85,7 @@ class Base:
         self.folder = folder
         self.data = save_small_collection(folder / "data")
         self.collection = load_collection(f"beir:{self.data}")
-        self.candidates = mine_candidates(self.collection, "test", depth=10)
+        self.candidates = mine_candidates(self.collection, "test", settings=MineSettings(depth=10))
         self.candidates.write(folder / "run", inputs={"collection": self.collection.fingerprint})
         self.files = self._files()
         if "store" in needs:
@@ -145,7 +146,12 @@ class Base:
         )
         encoder = rd.DenseEncoder(self.student, precision="float32")
         for kind in ("flat", "hnsw"):
-            rd.embed_collection(self.collection, encoder, out=self.folder / kind, index=kind)
+            rd.embed_collection(
+                self.collection,
+                encoder,
+                out=self.folder / kind,
+                settings=rd.IndexSettings(index=kind),
+            )
         self.hits = {kind: hits(self.folder / kind) for kind in ("flat", "hnsw")}
         self.encoded = encoder.encode_docs(QUERIES)
 

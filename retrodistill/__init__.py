@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrodistill.base.config import EvaluationSettings as EvaluationSettings
+    from retrodistill.base.config import IndexSettings as IndexSettings
+    from retrodistill.base.config import MineSettings as MineSettings
     from retrodistill.base.config import TrainSettings as TrainSettings
     from retrodistill.base.errors import ConfigError as ConfigError
     from retrodistill.base.errors import DataError as DataError
@@ -75,6 +77,8 @@ _HOMES = {
     "rank_students": "retrodistill.models.students.choosing",
     "load_recipe": "retrodistill.objectives.recipes",
     "TrainSettings": "retrodistill.base.config",
+    "MineSettings": "retrodistill.base.config",
+    "IndexSettings": "retrodistill.base.config",
     "EvaluationSettings": "retrodistill.base.config",
     "train_student": "retrodistill.stages.training",
     "DenseEncoder": "retrodistill.models.students.dense",

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from retrodistill.base.command import run
-from retrodistill.base.config import MineConfig, as_dict
+from retrodistill.base.config import MineConfig
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -22,32 +22,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def mine(config: MineConfig) -> None:
     """Mine, write the run, and print its folder."""
-    from retrodistill.data.datasets import load_collection
     from retrodistill.stages import preflight
-    from retrodistill.stages.mining import mine_candidates
 
     preflight.mine(config)
-    collection = load_collection(config.data, queries=config.queries)
-    candidates = mine_candidates(
-        collection,
-        config.split,
-        retrievers=config.retriever,
-        depth=config.depth,
-        rrf_k=config.rrf_k,
-        drop_positives=config.drop_positives,
-        add_positives=config.add_positives,
-        false_negative_ratio=config.false_negative_ratio,
-        max_tokens=config.max_tokens,
-        precision=config.precision,
-        executor=config.executor,
-        workers=config.workers,
-    )
-    candidates.write(
-        config.out,
-        inputs={"collection": collection.fingerprint},
-        config=as_dict(config),
-        overwrite=config.overwrite,
-    )
+    from retrodistill.stages.pipelines import verbs
+
+    verbs.mine(config)
     print(config.out)
 
 

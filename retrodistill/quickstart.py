@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,9 +29,11 @@ from retrodistill.base.progress import duration
 from retrodistill.models.inference import model_path
 
 if TYPE_CHECKING:
+    from retrodistill.base.config import TrainSettings
     from retrodistill.base.types import Teacher
     from retrodistill.data.datasets import Collection
     from retrodistill.data.store.runs import Run
+    from retrodistill.stages.evaluation import Evaluation
     from retrodistill.stages.searching import Searcher
 
 PACKAGED = "packaged:all-MiniLM-L6-v2"
@@ -56,15 +57,56 @@ def quickstart(config: QuickstartConfig) -> None:
     """Do the job, print the table, and leave all that was made in --out."""
     import retrodistill as rd
     from retrodistill.stages.evaluation import evaluate_with_unseen
-    from retrodistill.stages.reporting.results import print_unseen
-    from retrodistill.stages.reporting.tables import print_table
-    from retrodistill.stages.training import TrainSettings
 
     started = time.perf_counter()
     out, model = config.out, model_path(config.model or PACKAGED)
     collection = rd.load_collection(config.data)
-    both = ("bm25", f"dense:{model}")
-    budget = TrainSettings(
+    logged = rd.load_collection(config.data, queries=config.queries)
+    mining = rd.MineSettings(retriever=("bm25", f"dense:{model}"), max_tokens=TOKENS)
+
+    log.info("\n1. Candidates of queries, few of them with labels")
+    labelled = short_lists(
+        rd.mine_candidates(collection, "train", replace(mining, depth=50, add_positives=True)),
+        collection,
+    )
+    split = "dev" if config.queries is None else None
+    unlabelled = rd.mine_candidates(logged, split, replace(mining, depth=SCORED)).to_dict()
+    labelled_lists = labelled.to_dict()
+    candidates = rd.Run.from_dict(
+        labelled_lists | unlabelled | labelled_lists, lineage=labelled.lineage
+    )
+    candidates.write(out / "runs" / "candidates", overwrite=True)
+
+    log.info("\n2. A cross-encoder teacher, from the labels")
+    reranker = train_teacher(collection, labelled, model, out / "teacher")
+
+    log.info("\n3. Scores of three teachers, and their mean")
+    specs = ("bm25", f"bi-encoder:{model}", f"cross-encoder:{reranker}")
+    teachers = {spec: rd.load_teacher(spec, collection, max_tokens=TOKENS) for spec in specs}
+    scores = mean_of_teachers(logged, candidates, teachers, out / "scores" / "train")
+
+    log.info("\n4. Two students of three layers: one from the labels, one from the scores as well")
+    models = train_students(logged, scores, labelled.query_ids, model, out / "students")
+
+    log.info("\n5. Search and measure")
+    runs, costs = measure_systems(collection, models | {"six layers": Path(model)}, out)
+    hits = rd.mine_candidates(collection, "test", replace(mining, depth=100))
+    runs["teacher"], costs["teacher"] = measure_teacher(
+        collection, hits, teachers, out / "scores" / "test", reranker
+    )
+    for name, system_run in runs.items():
+        system_run.write(out / "runs" / name.replace(" ", "-"), overwrite=True)
+    report = evaluate_with_unseen(collection, collection.qrels("test"), runs)
+    report.write(out / "report.json")
+    print_report(report, costs, collection, out)
+    print(f"Done in {duration(time.perf_counter() - started)}. The numbers: {out / 'report.json'}")
+
+
+def budget() -> "TrainSettings":
+    """Return the settings of all trainings: equally many steps, candidates and tokens."""
+    from retrodistill.base.config import TrainSettings
+
+    return TrainSettings(
         candidates_per_query=4,
         pool=SCORED - 1,
         batch_size=16,
@@ -75,85 +117,81 @@ def quickstart(config: QuickstartConfig) -> None:
         unlabelled_split=("dev",),
     )
 
-    log.info("\n1. Candidates of queries, few of them with labels")
-    mine = partial(rd.mine_candidates, collection, retrievers=both, max_tokens=TOKENS)
-    labelled = short_lists(mine("train", depth=50, add_positives=True), collection)
-    logged = rd.load_collection(config.data, queries=config.queries)
-    split = "dev" if config.queries is None else None
-    unlabelled = rd.mine_candidates(
-        logged, split, retrievers=both, max_tokens=TOKENS, depth=SCORED
-    ).to_dict()
-    known = labelled.to_dict()
-    candidates = rd.Run.from_dict(known | unlabelled | known, lineage=labelled.lineage)
-    candidates.write(out / "runs" / "candidates", overwrite=True)
 
-    log.info("\n2. A cross-encoder teacher, from the labels")
-    teacher = rd.train_student(
+def train_teacher(collection: "Collection", labelled: "Run", model: str, out: Path) -> Path:
+    """Return the folder of a cross-encoder that is trained on the labels."""
+    import retrodistill as rd
+
+    return rd.train_student(
         collection,
         model,
-        out / "teacher",
+        out,
         sources=[labelled],
         settings=replace(
-            budget, student_kind="cross-encoder", objective="contrastive(temperature=1)"
+            budget(), student_kind="cross-encoder", objective="contrastive(temperature=1)"
         ),
         overwrite=True,
     )
 
-    log.info("\n3. Scores of three teachers, and their mean")
-    specs = ("bm25", f"bi-encoder:{model}", f"cross-encoder:{teacher}")
-    teachers = {s: rd.load_teacher(s, collection, max_tokens=TOKENS) for s in specs}
-    scores = mean_of_teachers(logged, candidates, teachers, out / "scores" / "train")
 
-    log.info("\n4. Two students of three layers: one from the labels, one from the scores as well")
-    models = {}
-    for name, objective, lists in (
-        ("contrastive", "contrastive", scores.select(labelled.query_ids)),
-        ("distilled", DISTILLED, scores),
-    ):
-        models[name] = rd.train_student(
-            logged,
+def train_students(
+    collection: "Collection", scores: "Run", labelled: Sequence[str], model: str, out: Path
+) -> dict[str, Path]:
+    """Return the folders of the distilled student and of its twin, which has the labels alone."""
+    import retrodistill as rd
+
+    return {
+        name: rd.train_student(
+            collection,
             model,
-            out / "students" / name,
+            out / name,
             sources=[lists],
-            settings=replace(budget, keep_layers=KEPT, objective=objective),
+            settings=replace(budget(), keep_layers=KEPT, objective=objective),
             overwrite=True,
         )
-    models["six layers"] = Path(model)
+        for name, objective, lists in (
+            ("contrastive", "contrastive", scores.select(labelled)),
+            ("distilled", DISTILLED, scores),
+        )
+    }
 
-    log.info("\n5. Search and measure")
+
+def measure_systems(
+    collection: "Collection", models: Mapping[str, Path], out: Path
+) -> tuple[dict[str, "Run"], dict[str, "Cost"]]:
+    """Embed each model and search with it; return runs and costs, BM25's first."""
+    import retrodistill as rd
+
     runs, costs = {}, {}
     runs["BM25"], costs["BM25"] = measure_bm25(collection)
     for name, path in models.items():
         folder = out / "indexes" / name.replace(" ", "-")
         encoder = rd.DenseEncoder(path, max_tokens=TOKENS)
         rd.embed_collection(collection, encoder, out=folder, overwrite=True)
-        searcher = rd.Searcher.open(folder)
-        runs[name], costs[name] = measure_student(collection, searcher, path)
-    first = mine("test", depth=100)
-    runs["teacher"], costs["teacher"] = measure_teacher(
-        collection, first, teachers, out / "scores" / "test", teacher
-    )
-    for name, found in runs.items():
-        found.write(out / "runs" / name.replace(" ", "-"), overwrite=True)
-    report = evaluate_with_unseen(collection, collection.qrels("test"), runs)
-    report.write(out / "report.json")
+        runs[name], costs[name] = measure_student(collection, rd.Searcher.open(folder), path)
+    return runs, costs
+
+
+def print_report(
+    report: "Evaluation", costs: Mapping[str, "Cost"], collection: "Collection", out: Path
+) -> None:
+    """Print the table, the rows of unseen queries, and a search with the distilled student."""
+    import retrodistill as rd
+    from retrodistill.stages.reporting.results import print_unseen
+    from retrodistill.stages.reporting.tables import print_table
 
     rows = [
         (name, f"{means['ndcg@10']:.4f}", f"{means['recall@100']:.4f}", *costs[name])
         for name, means in report.systems.items()
     ]
-    print_table(
-        COLUMNS,
-        rows,
-        best=("nDCG@10",),
-        title=f"{len(collection.docs):,} documents, {len(runs['BM25'].query_ids)} test queries",
-    )
+    queries = report.settings["queries"]
+    title = f"{len(collection.docs):,} documents, {queries} test queries"
+    print_table(COLUMNS, rows, best=("nDCG@10",), title=title)
     print_unseen(report.to_dict(), tests=False, notes=False)
     index = out / "indexes" / "distilled"
     for hit in rd.Searcher.open(index).search(EXAMPLE, k=3):
         print(f"{hit.score:.3f}  {hit.title}")
     print(f'\nSearch it:  python -m retrodistill.search --index {index} "{EXAMPLE}" --k 3')
-    print(f"Done in {duration(time.perf_counter() - started)}. The numbers: {out / 'report.json'}")
 
 
 def packaged_model() -> str:
@@ -169,9 +207,9 @@ def short_lists(mined: "Run", collection: "Collection") -> "Run":
     step = max(1, len(mined.query_ids) // LABELLED)
     lists = {}
     for query, docs, scores in mined.select(mined.query_ids[::step][:LABELLED]).lists():
-        known = dict(zip(docs, scores.tolist(), strict=True))
-        kept = docs[:SCORED] + [doc for doc in docs[SCORED:] if doc in relevant[query]]
-        lists[query] = {doc: known[doc] for doc in kept}
+        doc_scores = dict(zip(docs, scores.tolist(), strict=True))
+        chosen = docs[:SCORED] + [doc for doc in docs[SCORED:] if doc in relevant[query]]
+        lists[query] = {doc: doc_scores[doc] for doc in chosen}
     return Run.from_dict(lists, lineage=mined.lineage)
 
 
@@ -206,7 +244,7 @@ def measure_bm25(collection: "Collection") -> tuple["Run", Cost]:
         f"{median_ms(lambda text: lexicon.top(text, 100), some_queries(collection)):.1f}",
         "-",
     )
-    return rd.mine_candidates(collection, "test", depth=100), cost
+    return rd.mine_candidates(collection, "test", settings=rd.MineSettings(depth=100)), cost
 
 
 def measure_student(

@@ -16,14 +16,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from retrodistill.base.command import run
-from retrodistill.base.config import SearchConfig, as_dict
+from retrodistill.base.config import SearchConfig
 
 if TYPE_CHECKING:
-    from retrodistill.data.datasets import Collection
-    from retrodistill.data.store.runs import Run
-
-DEEPER = 100
-"""Passages that a retriever returns where one document is wanted."""
+    pass
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -33,13 +29,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def search(config: SearchConfig) -> None:
     """Print the hits of the queries, or write the run of a split or a file."""
-    from retrodistill.data.datasets import load_collection
     from retrodistill.stages import preflight
-    from retrodistill.stages.searching.answers import index_answers, line, run_answers, with_asked
 
     preflight.search(config)
+    from retrodistill.data.datasets import load_collection
+    from retrodistill.stages.pipelines import verbs
+    from retrodistill.stages.searching.answers import index_answers, line, run_answers, with_asked
+
     if config.out is not None:
-        _write(config)
+        verbs.search(config)
+        print(config.out)
         return
     collection = load_collection(config.data) if config.data is not None else None
     if config.index is not None:
@@ -47,50 +46,11 @@ def search(config: SearchConfig) -> None:
     else:
         assert collection is not None
         collection = with_asked(collection, config)
-        answers = run_answers(_retrieve(collection, config), collection, config)
+        answers = run_answers(verbs.retrieve(collection, config), collection, config)
     for query, hits in answers:
         print(query)
         for rank, hit in enumerate(hits, start=1):
             print(line(rank, hit))
-
-
-def _write(config: SearchConfig) -> None:
-    from retrodistill.data.datasets import load_collection
-    from retrodistill.stages.searching import documents
-    from retrodistill.stages.searching.answers import index_run
-
-    assert config.data is not None
-    assert config.out is not None
-    collection = load_collection(config.data, queries=config.queries)
-    if config.index is not None:
-        hits, inputs, details = index_run(config, collection)
-    else:
-        hits, inputs, details = _retrieve(collection, config), {}, {"model": config.model}
-        hits = documents(hits, config.k) if config.by_document else hits
-    inputs |= {"collection": collection.fingerprint}
-    details |= {"split": config.split}
-    hits.write(
-        config.out,
-        inputs=inputs,
-        config=as_dict(config),
-        details=details,
-        overwrite=config.overwrite,
-    )
-    print(config.out)
-
-
-def _retrieve(collection: "Collection", config: SearchConfig) -> "Run":
-    """Return the run of --retriever, or of --model, over the documents of the collection."""
-    from retrodistill.stages.mining import mine_candidates
-    from retrodistill.stages.searching import SPLIT
-
-    return mine_candidates(
-        collection,
-        config.split if config.split or collection.file_queries else SPLIT,
-        retrievers=config.retriever or (f"dense:{config.model}",),
-        depth=config.k * (DEEPER if config.by_document else 1),
-        precision=config.precision,
-    )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,6 @@ def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
     from retrodistill.base.config import TrainSettings
     from retrodistill.base.registry import SIGNAL_SOURCES
-    from retrodistill.data.datasets import load_collection
     from retrodistill.objectives.objective import parse_objective
     from retrodistill.stages import preflight
     from retrodistill.stages.training.requirements import check_kind, check_settings
@@ -60,22 +59,10 @@ def train(config: TrainConfig) -> None:
     check_settings(terms, config, config.split, kinds)
     if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting
         check_kind(config)  # imports torch
-    collection = load_collection(config.data, queries=config.queries)
-    sources = [SIGNAL_SOURCES[name].open(value, config) for name, value in named.items()]
+    from retrodistill.stages.pipelines import verbs
 
-    from retrodistill.stages.training.trainer import train_student  # imports torch: last
-
-    out = train_student(
-        collection,
-        config.student,
-        config.out,
-        sources=sources,
-        split=config.split,
-        settings=config,
-        resume=config.resume,
-        overwrite=config.overwrite,
-    )
-    print(out)
+    verbs.train(config)
+    print(config.out)
 
 
 def print_recipes() -> None:

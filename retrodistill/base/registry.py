@@ -251,10 +251,13 @@ READERS = Registry(
 RETRIEVERS = Registry(
     "retriever",
     {
-        "bm25": "retrodistill.stages.mining.retrievers:bm25",
-        "lucene:LANGUAGE": "retrodistill.stages.mining.retrievers:lucene",
-        "dense:MODEL": "retrodistill.stages.mining.retrievers:dense",
-        "sparse:MODEL": "retrodistill.stages.mining.retrievers:sparse",
+        "bm25": "retrodistill.models.retrievers.bm25:BM25Retriever",
+        "lucene:LANGUAGE": "retrodistill.models.retrievers.lucene:LuceneRetriever",
+        "dense:MODEL": "retrodistill.models.retrievers.dense:DenseRetriever",
+        "sparse:MODEL": "retrodistill.models.retrievers.sparse:SparseRetriever",
+        "late-interaction:MODEL": (
+            "retrodistill.models.retrievers.late_interaction:LateInteractionRetriever"
+        ),
     },
     aliases={"bi-encoder": "dense", "splade": "sparse", "pyserini": "lucene", "lexical": "bm25"},
 )

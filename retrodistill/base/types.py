@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from retrodistill.base.config.base import Executor, Precision
+
 Qrels = Mapping[str, Mapping[str, int]]
 """query id -> document id -> relevance grade (0 or less: judged not relevant)."""
 
@@ -193,6 +195,44 @@ class Encoder(Protocol):
 
     def encode_docs(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """Return vectors of shape (len(texts), dimension)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrieverOptions:
+    """What a retriever with a model may be given besides its argument."""
+
+    max_tokens: int | None = None
+    """Longest text, in tokens (None: the model's own limit)."""
+
+    precision: "Precision" = "auto"
+    """Number type of the model's body."""
+
+    executor: "Executor" = "local"
+    workers: int | None = None
+    """Who encodes documents, for retrievers that share the work."""
+
+
+class Retriever(Protocol):
+    """Finds the best documents of queries in the whole collection that it was made for.
+
+    It is made as `kind(argument, docs, options)`: the argument behind the name's colon, the
+    collection's documents, and `RetrieverOptions`.
+    """
+
+    fingerprint: str
+    """Hash of the model, or of what stands for it; not of the documents."""
+
+    nbytes: int
+    """Bytes that it holds for the documents."""
+
+    def top(
+        self, queries: Sequence[str], k: int
+    ) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]":
+        """Yield for each query rows and scores of its best documents, best first.
+
+        There may be fewer than `k`, where no more match, and more, where scores are equal.
+        """
         ...
 
 

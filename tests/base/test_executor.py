@@ -14,7 +14,7 @@ from fakes.corpus import save_small_collection
 from fakes.ray_cluster import lose_a_node
 
 from retrodistill.base import executor
-from retrodistill.base.config import ScoreConfig
+from retrodistill.base.config import MineSettings, ScoreConfig
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.executor import execute, visible_devices
 from retrodistill.data.datasets import load_collection
@@ -99,7 +99,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def candidates(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("candidates") / "run"
-    mine_candidates(load_collection(f"beir:{data}"), "train", depth=10).write(folder)
+    mine_candidates(
+        load_collection(f"beir:{data}"), "train", settings=MineSettings(depth=10)
+    ).write(folder)
     return folder
 
 

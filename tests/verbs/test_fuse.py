@@ -166,7 +166,9 @@ def test_a_store_takes_norms_weights_and_judgements(
     """A flag without effect, a wrong scale in the manifest, or no advice on the temperature."""
     monkeypatch.chdir(tmp_path)
     save_small_collection(tmp_path / "data")
-    first = rd.mine_candidates(rd.load_collection("beir:data"), "train", depth=8)
+    first = rd.mine_candidates(
+        rd.load_collection("beir:data"), "train", settings=rd.MineSettings(depth=8)
+    )
     first.write(Path("first"))
     rng = np.random.default_rng(0)
     columns = (first.table["query_id"], first.table["doc_id"])
@@ -206,7 +208,10 @@ class Lengths:
 
 def test_a_second_stage_in_one_step_is_that_of_two(collection: Collection, tmp_path: Path) -> None:
     """Pairs scored below the depth, a tail that is lost, or another order than by the commands."""
-    first, teacher = rd.mine_candidates(collection, "test", depth=20), Lengths()
+    first, teacher = (
+        rd.mine_candidates(collection, "test", settings=rd.MineSettings(depth=20)),
+        Lengths(),
+    )
     found = rd.rerank(first, collection, teacher, 5)
     assert teacher.asked == len(first.top(5)) < len(first) == len(found)
     rd.score_candidates(collection, first.top(5), teacher, tmp_path / "scores")

@@ -6,7 +6,7 @@ import pytest
 from fakes.corpus import save_small_collection
 from fakes.models import save_tiny_cross_encoder
 
-from retrodistill.base.config import ScoreConfig
+from retrodistill.base.config import MineSettings, ScoreConfig
 from retrodistill.base.errors import ConfigError
 from retrodistill.data.datasets import load_collection
 from retrodistill.data.store.runs import Run
@@ -21,7 +21,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     save_small_collection(tmp_path / "data")
     collection = load_collection("beir:data")
-    mine_candidates(collection, "train", depth=8, add_positives=True).write(Path("runs/train"))
+    mine_candidates(collection, "train", settings=MineSettings(depth=8, add_positives=True)).write(
+        Path("runs/train")
+    )
     return "beir:data"
 
 

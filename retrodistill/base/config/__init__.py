@@ -10,12 +10,12 @@ from retrodistill.base.config.benchmark import BenchmarkConfig
 from retrodistill.base.config.convert import ConvertConfig
 from retrodistill.base.config.evaluate import EvaluateConfig, EvaluationSettings
 from retrodistill.base.config.fuse import FuseConfig
-from retrodistill.base.config.mine import MineConfig
+from retrodistill.base.config.mine import MineConfig, MineSettings
 from retrodistill.base.config.quickstart import DoctorConfig, QuickstartConfig
 from retrodistill.base.config.report import ReportConfig
 from retrodistill.base.config.reproduce import ReproduceConfig
 from retrodistill.base.config.score import ScoreConfig
-from retrodistill.base.config.search import EmbedConfig, SearchConfig
+from retrodistill.base.config.search import EmbedConfig, IndexSettings, SearchConfig
 from retrodistill.base.config.train import Positives, TrainConfig, TrainSettings
 
 __all__ = [
@@ -28,8 +28,10 @@ __all__ = [
     "EvaluationSettings",
     "Executor",
     "FuseConfig",
+    "IndexSettings",
     "LeakageConfig",
     "MineConfig",
+    "MineSettings",
     "Positives",
     "Precision",
     "QuickstartConfig",

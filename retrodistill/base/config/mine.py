@@ -10,30 +10,14 @@ from retrodistill.base.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MineConfig:
-    """Settings of `python -m retrodistill.mine`."""
+class MineSettings:
+    """Settings of `mine_candidates`."""
 
     GROUPS: ClassVar[Mapping[str, str]] = {
-        "queries": "data",
         "retrieval": "retriever",
         "labels": "drop_positives",
         "models and machines": "max_tokens",
-        "output": "overwrite",
     }
-
-    data: str
-    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
-
-    out: Path
-    """Run folder to write."""
-
-    split: str | None = None
-    """Split whose queries to mine for; `all` is every query, judged or not (default: those of
-    --queries, or else `train`)."""
-
-    queries: str | None = None
-    """File of queries, judged or not: .txt (one a line), .jsonl, .tsv, .csv or .parquet. They are
-    mined for beside those of --split, if that is given. Give the same to `score` and `train`."""
 
     retriever: tuple[str, ...] = ("bm25",)
     """bm25, lucene, dense:MODEL or sparse:MODEL; several are fused by reciprocal ranks."""
@@ -67,9 +51,6 @@ class MineConfig:
     workers: int | None = None
     """Workers of the executor (default: one a GPU; without GPUs one, with Ray one a node)."""
 
-    overwrite: bool = False
-    """Replace what is at --out."""
-
     def __post_init__(self) -> None:
         at_least(self, 1, "depth")
         at_least(self, 4, "max_tokens")
@@ -83,3 +64,27 @@ class MineConfig:
             )
         if self.drop_positives and self.add_positives:
             raise ConfigError("--drop-positives and --add-positives exclude each other.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MineConfig(MineSettings):
+    """Settings of `python -m retrodistill.mine`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {"queries": "data", "output": "overwrite"}
+
+    data: str
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
+
+    out: Path
+    """Run folder to write."""
+
+    split: str | None = None
+    """Split whose queries to mine for; `all` is every query, judged or not (default: those of
+    --queries, or else `train`)."""
+
+    queries: str | None = None
+    """File of queries, judged or not: .txt (one a line), .jsonl, .tsv, .csv or .parquet. They are
+    mined for beside those of --split, if that is given. Give the same to `score` and `train`."""
+
+    overwrite: bool = False
+    """Replace what is at --out."""

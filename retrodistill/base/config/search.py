@@ -11,13 +11,46 @@ from retrodistill.base.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EmbedConfig:
+class IndexSettings:
+    """Settings of `embed_collection`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {"index": "index", "machines": "executor"}
+
+    index: str = "flat"
+    """exact, flat, sq8, binary, hnsw, ivf, ivf-pq, faiss:LINE or milvus:URI."""
+
+    recall: float | None = None
+    """Share of the exact ten best that must be found: sets the index's effort by measuring."""
+
+    dimensions: int | None = None
+    """Keep the first dimensions of each vector (for Matryoshka students)."""
+
+    memory: str | None = None
+    """Most memory that the index may take while it is made, as in 2GB."""
+
+    executor: Executor = "local"
+    """Where to encode the documents: in this process, in several of this machine, or on a Ray
+    cluster whose machines share the cache's file system (with flock)."""
+
+    workers: int | None = None
+    """Workers of the executor (default: one a GPU; without GPUs one, with Ray one a node)."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "dimensions")
+        check_workers(self.executor, self.workers)
+        _check_recall(self.recall)
+        if self.memory is not None:
+            parse_bytes(self.memory)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedConfig(IndexSettings):
     """Settings of `python -m retrodistill.embed`."""
 
     GROUPS: ClassVar[Mapping[str, str]] = {
         "collection and model": "data",
-        "index": "index",
-        "models and machines": "max_tokens",
+        "filters": "attributes",
+        "model": "max_tokens",
         "output": "overwrite",
     }
 
@@ -33,23 +66,11 @@ class EmbedConfig:
     out: Path
     """Index folder to write."""
 
-    index: str = "flat"
-    """exact, flat, sq8, binary, hnsw, ivf, ivf-pq, faiss:LINE or milvus:URI."""
-
-    recall: float | None = None
-    """Share of the exact ten best that must be found: sets the index's effort by measuring."""
-
-    dimensions: int | None = None
-    """Keep the first so many dimensions of each vector (for Matryoshka students)."""
-
     attributes: str | None = None
     """Attributes to keep for --where: names of the collection's fields, or a file with ids."""
 
     workload: Path | None = None
     """File of conditions, a line each, as often as they are asked: vectors lie accordingly."""
-
-    memory: str | None = None
-    """Most memory that the index may take while it is made, as in 2GB."""
 
     max_tokens: int | None = None
     """Longest document, in tokens (default: the model's own limit)."""
@@ -60,23 +81,13 @@ class EmbedConfig:
     precision: Precision = "auto"
     """Number type of the model's body."""
 
-    executor: Executor = "local"
-    """Where to encode the documents: in this process, in several of this machine, or on a Ray
-    cluster whose machines share the cache's file system (with flock)."""
-
-    workers: int | None = None
-    """Workers of the executor (default: one a GPU; without GPUs one, with Ray one a node)."""
-
     overwrite: bool = False
     """Replace what is at --out."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "batch_tokens", "dimensions")
-        check_workers(self.executor, self.workers)
+        IndexSettings.__post_init__(self)
+        at_least(self, 1, "batch_tokens")
         at_least(self, 4, "max_tokens")
-        _check_recall(self.recall)
-        if self.memory is not None:
-            parse_bytes(self.memory)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

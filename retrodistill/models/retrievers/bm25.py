@@ -1,13 +1,18 @@
 """BM25 over the documents of a collection, by bm25s: as a first stage and as a teacher."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrodistill.base.errors import ConfigError
+from retrodistill.base.types import RetrieverOptions
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from retrodistill.data.datasets import Texts
 
 K1, B = 1.5, 0.75
 
@@ -53,10 +58,29 @@ class Lexicon:
         words = _stems([query])[0]
         if self._index is None or not words:
             return np.zeros(self.size, np.float32)
-        known = [word for word in words if word in self._index.vocab_dict]
-        if not known:
+        indexed = [word for word in words if word in self._index.vocab_dict]
+        if not indexed:
             return np.zeros(self.size, np.float32)
-        return np.asarray(self._index.get_scores(known), dtype=np.float32)
+        return np.asarray(self._index.get_scores(indexed), dtype=np.float32)
+
+
+class BM25Retriever:
+    """The documents of highest BM25 score, of those that share a word with the query."""
+
+    fingerprint = "bm25"
+
+    def __init__(self, argument: str, docs: "Texts", options: RetrieverOptions) -> None:
+        if argument:
+            raise ConfigError(f"retriever bm25 takes no argument, but got {argument!r}.")
+        self._lexicon = Lexicon(docs.full_texts())
+        self.nbytes = self._lexicon.nbytes
+
+    def top(
+        self, queries: Sequence[str], k: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield rows and scores of each query's best documents."""
+        for query in queries:
+            yield self._lexicon.top(query, k)
 
 
 def _stems(texts: Sequence[str]) -> list[list[str]]:

@@ -10,12 +10,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,10 @@ from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.files import new_folder
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import cache_folder, digest
-from retrodistill.base.types import Doc
+from retrodistill.base.types import Doc, RetrieverOptions
+
+if TYPE_CHECKING:
+    from retrodistill.data.datasets import Texts
 
 K1, B = 0.9, 0.4
 """Anserini's defaults."""
@@ -254,3 +257,20 @@ def start_java() -> Callable[[str], Any]:
     # Query words may be many: a document may be a query.
     java("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(2**31 - 1)
     return java
+
+
+class LuceneRetriever:
+    """The documents of highest BM25 score in Lucene; the argument is the language."""
+
+    def __init__(self, argument: str, docs: "Texts", options: RetrieverOptions) -> None:
+        self._index = LuceneIndex(docs, docs.fingerprint, language=argument or "en")
+        self.fingerprint = self._index.fingerprint
+        folder = built_index(docs, docs.fingerprint, argument or "en")
+        self.nbytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    def top(
+        self, queries: Sequence[str], k: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield rows and scores of each query's best documents."""
+        for query in queries:
+            yield self._index.top(query, k)

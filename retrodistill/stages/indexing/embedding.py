@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.config import Executor
+from retrodistill.base.config import IndexSettings
+from retrodistill.base.config.search import parse_bytes
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import new_folder
 from retrodistill.base.logging import log
@@ -22,9 +23,10 @@ from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.data.store.lineage import own_lineage
 from retrodistill.data.store.vectors import cached, fill_vectors
 from retrodistill.models.indexes import new_index
+from retrodistill.models.indexes.folder import INDEX, KIND, MODEL
 from retrodistill.models.inference.cuts import counted_cuts
+from retrodistill.models.students.truncated import Truncated
 from retrodistill.stages.indexing.filling import QUERIES, Vectors, check_memory, fill, reference
-from retrodistill.stages.indexing.truncated import Truncated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,9 +35,7 @@ if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
     from retrodistill.models.students.dense import DenseEncoder
 
-KIND = "index"
-INDEX, MODEL = "index", "model"
-"""Subfolders of an index folder."""
+DEFAULTS = IndexSettings()
 
 SAMPLE_DOCS, TIMED_DOCS = 256, 32
 """Documents whose tokens are counted, and of these the ones timed, for the estimate."""
@@ -46,22 +46,17 @@ def embed_collection(
     encoder: "DenseEncoder",
     *,
     out: Path,
-    index: str = "flat",
-    dimensions: int | None = None,
+    settings: IndexSettings = DEFAULTS,
     attributes: "pa.Table | None" = None,
     workload: Sequence[str] = (),
-    recall: float | None = None,
-    memory: int | None = None,
-    executor: Executor = "local",
-    workers: int | None = None,
     config: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write an index folder of all documents, and return it.
 
-    Vectors go through the cache, so an interrupted command goes on where it was, and several
-    `workers` of an `executor` may encode; memory is that of the index beside one part of the
-    documents, and at most `memory` bytes. `dimensions` keeps the first ones of each vector, as
+    Vectors go through the cache, so an interrupted command resumes, and several `workers` of an
+    `executor` may encode; memory is that of the index beside one part of the documents, and at most
+    `memory`. `dimensions` keeps the first ones of each vector, as
     Matryoshka training allows. `attributes` has a row for each document, in their order, for
     searches with a condition; `workload` has conditions as often as they will be asked, for
     vectors that lie accordingly. With `recall`, the index's effort is the fastest that finds this
@@ -77,20 +72,21 @@ def embed_collection(
     docs = collection.docs
     if not len(docs):
         raise DataError(f"{collection.name} has no documents to embed.")
-    dimension = encoder.dimension if dimensions is None else dimensions
+    dimension = settings.dimensions or encoder.dimension
     reader = Truncated(encoder, dimension, normalised=encoder.normalised)
     order = _order(attributes, workload) if workload else None
-    if memory is not None:
-        check_memory(index, len(docs), dimension, memory)
+    if settings.memory is not None:
+        check_memory(settings.index, len(docs), dimension, parse_bytes(settings.memory))
     with new_folder(out, overwrite=overwrite) as folder:
-        filled = new_index(index, dimension)
+        filled = new_index(settings.index, dimension)
         _estimate(collection, encoder)
         start = time.perf_counter()
         with counted_cuts("documents"):
-            fill_vectors(encoder, docs, executor=executor, workers=workers)
+            fill_vectors(encoder, docs, executor=settings.executor, workers=settings.workers)
             vectors = Vectors.of(encoder, docs, dimension)
         fill(filled, vectors, docs, attributes, order)
         seconds = time.perf_counter() - start
+        recall = settings.recall
         tuning = None if recall is None else _tuned(filled, collection, vectors, reader, recall)
         for part in (INDEX, MODEL):
             (folder / part).mkdir()
@@ -110,7 +106,7 @@ def embed_collection(
                 "collection": collection.name,
                 "data": collection.spec,
                 "model": encoder.name,
-                "index": index,
+                "index": settings.index,
                 "vectors": len(filled),
                 "dimension": dimension,
                 "attributes": [] if attributes is None else attributes.column_names,

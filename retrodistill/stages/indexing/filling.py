@@ -12,7 +12,7 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import INDEXES
 from retrodistill.data.store.vectors import PART, mapped, release, vector_files
 from retrodistill.models.indexes import index_kind
-from retrodistill.stages.indexing.truncated import shortened
+from retrodistill.models.students.truncated import shortened
 
 if TYPE_CHECKING:
     import pyarrow as pa

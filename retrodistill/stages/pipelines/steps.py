@@ -32,7 +32,7 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import check_writable, write_atomically
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest, digest, digest_files
-from retrodistill.stages.indexing.embedding import INDEX
+from retrodistill.models.indexes.folder import INDEX
 from retrodistill.stages.reporting.chain import content_fingerprint
 
 PLAN = "plan.yaml"

@@ -15,18 +15,19 @@ from retrodistill.base.config import (
     ConvertConfig,
     EmbedConfig,
     MineConfig,
+    MineSettings,
     ScoreConfig,
     SearchConfig,
     TrainConfig,
     as_dict,
 )
 from retrodistill.base.manifest import FILE
+from retrodistill.base.types import RetrieverOptions
 from retrodistill.data.datasets import load_collection
 from retrodistill.stages.pipelines.fusing import fuse
 from retrodistill.stages.pipelines.steps import Step, sound_fingerprint
 from retrodistill.stages.reporting.chain import input_fingerprint, inputs_named
 from retrodistill.stages.reporting.commands import IMMATERIAL, VERBS
-from retrodistill.stages.training.resuming import checkpoint_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,20 +44,7 @@ def mine(config: MineConfig) -> None:
     from retrodistill.stages.mining import mine_candidates
 
     collection = load_collection(config.data, queries=config.queries)
-    candidates = mine_candidates(
-        collection,
-        config.split,
-        retrievers=config.retriever,
-        depth=config.depth,
-        rrf_k=config.rrf_k,
-        drop_positives=config.drop_positives,
-        add_positives=config.add_positives,
-        false_negative_ratio=config.false_negative_ratio,
-        max_tokens=config.max_tokens,
-        precision=config.precision,
-        executor=config.executor,
-        workers=config.workers,
-    )
+    candidates = mine_candidates(collection, config.split, config)
     candidates.write(
         config.out,
         inputs={"collection": collection.fingerprint},
@@ -122,11 +110,25 @@ def train(config: TrainConfig) -> None:
 
 def embed(config: EmbedConfig) -> None:
     """Embed a collection's documents, and write the index folder."""
-    from retrodistill.base.config.search import parse_bytes
     from retrodistill.data.filters import read_conditions
     from retrodistill.models.students.dense import DenseEncoder
+    from retrodistill.models.students.kinds import kind_of
     from retrodistill.stages.indexing import embed_collection
+    from retrodistill.stages.indexing.retrievers import check_settings, embed_with_retriever
 
+    kind = kind_of(config.model)
+    if kind.encoder is None:
+        check_settings(kind, config)
+        embed_with_retriever(
+            load_collection(config.data, queries=config.queries),
+            kind,
+            config.model,
+            config.out,
+            options=RetrieverOptions(max_tokens=config.max_tokens, precision=config.precision),
+            config=as_dict(config),
+            overwrite=config.overwrite,
+        )
+        return
     collection = load_collection(config.data, queries=config.queries)
     encoder = DenseEncoder(
         config.model,
@@ -138,14 +140,9 @@ def embed(config: EmbedConfig) -> None:
         collection,
         encoder,
         out=config.out,
-        index=config.index,
-        dimensions=config.dimensions,
+        settings=config,
         attributes=doc_attributes(collection, config.attributes) if config.attributes else None,
         workload=read_conditions(config.workload) if config.workload is not None else (),
-        recall=config.recall,
-        memory=parse_bytes(config.memory) if config.memory is not None else None,
-        executor=config.executor,
-        workers=config.workers,
         config=as_dict(config),
         overwrite=config.overwrite,
     )
@@ -191,9 +188,11 @@ def retrieve(collection: "Collection", config: SearchConfig) -> "Run":
     return mine_candidates(
         collection,
         config.split if config.split or collection.file_queries else SPLIT,
-        retrievers=config.retriever or (f"dense:{config.model}",),
-        depth=config.k * (PASSAGES if config.by_document else 1),
-        precision=config.precision,
+        MineSettings(
+            retriever=config.retriever or (f"dense:{config.model}",),
+            depth=config.k * (PASSAGES if config.by_document else 1),
+            precision=config.precision,
+        ),
     )
 
 
@@ -211,6 +210,8 @@ RUN: Mapping[str, Callable[[Any], object]] = {
 
 def verb_step(name: str, verb: str, config: Any) -> Step:
     """Return the step of a verb's settings; what lies at its `out` is resumed or replaced."""
+    from retrodistill.stages.training.resuming import checkpoint_folder  # imports torch
+
     settings = {
         setting: value
         for setting, value in as_dict(config).items()

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.base.manifest import Manifest
-from retrodistill.base.types import Doc, Encoder, Index
+from retrodistill.base.registry import RETRIEVERS
+from retrodistill.base.types import Doc, Encoder, Index, Retriever, RetrieverOptions
 from retrodistill.data.store.lineage import UNKNOWN, Lineage, lineage_in
 from retrodistill.models.indexes import index_kind
-from retrodistill.stages.indexing.embedding import INDEX, KIND, MODEL
-from retrodistill.stages.indexing.truncated import Truncated
+from retrodistill.models.indexes.folder import INDEX, KIND, MODEL, read_ids
+from retrodistill.models.students.truncated import Truncated
 from retrodistill.stages.searching.grouping import best_passages, document_of, first_passages
 
 if TYPE_CHECKING:
@@ -90,6 +92,13 @@ class Searcher:
         folder = Path(folder)
         manifest = Manifest.read(folder, kind=KIND)
         manifest.check_files(folder)
+        if docs is None and with_texts:
+            docs = _texts_of(manifest)
+        lineage = lineage_in(folder, manifest)
+        if "retriever" in manifest.details:
+            retriever = _opened_retriever(folder, manifest, precision)
+            ids = read_ids(folder / INDEX)
+            return RetrieverSearcher(retriever, ids, docs=docs, manifest=manifest, lineage=lineage)
         try:
             kind, max_tokens = manifest.details["index"], manifest.details["max_tokens"]
             dimension = manifest.details["dimension"]
@@ -101,9 +110,6 @@ class Searcher:
         encoder: Encoder = (
             Truncated(whole, dimension, normalised=whole.normalised) if cut else whole
         )
-        if docs is None and with_texts:
-            docs = _texts_of(manifest)
-        lineage = lineage_in(folder, manifest)
         return cls(encoder, index, docs=docs, manifest=manifest, lineage=lineage)
 
     @property
@@ -223,6 +229,72 @@ class Searcher:
         known = self.docs is not None and doc_id in self.docs
         doc = self.docs.get(doc_id) if self.docs is not None and known else Doc(doc_id, "", "")
         return Hit(doc_id, score, doc.title, doc.text)
+
+
+class RetrieverSearcher(Searcher):
+    """A sparse or late-interaction student over its documents: no conditions, no efforts."""
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        ids: Sequence[str],
+        *,
+        docs: "Texts | None" = None,
+        manifest: Manifest | None = None,
+        lineage: Lineage = UNKNOWN,
+    ) -> None:
+        self.retriever = retriever
+        self.docs = docs
+        self.manifest = manifest
+        self.lineage = lineage
+        self._ids = np.array(ids, object)
+
+    def set_recall(self, target: float) -> None:
+        """Refuse: the search is exact."""
+        raise ConfigError("--recall is for approximate indexes, but this one is searched exactly.")
+
+    def explain(self, where: "Condition" = None, k: int = 10, queries: int | None = None) -> str:
+        """Return in words how a search goes."""
+        kind = self.manifest.details["retriever"] if self.manifest is not None else "retriever"
+        size = f"{len(self._ids):,} documents, {self.retriever.nbytes / 1e6:,.1f} MB"
+        return f"{kind}, {size}: every document that can match is scored."
+
+    def find(
+        self, texts: Sequence[str], k: int, *, where: "Where" = None, by_document: bool = False
+    ) -> tuple[list[list[str]], list[NDArray[np.float32]]]:
+        """Return for each query its best ids and their scores, best first.
+
+        Raises:
+            ConfigError: a condition is given.
+
+        """
+        if where is not None:
+            raise ConfigError(
+                "--where needs an index of dense vectors: embed a bi-encoder with --attributes."
+            )
+        return best_passages(partial(self._best, texts), k) if by_document else self._best(texts, k)
+
+    def _best(
+        self, texts: Sequence[str], k: int
+    ) -> tuple[list[list[str]], list[NDArray[np.float32]]]:
+        """Return the best ids and scores; of equal scores the larger id comes first."""
+        ids, scores = [], []
+        for rows, values in self.retriever.top(texts, k):
+            names = self._ids[rows]
+            order = sorted(range(len(rows)), key=lambda at: (values[at], names[at]), reverse=True)[
+                :k
+            ]
+            ids.append([str(names[position]) for position in order])
+            scores.append(values[order])
+        return ids, scores
+
+
+def _opened_retriever(folder: Path, manifest: Manifest, precision: Precision) -> Retriever:
+    """Return the retriever that was saved in an index folder."""
+    options = RetrieverOptions(max_tokens=manifest.details.get("max_tokens"), precision=precision)
+    kind = RETRIEVERS[manifest.details["retriever"]]
+    retriever: Retriever = kind.open(folder / INDEX, str(folder / MODEL), options)
+    return retriever
 
 
 def search_run(

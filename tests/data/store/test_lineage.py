@@ -23,7 +23,7 @@ from retrodistill.data.store.lineage import (
     own_lineage,
     spec_lineage,
 )
-from retrodistill.stages.mining.fuse import add_positives, drop_false_negatives, drop_positives
+from retrodistill.stages.mining.labels import add_positives, drop_false_negatives, drop_positives
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -174,13 +174,16 @@ def test_a_score_store_knows_its_teacher_and_all_its_candidates(
 ) -> None:
     """A teacher that was trained on the test queries teaches them to each student of its scores."""
     teacher = Lineage((record("asthma", student="ce"),))
-    mined = rd.mine_candidates(collection, "train", depth=3)
+    mined = rd.mine_candidates(collection, "train", settings=rd.MineSettings(depth=3))
     assert mined.lineage == Lineage()
     store = rd.score_candidates(collection, mined, Constant(teacher), tmp_path / "s")  # type: ignore[arg-type]
     assert store.run().lineage == store.lineage == lineage_of(tmp_path / "s") == teacher
 
     known_lineage = Lineage((record("flu"),))
-    more = replace(rd.mine_candidates(collection, "train", depth=4), lineage=known_lineage)
+    more = replace(
+        rd.mine_candidates(collection, "train", settings=rd.MineSettings(depth=4)),
+        lineage=known_lineage,
+    )
     rd.score_candidates(collection, more, Constant(teacher), tmp_path / "s")  # type: ignore[arg-type]
     assert rd.Run.read(tmp_path / "s").lineage == teacher | known_lineage
     assert rd.load_teacher(f"run:{tmp_path / 's'}", collection).lineage == teacher | known_lineage
@@ -192,6 +195,8 @@ def test_scores_of_somebody_elses_file_are_unrecorded(
     collection: "Collection", tmp_path: Path
 ) -> None:
     """Imported scores of a trained model would be taken for those of an untrained one."""
-    rd.mine_candidates(collection, "train", depth=3).to_trec(tmp_path / "theirs.trec")
+    rd.mine_candidates(collection, "train", settings=rd.MineSettings(depth=3)).to_trec(
+        tmp_path / "theirs.trec"
+    )
     store = rd.import_scores(collection, tmp_path / "theirs.trec", tmp_path / "s", format="trec")
     assert store.run().lineage == Lineage(unrecorded=("theirs.trec",))

@@ -14,7 +14,7 @@ from fakes.corpus import save_small_collection
 from fakes.models import save_tiny_model
 from fakes.ray_cluster import lose_a_node
 
-from retrodistill.base.config import EmbedConfig, MineConfig
+from retrodistill.base.config import EmbedConfig, MineConfig, MineSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Doc
 from retrodistill.data.datasets import Texts, load_collection
@@ -206,12 +206,14 @@ def test_mining_with_processes_finds_the_same(docs: Texts, tmp_path: Path) -> No
     model = save_tiny_model(tmp_path / "tiny")
     collection = load_collection(f"beir:{tmp_path / 'data'}")
     dense = (f"dense:{model}",)
-    shared = mine_candidates(collection, retrievers=dense, depth=9, executor="processes", workers=2)
+    shared = mine_candidates(
+        collection, settings=MineSettings(retriever=dense, depth=9, executor="processes", workers=2)
+    )
     folder = tmp_path / "cache" / "vectors"
     assert len(list(folder.glob("*/*.npy"))) == 13
     for path in folder.glob("*/*.npy"):
         path.unlink()
-    alone = mine_candidates(collection, retrievers=dense, depth=9)
+    alone = mine_candidates(collection, settings=MineSettings(retriever=dense, depth=9))
     assert shared.to_dict() == alone.to_dict()
 
 

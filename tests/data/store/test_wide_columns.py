@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from retrodistill.base.config import MineSettings
 from retrodistill.base.types import Comparisons, Pairs, Unit
 from retrodistill.data.datasets import Collection
 from retrodistill.data.rankings import average_scores
@@ -35,7 +36,7 @@ class Teacher:
 
 def all_that_runs_do(collection: Collection, folder: Path) -> list[str]:
     """Return the fingerprints of what runs and stores make of one run."""
-    run = mine_candidates(collection, "train", depth=6)
+    run = mine_candidates(collection, "train", settings=MineSettings(depth=6))
     run.write(folder / "run")
     run.to_trec(folder / "run.trec")
     run.to_jsonl(folder / "run.jsonl")
@@ -66,7 +67,7 @@ def test_runs_and_stores_need_no_column_in_one_piece(
     """`offset overflow`, a traceback after hours, for 50 million pairs of MS MARCO's longer ids."""
     expected = all_that_runs_do(collection, tmp_path / "short")
     monkeypatch.setattr(columns, "LIMIT", 0)
-    run = mine_candidates(collection, "train", depth=6)
+    run = mine_candidates(collection, "train", settings=MineSettings(depth=6))
     assert pa.types.is_large_string(run.table["doc_id"].type)
     assert all_that_runs_do(collection, tmp_path / "long") == expected
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from retrodistill.base.config import IndexSettings
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.types import Index
 from retrodistill.models.indexes import index_kind, new_index
@@ -465,9 +466,19 @@ def test_embed_and_search(place: Place, tmp_path: Path, tiny_model: Path, folder
     collection, encoder = load_collection(f"beir:{folder}"), DenseEncoder(tiny_model)
     spec = place().partition("#")[0]
     own = attributes(len(collection.docs))
-    out = embed_collection(collection, encoder, out=tmp_path / "index", index=spec, attributes=own)
+    out = embed_collection(
+        collection,
+        encoder,
+        out=tmp_path / "index",
+        attributes=own,
+        settings=IndexSettings(index=spec),
+    )
     flat = embed_collection(
-        collection, encoder, out=tmp_path / "flat", index="exact", attributes=own
+        collection,
+        encoder,
+        out=tmp_path / "flat",
+        attributes=own,
+        settings=IndexSettings(index="exact"),
     )
     texts = collection.queries.full_texts()
     for where in (None, "year > 2005"):

@@ -117,7 +117,9 @@ def test_a_packaged_model_is_one_wherever_a_model_is_given(
     ]
     assert teachers[0].fingerprint == teachers[1].fingerprint
     runs = [
-        rd.mine_candidates(collection, "test", retrievers=[f"dense:{name}"], depth=3)
+        rd.mine_candidates(
+            collection, "test", settings=rd.MineSettings(retriever=[f"dense:{name}"], depth=3)
+        )
         for name in (tiny_model, "packaged:tiny")
     ]
     assert runs[0].fingerprint == runs[1].fingerprint

@@ -12,7 +12,7 @@ import torch
 from fakes.corpus import save_small_collection
 from fakes.models import save_tiny_model
 
-from retrodistill.base.config import TrainSettings
+from retrodistill.base.config import MineSettings, TrainSettings
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import load_collection
 from retrodistill.data.store.runs import Run
@@ -122,7 +122,11 @@ def test_two_processes_have_the_loss_of_one(tmp_path: Path) -> None:
 def test_two_processes_train_one_student(tiny_model: Path, tmp_path: Path) -> None:
     """Two processes that write into one folder, wait for each other, or see the same queries."""
     data = save_small_collection(tmp_path / "data")
-    run = mine_candidates(load_collection(f"beir:{data}"), "train", depth=20, add_positives=True)
+    run = mine_candidates(
+        load_collection(f"beir:{data}"),
+        "train",
+        settings=MineSettings(depth=20, add_positives=True),
+    )
     run.write(tmp_path / "scores")
     words = f"--data beir:{data} --scores {tmp_path / 'scores'} --student {tiny_model} "
     words += f"--out {tmp_path / 's'} --batch-size 4 --max-steps 6 --candidates-per-query 4 "

@@ -15,6 +15,7 @@ from fakes.language_models import save_tiny_causal, save_tiny_seq2seq
 from fakes.llm_server import reader, serve
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
 
+from retrodistill.base.config import MineSettings
 from retrodistill.base.errors import ConfigError, MissingExtra
 from retrodistill.base.registry import RETRIEVERS, TEACHERS
 from retrodistill.base.types import SCALES, Pairs, Teacher, Unit, reads_of
@@ -209,7 +210,7 @@ def test_a_bi_encoder_equals_its_library(collection: Collection, models: dict[st
 
 def test_bm25_gives_the_first_stages_scores(collection: Collection) -> None:
     """A lexical teacher with other statistics than the retriever of the same name."""
-    run = mine_candidates(collection, "test", depth=10)
+    run = mine_candidates(collection, "test", settings=MineSettings(depth=10))
     teacher = load_teacher("bm25", collection)
     for query, docs, scores in run.lists():
         queries = [collection.queries.get(query)] * len(docs)
@@ -259,7 +260,7 @@ def test_a_teacher_of_ones_own_is_one_file(
     collection: Collection, folder: Path, models: dict[str, str], tmp_path: Path
 ) -> None:
     """A teacher of somebody's lab that needs a line of this package before `score` takes it."""
-    mine_candidates(collection, "test", depth=5).write(tmp_path / "run")
+    mine_candidates(collection, "test", settings=MineSettings(depth=5)).write(tmp_path / "run")
     words = f"--data beir:{folder} --candidates {tmp_path / 'run'} --teacher {models[OWN]}"
     assert main([*words.split(), "--option", "weight=2", "--out", str(tmp_path / "s")]) == 0
     teacher = load_teacher(models[OWN], collection, options=["weight=2"])

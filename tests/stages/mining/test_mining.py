@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrodistill.base.config import MineSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.datasets.queries import query_file
 from retrodistill.data.rankings import reranked
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.mining import mine_candidates, reciprocal_ranks
-from retrodistill.stages.mining.fuse import (
+from retrodistill.stages.mining.labels import (
     Treated,
     add_positives,
     drop_false_negatives,
@@ -93,7 +94,9 @@ def test_both_retrievers_find_what_shares_words_or_vectors(
 ) -> None:
     """A fused list that is longer than asked, or made of one retriever alone."""
     both = ("bm25", f"dense:{tiny_model}")
-    run = mine_candidates(collection, "train", retrievers=both, depth=7, add_positives=True)
+    run = mine_candidates(
+        collection, "train", settings=MineSettings(retriever=both, depth=7, add_positives=True)
+    )
     relevant = collection.qrels("train")
     for query, docs, _ in run.lists():
         assert 7 <= len(docs) <= 8
@@ -107,13 +110,15 @@ def test_sparse_retrieval_is_that_of_the_full_products(
     """Documents lost from an inverted index, or scores of another document."""
     from fakes.encoders import save_tiny_sparse
 
+    from retrodistill.models.retrievers import sparse as retrievers
     from retrodistill.models.students.sparse import SparseTextEncoder
-    from retrodistill.stages.mining import retrievers
 
     model = str(save_tiny_sparse(tmp_path_factory.mktemp("splade"), kept=3))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrievers, "DOCS_AT_ONCE", 7)
-        found = mine_candidates(collection, "test", retrievers=(f"sparse:{model}",), depth=5)
+        found = mine_candidates(
+            collection, "test", settings=MineSettings(retriever=(f"sparse:{model}",), depth=5)
+        )
     query_ids, encoder = collection.query_ids("test"), SparseTextEncoder(model)
     queries = encoder.encode_queries(
         collection.queries.full_texts(collection.queries.rows(query_ids))
@@ -128,18 +133,21 @@ def test_sparse_retrieval_is_that_of_the_full_products(
     assert 0 < len(wanted) < products.size
     assert found.fingerprint == wanted.fingerprint
     with pytest.raises(ConfigError, match="sparse:FOLDER"):
-        mine_candidates(collection, "test", retrievers=("sparse",))
+        mine_candidates(collection, "test", settings=MineSettings(retriever=("sparse",)))
 
 
 def test_mistakes_are_explained(collection: Collection, tiny_model: Path) -> None:
     """A filter on sums of reciprocal ranks that drops at random."""
     with pytest.raises(ConfigError, match="Did you mean 'bm25'"):
-        mine_candidates(collection, retrievers=("bm52",))
+        mine_candidates(collection, settings=MineSettings(retriever=("bm52",)))
     with pytest.raises(ConfigError, match="dense:FOLDER"):
-        mine_candidates(collection, retrievers=("dense",))
+        mine_candidates(collection, settings=MineSettings(retriever=("dense",)))
     with pytest.raises(ConfigError, match="one --retriever"):
         mine_candidates(
-            collection, retrievers=("bm25", f"dense:{tiny_model}"), false_negative_ratio=0.9
+            collection,
+            settings=MineSettings(
+                retriever=("bm25", f"dense:{tiny_model}"), false_negative_ratio=0.9
+            ),
         )
 
 
@@ -147,18 +155,20 @@ def test_a_run_without_candidates_is_refused(collection: Collection) -> None:
     """An empty run that is scored and trained on without a word, or 17,243 rows for depth -5."""
     for depth in (0, -5):
         with pytest.raises(ConfigError, match="depth must be at least 1"):
-            mine_candidates(collection, depth=depth)
+            mine_candidates(collection, settings=MineSettings(depth=depth))
     asked = collection.with_queries(query_file(["zzz yyy"]), name="here")
     with pytest.raises(DataError, match="bm25 finds no document"):
         mine_candidates(asked)
     with pytest.raises(ConfigError, match="these queries have no judgements"):
-        mine_candidates(asked, add_positives=True)
+        mine_candidates(asked, settings=MineSettings(add_positives=True))
 
 
 def test_labels_of_all_splits_hold_for_all_queries(collection: Collection) -> None:
     """Known positives of one split left among the candidates, or the labels of another used."""
-    every = mine_candidates(collection, "all", depth=3, drop_positives=True)
-    train = mine_candidates(collection, "train", depth=3, drop_positives=True)
+    every = mine_candidates(collection, "all", settings=MineSettings(depth=3, drop_positives=True))
+    train = mine_candidates(
+        collection, "train", settings=MineSettings(depth=3, drop_positives=True)
+    )
     assert len(every.query_ids) == 32
     assert {query: docs for query, docs, _ in every.lists() if query in train.to_dict()} == {
         query: docs for query, docs, _ in train.lists()
@@ -176,7 +186,7 @@ def test_bm25_reproduces_the_published_figure_on_scifact(shared_data: Path) -> N
     import pytrec_eval
 
     scifact = load_collection(f"beir:{shared_data / 'scifact'}")
-    run = mine_candidates(scifact, "test", depth=100)
+    run = mine_candidates(scifact, "test", settings=MineSettings(depth=100))
     evaluator = pytrec_eval.RelevanceEvaluator(scifact.qrels("test"), {"ndcg_cut.10"})
     values = evaluator.evaluate(run.to_dict())
     assert len(run.query_ids) == 300

@@ -84,7 +84,7 @@ def test_numbers_are_those_of_the_verbs(
 ) -> None:
     """A benchmark that measures other systems than its users get from the commands."""
     collection = rd.load_collection(content["datasets"]["test"])
-    bm25 = rd.mine_candidates(collection, "test", depth=20)
+    bm25 = rd.mine_candidates(collection, "test", settings=rd.MineSettings(depth=20))
     encoder = DenseEncoder(tiny_model, max_tokens=64)
     rd.embed_collection(collection, encoder, out=tmp_path / "index")
     from retrodistill.stages.searching import search_run

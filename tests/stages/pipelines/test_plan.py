@@ -80,7 +80,7 @@ def test_a_mistake_names_the_file_and_the_place(text: str, message: str, tmp_pat
         ("x: {model: m, recall: 2}", "system 'x': --recall must be above 0"),
         ("x: {model: m, recall: many}", "system 'x': recall must be of type float"),
         ("x: {retriever: bm52}", "Did you mean 'bm25'"),
-        ("x: {retriever: 'bm25:en'}", "retriever must be bm25 or sparse:MODEL"),
+        ("x: {retriever: 'bm25:en'}", "retriever bm25 takes no argument"),
         ("x: {retriever: 'dense:m'}", "write `model: m`"),
         ("x: {rerank: bm25}", "system 'x' needs of"),
         ("x: {rerank: bm25, of: y, depth: 0}", "--depth must be at least 1"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from retrodistill.audit import main
-from retrodistill.base.config import TrainSettings
+from retrodistill.base.config import MineSettings, TrainSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Pairs
 from retrodistill.data.datasets import Collection
@@ -45,7 +45,9 @@ class Given:
 @pytest.fixture(scope="module")
 def dense(collection: Collection, tiny_model: Path) -> Run:
     """A weak first stage: a random model's best half of sixty documents."""
-    return mine_candidates(collection, "train", retrievers=(f"dense:{tiny_model}",), depth=30)
+    return mine_candidates(
+        collection, "train", settings=MineSettings(retriever=(f"dense:{tiny_model}",), depth=30)
+    )
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrodistill.base.config import MineSettings
 from retrodistill.base.errors import DataError
 from retrodistill.base.types import Comparisons
 from retrodistill.data.datasets import Collection
@@ -35,7 +36,7 @@ class ByLength:
 
 @pytest.fixture(scope="module")
 def candidates(collection: Collection) -> Run:
-    return mine_candidates(collection, "train", depth=9)
+    return mine_candidates(collection, "train", settings=MineSettings(depth=9))
 
 
 @given(st.lists(st.integers(0, 9), max_size=5), st.integers(0, 6))

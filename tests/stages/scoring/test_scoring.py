@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from fakes.models import save_tiny_cross_encoder
 
+from retrodistill.base.config import MineSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Pairs
 from retrodistill.data.datasets import Collection
@@ -66,7 +67,7 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def candidates(collection: Collection) -> Run:
-    return mine_candidates(collection, "train", depth=20)
+    return mine_candidates(collection, "train", settings=MineSettings(depth=20))
 
 
 def test_nothing_is_scored_twice(collection: Collection, candidates: Run, tmp_path: Path) -> None:

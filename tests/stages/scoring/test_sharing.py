@@ -14,6 +14,7 @@ import pytest
 from fakes.corpus import save_small_collection
 from fakes.models import save_tiny_cross_encoder
 
+from retrodistill.base.config import MineSettings
 from retrodistill.base.errors import DataError
 from retrodistill.base.manifest import FILE, Manifest
 from retrodistill.base.types import Comparisons, Pairs, Reads, Unit
@@ -72,7 +73,7 @@ class ByRank(Teacher):
 
 @pytest.fixture(scope="module")
 def candidates(collection: Collection) -> Run:
-    return mine_candidates(collection, "train", depth=12)
+    return mine_candidates(collection, "train", settings=MineSettings(depth=12))
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +311,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Give the words of a command that scores with a cross-encoder, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     data = save_small_collection(tmp_path / "data")
-    mine_candidates(load_collection(f"beir:{data}"), "train", depth=2).write(Path("run"))
+    mine_candidates(load_collection(f"beir:{data}"), "train", settings=MineSettings(depth=2)).write(
+        Path("run")
+    )
     model = save_tiny_cross_encoder(tmp_path / "ce")
     return f"--data beir:data --teacher cross-encoder:{model} --out s"
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrodistill.base.config import MineSettings
 from retrodistill.base.errors import DataError
 from retrodistill.base.types import Pairs, Unit
 from retrodistill.data.datasets import Collection, load_collection
@@ -92,7 +93,7 @@ def same(result: Run, expected_run: dict[str, dict[str, float]]) -> bool:
 
 @pytest.fixture(scope="module")
 def candidates(collection: Collection) -> Run:
-    return mine_candidates(collection, "train", depth=20)
+    return mine_candidates(collection, "train", settings=MineSettings(depth=20))
 
 
 def changed_copy(folder: Path, out: Path, change: dict[str, str | None]) -> Collection:
@@ -187,7 +188,7 @@ def test_any_history_ends_with_the_right_table(
     paid: set[tuple[str, str]] = set()
     for number, depth, shard_pairs in history:
         collection = collections[number]
-        expected_run = mine_candidates(collection, "test", depth=depth)
+        expected_run = mine_candidates(collection, "test", settings=MineSettings(depth=depth))
         teacher = ByText()
         store = score_candidates(collection, expected_run, teacher, out, shard_pairs=shard_pairs)
         table = store.run().to_dict()

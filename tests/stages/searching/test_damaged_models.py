@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrodistill.base.config import IndexSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import FILE, Manifest
 from retrodistill.data.datasets import Collection
@@ -18,7 +19,7 @@ from retrodistill.stages.training import TrainSettings, train_student
 
 
 def embedded(collection: Collection, encoder: DenseEncoder, out: Path) -> Path:
-    return embed_collection(collection, encoder, out=out, index="exact")
+    return embed_collection(collection, encoder, out=out, settings=IndexSettings(index="exact"))
 
 
 @pytest.fixture(scope="module")

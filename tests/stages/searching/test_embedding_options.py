@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from retrodistill import embed, search
+from retrodistill.base.config import IndexSettings
 from retrodistill.base.config.search import EmbedConfig, parse_bytes
 from retrodistill.base.errors import ConfigError
 from retrodistill.data.datasets import Collection
 from retrodistill.models.indexes.faiss import FaissIndex
 from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.models.students.truncated import Truncated, shortened
 from retrodistill.stages.indexing import embed_collection
 from retrodistill.stages.indexing.filling import Vectors, check_memory, needed_bytes
-from retrodistill.stages.indexing.truncated import Truncated, shortened
 from retrodistill.stages.searching import Searcher, search_run
 
 
@@ -31,7 +32,9 @@ def test_a_recall_is_measured_and_kept(
     collection: Collection, encoder: DenseEncoder, tmp_path: Path
 ) -> None:
     """A promise that nobody can check afterwards is an advertisement."""
-    out = embed_collection(collection, encoder, out=tmp_path / "i", index="hnsw", recall=0.9)
+    out = embed_collection(
+        collection, encoder, out=tmp_path / "i", settings=IndexSettings(index="hnsw", recall=0.9)
+    )
     searcher = Searcher.open(out, precision="float32")
     tuning = searcher.tuning
     assert tuning is not None
@@ -50,7 +53,9 @@ def test_a_recall_is_measured_and_kept(
 
 def test_first_dimensions(collection: Collection, encoder: DenseEncoder, tmp_path: Path) -> None:
     """Queries of full length against shorter documents, or vectors no longer of length 1."""
-    out = embed_collection(collection, encoder, out=tmp_path / "i", dimensions=8)
+    out = embed_collection(
+        collection, encoder, out=tmp_path / "i", settings=IndexSettings(dimensions=8)
+    )
     searcher = Searcher.open(out, precision="float32")
     assert (searcher.index.dimension, searcher.encoder.dimension) == (8, 8)
     ids = collection.query_ids("test")
@@ -64,7 +69,9 @@ def test_first_dimensions(collection: Collection, encoder: DenseEncoder, tmp_pat
     for (_, _, scores), row in zip(run.lists(), wanted, strict=True):
         np.testing.assert_allclose(scores, row, atol=1e-5)
     with pytest.raises(ConfigError, match="from 1 to the model's 32"):
-        embed_collection(collection, encoder, out=tmp_path / "j", dimensions=33)
+        embed_collection(
+            collection, encoder, out=tmp_path / "j", settings=IndexSettings(dimensions=33)
+        )
 
 
 def test_an_order_opens_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +115,10 @@ def test_memory_is_refused_before_the_work(
     """An index that outgrows the machine is killed after hours, without a word."""
     with pytest.raises(ConfigError, match=r"hnsw of 60 vectors .* needs about"):
         embed_collection(
-            collection, encoder, out=tmp_path / "i", index="hnsw", memory=parse_bytes("1MB")
+            collection,
+            encoder,
+            out=tmp_path / "i",
+            settings=IndexSettings(index="hnsw", memory="1MB"),
         )
     with pytest.raises(ConfigError, match=r"These fit: exact, sq8, binary, ivf-pq"):
         check_memory("flat", 1_000_000, 384, parse_bytes("2GB"))

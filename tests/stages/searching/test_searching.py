@@ -9,6 +9,7 @@ import pytest
 from fakes.corpus import save_small_collection
 
 from retrodistill import embed, search
+from retrodistill.base.config import IndexSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection, load_collection
@@ -57,7 +58,9 @@ def test_run_equals_all_inner_products(
     """Ids that slip against vectors, at a part's border say, give a run that looks like one."""
     monkeypatch.setattr(vectors, "PART", 7)
     monkeypatch.setenv("RETRODISTILL_CACHE", str(tmp_path / "cache"))
-    out = embed_collection(collection, encoder, out=tmp_path / "index", index=index)
+    out = embed_collection(
+        collection, encoder, out=tmp_path / "index", settings=IndexSettings(index=index)
+    )
     run = search_run(Searcher.open(out, precision="float32"), collection, "test", 10)
     ids = collection.query_ids("test")
     queries = encoder.encode_queries([collection.queries.get(id).full_text for id in ids])
@@ -168,7 +171,12 @@ def test_existing_folder_is_kept(
     with pytest.raises(ConfigError, match="--overwrite"):
         embed_collection(collection, encoder, out=index_folder)
     with pytest.raises(ConfigError, match="unknown index 'flatt'"):
-        embed_collection(collection, encoder, out=index_folder.parent / "new", index="flatt")
+        embed_collection(
+            collection,
+            encoder,
+            out=index_folder.parent / "new",
+            settings=IndexSettings(index="flatt"),
+        )
 
 
 def test_what_is_no_index_is_refused(tmp_path: Path, index_folder: Path) -> None:

@@ -12,7 +12,7 @@ from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
 from huggingface_hub import ModelCard
 
-from retrodistill.base.config import TrainSettings, as_dict
+from retrodistill.base.config import MineSettings, TrainSettings, as_dict
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import load_collection
 from retrodistill.data.rankings import Fusion
@@ -178,7 +178,7 @@ def test_the_lines_of_use_run(
 def test_the_teachers_are_found_in_the_stores(tmp_path: Path) -> None:
     """Scores of an ensemble whose members nobody can name any more."""
     collection = load_collection(f"beir:{save_small_collection(tmp_path / 'data')}")
-    candidates = mine_candidates(collection, "test", depth=4)
+    candidates = mine_candidates(collection, "test", settings=MineSettings(depth=4))
     model = save_tiny_model(tmp_path / "m", layers=1)
     stores = []
     for spec in ("bm25", f"bi-encoder:{model}"):

@@ -12,6 +12,7 @@ from fakes.models import save_tiny_cross_encoder, save_tiny_model
 from fakes.training import PullApart, assert_equal, run, weights
 from transformers import TrainerCallback
 
+from retrodistill.base.config import IndexSettings, MineSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Pairs
 from retrodistill.data.datasets import Collection
@@ -41,7 +42,10 @@ def test_the_value_is_that_of_a_search_of_the_saved_model(
 ) -> None:
     """A dev value of another ranking than the one that the student is later judged by."""
     index = embed_collection(
-        collection, DenseEncoder(small_model), out=tmp_path / "i", index="exact"
+        collection,
+        DenseEncoder(small_model),
+        out=tmp_path / "i",
+        settings=IndexSettings(index="exact"),
     )
     expected = search_run(Searcher.open(index), collection, "test", 10)
     monkeypatch.setattr(development, "BLOCK", 7)  # cuts at the block's end must not show
@@ -118,7 +122,7 @@ def test_a_pool_limits_the_search_to_its_documents_and_the_relevant_ones(
     collection: Collection, small_model: Path
 ) -> None:
     """A relevant document that cannot be found, or a pool that is searched in the wrong query."""
-    pool = mine_candidates(collection, "test", depth=5)
+    pool = mine_candidates(collection, "test", settings=MineSettings(depth=5))
     measure = Development(collection, "test", "ndcg@10", pool=pool.top(3))
     expected = {doc for _, docs, _ in pool.top(3).lists() for doc in docs}
     expected |= {doc for docs in collection.relevant("test").values() for doc in docs}
@@ -127,7 +131,11 @@ def test_a_pool_limits_the_search_to_its_documents_and_the_relevant_ones(
     model = load_bi_encoder(str(small_model), CPU)
     assert measure(model) >= Development(collection, "test", "ndcg@10")(model)
     with pytest.raises(DataError, match="none of the queries of split 'test'"):
-        Development(collection, "test", pool=mine_candidates(collection, "train", depth=5))
+        Development(
+            collection,
+            "test",
+            pool=mine_candidates(collection, "train", settings=MineSettings(depth=5)),
+        )
 
 
 def test_a_sample_is_the_same_for_a_seed_and_counts_only_its_own_queries(
@@ -155,7 +163,7 @@ def test_students_of_other_kinds_score_as_their_teachers_do(
         "cross-encoder": (save_tiny_cross_encoder, load_cross_encoder),
     }[kind]
     folder = save(tmp_path / "m")
-    pool = mine_candidates(collection, "test", depth=20)
+    pool = mine_candidates(collection, "test", settings=MineSettings(depth=20))
     measure = Development(collection, "test", "recall@60", kind=kind, pool=pool)
     model = load(str(folder), CPU).train()
     hits = measure.search(model)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrodistill.base.config import TrainConfig, TrainSettings
+from retrodistill.base.config import MineSettings, TrainConfig, TrainSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest
 from retrodistill.base.registry import SIGNAL_SOURCES
@@ -103,7 +103,10 @@ def test_queries_that_another_split_judges_are_skipped_unless_they_are_asked_for
     collection: Collection, scores: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Training on the test queries, because they were scored too."""
-    both = Run.from_dict(scores.to_dict() | mine_candidates(collection, "test", depth=9).to_dict())
+    both = Run.from_dict(
+        scores.to_dict()
+        | mine_candidates(collection, "test", settings=MineSettings(depth=9)).to_dict()
+    )
     train, test = (set(collection.query_ids(split)) for split in ("train", "test"))
 
     def trained(**changes: object) -> set[str]:
@@ -195,7 +198,7 @@ def test_known_absent_labels_are_found_before_the_model_is_loaded(
     collection: Collection, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An objective of labels that fails in its first step, or trains on nothing."""
-    unlabelled = mine_candidates(collection, "test", depth=9)
+    unlabelled = mine_candidates(collection, "test", settings=MineSettings(depth=9))
     settings = TrainSettings(unlabelled_split=("test",), objective="listwise-kl + contrastive")
     with pytest.raises(DataError, match=r"none of 8 queries has a relevant document.*--positives"):
         train_student(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from retrodistill.base.config import MineSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
@@ -86,7 +87,7 @@ def test_unlabelled_queries_learn_from_the_teacher_alone(
     collection: Collection, scores: Run
 ) -> None:
     """Queries without judgements that are thrown away, though they were scored."""
-    unlabelled = mine_candidates(collection, "test", depth=10)
+    unlabelled = mine_candidates(collection, "test", settings=MineSettings(depth=10))
     (chosen,) = {
         c.query: c
         for c in gather(

@@ -6,21 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrodistill.base.config import MineConfig, SearchConfig, as_dict
+from retrodistill.base.config import IndexSettings, MineConfig, SearchConfig, as_dict
 from retrodistill.base.manifest import Manifest
-from retrodistill.base.types import Doc
+from retrodistill.base.types import Doc, Retriever, RetrieverOptions
 from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.data.store.lineage import spec_lineage
 from retrodistill.data.store.runs import Run
+from retrodistill.models.retrievers import load_retriever
 from retrodistill.stages.evaluation.efficiency import files_bytes, per_second
 from retrodistill.stages.pipelines.benchmark.plan import DenseSettings, LexicalSettings
 from retrodistill.stages.pipelines.benchmark.systems import Answer, System, SystemResult
 
 if TYPE_CHECKING:
-    from retrodistill.models.retrievers.bm25 import Lexicon
     from retrodistill.models.students.dense import DenseEncoder
-    from retrodistill.models.students.sparse import SparseTextEncoder
-    from retrodistill.stages.mining.retrievers import Postings
     from retrodistill.stages.searching import Searcher
 
 TIMED_DOCS = 256
@@ -31,33 +29,20 @@ class LexicalSystem(System[LexicalSettings]):
     """A retriever of the registry; single queries make the run."""
 
     @cached_property
-    def _encoder(self) -> "SparseTextEncoder | None":
-        from retrodistill.models.students.sparse import SparseTextEncoder
-
+    def _retriever(self) -> Retriever:
         settings = self.settings
-        _, _, model = settings.retriever.partition(":")
-        return (
-            SparseTextEncoder(model, max_tokens=settings.max_tokens, precision=settings.precision)
-            if model
-            else None
-        )
-
-    @cached_property
-    def _index(self) -> "Lexicon | Postings":
-        from retrodistill.models.retrievers.bm25 import Lexicon
-        from retrodistill.stages.mining.retrievers import Postings
-
-        docs = self.workspace.collection.docs
-        return Postings(self._encoder, docs) if self._encoder else Lexicon(docs.full_texts())
+        options = RetrieverOptions(max_tokens=settings.max_tokens, precision=settings.precision)
+        return load_retriever(settings.retriever, self.workspace.collection.docs, options)
 
     def inputs(self) -> dict[str, str]:
-        """Return the fingerprint of the sparse model, if there is one."""
-        return {"model": self._encoder.fingerprint} if self._encoder else {}
+        """Return the fingerprint of the model, if there is one."""
+        _, _, model = self.settings.retriever.partition(":")
+        return {"model": self._retriever.fingerprint} if model else {}
 
     def make(self) -> SystemResult:
         """Index the documents, and ask query by query."""
         started = time.perf_counter()
-        index = self._index
+        retriever = self._retriever
         seconds = time.perf_counter() - started
         answer, workspace, settings = self.answer(), self.workspace, self.settings
         answers = {query.id: answer(query) for query in workspace.queries}
@@ -75,15 +60,15 @@ class LexicalSystem(System[LexicalSettings]):
             run=run,
             config=as_dict(config),
             docs_per_second=len(workspace.collection.docs) / seconds,
-            index_bytes=index.nbytes,
+            index_bytes=retriever.nbytes,
         )
 
     def answer(self) -> Answer:
         """Return what asks the index for one query."""
-        index, docs, k = self._index, self.workspace.collection.docs, self.workspace.k
+        retriever, docs, k = self._retriever, self.workspace.collection.docs, self.workspace.k
 
         def answer_query(query: Doc) -> Mapping[str, float]:
-            rows, scores = index.top(query.full_text, k)
+            ((rows, scores),) = retriever.top([query.full_text], k)
             return dict(zip(docs.ids(rows), scores.tolist(), strict=True))
 
         return answer_query
@@ -121,8 +106,8 @@ class DenseSystem(System[DenseSettings]):
 
     def make(self) -> SystemResult:
         """Embed the collection, search for the split, and time the encoding of some documents."""
+        from retrodistill.models.indexes.folder import INDEX
         from retrodistill.stages.indexing import embed_collection
-        from retrodistill.stages.indexing.embedding import INDEX
         from retrodistill.stages.searching import search_run
 
         workspace, settings, folder = self.workspace, self.settings, self.index_folder
@@ -131,11 +116,11 @@ class DenseSystem(System[DenseSettings]):
             workspace.collection,
             self._encoder,
             out=folder,
-            index=settings.index,
-            recall=settings.recall,
-            dimensions=settings.dimensions,
             config=as_dict(settings.embedding(workspace.dataset, folder)),
             overwrite=True,
+            settings=IndexSettings(
+                index=settings.index, recall=settings.recall, dimensions=settings.dimensions
+            ),
         )
         sample = docs.full_texts(spread_rows(len(docs), TIMED_DOCS))
         run = search_run(self._searcher, workspace.collection, workspace.dataset.split, workspace.k)

@@ -10,6 +10,7 @@ from retrodistill.base.config import EmbedConfig, Precision, ScoreConfig
 from retrodistill.base.config.base import at_least
 from retrodistill.base.config.reading import read_yaml, settings_of, shown
 from retrodistill.base.errors import ConfigError, did_you_mean
+from retrodistill.base.registry import RETRIEVERS
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ class LexicalSettings:
     """A retriever of the registry but `dense`, which has its own settings."""
 
     retriever: str
-    """bm25 or sparse:MODEL."""
+    """bm25, lucene, sparse:MODEL, late-interaction:MODEL, or a retriever of your own."""
 
     max_tokens: int | None = None
     precision: Precision = "auto"
@@ -39,11 +40,12 @@ class LexicalSettings:
         kind, _, model = self.retriever.partition(":")
         if kind == "dense":
             raise ConfigError(f"for a dense model write `model: {model or 'MODEL'}`.")
-        if kind not in ("bm25", "sparse") or (kind == "sparse") != bool(model):
-            hint = did_you_mean(kind, ("bm25", "sparse"))
-            raise ConfigError(
-                f"retriever must be bm25 or sparse:MODEL, but it is {self.retriever!r}.{hint}"
-            )
+        RETRIEVERS.split(self.retriever)
+        argument = RETRIEVERS.argument(kind)
+        if argument == "MODEL" and not model:
+            raise ConfigError(f"retriever {kind} needs a model: {kind}:MODEL.")
+        if kind in RETRIEVERS and not argument and model:
+            raise ConfigError(f"retriever {kind} takes no argument, but got {model!r}.")
         at_least(self, 4, "max_tokens")
 
 
