@@ -325,7 +325,7 @@ INDEXES = Registry(
         "hnsw": "retrodistill.models.indexes.faiss:HNSWIndex",
         "ivf": "retrodistill.models.indexes.faiss:ListsIndex",
         "ivf-pq": "retrodistill.models.indexes.faiss:ProductIndex",
-        "faiss": "retrodistill.models.indexes.faiss:FaissIndex",
+        "faiss:FACTORY": "retrodistill.models.indexes.faiss:FaissIndex",
         "milvus": "retrodistill.models.indexes.milvus:MilvusIndex",
     },
     aliases={"pq": "ivf-pq", "int8": "sq8", "brute-force": "exact"},

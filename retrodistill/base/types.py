@@ -290,8 +290,11 @@ class Index(Protocol):
         ...
 
     @classmethod
-    def bytes_per_vector(cls, dimension: int) -> int:
-        """Return about how many bytes of memory a vector takes, without its id."""
+    def bytes_per_vector(cls, dimension: int) -> int | None:
+        """Return about how many bytes of memory a vector takes, without its id.
+
+        None: the memory is another machine's.
+        """
         ...
 
     @classmethod

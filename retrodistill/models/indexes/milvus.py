@@ -101,9 +101,9 @@ class MilvusIndex:
             return self._count()
 
     @classmethod
-    def bytes_per_vector(cls, dimension: int) -> int:
-        """Return 0: the memory is the server's. That of Milvus Lite is not counted."""
-        return 0
+    def bytes_per_vector(cls, dimension: int) -> int | None:
+        """Return None: the memory is the server's. That of Milvus Lite is not counted."""
+        return None
 
     def train(self, vectors: NDArray[np.float32], total: int) -> None:
         """Check the sample; the server learns by itself."""

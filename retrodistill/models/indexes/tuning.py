@@ -9,19 +9,35 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.types import Index
 from retrodistill.models.indexes.exact import ExactIndex
-from retrodistill.models.indexes.faiss import Effort, FaissIndex
+from retrodistill.models.indexes.faiss import Effort
 
 TIMED = 50
 """Queries that are asked alone, for the time of one."""
 CONFIDENCE = 0.95
 """Of the one-sided bound that a promise rests on."""
+
+
+@runtime_checkable
+class Tunable(Index, Protocol):
+    """An index whose search can be made faster or more exact."""
+
+    kind: ClassVar[str]
+
+    effort: Effort
+    """The settings of a search."""
+
+    @property
+    def efforts(self) -> Sequence[Effort]:
+        """The settings to try, each merged into `effort`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,7 @@ class Tuning:
 
 
 def tune(
-    index: FaissIndex,
+    index: Tunable,
     exact: ExactIndex,
     queries: NDArray[np.float32],
     *,
@@ -150,7 +166,7 @@ def _neighbours(exact: ExactIndex, queries: NDArray[np.float32], k: int) -> list
 
 
 def _recalls(
-    index: FaissIndex, queries: NDArray[np.float32], best: Sequence[frozenset[str]], k: int
+    index: Tunable, queries: NDArray[np.float32], best: Sequence[frozenset[str]], k: int
 ) -> NDArray[np.float64]:
     """Return each query's share of the exact best that the index finds."""
     hits, _ = index.search(queries, k)
@@ -171,7 +187,7 @@ def _lower_bound(recalls: NDArray[np.float64]) -> float:
     return float(recalls.mean()) - float(t.ppf(CONFIDENCE, count - 1)) * deviation / sqrt(count)
 
 
-def _milliseconds(index: FaissIndex, queries: NDArray[np.float32], k: int) -> float:
+def _milliseconds(index: Tunable, queries: NDArray[np.float32], k: int) -> float:
     times = []
     for row in range(min(TIMED, len(queries))):
         start = time.perf_counter()

@@ -139,10 +139,9 @@ def _tuned(
     target: float,
 ) -> dict[str, Any] | None:
     """Set the index's effort by the collection's queries, or its documents if it has none."""
-    from retrodistill.models.indexes.faiss import FaissIndex
-    from retrodistill.models.indexes.tuning import tune
+    from retrodistill.models.indexes.tuning import Tunable, tune
 
-    if not isinstance(index, FaissIndex):
+    if not isinstance(index, Tunable):
         log.info("--recall changes nothing: an index of this kind has no effort that could be set.")
         return None
     texts = collection.queries if len(collection.queries) else collection.docs

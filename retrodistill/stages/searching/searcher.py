@@ -127,11 +127,10 @@ class Searcher:
             ConfigError: the index was not tuned, or nothing that was tried keeps it.
 
         """
-        from retrodistill.models.indexes.faiss import FaissIndex
-        from retrodistill.models.indexes.tuning import choose_effort
+        from retrodistill.models.indexes.tuning import Tunable, choose_effort
 
         tuning = self.tuning
-        if tuning is None or not isinstance(self.index, FaissIndex):
+        if tuning is None or not isinstance(self.index, Tunable):
             raise ConfigError(
                 "--recall chooses from what was measured, but this index was never tuned. Embed "
                 "again with --recall, and an --index that has an effort, such as hnsw or ivf."
@@ -141,12 +140,12 @@ class Searcher:
     def explain(self, where: "Condition" = None, k: int = 10, queries: int | None = None) -> str:
         """Return in words how a search goes, and what was measured of the index."""
         from retrodistill.models.indexes.base import VectorIndex
-        from retrodistill.models.indexes.faiss import FaissIndex
+        from retrodistill.models.indexes.tuning import Tunable
 
         index = self.index
         kind = self.manifest.details["index"] if self.manifest is not None else type(index).__name__
         lines = [f"{kind}, {len(index):,} vectors of {index.dimension} dimensions."]
-        if (tuning := self.tuning) is not None and isinstance(index, FaissIndex):
+        if (tuning := self.tuning) is not None and isinstance(index, Tunable):
             lines += [
                 f"recall@{tuning.k} {one.recall:.3f} at {one.ms:.2f} ms a query, measured with "
                 f"{tuning.queries} {tuning.source}: {one.effort or 'nothing to set'}."

@@ -1,6 +1,10 @@
 """What `embed` can be asked for beside the kind of index: recall, fewer dimensions, less memory."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +14,10 @@ from retrodistill.base.config import IndexSettings
 from retrodistill.base.config.search import EmbedConfig, parse_bytes
 from retrodistill.base.errors import ConfigError
 from retrodistill.data.datasets import Collection
+from retrodistill.models.indexes import index_kind
+from retrodistill.models.indexes.exact import ExactIndex
 from retrodistill.models.indexes.faiss import FaissIndex
+from retrodistill.models.indexes.tuning import choose_effort
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.students.truncated import Truncated, shortened
 from retrodistill.stages.indexing import embed_collection
@@ -49,6 +56,43 @@ def test_a_recall_is_measured_and_kept(
     with pytest.raises(ConfigError, match="never tuned"):
         flat = embed_collection(collection, encoder, out=tmp_path / "flat")
         Searcher.open(flat).set_recall(0.9)
+
+
+class StepIndex(ExactIndex):
+    """An exact index with a setting that changes nothing."""
+
+    kind: ClassVar[str] = "step"
+    efforts: Sequence[dict[str, int]] = ({"steps": 1}, {"steps": 2})
+
+    def __init__(self, dimension: int, argument: str = "") -> None:
+        super().__init__(dimension, argument)
+        self.effort: dict[str, int] = {"steps": 1}
+
+
+def test_an_index_from_outside_the_package_is_tuned(
+    collection: Collection, encoder: DenseEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That only FAISS's indexes have an effort, whatever another one offers."""
+    module = ModuleType("own_indexes")
+    module.__dict__["StepIndex"] = StepIndex
+    monkeypatch.setitem(sys.modules, "own_indexes", module)
+    spec = "own_indexes:StepIndex"
+    out = embed_collection(collection, encoder, out=tmp_path / "i", index=spec, recall=0.5)
+    searcher = Searcher.open(out, precision="float32")
+    assert searcher.tuning is not None
+    assert [row.effort for row in searcher.tuning.tried] == list(StepIndex.efforts)
+    searcher.set_recall(0.9)
+    assert isinstance(searcher.index, StepIndex)
+    assert searcher.index.effort == choose_effort(searcher.tuning, 0.9).effort
+
+
+def test_memory_of_a_server_is_no_remedy() -> None:
+    """A remote index, or one that needs an argument, proposed where memory is short."""
+    assert index_kind("milvus").bytes_per_vector(384) is None
+    with pytest.raises(ConfigError, match="These fit: exact") as error:
+        check_memory("flat", 1_000_000, 384, parse_bytes("1.4GB"))
+    assert "milvus" not in str(error.value)
+    assert "faiss" not in str(error.value)
 
 
 def test_first_dimensions(collection: Collection, encoder: DenseEncoder, tmp_path: Path) -> None:
