@@ -30,7 +30,7 @@ from retrodistill.models.students.cross_encoder import load_cross_encoder
 from retrodistill.models.students.dense import load_bi_encoder
 from retrodistill.models.students.transforms import keep_layers
 from retrodistill.stages.evaluation.efficiency import per_second
-from retrodistill.stages.indexing.filling import PER_ID
+from retrodistill.stages.indexing.build_index import PER_ID
 from retrodistill.stages.reporting.tables import markdown_table
 
 SAMPLE, ROUNDS, TOKENS = 1_000, 3, 256

@@ -63,7 +63,7 @@ def one_kind(kind: str, folder: Path, limit: int) -> None:
     from retrodistill.base.errors import ConfigError
     from retrodistill.data.datasets import load_collection
     from retrodistill.models.indexes import index_kind, new_index
-    from retrodistill.stages.indexing.filling import Vectors, check_memory, fill, needed_bytes
+    from retrodistill.stages.indexing.build_index import Vectors, check_memory, fill, needed_bytes
 
     docs = load_collection(f"beir:{folder / 'data'}").docs
     line = {"kind": kind, "documents": len(docs), "limit_gb": limit / 1e9}

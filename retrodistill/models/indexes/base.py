@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import write_atomically
 from retrodistill.base.manifest import digest_file
-from retrodistill.models.indexes.door import (
+from retrodistill.models.indexes.planning import Plan, Where, grouped
+from retrodistill.models.indexes.validation import (
     check_attributes,
     check_dimension,
     checked_deletions,
@@ -22,7 +23,6 @@ from retrodistill.models.indexes.door import (
     matrix_of,
     no_attributes,
 )
-from retrodistill.models.indexes.planning import Plan, Where, grouped
 
 if TYPE_CHECKING:
     from retrodistill.data.filters import Attributes, Expression

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
 from retrodistill.models.indexes.base import Mask, Rows, VectorIndex
-from retrodistill.models.indexes.door import matrix_of
+from retrodistill.models.indexes.validation import matrix_of
 
 QUERIES, DOCS = 256, 65_536
 """Rows of one block of inner products: 64 MiB of float32."""

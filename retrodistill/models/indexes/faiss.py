@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.models.indexes.base import Mask, Rows, VectorIndex
-from retrodistill.models.indexes.door import matrix_of
 from retrodistill.models.indexes.layout import pieces
 from retrodistill.models.indexes.planning import MANY, Plan, choose
 from retrodistill.models.indexes.products import largest, merged
+from retrodistill.models.indexes.validation import matrix_of
 
 Effort = dict[str, int]
 

@@ -23,15 +23,6 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import write_atomically
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
-from retrodistill.models.indexes.door import (
-    check_attributes,
-    check_dimension,
-    checked_deletions,
-    checked_documents,
-    checked_queries,
-    matrix_of,
-    no_attributes,
-)
 from retrodistill.models.indexes.milvus_client import address, connect, quiet, reason
 from retrodistill.models.indexes.milvus_fields import (
     ID,
@@ -42,6 +33,15 @@ from retrodistill.models.indexes.milvus_fields import (
     schema_of,
 )
 from retrodistill.models.indexes.planning import Where, grouped
+from retrodistill.models.indexes.validation import (
+    check_attributes,
+    check_dimension,
+    checked_deletions,
+    checked_documents,
+    checked_queries,
+    matrix_of,
+    no_attributes,
+)
 
 if TYPE_CHECKING:
     from retrodistill.data.filters import Attributes

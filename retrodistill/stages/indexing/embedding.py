@@ -26,7 +26,7 @@ from retrodistill.models.indexes import new_index
 from retrodistill.models.indexes.folder import INDEX, KIND, MODEL
 from retrodistill.models.inference.cuts import counted_cuts
 from retrodistill.models.students.truncated import Truncated
-from retrodistill.stages.indexing.filling import QUERIES, Vectors, check_memory, fill, reference
+from retrodistill.stages.indexing.build_index import QUERIES, Vectors, check_memory, fill, reference
 
 if TYPE_CHECKING:
     import pyarrow as pa

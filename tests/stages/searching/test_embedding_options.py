@@ -21,7 +21,7 @@ from retrodistill.models.indexes.tuning import choose_effort
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.students.truncated import Truncated, shortened
 from retrodistill.stages.indexing import embed_collection
-from retrodistill.stages.indexing.filling import Vectors, check_memory, needed_bytes
+from retrodistill.stages.indexing.build_index import Vectors, check_memory, needed_bytes
 from retrodistill.stages.searching import Searcher, search_run
 
 
@@ -130,7 +130,7 @@ def test_an_order_opens_each_file_once(tmp_path: Path, monkeypatch: pytest.Monke
         opened.append(file)
         return np.load(file, mmap_mode="r")
 
-    monkeypatch.setattr("retrodistill.stages.indexing.filling.mapped", counted)
+    monkeypatch.setattr("retrodistill.stages.indexing.build_index.mapped", counted)
     order = np.random.default_rng(0).permutation(60)
     parts = list(Vectors(files, 4, False).in_order(order))
     np.testing.assert_array_equal(np.concatenate([row for row, _ in parts]), order)
