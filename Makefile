@@ -26,10 +26,11 @@ quickstart: $(READY)  ## Distil and measure a small student, offline, on the bui
 test: $(READY)  ## Run the tests (PYTEST="-m slow" for others).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST)
 
-lint: $(READY)  ## Check style, layers and spelling.
+lint: $(READY)  ## Check style, layers, names and spelling.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/check_code.py
 	$(BIN)/typos
 
 types: $(READY)  ## Check the types of the package.

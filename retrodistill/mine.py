@@ -1,4 +1,4 @@
-"""Mine candidates: for each query the documents that a teacher shall score.
+"""Mine candidates: for each query, documents for a teacher to score.
 
     python -m retrodistill.mine --data beir:scifact --split train \\
         --retriever bm25 --retriever dense:MODEL --depth 100 --out runs/train

@@ -95,7 +95,7 @@ class Registry(Mapping[str, Any]):
         module, _, attribute = path.partition(":")
         try:
             if not module or module.startswith("."):
-                raise ModuleNotFoundError(f"{module!r} is no module's full name")
+                raise ModuleNotFoundError(f"{module!r} is not the full name of a module")
             return getattr(import_module(module), attribute)
         except (ModuleNotFoundError, AttributeError) as error:
             if name in self._table:
@@ -122,7 +122,7 @@ class Registry(Mapping[str, Any]):
         module, _, attribute = self._table.get(name, "").partition(":")
         try:
             return _signature(module, attribute)
-        except (LookupError, ValueError):  # not in the table, or a default that is no literal
+        except (LookupError, ValueError):  # not in the table, or a default is not a literal
             return inspect.signature(self[name])
 
     def argument(self, name: str) -> str:

@@ -16,7 +16,7 @@ FORMS = {3: "`query<tab>document<tab>grade`", 4: "`query 0 document grade`"}
 
 QUERY = ("query-id", "query_id", "query", "qid")
 GRADE = ("score", "grade", "relevance", "rel", "label")
-"""Names of columns: a first line that has one of them is no judgement."""
+"""Names of columns: a first line with one of them is a header."""
 
 
 def judgements(rows: Iterable[tuple[str, str, int]]) -> Judgements:

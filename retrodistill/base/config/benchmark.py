@@ -32,7 +32,7 @@ class BenchmarkConfig(EvaluationSettings):
     """Queries of each dataset that are timed, one after the other, as a user asks them."""
 
     price_per_hour: float | None = None
-    """Of this machine, in any currency: tells what a million documents and queries cost."""
+    """Of this machine, in any currency: adds the price of a million documents and queries."""
 
     overwrite: bool = False
     """Measure again what is finished."""

@@ -178,7 +178,7 @@ class SearchConfig:
                 "--sets reads operators in the queries of the command line: give one."
             )
         if self.query and self.out is not None:
-            raise ConfigError("--out writes a run for the queries of --data: leave the query away.")
+            raise ConfigError("--out writes a run for the queries of --data: omit the query.")
 
     def _check_without_index(self) -> None:
         if self.data is None:
@@ -194,7 +194,7 @@ def parse_bytes(text: str) -> int:
     """Return the bytes that `2GB`, `512 MB` or `1.5GiB` means.
 
     Raises:
-        ConfigError: it is no such size.
+        ConfigError: the text is not a size.
 
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b\s*", text.lower())

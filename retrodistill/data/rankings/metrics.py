@@ -80,39 +80,41 @@ class _Lists:
 
         rows = [qrels[query] for query in query_ids]
         docs = pa.array(list(chain.from_iterable(rows)), pa.string()).dictionary_encode()
-        grades = np.fromiter(chain.from_iterable(own.values() for own in rows), np.float64)
-        owners = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
+        grades = np.fromiter(
+            chain.from_iterable(grades_of_query.values() for grades_of_query in rows), np.float64
+        )
+        owners = np.repeat(np.arange(len(rows)), [len(grades_of_query) for grades_of_query in rows])
         order = np.lexsort((-grades, owners))
         order = order[grades[order] >= 0]
         judged_sizes = np.bincount(owners[order], minlength=len(rows))
         judged = docs.indices.to_numpy()[order]
-        known = pc.index_in(run.table["doc_id"], value_set=docs.dictionary)
-        listed = known.fill_null(len(docs.dictionary)).to_numpy()
-        places = dict(zip(run.query_ids, _spans(run.list_sizes), strict=True))
-        spans = [places.get(query, (0, 0)) for query in query_ids]
+        judged_codes = pc.index_in(run.table["doc_id"], value_set=docs.dictionary)
+        listed = judged_codes.fill_null(len(docs.dictionary)).to_numpy()
+        span_of = dict(zip(run.query_ids, _spans(run.list_sizes), strict=True))
+        spans = [span_of.get(query, (0, 0)) for query in query_ids]
         numbers = np.full(len(docs.dictionary) + 1, -1.0)  # the last: judged for no query
         ranked = [np.empty(0)]
-        for (start, size), (first, count) in zip(spans, _spans(judged_sizes), strict=True):
-            own = judged[first : first + count]
-            numbers[own] = np.arange(count)
+        for (start, size), (judged_start, count) in zip(spans, _spans(judged_sizes), strict=True):
+            grades_of_query = judged[judged_start : judged_start + count]
+            numbers[grades_of_query] = np.arange(count)
             ranked.append(numbers[listed[start : start + size]])
-            numbers[own] = -1.0
+            numbers[grades_of_query] = -1.0
         sizes = np.array([size for _, size in spans])
         return cls(grades[order], judged_sizes, np.concatenate(ranked), sizes)
 
     def condensed(self) -> "_Lists":
         """Return the same without the listed documents that are not judged."""
-        known = self.ranked >= 0
-        sizes = np.bincount(self._owners()[known], minlength=len(self.ranked_sizes))
-        return replace(self, ranked=self.ranked[known], ranked_sizes=sizes)
+        is_judged = self.ranked >= 0
+        sizes = np.bincount(self._owners()[is_judged], minlength=len(self.ranked_sizes))
+        return replace(self, ranked=self.ranked[is_judged], ranked_sizes=sizes)
 
     def judged(self, cutoff: int | None) -> "Floats":
         """Return the share of each query's first `cutoff` documents that is judged."""
         owners = self._owners()
         ranks = np.arange(len(owners)) - _starts(self.ranked_sizes)[owners]
         counts = (self.ranked >= 0) & (ranks < (cutoff or np.inf))
-        found = np.bincount(owners[counts], minlength=len(self.ranked_sizes))
-        return found / np.clip(self.ranked_sizes, 1, cutoff)
+        judged_counts = np.bincount(owners[counts], minlength=len(self.ranked_sizes))
+        return judged_counts / np.clip(self.ranked_sizes, 1, cutoff)
 
     @cached_property
     def judgements(self) -> "Sequence[Floats]":
@@ -134,19 +136,23 @@ class _Lists:
         A kind that a query lacks gets a document that no run lists. Without that, ranx divides by
         zero, where trec_eval has 0 (nothing relevant), and 1 for each document (all relevant).
         """
-        found = []
+        lists = []
         for rows in np.split(self._rows(self.grades), _starts(self.judged_sizes)[1:]):
             relevant = rows[:, 1] >= rel
             spare = [
-                grade for grade, known in ((rel, relevant), (rel - 1, ~relevant)) if not known.any()
+                grade
+                for grade, present in ((rel, relevant), (rel - 1, ~relevant))
+                if not present.any()
             ]
-            added = [(len(rows) + place, grade) for place, grade in enumerate(spare)]
-            found.append(np.concatenate([rows, np.reshape(np.array(added, float), (-1, 2))]))
-        return _typed(found)
+            added = [(len(rows) + offset, grade) for offset, grade in enumerate(spare)]
+            lists.append(np.concatenate([rows, np.reshape(np.array(added, float), (-1, 2))]))
+        return _typed(lists)
 
     def cut_rankings(self, cutoff: int | None) -> "Sequence[Floats]":
         """Return rankings without what follows a cutoff."""
-        return _typed([own[:cutoff] for own in self._rankings()]) if cutoff else self.rankings
+        return (
+            _typed([ranking[:cutoff] for ranking in self._rankings()]) if cutoff else self.rankings
+        )
 
     def _judgements(self, gains: "NDArray[Any]") -> "Sequence[Floats]":
         return _typed(np.split(self._rows(gains), _starts(self.judged_sizes)[1:]))
@@ -176,8 +182,8 @@ def _typed(arrays: "Sequence[Floats]") -> "Sequence[Floats]":
     """Return arrays as numba's list, which compiled code takes without a copy."""
     from numba.typed import List
 
-    found: Sequence[Floats] = List(arrays)
-    return found
+    typed: Sequence[Floats] = List(arrays)
+    return typed
 
 
 def _measured(metric: Metric, lists: _Lists) -> "Floats":
@@ -205,7 +211,7 @@ def _ranx_function(name: str) -> Any:
     measure = MEASURES[name]
     function = getattr(ranx.metrics, measure.function)
     kernel = function.__globals__[f"_{measure.kernel or measure.function}_parallel"]
-    kept = Path(kernel.stats.cache_path).glob(f"*.{kernel.py_func.__name__}-*.nbc")
-    if not kernel.signatures and not any(kept):
+    compiled = Path(kernel.stats.cache_path).glob(f"*.{kernel.py_func.__name__}-*.nbc")
+    if not kernel.signatures and not any(compiled):
         log.info(f"compiling ranx's {measure.function}: once in an environment, some seconds.")
     return function

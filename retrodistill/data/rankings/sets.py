@@ -69,7 +69,7 @@ def parse_sets(text: str) -> Query:
         ConfigError: operators, brackets or quotes do not fit; the place is named.
 
     """
-    operators = sum(found[1] is not None for found in KEYWORD.finditer(text))
+    operators = sum(match[1] is not None for match in KEYWORD.finditer(text))
     if not operators:
         whole = re.fullmatch(r'\s*"([^"]+)"\s*', text)
         return Text(whole[1] if whole else text)
@@ -84,10 +84,10 @@ def parse_sets(text: str) -> Query:
         query: Query = _parser().parse(text)  # type: ignore[assignment]
     except UnexpectedInput as error:
         ended = isinstance(error, UnexpectedToken) and error.token.type == "$END"
-        here = "" if ended else text[error.pos_in_stream :].strip()
+        rest_of_text = "" if ended else text[error.pos_in_stream :].strip()
         raise ConfigError(
-            f"query {text!r} is not understood at {here[:40] or 'its end'!r}. Write texts joined "
-            "by AND, OR or NOT, with brackets around what belongs together, as in "
+            f"query {text!r} is not understood at {rest_of_text[:40] or 'its end'!r}. Write texts "
+            "joined by AND, OR or NOT, with brackets around what belongs together, as in "
             '`"effects of vitamin D" AND (asthma OR eczema) NOT children`; quote a text that '
             "holds such a word or a bracket itself."
         ) from None
@@ -197,14 +197,14 @@ def evaluate_sets(
     texts = texts_of(query)
     if isinstance(query, Text):
         return ranked(find(texts, k)[0])[:k]
-    found = dict(zip(texts, map(min_max, find(texts, max(k, depth))), strict=True))
-    return ranked(_evaluated(query, found, k))[:k]
+    results = dict(zip(texts, map(min_max, find(texts, max(k, depth))), strict=True))
+    return ranked(_evaluated(query, results, k))[:k]
 
 
 def _evaluated(query: Query, found: Mapping[str, Scores], k: int) -> Scores:
     if isinstance(query, Text):
         return found[query.text]
-    left, right = (_evaluated(part, found, k) for part in (query.left, query.right))
+    left, right = (_evaluated(operand, found, k) for operand in (query.left, query.right))
     if query.name == "not":
         return subtract(left, right, k)
     return intersect(left, right) if query.name == "and" else unite(left, right)

@@ -1,4 +1,4 @@
-"""What every index of vectors shares: string ids, checks at the door, filters, ties, and files."""
+"""What every index of vectors shares: string ids, input validation, filters, ties, and files."""
 
 import json
 from abc import ABC, abstractmethod
@@ -173,7 +173,7 @@ class VectorIndex(ABC):
         return self._plan(matches, k, queries) if matches else Plan("nothing", 0, len(self))
 
     def _plan(self, matches: int, k: int, queries: int) -> Plan:
-        """Return how the engine finds `k` of so many matching rows."""
+        """Return how the engine finds `k` of the matching rows."""
         return Plan("scan", matches, len(self))
 
     def save(self, folder: Path) -> None:

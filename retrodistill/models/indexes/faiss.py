@@ -81,14 +81,14 @@ class FaissIndex(VectorIndex):
         return int(cls.code_bytes * dimension) + cls.link_bytes
 
     def train(self, vectors: NDArray[np.float32], total: int) -> None:
-        """Learn lists and codes from a sample, for so many vectors to come.
+        """Learn lists and codes from a sample of the `total` vectors.
 
         Raises:
             ConfigError: faiss cannot make such an index.
 
         """
         if self._ids:
-            raise ConfigError("an index that holds vectors cannot learn anew: make another one.")
+            raise ConfigError("a non-empty index cannot be retrained: create a new one.")
         sample = matrix_of(vectors, self.dimension, "the sample")
         self._factory, self._engine = self._learned(sample, total)
 

@@ -33,7 +33,7 @@ def arranged(attributes: "Attributes", workload: "Sequence[Expression]") -> NDAr
     }
     order = np.arange(len(attributes))
     for condition in sorted(costs, key=costs.__getitem__):  # the last sort counts most
-        fits = attributes.matching(condition)[order]  # evaluated anew: a workload may be long
+        fits = attributes.matching(condition)[order]  # evaluated again: a workload may be long
         order = np.concatenate([order[~fits], order[fits]])
     return order
 

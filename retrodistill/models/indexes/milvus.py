@@ -68,7 +68,7 @@ class MilvusIndex:
     vector, for its graph loses documents under a condition.
 
     Raises:
-        ConfigError: the address is no address, holds a password, or nobody answers there.
+        ConfigError: the address is malformed, holds a password, or nobody answers there.
         MissingExtra: pymilvus is not installed, or Milvus Lite for a file.
 
     """
@@ -126,8 +126,10 @@ class MilvusIndex:
         """
         ids = list(ids)
         checked = checked_documents(ids, vectors, self.dimension, self._ids or ())
-        others = (self._types is not None) if self._ready else None
-        check_attributes(None if attributes is None else len(attributes), len(ids), others=others)
+        has_attributes = (self._types is not None) if self._ready else None
+        check_attributes(
+            None if attributes is None else len(attributes), len(ids), others=has_attributes
+        )
         self._refuse_present(ids)
         if not ids:
             return
@@ -153,8 +155,8 @@ class MilvusIndex:
         ids = list(dict.fromkeys(ids))
         checked_deletions(ids, self._present(ids) if self._ids is None else self._ids)
         with self._telling():
-            for some in _slices(ids, BATCH_ROWS):
-                self._client.delete(self.collection, filter=_among(some))
+            for batch in _slices(ids, BATCH_ROWS):
+                self._client.delete(self.collection, filter=_among(batch))
         if self._ids is not None:
             self._ids.difference_update(ids)
 
@@ -176,20 +178,20 @@ class MilvusIndex:
         ids: list[list[str]] = [[] for _ in queries]
         scores = [np.empty(0, np.float32) for _ in queries]
         count = len(self)
-        for expression, places in grouped(where, len(queries)):
+        for expression, positions in grouped(where, len(queries)):
             if expression is None:
                 text = ""
             elif self._types is None:
                 raise no_attributes(expression)
             else:
                 text = condition(expression, self._types)
-            for some in _slices(places.tolist() if count else [], QUERIES):
-                for place, hits in zip(
-                    some, self._found(queries[some], min(k, count), text), strict=True
+            for batch in _slices(positions.tolist() if count else [], QUERIES):
+                for position, hits in zip(
+                    batch, self._found(queries[batch], min(k, count), text), strict=True
                 ):
                     hits.sort(key=lambda hit: hit[::-1], reverse=True)
-                    ids[place] = [name for name, _ in hits]
-                    scores[place] = np.array([score for _, score in hits], np.float32)
+                    ids[position] = [name for name, _ in hits]
+                    scores[position] = np.array([score for _, score in hits], np.float32)
         return ids, scores
 
     def save(self, folder: Path) -> None:
@@ -203,11 +205,11 @@ class MilvusIndex:
             if not self._ready:
                 self._open_collection([], np.empty((0, self.dimension), np.float32), pa.schema([]))
             self._client.flush(self.collection)
-            there, here = self._count(), len(self)
-            if there != here:
+            remote, local = self._count(), len(self)
+            if remote != local:
                 raise DataError(
-                    f"the collection {self.collection} at {self.uri} holds {there:,} documents, "
-                    f"but {here:,} were added. Drop it there, or name another behind a #."
+                    f"the collection {self.collection} at {self.uri} holds {remote:,} documents, "
+                    f"but {local:,} were added. Drop it there, or name another behind a #."
                 )
             if not self._named:
                 name = f"retrodistill_{uuid.uuid4().hex[:16]}"
@@ -218,7 +220,7 @@ class MilvusIndex:
         details = {
             "kind": self.kind,
             "dimension": self.dimension,
-            "vectors": here,
+            "vectors": local,
             "uri": self.uri,
             "collection": self.collection,
             "attributes": None if self._types is None else {f.name: str(f.type) for f in types},
@@ -241,11 +243,18 @@ class MilvusIndex:
         path = Path(folder) / DETAILS
         try:
             details = json.loads(path.read_text(encoding="utf-8"))
-            kind, name, wanted = details["kind"], str(details["collection"]), details["vectors"]
+            kind, name = details["kind"], str(details["collection"])
+            expected = details["vectors"]
             uri, dimension = str(details["uri"]), int(details["dimension"])
-            types = {str(known): known for known in KINDS}
-            given = details["attributes"]
-            fields = None if given is None else [(own, types[given[own]]) for own in given]
+            types = {str(data_type): data_type for data_type in KINDS}
+            stored_types = details["attributes"]
+            fields = (
+                None
+                if stored_types is None
+                else [
+                    (field, types[kind_of_field]) for field, kind_of_field in stored_types.items()
+                ]
+            )
         except FileNotFoundError:
             raise DataError(f"{folder} holds no index: it has no {DETAILS}.") from None
         except (ValueError, TypeError, KeyError) as error:
@@ -260,11 +269,11 @@ class MilvusIndex:
             if not index._client.has_collection(name):
                 raise DataError(f"{uri} has no collection {name}. Was it dropped? Embed again.")
             index._client.load_collection(name)
-            found = index._count()
-        if found != wanted:
+            count = index._count()
+        if count != expected:
             raise DataError(
-                f"the collection {name} at {uri} holds {found:,} documents, but {wanted:,} were "
-                "saved. Others have changed it: embed again."
+                f"the collection {name} at {uri} holds {count:,} documents, but "
+                f"{expected:,} were saved. Others have changed it: embed again."
             )
         if fields is not None:
             index._types = Attributes(pa.schema(fields).empty_table())
@@ -291,17 +300,17 @@ class MilvusIndex:
 
     def _present(self, ids: Sequence[str]) -> set[str]:
         """Return those of some documents that the collection holds."""
-        found: set[str] = set()
+        present: set[str] = set()
         with self._telling():
-            for some in _slices(ids, BATCH_ROWS):
+            for batch in _slices(ids, BATCH_ROWS):
                 rows = self._client.query(
                     self.collection,
-                    filter=_among(some),
+                    filter=_among(batch),
                     output_fields=[ID],
                     consistency_level="Strong",
                 )
-                found |= {row[ID] for row in rows}
-        return found
+                present |= {row[ID] for row in rows}
+        return present
 
     def _typed(self, attributes: pa.Table | None) -> pa.Table:
         """Return the attributes in the types of those before, none as a table of no columns."""
@@ -330,10 +339,10 @@ class MilvusIndex:
         if self._client.has_collection(self.collection):
             self._refuse_other_fields(schema)
             self._client.load_collection(self.collection)
-            found = self._count()
-            self._unsure = found > 0
-            if found:
-                log.info(f"{found:,} documents are in Milvus already: they are not sent again.")
+            count = self._count()
+            self._unsure = count > 0
+            if count:
+                log.info(f"{count:,} documents are in Milvus already: they are not sent again.")
         else:
             params = self._client.prepare_index_params()
             lite = "lite" in str(self._client.get_server_version()).lower()
@@ -346,23 +355,23 @@ class MilvusIndex:
 
     def _refuse_other_fields(self, schema: Any) -> None:
         """Raise ConfigError if the collection that is there has other fields."""
-        found = {
+        existing = {
             field["name"]: (field["type"], field["params"].get("dim"))
             for field in self._client.describe_collection(self.collection)["fields"]
         }
-        wanted = {field.name: (field.dtype, field.params.get("dim")) for field in schema.fields}
-        if found != wanted:
+        expected = {field.name: (field.dtype, field.params.get("dim")) for field in schema.fields}
+        if existing != expected:
             raise ConfigError(
                 f"{self.uri} has a collection {self.collection} of other fields "
-                f"({', '.join(found)}). Drop it there, or name another behind a #."
+                f"({', '.join(existing)}). Drop it there, or name another behind a #."
             )
 
     def _send(self, ids: list[str], vectors: NDArray[np.float32], attributes: pa.Table) -> None:
         """Insert documents, but those that are there, in messages of a bounded size."""
         size = (vectors.nbytes + attributes.nbytes + sum(map(len, ids))) // len(ids)
-        own = plain_rows(attributes) if attributes.num_columns else [{} for _ in ids]
-        for places in _slices(range(len(ids)), min(BATCH_ROWS, max(1, BATCH_BYTES // size))):
-            rows = [{ID: ids[at], VECTOR: vectors[at], **own[at]} for at in places]
+        attribute_rows = plain_rows(attributes) if attributes.num_columns else [{} for _ in ids]
+        for batch in _slices(range(len(ids)), min(BATCH_ROWS, max(1, BATCH_BYTES // size))):
+            rows = [{ID: ids[at], VECTOR: vectors[at], **attribute_rows[at]} for at in batch]
             if self._unsure and self._ids is not None:
                 rows = self._not_there(rows, attributes.column_names)
             if rows:
@@ -375,15 +384,15 @@ class MilvusIndex:
             DataError: it holds one with another vector or other attributes.
 
         """
-        found = self._client.query(
+        records = self._client.query(
             self.collection,
             filter=_among([row[ID] for row in rows]),
             output_fields=[VECTOR, *names],
             consistency_level="Strong",
         )
-        there = {row[ID]: row for row in found}
+        by_id = {row[ID]: row for row in records}
         for row in rows:
-            old = there.get(row[ID])
+            old = by_id.get(row[ID])
             if old is None:
                 continue
             same = np.array_equal(np.asarray(old[VECTOR], np.float32), row[VECTOR])
@@ -392,7 +401,7 @@ class MilvusIndex:
                     f"the collection {self.collection} at {self.uri} holds another document of "
                     f"the id {row[ID]!r}. Drop it there, or name another behind a #."
                 )
-        return [row for row in rows if row[ID] not in there]
+        return [row for row in rows if row[ID] not in by_id]
 
     def _found(
         self, queries: NDArray[np.float32], k: int, text: str
@@ -404,7 +413,7 @@ class MilvusIndex:
                 "Lower --k, or use an index of this machine."
             )
         with self._telling():
-            found = self._client.search(
+            response = self._client.search(
                 self.collection,
                 data=list(queries),
                 anns_field=VECTOR,
@@ -414,13 +423,13 @@ class MilvusIndex:
                 search_params={"metric_type": "IP"},
                 consistency_level="Strong",
             )
-        return [[(hit[ID], float(hit["distance"])) for hit in hits] for hits in found]
+        return [[(hit[ID], float(hit["distance"])) for hit in hits] for hits in response]
 
     def _refuse_present(self, ids: Sequence[str]) -> None:
         """Raise DataError if an opened collection holds one of these documents already."""
-        there = self._present(ids) if self._ids is None else set()
-        if there:
-            name = next(name for name in ids if name in there)
+        present = self._present(ids) if self._ids is None else set()
+        if present:
+            name = next(name for name in ids if name in present)
             raise DataError(f"id {name!r} is a duplicate; nothing was added.")
 
 

@@ -34,7 +34,9 @@ def address(uri: str) -> str:
     if "://" in uri:
         parts = urlsplit(uri)
         if parts.scheme not in ("http", "https", "tcp") or not parts.hostname:
-            raise ConfigError(f"{parts.scheme}://... is no address of Milvus: http://HOST:19530.")
+            raise ConfigError(
+                f"{parts.scheme}://... is not an address of Milvus: http://HOST:19530."
+            )
         if parts.username is not None or parts.password is not None or parts.query:
             raise ConfigError(
                 "the address of Milvus must hold no password, for it is kept in files. Set "
@@ -45,7 +47,7 @@ def address(uri: str) -> str:
     if path.suffix != ".db":
         raise ConfigError(f"a file of Milvus Lite ends in .db, but it is {uri!r}.")
     if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is no folder, so that {path.name} cannot be made there.")
+        raise ConfigError(f"{path.parent} does not exist, so {path.name} cannot be created there.")
     return str(path.absolute())
 
 

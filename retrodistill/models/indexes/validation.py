@@ -11,7 +11,7 @@ Vectors = NDArray[np.float32]
 
 
 def check_dimension(dimension: int) -> None:
-    """Raise ConfigError unless there can be vectors of so many dimensions."""
+    """Raise ConfigError unless the number of dimensions is at least 1."""
     if dimension < 1:
         raise ConfigError(f"an index needs a dimension of at least 1, but got {dimension}.")
 
@@ -39,7 +39,7 @@ def checked_documents(
     """Return the vectors of new documents, whose ids are none of the known ones.
 
     Raises:
-        DataError: a wrong shape, NaN or infinity, an id that is no string, empty or a duplicate.
+        DataError: a wrong shape, NaN or infinity, an id that is empty, a duplicate or not a string.
 
     """
     matrix = matrix_of(vectors, dimension, f"{len(ids)} ids")
@@ -96,7 +96,7 @@ def checked_deletions(ids: Sequence[str], known: Container[str]) -> Sequence[str
 def check_attributes(rows: int | None, ids: int, *, others: bool | None) -> None:
     """Raise DataError unless every document of an index comes with attributes, or none does.
 
-    `rows` of attributes came with so many ids (None: no attributes); `others`: whether the
+    `rows` is the number of rows of attributes (None: no attributes); `others`: whether the
     documents before have some (None: there are none before).
     """
     if rows is not None and rows != ids:

@@ -31,7 +31,7 @@ class Truncated:
     """An encoder that gives only the first dimensions of another one.
 
     Raises:
-        ConfigError: there are no so many dimensions.
+        ConfigError: the dimension exceeds the encoder's.
 
     """
 

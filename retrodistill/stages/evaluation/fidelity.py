@@ -76,7 +76,7 @@ class Fidelity:
             "settings": dict(self.settings),
         }
         if per_query:
-            values = {name: dict(own) for name, own in self.per_query.items()}
+            values = {name: dict(query_values) for name, query_values in self.per_query.items()}
             plain |= {"per_query": values, "shared_per_query": dict(self.shared)}
         return plain
 
@@ -161,18 +161,18 @@ def fidelity_table(
     found: Mapping[str, Fidelity],
 ) -> tuple[list[str], list[list[str | None]]]:
     """Return the columns, and the row of each system, of a table of means."""
-    first = next(iter(found.values()))
-    names = list(first.per_query)
-    columns = ["system", *(TITLES[name].format(**first.settings) for name in names)]
+    sample = next(iter(found.values()))
+    names = list(sample.per_query)
+    columns = ["system", *(TITLES[name].format(**sample.settings) for name in names)]
     columns += ["pooled margins", "compared", "shared"]
     rows = []
-    for system, own in found.items():
-        compared = len(own.shared) - sum(
-            len(own.skipped.get(why, ())) for why in (SINGLE, CONSTANT)
+    for system, result in found.items():
+        compared = len(result.shared) - sum(
+            len(result.skipped.get(why, ())) for why in (SINGLE, CONSTANT)
         )
-        means = [*(own.means[name] for name in names), own.pooled_margin]
+        means = [*(result.means[name] for name in names), result.pooled_margin]
         cells = [None if mean is None else f"{mean:.4f}" for mean in means]
-        rows.append([system, *cells, f"{compared:,}", f"{own.coverage:.1%}"])
+        rows.append([system, *cells, f"{compared:,}", f"{result.coverage:.1%}"])
     return columns, rows
 
 
@@ -227,17 +227,19 @@ class _Both:
 
     def compared(self) -> tuple[Segments, Floats, Floats]:
         """Return the shared documents of comparable queries, and both runs' scores of them."""
-        wanted = self.comparable[self.owners]
-        student, teacher = (rows[wanted] for rows in self.rows)
+        chosen = self.comparable[self.owners]
+        student, teacher = (rows[chosen] for rows in self.rows)
         scores = self.student.scores[student], self.teacher.scores[teacher]
-        return Segments.of(self.owners[wanted]), *scores
+        return Segments.of(self.owners[chosen]), *scores
 
     def same_best(self) -> Floats:
         """Return 1 for each comparable query where both rank the same shared document first."""
-        wanted = self.comparable[self.owners]
-        lists = Segments.of(self.owners[wanted])
-        first = [rows[wanted] == lists.spread(-lists.highest(-rows[wanted])) for rows in self.rows]
-        return lists.sums(first[0] & first[1])
+        chosen = self.comparable[self.owners]
+        lists = Segments.of(self.owners[chosen])
+        is_best = [
+            rows[chosen] == lists.spread(-lists.highest(-rows[chosen])) for rows in self.rows
+        ]
+        return lists.sums(is_best[0] & is_best[1])
 
     def overlap(self, k: int) -> Floats:
         """Return the share of each query's best `k` that both have."""
@@ -252,11 +254,11 @@ def _ranked(
     run: Run, owners: Numbers, docs: Numbers, known: Numbers, all_docs: int
 ) -> tuple[Rankings, Numbers]:
     """Return the lists of the known queries, in their order, and a number for each pair there."""
-    wanted = np.flatnonzero(np.isin(owners, known))
-    wanted = wanted[np.argsort(owners[wanted], kind="stable")]
-    queries: Numbers = np.searchsorted(known, owners[wanted])
-    rankings = Rankings(Segments.of(queries), scores_of(run)[wanted])
-    return rankings, queries * all_docs + docs[wanted]
+    chosen = np.flatnonzero(np.isin(owners, known))
+    chosen = chosen[np.argsort(owners[chosen], kind="stable")]
+    queries: Numbers = np.searchsorted(known, owners[chosen])
+    rankings = Rankings(Segments.of(queries), scores_of(run)[chosen])
+    return rankings, queries * all_docs + docs[chosen]
 
 
 def _kl(lists: Segments, student: Floats, teacher: Floats) -> Floats:

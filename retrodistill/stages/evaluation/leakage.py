@@ -139,7 +139,9 @@ def find_leakage(
         raise ConfigError(f"leakage lies between two splits, but both are {test!r}.")
     queries = {split: collection.query_ids(split) for split in (train, test)}
     relevant = {split: collection.relevant(split) for split in (train, test)}
-    docs = {split: list(dict.fromkeys(chain(*own.values()))) for split, own in relevant.items()}
+    docs = {
+        split: list(dict.fromkeys(chain(*labels.values()))) for split, labels in relevant.items()
+    }
     overlaps = []
     for kind, texts, ids, width in (
         ("queries", collection.queries, queries, query_shingle),
@@ -158,8 +160,8 @@ def find_leakage(
         overlaps.append(overlap)
     for split in (test, train):
         found = list(_copies(collection, relevant[split], threshold, query_shingle))
-        what = f"{split} queries that copy a positive"
-        overlaps.append(_overlap(what, len(queries[split]), found, examples))
+        description = f"{split} queries that copy a positive"
+        overlaps.append(_overlap(description, len(queries[split]), found, examples))
     return Leakage(train, test, threshold, overlaps)
 
 
@@ -180,26 +182,26 @@ def nearest(
     if shingle < 1:
         raise ConfigError(f"a shingle must have at least 1 word, but it has {shingle}.")
     words = [words_of(text) for text in texts]
-    equal = {" ".join(own): -1 for own in words if own}
+    equal = {" ".join(query_words): -1 for query_words in words if query_words}
     with bar("comparing texts", len(others)) as advance:
 
         def parts() -> Iterator[Sets]:
             for start in range(0, len(others), PART):
-                found = [words_of(text) for text in others[start : start + PART]]
-                for place, own in enumerate(found, start):
-                    if equal.get(" ".join(own)) == -1:
-                        equal[" ".join(own)] = place
-                yield _hashed(found, shingle)
-                advance(len(found))
+                block = [words_of(text) for text in others[start : start + PART]]
+                for position, query_words in enumerate(block, start):
+                    if equal.get(" ".join(query_words)) == -1:
+                        equal[" ".join(query_words)] = position
+                yield _hashed(block, shingle)
+                advance(len(block))
 
-        similarity, places = most_alike(_hashed(words, shingle), parts())
+        similarity, positions = most_alike(_hashed(words, shingle), parts())
     doubles = {}
-    for row, own in enumerate(words):
-        place = equal.get(" ".join(own), -1)
-        if place >= 0:
-            doubles[row] = Double(exact=True, similarity=1.0, row=place)
+    for row, query_words in enumerate(words):
+        position = equal.get(" ".join(query_words), -1)
+        if position >= 0:
+            doubles[row] = Double(exact=True, similarity=1.0, row=position)
         elif similarity[row] >= threshold:
-            doubles[row] = Double(False, float(similarity[row]), int(places[row]))
+            doubles[row] = Double(False, float(similarity[row]), int(positions[row]))
     return doubles
 
 
@@ -228,14 +230,14 @@ def _copies(
     docs = _by_id(collection.docs, chain(*relevant.values()))
     for query_id, positives in relevant.items():
         words = words_of(queries[query_id].full_text)
-        own = shingles(words, width)
+        query_shingles = shingles(words, width)
         likest = Example(False, 0.0, query_id, queries[query_id].full_text, "", "")
         for doc in (docs[id] for id in positives):
             for text in dict.fromkeys((doc.title, doc.text, doc.full_text)):
-                others = words_of(text)
-                found = (words == others, jaccard(own, shingles(others, width)))
-                if found > (likest.exact, likest.similarity):
-                    likest = Example(*found, query_id, likest.text, doc.id, text)
+                doc_words = words_of(text)
+                overlap = (words == doc_words, jaccard(query_shingles, shingles(doc_words, width)))
+                if overlap > (likest.exact, likest.similarity):
+                    likest = Example(*overlap, query_id, likest.text, doc.id, text)
         if likest.similarity >= threshold:
             yield likest
 
@@ -259,5 +261,5 @@ def _read(texts: "Texts", ids: list[str]) -> tuple[list[str], list[str]]:
 
 def _example(sides: Sequence[tuple[list[str], list[str]]], row: int, double: Double) -> Example:
     (ids, texts), (double_ids, doubles) = sides
-    other = double.row
-    return Example(*double[:2], ids[row], texts[row], double_ids[other], doubles[other])
+    match = double.row
+    return Example(*double[:2], ids[row], texts[row], double_ids[match], doubles[match])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retrodistill.models.students.dense import DenseEncoder
 
 LEARNED = 50_000
-"""Vectors that an index learns its lists and codes from, if there are so many; at most twice."""
+"""Vectors that an index learns its lists and codes from, at least; at most twice that."""
 QUERIES = 400
 """Queries that a tuning takes: half of them to choose an effort, half to check it."""
 PER_ID = 160
@@ -66,20 +66,20 @@ class Vectors:
         size = len(mapped(self.files[0]))
         if order is None:
             for number, file in enumerate(self.files):
-                part = self.cut(mapped(file))
-                yield number * size + np.arange(len(part)), part
+                file_vectors = self.cut(mapped(file))
+                yield number * size + np.arange(len(file_vectors)), file_vectors
             return
         parts = [mapped(file) for file in self.files]
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            numbers, places = np.divmod(rows, size)
+            numbers, offsets = np.divmod(rows, size)
             gathered = np.empty((len(rows), self.dimension), np.float32)
             by_file = np.argsort(numbers, kind="stable")
             starts = np.flatnonzero(np.diff(numbers[by_file], prepend=-1))
             for positions in np.split(by_file, starts[1:]):
-                part = parts[numbers[positions[0]]]
-                gathered[positions] = self.cut(part[places[positions]])
-                release(part)
+                file_vectors = parts[numbers[positions[0]]]
+                gathered[positions] = self.cut(file_vectors[offsets[positions]])
+                release(file_vectors)
             yield rows, gathered
 
 
@@ -92,11 +92,11 @@ def fill(
 ) -> None:
     """Let the index learn from an even sample, and add all documents, a part in memory.
 
-    `order` has the rows of all documents in the order in which their vectors shall lie.
+    `order` has the rows of all documents in the order of their vectors in the index.
     """
     index.train(vectors.every(_step(len(docs))), len(docs))
-    for rows, own in vectors.in_order(order):
-        index.add(docs.ids(rows), own, None if attributes is None else attributes.take(rows))
+    for rows, batch in vectors.in_order(order):
+        index.add(docs.ids(rows), batch, None if attributes is None else attributes.take(rows))
 
 
 def reference(vectors: Vectors, docs: "Texts") -> "ExactIndex":
@@ -104,16 +104,16 @@ def reference(vectors: Vectors, docs: "Texts") -> "ExactIndex":
     from retrodistill.models.indexes.exact import ExactIndex
 
     exact = ExactIndex(vectors.dimension)
-    for rows, own in vectors.in_order(None):
-        exact.add(docs.ids(rows), own)
+    for rows, batch in vectors.in_order(None):
+        exact.add(docs.ids(rows), batch)
     return exact
 
 
 def needed_bytes(spec: str, documents: int, dimension: int) -> int:
     """Return about how much memory making such an index takes."""
-    kept = (index_kind(spec).bytes_per_vector(dimension) or 0) + PER_ID
+    stored = (index_kind(spec).bytes_per_vector(dimension) or 0) + PER_ID
     held = (documents // _step(documents) + PART) * dimension * 4
-    return BASE + documents * kept + held
+    return BASE + documents * stored + held
 
 
 def _step(documents: int) -> int:
@@ -126,7 +126,7 @@ def check_memory(spec: str, documents: int, dimension: int, limit: int) -> None:
     needed = needed_bytes(spec, documents, dimension)
     if needed <= limit:
         return
-    # `faiss` alone is no index: it needs a line of its factory.
+    # `faiss` alone is not an index: it needs a line of its factory.
     local = [
         name
         for name in INDEXES

@@ -7,7 +7,7 @@ when its record names the settings and the fingerprints of now, so
 
 - a changed setting redoes its step, and after it the steps whose inputs came out otherwise;
 - an artifact that was deleted, damaged or changed by hand is made again;
-- a pipeline that was killed goes on with the step in which it was killed. Before a step starts, it
+- a pipeline that was killed resumes at the step in which it was killed. Before a step starts, it
   leaves a record without a fingerprint: only artifacts of equal settings and inputs are resumed.
 
 A record beside the artifacts was preferred to the manifests of the artifacts themselves: those name
@@ -94,7 +94,7 @@ class Pipeline:
         `overwrite` runs it in any case, from scratch.
 
         Raises:
-            RetrodistillError: what the step needs is not there, or not in order.
+            RetrodistillError: what the step needs is missing or malformed.
 
         """
         label = label or step.name
@@ -192,7 +192,7 @@ def sound_fingerprint(folder: Path) -> str:
     """Return the fingerprint of an artifact's content, after comparing its files with it.
 
     Raises:
-        DataError: it is no artifact, or a file of it is damaged or was changed.
+        DataError: it is not an artifact, or a file of it is damaged or was changed.
 
     """
     manifest = Manifest.read(folder)

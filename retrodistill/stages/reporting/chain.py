@@ -19,7 +19,7 @@ SPECS = frozenset({"retriever", "teacher"})
 """Settings that name one behind a colon, as in `dense:MODEL`."""
 
 MISSING, CHANGED, PLAIN, FOLDER, NAME = "gone", "changed", "file", "folder", "name"
-"""Kinds of inputs that are no artifacts of ours, or not any more."""
+"""Kinds of inputs that are not artifacts, or no longer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +122,7 @@ def content_fingerprint(folder: Path) -> str:
     """Return the fingerprint of an artifact's content as it is now: a store's is its run's.
 
     Raises:
-        DataError: it is no artifact, or damaged.
+        DataError: it is not an artifact, or damaged.
 
     """
     manifest = Manifest.read(folder)

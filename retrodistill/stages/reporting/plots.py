@@ -52,16 +52,16 @@ class Scale:
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
             for steps in ((1,), (1, 3), (1, 2, 5)):
-                found = [step * 10.0**decade for decade in decades for step in steps]
-                found = [value for value in found if self.low <= value <= self.high]
-                if len(found) >= 3:
-                    return found
+                values = [step * 10.0**decade for decade in decades for step in steps]
+                values = [value for value in values if self.low <= value <= self.high]
+                if len(values) >= 3:
+                    return values
             return Scale(self.low, self.high, self.start, self.end).ticks()
         rough = (self.high - self.low) / 5
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough)
-        first = math.ceil(self.low / step)
-        return [step * n for n in range(first, math.floor(self.high / step) + 1)]
+        lowest = math.ceil(self.low / step)
+        return [step * n for n in range(lowest, math.floor(self.high / step) + 1)]
 
 
 def bars(rows: Sequence[tuple[str, float]], *, label: str) -> Html:
@@ -92,15 +92,17 @@ def lines(series: Mapping[str, Sequence[Point]], *, x_label: str, label: str) ->
 
     An empty series is not drawn, but counts: those behind it keep their look.
     """
-    points = [point for own in series.values() for point in own]
+    points = [point for curve in series.values() for point in curve]
     x = Scale.of([a for a, _ in points], LEFT, WIDTH - RIGHT)
     y = Scale.of([b for _, b in points], HEIGHT - BOTTOM, TOP)
     marks: list[Html] = []
-    for number, (name, own) in enumerate(series.items()):
-        if not own:
+    for number, (name, curve) in enumerate(series.items()):
+        if not curve:
             continue
-        marks.append(tag("polyline", points=_path(own, x, y), class_=f"line {_colour(number)}"))
-        marks += [_dot(f"{name}: {b:.4g} at {a:g}", x(a), y(b), number, radius=2.5) for a, b in own]
+        marks.append(tag("polyline", points=_path(curve, x, y), class_=f"line {_colour(number)}"))
+        marks += [
+            _dot(f"{name}: {b:.4g} at {a:g}", x(a), y(b), number, radius=2.5) for a, b in curve
+        ]
     return _plot(label, x_label, x, y, marks)
 
 
@@ -108,9 +110,9 @@ def named_points(
     points: Mapping[str, Point], *, x_label: str, label: str, line: Sequence[Point] = ()
 ) -> Html:
     """Return a labelled point for each name, and a line in steps; the horizontal axis is log."""
-    places = list(points.values())
-    x = Scale.of([a for a, _ in places], LEFT, WIDTH - RIGHT, log=True)
-    y = Scale.of([b for _, b in places], HEIGHT - BOTTOM, TOP)
+    coordinates = list(points.values())
+    x = Scale.of([a for a, _ in coordinates], LEFT, WIDTH - RIGHT, log=True)
+    y = Scale.of([b for _, b in coordinates], HEIGHT - BOTTOM, TOP)
     corners = [c for (_, b), (a, d) in pairwise(line) for c in ((a, b), (a, d))]
     marks = [tag("polyline", points=_path([*line[:1], *corners], x, y), class_="pareto")]
     taken: list[tuple[float, float, float]] = []
@@ -143,16 +145,16 @@ def named_points(
 
 def cloud(series: Mapping[str, Sequence[Point]], *, x_label: str, label: str) -> Html:
     """Return many small points, one path a series, so that thousands stay light."""
-    points = [point for own in series.values() for point in own]
+    points = [point for group in series.values() for point in group]
     x = Scale.of([a for a, _ in points], LEFT, WIDTH - RIGHT)
     y = Scale.of([b for _, b in points], HEIGHT - BOTTOM, TOP)
     marks = [
         tag(
             "path",
-            d="".join(f"M{x(a):.1f} {y(b):.1f}h0" for a, b in own),
+            d="".join(f"M{x(a):.1f} {y(b):.1f}h0" for a, b in group),
             class_=f"cloud {_colour(number)}",
         )
-        for number, own in enumerate(series.values())
+        for number, group in enumerate(series.values())
     ]
     return _plot(label, x_label, x, y, marks)
 
@@ -160,8 +162,8 @@ def cloud(series: Mapping[str, Sequence[Point]], *, x_label: str, label: str) ->
 def intervals(rows: Sequence[tuple[str, float, float, float]], *, label: str) -> Html:
     """Return name, mean, low and high as points with whiskers, one line each."""
     bottom = TOP + 22 * len(rows) + 4
-    left = 150
-    x = Scale.of([n for row in rows for n in row[1:]], left, WIDTH - RIGHT)
+    margin = 150
+    x = Scale.of([n for row in rows for n in row[1:]], margin, WIDTH - RIGHT)
     marks: list[Html] = []
     for number, (name, mean, low, high) in enumerate(rows):
         y = TOP + 22 * number + 13
@@ -171,7 +173,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], *, label: str) ->
                 "text",
                 _cut(name),
                 tag("title", name),
-                x=left - 8,
+                x=margin - 8,
                 y=y + 4,
                 text_anchor="end",
                 class_="name",
@@ -179,7 +181,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], *, label: str) ->
             tag("line", x1=x(low), x2=x(high), y1=y, y2=y, class_="whisker s0"),
             _dot(said, x(mean), y, 0, radius=4),
         ]
-    return _plot(label, "", x, None, marks, left=left, bottom=bottom)
+    return _plot(label, "", x, None, marks, left=margin, bottom=bottom)
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:

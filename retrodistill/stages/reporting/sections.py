@@ -41,7 +41,7 @@ def headline(
         label = f"{letters[name]}  {name}" if tests else name
         row = [Cell(text=label, below=(roles or {}).get(name, ""))]
         for metric in metrics:
-            best = max(other["metrics"][metric] for other in systems)
+            best = max(candidate["metrics"][metric] for candidate in systems)
             row.append(
                 Cell(
                     text=f"{means[metric]:.4f}",
@@ -108,7 +108,7 @@ def tables_of_tests(
     for test in tests[:MOST_TESTS]:
         rows.setdefault(test["metric"], []).append(test)
     correction = CORRECTIONS[tests[0]["correction"]]
-    for place, (metric, own) in enumerate(rows.items()):
+    for number, (metric, pairwise) in enumerate(rows.items()):
         table = [
             [
                 Cell(text=f"{test['a']} - {test['b']}"),
@@ -122,11 +122,11 @@ def tables_of_tests(
                     best=test["p_corrected"] < LEVEL,
                 ),
             ]
-            for test in own
+            for test in pairwise
         ]
         blocks.append(
             Table(
-                caption=f"{title}{metric}: {TESTS[own[0]['test']]}",
+                caption=f"{title}{metric}: {TESTS[pairwise[0]['test']]}",
                 columns=(
                     "systems",
                     "difference",
@@ -138,22 +138,22 @@ def tables_of_tests(
                     f"p ({correction})",
                 ),
                 rows=table,
-                folded=folded or place > 0,
+                folded=folded or number > 0,
             )
         )
     if len(tests) > MOST_TESTS:
-        left = len(tests) - MOST_TESTS
-        blocks.append(Text(text=f"{left:,} further tests are in the JSON."))
+        remaining = len(tests) - MOST_TESTS
+        blocks.append(Text(text=f"{remaining:,} further tests are in the JSON."))
     return blocks
 
 
 def deltas(per_query: PerQuery, metric: str, baseline: str, *, tie: float = 1e-9) -> Section:
     """Return how each system's single queries differ from those of the baseline."""
-    others = [name for name in per_query if name != baseline]
+    compared = [name for name in per_query if name != baseline]
     base = per_query[baseline][metric]
     blocks: list[Block] = []
     rows, counted = [], {}
-    for name in others:
+    for name in compared:
         gaps = {query: value - base[query] for query, value in per_query[name][metric].items()}
         better = sum(gap > tie for gap in gaps.values())
         worse = sum(gap < -tie for gap in gaps.values())
@@ -166,10 +166,10 @@ def deltas(per_query: PerQuery, metric: str, baseline: str, *, tie: float = 1e-9
         )
         counted[name] = {"better": better, "equal": counts[1], "worse": worse, "mean": mean}
         if len(blocks) < MOST_FIGURES:
-            drawn, said = _evenly(sorted(gaps.items(), key=lambda item: -item[1]), MOST_BARS)
+            drawn, note = _evenly(sorted(gaps.items(), key=lambda item: -item[1]), MOST_BARS)
             blocks.append(
                 Figure(
-                    caption=f"{name} less {baseline}: {better:,} better, {worse:,} worse{said}",
+                    caption=f"{name} less {baseline}: {better:,} better, {worse:,} worse{note}",
                     svg=plots.bars(drawn, label=f"difference in {metric}"),
                 )
             )
@@ -179,9 +179,9 @@ def deltas(per_query: PerQuery, metric: str, baseline: str, *, tie: float = 1e-9
         rows=rows,
     )
     blocks.insert(0, table)
-    if len(others) > MOST_FIGURES:
-        left = f"Drawn are the first {MOST_FIGURES} of {len(others)} systems."
-        blocks.append(Text(text=left))
+    if len(compared) > MOST_FIGURES:
+        omitted = f"Drawn are the first {MOST_FIGURES} of {len(compared)} systems."
+        blocks.append(Text(text=omitted))
     data = {"metric": metric, "baseline": baseline, "systems": counted}
     return Section(key="deltas", title="Query by query", blocks=blocks, data=data)
 
@@ -232,8 +232,8 @@ def fidelity_section(
     """
     cells = [
         [
-            Cell(text=shown(cell), number=number_in(cell)) if place else Cell(text=str(cell))
-            for place, cell in enumerate(row)
+            Cell(text=shown(cell), number=number_in(cell)) if column else Cell(text=str(cell))
+            for column, cell in enumerate(row)
         ]
         for row in rows
     ]
@@ -249,10 +249,12 @@ def fidelity_section(
     series = {name: points for name, points in series.items() if points}
     if series:
         drawn = len(relevant) + len(other)
-        part = f"{drawn:,} of {pairs:,} pairs, drawn at random" if drawn < pairs else f"{pairs:,}"
+        sampled = (
+            f"{drawn:,} of {pairs:,} pairs, drawn at random" if drawn < pairs else f"{pairs:,}"
+        )
         blocks.append(
             Figure(
-                caption=f"Scores of {system} against those of {teacher} ({part})",
+                caption=f"Scores of {system} against those of {teacher} ({sampled})",
                 svg=plots.cloud(series, x_label=f"score of {teacher}", label=f"score of {system}"),
                 legend={name: number for number, name in enumerate(series)},
                 dots=True,
@@ -273,7 +275,7 @@ def training(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
                 if math.isfinite(row[loss]):
                     curve = curves.setdefault(loss, {}).setdefault(name, [])
                     curve.append((row["step"], row[loss]))
-                elif (name, loss) not in {first[:2] for first in diverged}:
+                elif (name, loss) not in {pair[:2] for pair in diverged}:
                     diverged.append((name, loss, row["step"]))
         dev = details.get("development")
         if dev:
@@ -281,7 +283,7 @@ def training(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
             if dev.get("values"):
                 values = [(float(step), float(value)) for step, value in dev["values"]]
                 curves.setdefault(label, {})[name] = [
-                    own for own in values if math.isfinite(own[1])
+                    point for point in values if math.isfinite(point[1])
                 ]
             best.append(
                 [
@@ -298,12 +300,12 @@ def training(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
         Figure(
             caption=f"{what}, while training",
             svg=plots.lines(
-                {name: own.get(name, ()) for name in numbers}, x_label="step", label=what
+                {name: curve_values.get(name, ()) for name in numbers}, x_label="step", label=what
             ),
-            legend={name: numbers[name] for name in own},
+            legend={name: numbers[name] for name in curve_values},
         )
-        for what, own in sorted(curves.items())[: 2 * MOST_FIGURES]
-        if any(own.values())
+        for what, curve_values in sorted(curves.items())[: 2 * MOST_FIGURES]
+        if any(curve_values.values())
     ]
     blocks += [
         Text(text=f"{name}: {loss} is not finite at step {step:,}: the training diverged.")
@@ -317,15 +319,15 @@ def training(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
 
 def tuning(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
     """Return recall against time of the indexes whose manifests hold a tuning."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    by_index: dict[str, list[Mapping[str, Any]]] = {}
     for name, manifest in manifests.items():
         record = manifest["details"].get("tuning")
         tried = record["tried"] if isinstance(record, Mapping) else record
         if tried:
-            found[name] = sorted(tried, key=lambda row: row["ms"])
-    if not found:
+            by_index[name] = sorted(tried, key=lambda row: row["ms"])
+    if not by_index:
         return None
-    curves = {name: [(row["ms"], row["recall"]) for row in rows] for name, rows in found.items()}
+    curves = {name: [(row["ms"], row["recall"]) for row in rows] for name, rows in by_index.items()}
     figure = Figure(
         caption="Recall of the exact search against time; each point is an effort that was tried",
         svg=plots.lines(curves, x_label="milliseconds a query", label="recall"),
@@ -334,12 +336,12 @@ def tuning(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
     rows = [
         [Cell(text=name), Cell(text=_effort(row["effort"]))]
         + [Cell(text=f"{row[key]:g}", number=row[key]) for key in ("recall", "ms")]
-        for name, own in found.items()
-        for row in own
+        for name, measured in by_index.items()
+        for row in measured
     ]
     columns = ("index", "effort", "recall", "ms a query")
     table = Table(caption="Efforts that were tried", columns=columns, rows=rows, folded=True)
-    return Section(key="tuning", title="Indexes", blocks=[figure, table], data=found)
+    return Section(key="tuning", title="Indexes", blocks=[figure, table], data=by_index)
 
 
 def worst_queries(
@@ -349,19 +351,21 @@ def worst_queries(
 
     `others` are the systems that could be shown instead.
     """
-    first, second = cases[0].systems
-    said = f"{second} is worse than {first} on {worse:,} of {judged:,} queries."
+    baseline_name, second = cases[0].systems
+    caption = f"{second} is worse than {baseline_name} on {worse:,} of {judged:,} queries."
     if worse > len(cases):
-        said += f" Shown are the {len(cases):,} that lost most; {worse - len(cases):,} are omitted."
+        caption += (
+            f" Shown are the {len(cases):,} that lost most; {worse - len(cases):,} are omitted."
+        )
     if others:
-        said += f" --system shows another system's queries: {', '.join(others)}."
+        caption += f" --system shows another system's queries: {', '.join(others)}."
     data = {
-        "systems": [first, second],
+        "systems": [baseline_name, second],
         "metric": cases[0].metric,
         "worse": worse,
         "queries": [{"query": case.query, "values": list(case.values)} for case in cases],
     }
-    blocks: list[Block] = [Text(text=said), *cases]
+    blocks: list[Block] = [Text(text=caption), *cases]
     return Section(key="queries", title="Lost queries", blocks=blocks, data=data)
 
 
@@ -373,25 +377,25 @@ def letters_of(names: Sequence[str]) -> dict[str, str]:
 
 def _beaten(tests: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
     """Return (metric, system) -> systems that it is significantly better than."""
-    found: dict[tuple[str, str], list[str]] = {}
+    beaten: dict[tuple[str, str], list[str]] = {}
     for test in tests:
         if test["p_corrected"] < LEVEL and test["difference"]:
             pair = (test["a"], test["b"])
             better, worse = pair if test["difference"] > 0 else pair[::-1]
-            found.setdefault((test["metric"], better), []).append(worse)
-    return found
+            beaten.setdefault((test["metric"], better), []).append(worse)
+    return beaten
 
 
 def _evenly(rows: Sequence[Any], most: int) -> tuple[list[Any], str]:
     """Return at most `most` rows, evenly spread with both ends, and what to say of it."""
     if len(rows) <= most:
         return list(rows), ""
-    places = [round(place * (len(rows) - 1) / (most - 1)) for place in range(most)]
-    return [rows[place] for place in places], f" (each bar of {most} stands for several)"
+    positions = [round(position * (len(rows) - 1) / (most - 1)) for position in range(most)]
+    return [rows[position] for position in positions], f" (each bar of {most} stands for several)"
 
 
 def _effort(value: Any) -> str:
     """Return an effort as text: settings of an index, or one number."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}={own}" for name, own in value.items()) or "its only one"
+        return ", ".join(f"{name}={setting}" for name, setting in value.items()) or "its only one"
     return str(value)

@@ -30,17 +30,23 @@ def document_of(id: str) -> str:
 def best_passages(search: Callable[[int], Found], k: int) -> Found:
     """Return the best passage of each of the `k` best documents of each query.
 
-    `search` returns so many passages; it is asked for more until there are enough documents.
+    `search` returns that number of passages; it is asked for more until there are enough documents.
     """
     depth = k
     while True:
         depth *= DEEPER
         ids, scores = search(depth)
-        places = [first_passages(row, k) for row in ids]
-        if all(len(own) == k or len(row) < depth for own, row in zip(places, ids, strict=True)):
+        positions = [first_passages(row, k) for row in ids]
+        if all(
+            len(kept_rows) == k or len(row) < depth
+            for kept_rows, row in zip(positions, ids, strict=True)
+        ):
             return (
-                [[row[place] for place in own] for row, own in zip(ids, places, strict=True)],
-                [row[own] for row, own in zip(scores, places, strict=True)],
+                [
+                    [row[position] for position in kept_rows]
+                    for row, kept_rows in zip(ids, positions, strict=True)
+                ],
+                [row[kept_rows] for row, kept_rows in zip(scores, positions, strict=True)],
             )
 
 
@@ -48,18 +54,18 @@ def documents(run: Run, k: int) -> Run:
     """Return the run of the `k` best documents of each query, in place of their passages."""
     columns: tuple[list[str], list[str], list[float]] = ([], [], [])
     for query, docs, scores in run.lists():
-        places = first_passages(docs, k)
-        columns[0].extend([query] * len(places))
-        columns[1].extend(document_of(docs[place]) for place in places)
-        columns[2].extend(scores[places].tolist())
+        positions = first_passages(docs, k)
+        columns[0].extend([query] * len(positions))
+        columns[1].extend(document_of(docs[position]) for position in positions)
+        columns[2].extend(scores[positions].tolist())
     return Run.from_columns(*columns, lineage=run.lineage)
 
 
 def first_passages(ids: Sequence[str], k: int) -> NDArray[np.int64]:
     """Return the places of the first passages of the first `k` documents."""
-    first: dict[str, int] = {}
-    for place, id in enumerate(ids):
-        first.setdefault(document_of(id), place)
-        if len(first) == k:
+    best_row: dict[str, int] = {}
+    for position, id in enumerate(ids):
+        best_row.setdefault(document_of(id), position)
+        if len(best_row) == k:
             break
-    return np.array([*first.values()], np.int64)
+    return np.array([*best_row.values()], np.int64)

@@ -117,8 +117,8 @@ class Searcher:
         """What was measured when the index was embedded with a recall."""
         from retrodistill.models.indexes.tuning import Tuning
 
-        found = self.manifest.details.get("tuning") if self.manifest is not None else None
-        return None if found is None else Tuning.from_dict(found)
+        record = self.manifest.details.get("tuning") if self.manifest is not None else None
+        return None if record is None else Tuning.from_dict(record)
 
     def set_recall(self, target: float) -> None:
         """Take the fastest effort that kept this recall when the index was tuned.
@@ -147,10 +147,10 @@ class Searcher:
         lines = [f"{kind}, {len(index):,} vectors of {index.dimension} dimensions."]
         if (tuning := self.tuning) is not None and isinstance(index, Tunable):
             lines += [
-                f"recall@{tuning.k} {one.recall:.3f} at {one.ms:.2f} ms a query, measured with "
-                f"{tuning.queries} {tuning.source}: {one.effort or 'nothing to set'}."
-                for one in tuning.tried
-                if one.effort.items() <= index.effort.items()
+                f"recall@{tuning.k} {trial.recall:.3f} at {trial.ms:.2f} ms a query, measured with "
+                f"{tuning.queries} {tuning.source}: {trial.effort or 'nothing to set'}."
+                for trial in tuning.tried
+                if trial.effort.items() <= index.effort.items()
             ]
             if tuning.held_out is not None and tuning.chosen.effort.items() <= index.effort.items():
                 lines.append(f"on as many others: recall@{tuning.k} {tuning.held_out:.3f}.")
@@ -194,8 +194,8 @@ class Searcher:
         _refuse_empty([query])
 
         def scored(texts: list[str], depth: int) -> list[dict[str, float]]:
-            found = zip(*self.find(texts, depth, where=where), strict=True)
-            return [dict(zip(ids, scores.tolist(), strict=True)) for ids, scores in found]
+            results = zip(*self.find(texts, depth, where=where), strict=True)
+            return [dict(zip(ids, scores.tolist(), strict=True)) for ids, scores in results]
 
         return [self._hit(doc, score) for doc, score in evaluate_sets(query, scored, k)]
 
@@ -218,15 +218,15 @@ class Searcher:
 
         """
         _refuse_empty(queries)
-        found = zip(*self.find(queries, k, where=where, by_document=by_document), strict=True)
+        results = zip(*self.find(queries, k, where=where, by_document=by_document), strict=True)
         return [
             [self._hit(doc, float(score)) for doc, score in zip(ids, scores, strict=True)]
-            for ids, scores in found
+            for ids, scores in results
         ]
 
     def _hit(self, doc_id: str, score: float) -> Hit:
-        known = self.docs is not None and doc_id in self.docs
-        doc = self.docs.get(doc_id) if self.docs is not None and known else Doc(doc_id, "", "")
+        has_text = self.docs is not None and doc_id in self.docs
+        doc = self.docs.get(doc_id) if self.docs is not None and has_text else Doc(doc_id, "", "")
         return Hit(doc_id, score, doc.title, doc.text)
 
 
@@ -346,20 +346,20 @@ def hits_of(
     """Return the `k` best hits of each query of a run, or the best passages of `k` documents."""
     hits = {}
     for query, ids, scores in run.lists():
-        places = first_passages(ids, k) if by_document else range(min(k, len(ids)))
-        found = [docs.get(ids[place]) for place in places]
+        positions = first_passages(ids, k) if by_document else range(min(k, len(ids)))
+        chosen = [docs.get(ids[position]) for position in positions]
         hits[query] = [
-            Hit(doc.id, float(scores[place]), doc.title, doc.text)
-            for doc, place in zip(found, places, strict=True)
+            Hit(doc.id, float(scores[position]), doc.title, doc.text)
+            for doc, position in zip(chosen, positions, strict=True)
         ]
     return hits
 
 
 def _refuse_empty(queries: Sequence[str]) -> None:
     """Raise DataError at a query without a word."""
-    for place, query in enumerate(queries):
+    for position, query in enumerate(queries):
         if not query.strip():
-            raise DataError(f"query {place + 1} is empty: write what to search for.")
+            raise DataError(f"query {position + 1} is empty: write what to search for.")
 
 
 def _texts_of(manifest: Manifest) -> "Texts | None":

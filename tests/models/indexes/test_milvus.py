@@ -417,8 +417,8 @@ def test_addresses_that_lead_nowhere(
     for spec, message in (
         ("milvus", "needs an address"),
         ("milvus:docs", r"ends in \.db"),
-        (f"milvus:{tmp_path}/no/docs.db", "is no folder"),
-        ("milvus:ftp://host", "no address of Milvus"),
+        (f"milvus:{tmp_path}/no/docs.db", "does not exist, so"),
+        ("milvus:ftp://host", "not an address of Milvus"),
         (f"milvus:{tmp_path}/docs.db#a-b", "letters, digits and _ only"),
         ("milvus:http://127.0.0.1:1", "cannot be opened .* Is the server there"),
         (f"milvus:{server[1]}", "another process opened the file"),

@@ -28,7 +28,7 @@ def origins_to_remake(
 ) -> list[Origin]:
     """Return the origins of these artifacts and of what they were made from, in order.
 
-    Unless `from_scratch`, an artifact that is there with its fingerprint is left out, and so is
+    Unless `from_scratch`, an artifact that is there with its fingerprint is skipped, and so is
     what only it was made from.
     """
     origins = {place(origin.artifact): origin for origin in chain}
