@@ -252,7 +252,7 @@ class MilvusIndex:
                 None
                 if stored_types is None
                 else [
-                    (field, types[kind_of_field]) for field, kind_of_field in stored_types.items()
+                    (field, types[stored_types[field]]) for field in stored_types
                 ]
             )
         except FileNotFoundError:
