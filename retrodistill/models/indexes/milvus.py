@@ -251,9 +251,7 @@ class MilvusIndex:
             fields = (
                 None
                 if stored_types is None
-                else [
-                    (field, types[stored_types[field]]) for field in stored_types
-                ]
+                else [(field, types[stored_types[field]]) for field in stored_types]
             )
         except FileNotFoundError:
             raise DataError(f"{folder} holds no index: it has no {DETAILS}.") from None

@@ -77,7 +77,9 @@ def test_an_index_from_outside_the_package_is_tuned(
     module.__dict__["StepIndex"] = StepIndex
     monkeypatch.setitem(sys.modules, "own_indexes", module)
     spec = "own_indexes:StepIndex"
-    out = embed_collection(collection, encoder, out=tmp_path / "i", index=spec, recall=0.5)
+    out = embed_collection(
+        collection, encoder, out=tmp_path / "i", settings=IndexSettings(index=spec, recall=0.5)
+    )
     searcher = Searcher.open(out, precision="float32")
     assert searcher.tuning is not None
     assert [row.effort for row in searcher.tuning.tried] == list(StepIndex.efforts)
