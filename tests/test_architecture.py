@@ -24,3 +24,18 @@ def test_a_verb_holds_no_class(verb: str) -> None:
     tree = ast.parse(source)
     assert ast.get_docstring(tree)
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+def test_the_package_holds_verbs_and_five_floors_only() -> None:
+    """A module among the verbs that is none: `ls retrodistill` no longer explains the system."""
+    package = ROOT / "retrodistill"
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__", "__main__"}
+    folders = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    assert modules == {*VERBS}
+    assert folders == {"stages", "models", "objectives", "data", "base"}
+
+
+def test_every_folder_says_what_lives_there() -> None:
+    """A newcomer who opens a folder and has to read all of its files."""
+    for init in (ROOT / "retrodistill").rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))), init

@@ -39,7 +39,7 @@ KEYWORD = re.compile(r'"[^"]*"|(?<![^\s()"])(AND|OR|NOT)(?![^\s()"])')
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class PlainQuery:
     """A query of its own."""
 
     text: str
@@ -54,7 +54,7 @@ class Operation:
     right: "Query"
 
 
-Query: TypeAlias = Text | Operation
+Query: TypeAlias = PlainQuery | Operation
 
 
 def parse_sets(text: str) -> Query:
@@ -72,7 +72,7 @@ def parse_sets(text: str) -> Query:
     operators = sum(match[1] is not None for match in KEYWORD.finditer(text))
     if not operators:
         whole = re.fullmatch(r'\s*"([^"]+)"\s*', text)
-        return Text(whole[1] if whole else text)
+        return PlainQuery(whole[1] if whole else text)
     sizes = len(text), text.count("("), operators
     limits = MAX_CHARACTERS, MAX_BRACKETS, MAX_OPERATORS
     if any(size > limit for size, limit in zip(sizes, limits, strict=True)):
@@ -101,7 +101,7 @@ class _Builder(Transformer[Token, Query]):
     """Makes each part when the parser has read it."""
 
     def text(self, *words: Token) -> Query:
-        return Text(" ".join(word.strip('"') for word in words).strip())
+        return PlainQuery(" ".join(word.strip('"') for word in words).strip())
 
     def either(self, *parts: Query) -> Query:
         left, *others = parts
@@ -123,7 +123,7 @@ def _parser() -> Lark:
 
 def texts_of(query: Query) -> list[str]:
     """Return the texts that a query is made of, each once, in their order."""
-    if isinstance(query, Text):
+    if isinstance(query, PlainQuery):
         return [query.text]
     return list(dict.fromkeys([*texts_of(query.left), *texts_of(query.right)]))
 
@@ -195,14 +195,14 @@ def evaluate_sets(
         raise ConfigError(f"k must be at least 1, but it is {k}.")
     query = parse_sets(text)
     texts = texts_of(query)
-    if isinstance(query, Text):
+    if isinstance(query, PlainQuery):
         return ranked(find(texts, k)[0])[:k]
     results = dict(zip(texts, map(min_max, find(texts, max(k, depth))), strict=True))
     return ranked(_evaluated(query, results, k))[:k]
 
 
 def _evaluated(query: Query, found: Mapping[str, Scores], k: int) -> Scores:
-    if isinstance(query, Text):
+    if isinstance(query, PlainQuery):
         return found[query.text]
     left, right = (_evaluated(operand, found, k) for operand in (query.left, query.right))
     if query.name == "not":

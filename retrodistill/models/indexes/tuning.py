@@ -54,7 +54,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class EffortTuning:
     """What was measured, and what was chosen."""
 
     target: float
@@ -73,7 +73,7 @@ class Tuning:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Tuning":
+    def from_dict(cls, values: dict[str, Any]) -> "EffortTuning":
         """Read back what `to_dict` gave.
 
         Raises:
@@ -100,7 +100,7 @@ def tune(
     target: float,
     k: int = 10,
     source: str = "queries",
-) -> Tuning:
+) -> EffortTuning:
     """Return the fastest effort that keeps a recall at `k` of `target`, and all that were tried.
 
     An effort keeps it if the lower bound of its mean recall over every second query is at least
@@ -136,10 +136,10 @@ def tune(
     held_out = None
     if len(checking):
         held_out = round(float(_recalls(index, checking, best[1::2], k).mean()), 4)
-    return Tuning(target, k, len(choosing), source, chosen, tried, held_out)
+    return EffortTuning(target, k, len(choosing), source, chosen, tried, held_out)
 
 
-def choose_effort(tuning: Tuning, target: float) -> Tried:
+def choose_effort(tuning: EffortTuning, target: float) -> Tried:
     """Return the fastest effort of an earlier tuning that keeps another target.
 
     Raises:

@@ -27,7 +27,7 @@ ListScores = Sequence[NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherAgreement:
+class TeacherPairAgreement:
     """How similarly two teachers rank."""
 
     a: str
@@ -82,7 +82,7 @@ class Audit:
     """Judgements of the sampled queries."""
 
     teachers: Mapping[str, ScoreShape]
-    agreement: Sequence[TeacherAgreement]
+    agreement: Sequence[TeacherPairAgreement]
     relevant: int
     """Labelled relevant documents of the sampled queries ..."""
 
@@ -242,7 +242,7 @@ def _shape(run: Run, lists: ListScores, scale: str, seconds: float, depth: int) 
 
 def _agreement(
     a: str, b: str, runs: Mapping[str, Run], scores: Mapping[str, ListScores]
-) -> TeacherAgreement:
+) -> TeacherPairAgreement:
     from scipy.stats import kendalltau
 
     taus = [
@@ -252,4 +252,4 @@ def _agreement(
     ]
     best = [{query: docs[0] for query, docs, _ in runs[name].lists()} for name in (a, b)]
     same = sum(best[1][query] == doc for query, doc in best[0].items()) / len(best[0])
-    return TeacherAgreement(a, b, float(np.mean(taus)) if taus else None, len(taus), same)
+    return TeacherPairAgreement(a, b, float(np.mean(taus)) if taus else None, len(taus), same)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection, Texts
     from retrodistill.data.store.runs import Run
     from retrodistill.models.indexes.planning import Condition, Where
-    from retrodistill.models.indexes.tuning import Tuning
+    from retrodistill.models.indexes.tuning import EffortTuning
 
 SPLIT = "test"
 """Whose queries to search for, if nothing is said."""
@@ -113,12 +113,12 @@ class Searcher:
         return cls(encoder, index, docs=docs, manifest=manifest, lineage=lineage)
 
     @property
-    def tuning(self) -> "Tuning | None":
+    def tuning(self) -> "EffortTuning | None":
         """What was measured when the index was embedded with a recall."""
-        from retrodistill.models.indexes.tuning import Tuning
+        from retrodistill.models.indexes.tuning import EffortTuning
 
         record = self.manifest.details.get("tuning") if self.manifest is not None else None
-        return None if record is None else Tuning.from_dict(record)
+        return None if record is None else EffortTuning.from_dict(record)
 
     def set_recall(self, target: float) -> None:
         """Take the fastest effort that kept this recall when the index was tuned.

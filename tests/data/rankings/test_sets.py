@@ -11,8 +11,8 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.data.rankings.sets import (
     MAX_OPERATORS,
     Operation,
+    PlainQuery,
     Query,
-    Text,
     evaluate_sets,
     intersect,
     min_max,
@@ -78,12 +78,12 @@ def test_a_text_is_read_as_it_is_meant(text: str, wanted: str | type | None) -> 
 )
 def test_plain_queries_keep_their_words(text: str) -> None:
     """An everyday query that loses its `not`, or fails for a bracket."""
-    assert parse_sets(text) == Text(text)
+    assert parse_sets(text) == PlainQuery(text)
 
 
 def test_a_phrase_alone_loses_its_quotes_and_keeps_its_words() -> None:
     """The way out for a query that holds an operator of its own."""
-    assert parse_sets('"TO BE OR NOT TO BE"') == Text("TO BE OR NOT TO BE")
+    assert parse_sets('"TO BE OR NOT TO BE"') == PlainQuery("TO BE OR NOT TO BE")
 
 
 @pytest.mark.parametrize(

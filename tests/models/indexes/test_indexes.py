@@ -22,7 +22,7 @@ from retrodistill.base.types import Index
 from retrodistill.models.indexes import index_kind, new_index
 from retrodistill.models.indexes.exact import ExactIndex
 from retrodistill.models.indexes.faiss import FaissIndex, FlatIndex, HNSWIndex
-from retrodistill.models.indexes.tuning import Tuning, choose_effort, tune
+from retrodistill.models.indexes.tuning import EffortTuning, choose_effort, tune
 
 LOCAL = [
     "faiss:HNSW16,SQ8" if name == "faiss" else name for name in INDEXES if name != "milvus"
@@ -492,7 +492,9 @@ class Lucky(FaissIndex):
         return [row[1:] if miss else row for row, miss in zip(ids, lost, strict=True)], scores
 
 
-def _lucky(misses: NDArray[np.float32], queries: NDArray[np.float32], target: float) -> Tuning:
+def _lucky(
+    misses: NDArray[np.float32], queries: NDArray[np.float32], target: float
+) -> EffortTuning:
     vectors = near_vectors(300, 16)
     index, exact = Lucky(16), ExactIndex(16)
     for each in (index, exact):
