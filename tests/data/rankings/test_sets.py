@@ -36,7 +36,7 @@ def find(texts: list[str], depth: int) -> list[dict[str, float]]:
 
 def shown(query: Query) -> str:
     """Return a query with all its brackets."""
-    if isinstance(query, Text):
+    if isinstance(query, PlainQuery):
         return query.text
     return f"({shown(query.left)} {query.name} {shown(query.right)})"
 
