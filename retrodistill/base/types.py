@@ -205,6 +205,9 @@ class RetrieverOptions:
     max_tokens: int | None = None
     """Longest text, in tokens (None: the model's own limit)."""
 
+    batch_tokens: int = 4096
+    """Padded tokens of a forward pass."""
+
     precision: "Precision" = "auto"
     """Number type of the model's body."""
 
@@ -217,14 +220,17 @@ class Retriever(Protocol):
     """Finds the best documents of queries in the whole collection that it was made for.
 
     It is made as `kind(argument, docs, options)`: the argument behind the name's colon, the
-    collection's documents, and `RetrieverOptions`.
+    collection's documents, and `RetrieverOptions`. Making it loads the model; the documents are
+    indexed when they are first needed, so that asking for a fingerprint costs no more than that.
     """
 
     fingerprint: str
     """Hash of the model, or of what stands for it; not of the documents."""
 
-    nbytes: int
-    """Bytes that it holds for the documents."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds for the documents, which it indexes for this if need be."""
+        ...
 
     def top(
         self, queries: Sequence[str], k: int

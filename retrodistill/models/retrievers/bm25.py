@@ -1,6 +1,7 @@
 """BM25 over the documents of a collection, by bm25s: as a first stage and as a teacher."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,8 +73,16 @@ class BM25Retriever:
     def __init__(self, argument: str, docs: "Texts", options: RetrieverOptions) -> None:
         if argument:
             raise ConfigError(f"retriever bm25 takes no argument, but got {argument!r}.")
-        self._lexicon = Lexicon(docs.full_texts())
-        self.nbytes = self._lexicon.nbytes
+        self._docs = docs
+
+    @cached_property
+    def _lexicon(self) -> Lexicon:
+        return Lexicon(self._docs.full_texts())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the inverted index."""
+        return self._lexicon.nbytes
 
     def top(
         self, queries: Sequence[str], k: int

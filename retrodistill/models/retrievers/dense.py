@@ -1,6 +1,7 @@
 """Exact search over the vectors of a bi-encoder, which come from the cache."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from retrodistill.base.types import RetrieverOptions
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Texts
+    from retrodistill.models.indexes.exact import ExactIndex
 
 
 class DenseRetriever:
@@ -20,23 +22,37 @@ class DenseRetriever:
     """
 
     def __init__(self, argument: str, docs: "Texts", options: RetrieverOptions) -> None:
-        from retrodistill.data.store.vectors import doc_vectors, fill_vectors
-        from retrodistill.models.indexes.exact import ExactIndex
-        from retrodistill.models.inference.cuts import counted_cuts
         from retrodistill.models.students.dense import DenseEncoder
 
         if not argument:
             raise ConfigError("retriever dense needs a model: dense:FOLDER or dense:HUB_ID.")
         self.encoder = DenseEncoder(
-            argument, max_tokens=options.max_tokens, precision=options.precision
+            argument,
+            max_tokens=options.max_tokens,
+            batch_tokens=options.batch_tokens,
+            precision=options.precision,
         )
         self.fingerprint = self.encoder.fingerprint
-        self._docs = docs
-        self._index = ExactIndex(self.encoder.dimension)
-        self.nbytes = len(docs) * self.encoder.dimension * 4
+        self._docs, self._options = docs, options
+
+    @cached_property
+    def _index(self) -> "ExactIndex":
+        from retrodistill.data.store.vectors import doc_vectors, fill_vectors
+        from retrodistill.models.indexes.exact import ExactIndex
+        from retrodistill.models.inference.cuts import counted_cuts
+
+        index, options = ExactIndex(self.encoder.dimension), self._options
         with counted_cuts("documents"):
-            fill_vectors(self.encoder, docs, executor=options.executor, workers=options.workers)
-            self._index.add(docs.ids(), doc_vectors(self.encoder, docs))
+            fill_vectors(
+                self.encoder, self._docs, executor=options.executor, workers=options.workers
+            )
+            index.add(self._docs.ids(), doc_vectors(self.encoder, self._docs))
+        return index
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vectors."""
+        return len(self._index) * self.encoder.dimension * 4
 
     def top(
         self, queries: Sequence[str], k: int

@@ -4,6 +4,8 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +18,8 @@ from retrodistill.base.types import RetrieverOptions
 from retrodistill.models.students.maxsim import QueryTokens, maxsim
 
 if TYPE_CHECKING:
+    import torch
+
     from retrodistill.data.datasets import Texts
     from retrodistill.models.students.late_interaction import LateInteractionEncoder, TokenVectors
 
@@ -37,19 +41,19 @@ class LateInteractionRetriever:
     and rerank them: `score --teacher late-interaction:MODEL`, then `fuse --method rerank`.
     """
 
-    def __init__(self, argument: str, docs: "Texts", options: RetrieverOptions) -> None:
+    def __init__(self, argument: str, docs: "Texts | None", options: RetrieverOptions) -> None:
         from retrodistill.models.students.late_interaction import LateInteractionEncoder
 
         if not argument:
             raise ConfigError("retriever late-interaction needs a model: late-interaction:FOLDER.")
-        encoder = LateInteractionEncoder(
-            argument, max_tokens=options.max_tokens, precision=options.precision
+        self.encoder = LateInteractionEncoder(
+            argument,
+            max_tokens=options.max_tokens,
+            batch_tokens=options.batch_tokens,
+            precision=options.precision,
         )
-        folder = tempfile.mkdtemp(prefix="retrodistill-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        path = Path(folder) / TOKENS
-        counts, dimension = _write_tokens(encoder, docs, path)
-        self._take(encoder, path, counts, dimension)
+        self.fingerprint = self.encoder.fingerprint
+        self._docs = docs
 
     @classmethod
     def open(cls, folder: Path, model: str, options: RetrieverOptions) -> Self:
@@ -59,40 +63,28 @@ class LateInteractionRetriever:
             DataError: a file is damaged.
 
         """
-        from retrodistill.models.students.late_interaction import LateInteractionEncoder
-
-        encoder = LateInteractionEncoder(
-            model, max_tokens=options.max_tokens, precision=options.precision
-        )
-        path = folder / TOKENS
-        try:
-            counts: NDArray[np.int64] = np.load(folder / COUNTS)
-            total, size = int(counts.sum()), path.stat().st_size
-        except (OSError, ValueError) as error:
-            raise DataError(f"{folder} cannot be read ({error}). Embed again.") from error
-        if total == 0 or size % (4 * total):
-            raise DataError(f"{path} is damaged: {size:,} bytes for {total:,} tokens. Embed again.")
-        retriever = cls.__new__(cls)
-        retriever._take(encoder, path, counts, size // (4 * total))
+        retriever = cls(model, None, options)
+        retriever._tokens = _TokenFile.read(folder)
         return retriever
 
-    def _take(
-        self,
-        encoder: "LateInteractionEncoder",
-        path: Path,
-        counts: NDArray[np.int64],
-        dimension: int,
-    ) -> None:
-        self.encoder = encoder
-        self.fingerprint = encoder.fingerprint
-        self._path, self._counts, self._dimension = path, counts, dimension
-        self._ends = np.cumsum(counts)
-        self.nbytes = int(counts.sum()) * dimension * 4
+    @cached_property
+    def _tokens(self) -> "_TokenFile":
+        folder = tempfile.mkdtemp(prefix="retrodistill-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return self._written(Path(folder))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file of token vectors."""
+        return int(self._tokens.ends[-1]) * self._tokens.dimension * 4
 
     def save(self, folder: Path) -> None:
-        """Write the token vectors into a folder."""
-        shutil.copyfile(self._path, folder / TOKENS)
-        np.save(folder / COUNTS, self._counts)
+        """Encode the documents into a folder, and search there from now on."""
+        self._tokens = self._written(folder)
+
+    def _written(self, folder: Path) -> "_TokenFile":
+        assert self._docs is not None
+        return _TokenFile.write(self.encoder, self._docs, folder)
 
     def top(
         self, queries: Sequence[str], k: int
@@ -110,8 +102,8 @@ class LateInteractionRetriever:
         best = [empty] * len(queries)
         with torch.inference_mode():
             tokens = QueryTokens.of(self.encoder.encode_queries(queries), len(queries))
-            for start in range(0, len(self._counts), DOCS_AT_ONCE):
-                docs = self._block(start)
+            for start in range(0, len(self._tokens.counts), DOCS_AT_ONCE):
+                docs = self._tokens.block(start, self.encoder.model.device)
                 rows = np.arange(len(docs.positions)) + start
                 # (documents, queries): every document of the block with every query
                 every = np.tile(np.arange(len(queries)), len(rows))
@@ -124,31 +116,6 @@ class LateInteractionRetriever:
         for rows, values in best:
             order = np.argsort(-values, kind="stable")
             yield rows[order], values[order]
-
-    def _block(self, start: int) -> "TokenVectors":
-        """Return the token vectors of the documents of a block, padded."""
-        import torch
-
-        from retrodistill.models.students.late_interaction import TokenVectors
-
-        counts = self._counts[start : start + DOCS_AT_ONCE]
-        first_token = int(self._ends[start] - counts[0])
-        flat = np.fromfile(
-            self._path,
-            np.float32,
-            count=int(counts.sum()) * self._dimension,
-            offset=first_token * self._dimension * 4,
-        ).reshape(-1, self._dimension)
-        # (documents, tokens): which of the padded positions are tokens
-        real = np.arange(max(1, counts.max())) < counts[:, None]
-        padded = np.zeros((*real.shape, self._dimension), np.float32)
-        padded[real] = flat
-        device = self.encoder.model.device
-        return TokenVectors(
-            np.arange(len(counts)),
-            torch.from_numpy(padded).to(device),
-            torch.from_numpy(real).to(device),
-        )
 
 
 def _best(
@@ -166,23 +133,77 @@ def _best(
     return rows[reached], scores[reached]
 
 
-def _write_tokens(
-    encoder: "LateInteractionEncoder", docs: "Texts", path: Path
-) -> tuple[NDArray[np.int64], int]:
-    """Write the token vectors of all documents that count; return counts and the dimension."""
-    counts = np.zeros(len(docs), np.int64)
-    dimension = 0
-    with path.open("wb") as stream, bar("encoding documents", len(docs)) as advance:
-        for start in range(0, len(docs), DOCS_AT_ONCE):
-            rows = np.arange(start, min(start + DOCS_AT_ONCE, len(docs)))
-            vectors: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(rows)
-            for batch in encoder.encode_docs(docs.full_texts(rows)):
-                for position, tokens, mask in zip(
-                    batch.positions, batch.vectors, batch.mask, strict=True
-                ):
-                    vectors[position] = tokens[mask].float().cpu().numpy()
-            counts[rows] = [len(each) for each in vectors]
-            dimension = vectors[0].shape[1]
-            stream.write(np.concatenate(vectors).tobytes())
-            advance(len(rows))
-    return counts, dimension
+@dataclass(frozen=True, eq=False, slots=True)
+class _TokenFile:
+    """The vectors of all tokens that count, one after another in a file."""
+
+    path: Path
+    counts: NDArray[np.int64]
+    """The number of tokens of each document."""
+
+    ends: NDArray[np.int64]
+    """Where the tokens of each document end."""
+
+    dimension: int
+
+    @classmethod
+    def write(cls, encoder: "LateInteractionEncoder", docs: "Texts", folder: Path) -> Self:
+        """Encode the documents into a folder."""
+        counts, dimension = np.zeros(len(docs), np.int64), 0
+        with (folder / TOKENS).open("wb") as stream, bar("encoding", len(docs)) as advance:
+            for start in range(0, len(docs), DOCS_AT_ONCE):
+                rows = np.arange(start, min(start + DOCS_AT_ONCE, len(docs)))
+                vectors: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(rows)
+                for batch in encoder.encode_docs(docs.full_texts(rows)):
+                    for position, tokens, mask in zip(
+                        batch.positions, batch.vectors, batch.mask, strict=True
+                    ):
+                        vectors[position] = tokens[mask].float().cpu().numpy()
+                counts[rows] = [len(each) for each in vectors]
+                dimension = vectors[0].shape[1]
+                stream.write(np.concatenate(vectors).tobytes())
+                advance(len(rows))
+        np.save(folder / COUNTS, counts)
+        return cls(folder / TOKENS, counts, np.cumsum(counts), dimension)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Open the file in a folder.
+
+        Raises:
+            DataError: it is missing or damaged.
+
+        """
+        path = folder / TOKENS
+        try:
+            counts: NDArray[np.int64] = np.load(folder / COUNTS)
+            total, size = int(counts.sum()), path.stat().st_size
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder} cannot be read ({error}). Embed again.") from error
+        if total == 0 or size % (4 * total):
+            raise DataError(f"{path} is damaged: {size:,} bytes for {total:,} tokens. Embed again.")
+        return cls(path, counts, np.cumsum(counts), size // (4 * total))
+
+    def block(self, start: int, device: "torch.device") -> "TokenVectors":
+        """Return the token vectors of DOCS_AT_ONCE documents, padded."""
+        import torch
+
+        from retrodistill.models.students.late_interaction import TokenVectors
+
+        counts = self.counts[start : start + DOCS_AT_ONCE]
+        before = int(self.ends[start] - counts[0])
+        flat = np.fromfile(
+            self.path,
+            np.float32,
+            count=int(counts.sum()) * self.dimension,
+            offset=before * self.dimension * 4,
+        ).reshape(-1, self.dimension)
+        # (documents, tokens): which of the padded positions are tokens
+        real = np.arange(max(1, counts.max())) < counts[:, None]
+        padded = np.zeros((*real.shape, self.dimension), np.float32)
+        padded[real] = flat
+        return TokenVectors(
+            np.arange(len(counts)),
+            torch.from_numpy(padded).to(device),
+            torch.from_numpy(real).to(device),
+        )

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,9 +71,9 @@ class LuceneIndex:
             raise ConfigError(f"BM25 wants k1 of at least 0 and b from 0 to 1, not {k1} and {b}.")
         java = start_java()
         self._analyzer = _analyzer(language)
-        folder = built_index(texts, fingerprint, language)
+        self.folder = built_index(texts, fingerprint, language)
         lucene = "org.apache.lucene"
-        self._reader = java("io.anserini.index.IndexReaderUtils").getReader(str(folder))
+        self._reader = java("io.anserini.index.IndexReaderUtils").getReader(str(self.folder))
         self._searcher = java(f"{lucene}.search.IndexSearcher")(self._reader)
         similarity = java(f"{lucene}.search.similarities.BM25Similarity")
         self._searcher.setSimilarity(similarity(float(k1), float(b)))
@@ -263,10 +263,18 @@ class LuceneRetriever:
     """The documents of highest BM25 score in Lucene; the argument is the language."""
 
     def __init__(self, argument: str, docs: "Texts", options: RetrieverOptions) -> None:
-        self._index = LuceneIndex(docs, docs.fingerprint, language=argument or "en")
-        self.fingerprint = self._index.fingerprint
-        folder = built_index(docs, docs.fingerprint, argument or "en")
-        self.nbytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        self._docs, self._language = docs, argument or "en"
+        self.fingerprint = digest(anserini().name, self._language)
+
+    @cached_property
+    def _index(self) -> LuceneIndex:
+        return LuceneIndex(self._docs, self._docs.fingerprint, language=self._language)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the index's files."""
+        files = self._index.folder.rglob("*")
+        return sum(path.stat().st_size for path in files if path.is_file())
 
     def top(
         self, queries: Sequence[str], k: int

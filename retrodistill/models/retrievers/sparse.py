@@ -1,6 +1,7 @@
 """Inverted index of a sparse encoder's weights: a SPLADE student as a first stage."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,15 +30,19 @@ class SparseRetriever:
     Documents that share no word with the query are not found.
     """
 
-    def __init__(self, argument: str, docs: "Texts", options: RetrieverOptions) -> None:
+    def __init__(self, argument: str, docs: "Texts | None", options: RetrieverOptions) -> None:
         from retrodistill.models.students.sparse import SparseTextEncoder
 
         if not argument:
             raise ConfigError("retriever sparse needs a model: sparse:FOLDER or sparse:HUB_ID.")
-        encoder = SparseTextEncoder(
-            argument, max_tokens=options.max_tokens, precision=options.precision
+        self.encoder = SparseTextEncoder(
+            argument,
+            max_tokens=options.max_tokens,
+            batch_tokens=options.batch_tokens,
+            precision=options.precision,
         )
-        self._take(encoder, _postings(encoder, docs))
+        self.fingerprint = self.encoder.fingerprint
+        self._docs = docs
 
     @classmethod
     def open(cls, folder: Path, model: str, options: RetrieverOptions) -> Self:
@@ -47,28 +52,19 @@ class SparseRetriever:
             DataError: a file is damaged.
 
         """
-        from scipy.sparse import csr_array
-
-        from retrodistill.models.students.sparse import SparseTextEncoder
-
-        encoder = SparseTextEncoder(
-            model, max_tokens=options.max_tokens, precision=options.precision
-        )
-        try:
-            data, indices, indptr = (np.load(folder / f"{name}.npy") for name in ARRAYS)
-            size = int(np.load(folder / "documents.npy"))
-            matrix = csr_array((data, indices, indptr), shape=(len(indptr) - 1, size))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{folder} cannot be read ({error}). Embed again.") from error
-        retriever = cls.__new__(cls)
-        retriever._take(encoder, matrix.astype(np.float64))
+        retriever = cls(model, None, options)
+        retriever._matrix = _read_postings(folder)
         return retriever
 
-    def _take(self, encoder: "SparseTextEncoder", matrix: "csr_array") -> None:
-        self.encoder = encoder
-        self.fingerprint = encoder.fingerprint
-        self._matrix = matrix
-        self.nbytes = sum(getattr(matrix, name).nbytes for name in ARRAYS)
+    @cached_property
+    def _matrix(self) -> "csr_array":
+        assert self._docs is not None
+        return _postings(self.encoder, self._docs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights and of the rows that they belong to."""
+        return sum(getattr(self._matrix, name).nbytes for name in ARRAYS)
 
     def save(self, folder: Path) -> None:
         """Write the inverted index into a folder; weights as the encoder gives them, float32."""
@@ -102,3 +98,16 @@ def _postings(encoder: "SparseTextEncoder", docs: "Texts") -> "csr_array":
             parts.append(encoder.encode_docs(docs.full_texts(rows)))
             advance(len(rows))
     return vstack(parts).astype(np.float64).T.tocsr()
+
+
+def _read_postings(folder: Path) -> "csr_array":
+    """Return the weights that were saved: words by documents, float64."""
+    from scipy.sparse import csr_array
+
+    try:
+        data, indices, indptr = (np.load(folder / f"{name}.npy") for name in ARRAYS)
+        size = int(np.load(folder / "documents.npy"))
+        matrix = csr_array((data, indices, indptr), shape=(len(indptr) - 1, size))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} cannot be read ({error}). Embed again.") from error
+    return matrix.astype(np.float64)

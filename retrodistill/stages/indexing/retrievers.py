@@ -78,10 +78,10 @@ def embed_with_retriever(
     with new_folder(out, overwrite=overwrite) as folder:
         started = time.perf_counter()
         retriever: Any = load_retriever(f"{kind.retriever}:{model}", docs, options)
-        seconds = time.perf_counter() - started
         for part in (INDEX, MODEL):
             (folder / part).mkdir()
         retriever.save(folder / INDEX)
+        seconds = time.perf_counter() - started
         write_ids(folder / INDEX, docs.ids())
         retriever.encoder.model.save(str(folder / MODEL), safe_serialization=True)
         Manifest(

@@ -124,7 +124,11 @@ def embed(config: EmbedConfig) -> None:
             kind,
             config.model,
             config.out,
-            options=RetrieverOptions(max_tokens=config.max_tokens, precision=config.precision),
+            options=RetrieverOptions(
+                max_tokens=config.max_tokens,
+                batch_tokens=config.batch_tokens,
+                precision=config.precision,
+            ),
             config=as_dict(config),
             overwrite=config.overwrite,
         )

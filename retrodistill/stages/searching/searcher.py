@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from retrodistill.base.config import Precision
 from retrodistill.base.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.base.manifest import Manifest
-from retrodistill.base.registry import RETRIEVERS
+from retrodistill.base.registry import RETRIEVERS, registered_only
 from retrodistill.base.types import Doc, Encoder, Index, Retriever, RetrieverOptions
 from retrodistill.data.store.lineage import UNKNOWN, Lineage, lineage_in
 from retrodistill.models.indexes import index_kind
@@ -291,7 +291,8 @@ class RetrieverSearcher(Searcher):
 def _opened_retriever(folder: Path, manifest: Manifest, precision: Precision) -> Retriever:
     """Return the retriever that was saved in an index folder."""
     options = RetrieverOptions(max_tokens=manifest.details.get("max_tokens"), precision=precision)
-    kind = RETRIEVERS[manifest.details["retriever"]]
+    with registered_only():  # a folder that somebody sent may not choose what is imported
+        kind = RETRIEVERS[manifest.details["retriever"]]
     retriever: Retriever = kind.open(folder / INDEX, str(folder / MODEL), options)
     return retriever
 

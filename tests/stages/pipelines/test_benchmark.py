@@ -6,20 +6,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from fakes.encoders import save_tiny_sparse
 
 import retrodistill as rd
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest
 from retrodistill.benchmark import main
 from retrodistill.models.students.dense import DenseEncoder
+from retrodistill.models.students.sparse import SparseTextEncoder
 from retrodistill.report import main as report
-from retrodistill.stages.pipelines.benchmark import latencies
+from retrodistill.stages.pipelines.benchmark import latencies, run_benchmark
 
 TIMED = 5
 
@@ -396,3 +398,31 @@ def test_times_of_something_else_are_refused(out: Path, tmp_path: Path) -> None:
     assert latencies(file, ["a", "b"], data=None, split="test") == {"a": 2.0}
     with pytest.raises(ConfigError, match="times of a, but the systems here are called b"):
         latencies(file, ["b"], data="beir:x", split="test")
+
+
+def test_documents_are_indexed_once_and_their_time_counts(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell that is up to date encodes the collection again to say so; or a speed without work."""
+    encoded: list[int] = []
+    encode = SparseTextEncoder.encode_docs
+
+    def slowly(self: SparseTextEncoder, texts: Sequence[str]) -> Any:
+        encoded.append(len(texts))
+        time.sleep(0.2 if len(texts) > 1 else 0)
+        return encode(self, texts)
+
+    monkeypatch.setattr(SparseTextEncoder, "encode_docs", slowly)
+    model = save_tiny_sparse(tmp_path / "model")
+    plan = {
+        "datasets": {"test": content["datasets"]["test"]},
+        "systems": {"splade": {"retriever": f"sparse:{model}"}},
+    }
+    run_benchmark(plan, tmp_path / "out", k=5, timed=2)
+    documents = sum(encoded)
+    assert documents >= 60
+    manifest = Manifest.read(tmp_path / "out" / "cells" / "test" / "splade", kind="cell")
+    assert manifest.details["docs_per_second"] <= documents / 0.2
+    encoded.clear()
+    run_benchmark(plan, tmp_path / "out", k=5, timed=2)
+    assert sum(encoded) <= 1  # the model is tried with one text when it is loaded

@@ -1,6 +1,9 @@
 """Sparse and late-interaction students, embedded and searched by the verbs of dense ones."""
 
+import json
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Doc, Pairs
 from retrodistill.data.datasets import Collection
 from retrodistill.models.retrievers import late_interaction
+from retrodistill.models.students.towers import Towers
 
 KINDS = {"sparse": save_tiny_sparse, "late-interaction": save_tiny_late_interaction}
 
@@ -146,9 +150,6 @@ def test_a_retriever_of_ones_own_needs_no_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table that cannot be extended from outside of the package."""
-    import sys
-    import types
-
     module = types.ModuleType("my_lab")
     module.FirstDocuments = FirstDocuments  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_lab", module)
@@ -156,3 +157,33 @@ def test_a_retriever_of_ones_own_needs_no_line(
     assert mine.main(words.split()) == 0
     lists = rd.Run.read(tmp_path / "run").to_dict()
     assert {len(docs) for docs in lists.values()} == {2}
+
+
+def test_a_folder_of_a_stranger_chooses_no_code(index: Path, tmp_path: Path) -> None:
+    """An index folder from elsewhere, whose manifest names a module to import."""
+    copy = tmp_path / "copy"
+    shutil.copytree(index, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest.pop("checksum", None)
+    manifest["details"]["retriever"] = "antigravity:geohash"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match="code that is not part of retrodistill"):
+        rd.Searcher.open(copy)
+    assert "antigravity" not in sys.modules
+
+
+def test_batches_are_of_the_size_that_is_asked(
+    kind: str, model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--batch-tokens` that changes nothing, found when a long document outgrows the memory."""
+    sizes = []
+    outputs = Towers.outputs
+
+    def seen(self, texts, side):
+        sizes.append(self.batch_tokens)
+        return outputs(self, texts, side)
+
+    monkeypatch.setattr(Towers, "outputs", seen)
+    words = f"--data beir:{folder} --model {model} --out {tmp_path / 'i'} --batch-tokens 128"
+    assert embed.main(words.split()) == 0
+    assert {*sizes} == {128}

@@ -42,7 +42,7 @@ class LexicalSystem(System[LexicalSettings]):
     def make(self) -> SystemResult:
         """Index the documents, and ask query by query."""
         started = time.perf_counter()
-        retriever = self._retriever
+        index_bytes = self._retriever.nbytes  # indexes the documents
         seconds = time.perf_counter() - started
         answer, workspace, settings = self.answer(), self.workspace, self.settings
         answers = {query.id: answer(query) for query in workspace.queries}
@@ -60,7 +60,7 @@ class LexicalSystem(System[LexicalSettings]):
             run=run,
             config=as_dict(config),
             docs_per_second=len(workspace.collection.docs) / seconds,
-            index_bytes=retriever.nbytes,
+            index_bytes=index_bytes,
         )
 
     def answer(self) -> Answer:
