@@ -49,11 +49,11 @@ def flags_page() -> str:
         for title, names in groups(config_class).items():
             lines += [f"*{title}*", ""]
             for name in names:
-                lines += [_flag(fields[name], hints[name], config_class), f": {texts[name]}", ""]
+                lines += [_flag(fields[name], hints[name]), f": {texts[name]}", ""]
     return "\n".join(lines)
 
 
-def _flag(item: "dataclasses.Field[object]", declared: object, config_class: type) -> str:
+def _flag(item: "dataclasses.Field[object]", declared: object) -> str:
     """Return a flag as it is typed, with its choices and its default."""
     hint, many = plain(declared)
     name = item.name.rstrip("_").replace("_", "-")
@@ -64,7 +64,7 @@ def _flag(item: "dataclasses.Field[object]", declared: object, config_class: typ
     elif get_origin(hint) is Literal:
         text = f"`--{name} {'|'.join(map(str, get_args(hint)))}`"
     else:
-        text = f"`--{name} {metavar(item, config_class)}`"
+        text = f"`--{name} {metavar(item.name, declared)}`"
     if many and hint is not int:
         text += " (repeatable)"
     if not required(item) and item.default not in (None, (), False):

@@ -46,19 +46,9 @@ def recipe_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def train(config: TrainConfig) -> None:
     """Train, and print the student's folder."""
-    from retrodistill.base.config import TrainSettings
-    from retrodistill.base.registry import SIGNAL_SOURCES
-    from retrodistill.objectives.objective import parse_objective
     from retrodistill.stages import preflight
-    from retrodistill.stages.training.requirements import check_kind, check_settings
 
     preflight.train(config)
-    named = {name: getattr(config, name, None) for name in SIGNAL_SOURCES}
-    named = {name: str(value) for name, value in named.items() if value}
-    terms, kinds = parse_objective(config.objective), [SIGNAL_SOURCES[name] for name in named]
-    check_settings(terms, config, config.split, kinds)
-    if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting
-        check_kind(config)  # imports torch
     from retrodistill.stages.pipelines import verbs
 
     verbs.train(config)

@@ -224,7 +224,8 @@ def build_parser(
     """
     fields = {item.name: item for item in dataclasses.fields(config_class)}
     flags = [name for name, item in fields.items() if required(item)]
-    needed = " ".join(f"{_flag(name)} {metavar(fields[name], config_class)}" for name in flags)
+    hints = get_type_hints(config_class)
+    needed = " ".join(f"{_flag(name)} {metavar(name, hints[name])}" for name in flags)
     parser = _Parser(
         prog=f"retrodistill {verb}",
         usage=" ".join(filter(None, (f"retrodistill {verb}", needed, "[options]"))),
@@ -234,11 +235,11 @@ def build_parser(
         allow_abbrev=False,
         add_help=False,
     )
-    texts, hints = help_texts(config_class), get_type_hints(config_class)
+    texts = help_texts(config_class)
     for title, names in groups(config_class).items():
         group = parser.add_argument_group(title)
         for name in names:
-            _add_flag(group, fields[name], hints[name], texts.get(name, ""), config_class)
+            _add_flag(group, fields[name], hints[name], texts.get(name, ""))
     group = parser.add_argument_group("general")
     for flag, text in (prints or {}).items():
         group.add_argument(flag, action="store_true", help=text)
@@ -267,7 +268,7 @@ def groups(config_class: type) -> dict[str, list[str]]:
     """Return the titles of a config's groups, each with its fields; required ones first.
 
     A config class has `GROUPS`, the title of each group with its first field; the groups of a base
-    class come after its own.
+    class come before its own, as its fields do.
     """
     fields = {item.name: item for item in dataclasses.fields(config_class)}
     titles: dict[str, str] = {}
@@ -312,22 +313,18 @@ METAVARS = {
 """Field -> what its value is, where the type alone does not say it."""
 
 
-def metavar(item: dataclasses.Field[Any], config_class: type) -> str:
-    """Return what `--help` shows for a flag's value."""
-    hint, many = plain(get_type_hints(config_class)[item.name])
-    if item.name in METAVARS and hint in (str, Path):
-        return METAVARS[item.name]
+def metavar(name: str, declared: Any) -> str:
+    """Return what `--help` shows for the value of a field of a declared type."""
+    hint, many = plain(declared)
+    if name in METAVARS and hint in (str, Path):
+        return METAVARS[name]
     if many and hint is int:
         return "N,N"
     return {int: "N", float: "X", str: "TEXT", Path: "PATH"}.get(hint, "VALUE")
 
 
 def _add_flag(
-    group: argparse._ArgumentGroup,
-    item: dataclasses.Field[Any],
-    declared: Any,
-    text: str,
-    config_class: type,
+    group: argparse._ArgumentGroup, item: dataclasses.Field[Any], declared: Any, text: str
 ) -> None:
     default = "" if required(item) or item.default in (None, ()) else f" [{item.default}]"
     text = (text + default).replace("%", "%%")
@@ -341,7 +338,7 @@ def _add_flag(
     elif get_origin(hint) is Literal:
         options["choices"] = get_args(hint)
     else:
-        options |= {"type": hint, "metavar": metavar(item, config_class)}
+        options |= {"type": hint, "metavar": metavar(item.name, declared)}
     if many:
         options["action"] = "append"
     if many and hint is int:

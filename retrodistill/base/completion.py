@@ -16,8 +16,9 @@ PARTS: Mapping[str, registry.Registry] = {
     "student_kind": registry.STUDENT_KINDS,
     "objective": registry.LOSSES,
     "format": registry.FORMATS,
+    "index": registry.INDEXES,
 }
-"""Field of a config -> the table with names of its value."""
+"""Field of a config, where it is a text -> the table with names of its value."""
 
 WITH_ARGUMENT = frozenset({"data"})
 """Fields whose every name is followed by a colon and an argument."""
@@ -47,21 +48,19 @@ def completion_script(shell: str, verbs: Mapping[str, tuple[type, str]]) -> str:
     commands = parser.add_subparsers()
     for verb, (config_class, about) in verbs.items():
         flags = build_parser(config_class, verb, about)
-        _suggest(flags._actions, config_class)
+        _suggest(flags._actions)
         command = commands.add_parser(verb, help=about, parents=[flags], add_help=False)
         command.description = about
     script: str = shtab.complete(parser, shell=shell)
     return script
 
 
-def _suggest(actions: Sequence[argparse.Action], config_class: type) -> None:
+def _suggest(actions: Sequence[argparse.Action]) -> None:
     """Give each action the values, or the kind of path, that a shell may suggest."""
     import shtab
 
     for action in actions:
-        if action.dest == "index" and action.type is str:
-            action.choices = list(registry.INDEXES)
-        elif action.dest in PARTS:
+        if action.dest in PARTS and action.type is str:
             colon = ":" if action.dest in WITH_ARGUMENT else ""
             action.choices = [f"{name}{colon}" for name in PARTS[action.dest]]
         elif action.metavar in ("RUN", "STORE", "FOLDER", "MODEL"):

@@ -16,6 +16,7 @@ from retrodistill.base.registry import (
     FORMATS,
     INDEXES,
     RETRIEVERS,
+    SIGNAL_SOURCES,
     STUDENT_KINDS,
     TEACHERS,
     Registry,
@@ -64,12 +65,14 @@ def leakage(config: "configs.LeakageConfig") -> None:
 
 def train(config: "configs.TrainConfig") -> None:
     """Check the settings of `train`."""
+    from retrodistill.base.config import TrainSettings
     from retrodistill.data.rankings.measures import parse_metric
     from retrodistill.objectives.objective import parse_objective
+    from retrodistill.stages.training.requirements import check_kind, check_settings
     from retrodistill.stages.training.sampling import parse_negative_sampling
 
     refuse_existing(config.out, overwrite=config.overwrite)
-    parse_objective(config.objective)
+    terms = parse_objective(config.objective)
     if config.student_kind not in STUDENT_KINDS:
         STUDENT_KINDS[config.student_kind]  # unknown, or one of your own
     parse_negative_sampling(config.negative_sampling)
@@ -80,6 +83,10 @@ def train(config: "configs.TrainConfig") -> None:
     check_models("--student", config.student)
     check_models("--doc-student", config.doc_student)
     check_models("--vectors", config.vectors)
+    sources = [SIGNAL_SOURCES[name] for name in SIGNAL_SOURCES if getattr(config, name, None)]
+    check_settings(terms, config, config.split, sources)
+    if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting
+        check_kind(config)  # imports torch
 
 
 def embed(config: "configs.EmbedConfig") -> None:

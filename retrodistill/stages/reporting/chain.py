@@ -107,8 +107,9 @@ def inputs_named(verb: str | None, settings: Mapping[str, Any]) -> Iterator[tupl
             name = str(text)
             if setting in SPECS:
                 kind, _, argument = name.partition(":")
-                takes_model = (kind in RETRIEVERS or kind in TEACHERS) and kind != "lucene"
-                name = argument if takes_model else ""  # lucene's argument is a language
+                parts = next((table for table in (RETRIEVERS, TEACHERS) if kind in table), None)
+                is_input = parts is not None and parts.argument(kind) != "LANGUAGE"
+                name = argument if is_input else ""
             if name and (setting != "attributes" or Path(name).is_file()):
                 yield setting, f"{setting} {number}" if verb == "fuse" else setting, name
 
