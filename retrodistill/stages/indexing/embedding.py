@@ -17,16 +17,16 @@ from retrodistill.base.config.search import parse_bytes
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import new_folder
 from retrodistill.base.logging import log
-from retrodistill.base.manifest import Manifest, digest_files, model_files
 from retrodistill.base.progress import duration
 from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.data.store.lineage import own_lineage
 from retrodistill.data.store.vectors import cached, fill_vectors
 from retrodistill.models.indexes import new_index
-from retrodistill.models.indexes.folder import INDEX, KIND, MODEL
+from retrodistill.models.indexes.folder import INDEX, MODEL
 from retrodistill.models.inference.cuts import counted_cuts
 from retrodistill.models.students.truncated import Truncated
 from retrodistill.stages.indexing.build_index import QUERIES, Vectors, check_memory, fill, reference
+from retrodistill.stages.indexing.record import write_record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,19 +92,12 @@ def embed_collection(
             (folder / part).mkdir()
         filled.save(folder / INDEX)
         encoder.save(folder / MODEL)
-        Manifest(
-            kind=KIND,
-            fingerprint=digest_files(folder / INDEX),
-            inputs={
-                "collection": collection.fingerprint,
-                "docs": collection.docs.fingerprint,
-                "encoder": encoder.fingerprint,
-            },
+        write_record(
+            folder,
+            collection,
+            encoder=encoder.fingerprint,
             config=config or {},
-            files=model_files(folder, MODEL),
             details={
-                "collection": collection.name,
-                "data": collection.spec,
                 "model": encoder.name,
                 "index": settings.index,
                 "vectors": len(filled),
@@ -117,7 +110,7 @@ def embed_collection(
                 "seconds": round(seconds, 1),
                 **own_lineage(encoder).write(folder),
             },
-        ).write(folder)
+        )
     return Path(out)
 
 

@@ -9,13 +9,13 @@ from retrodistill.base.config import EmbedConfig
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import new_folder
 from retrodistill.base.logging import log
-from retrodistill.base.manifest import Manifest, digest_files, model_files
 from retrodistill.base.progress import duration
 from retrodistill.base.registry import RETRIEVERS
 from retrodistill.base.types import RetrieverOptions
 from retrodistill.data.store.lineage import model_lineage
-from retrodistill.models.indexes.folder import INDEX, KIND, MODEL, write_ids
+from retrodistill.models.indexes.folder import INDEX, MODEL, write_ids
 from retrodistill.models.retrievers import load_retriever
+from retrodistill.stages.indexing.record import write_record
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -84,19 +84,12 @@ def embed_with_retriever(
         seconds = time.perf_counter() - started
         write_ids(folder / INDEX, docs.ids())
         retriever.encoder.model.save(str(folder / MODEL), safe_serialization=True)
-        Manifest(
-            kind=KIND,
-            fingerprint=digest_files(folder / INDEX),
-            inputs={
-                "collection": collection.fingerprint,
-                "docs": docs.fingerprint,
-                "encoder": retriever.fingerprint,
-            },
+        write_record(
+            folder,
+            collection,
+            encoder=retriever.fingerprint,
             config=config or {},
-            files=model_files(folder, MODEL),
             details={
-                "collection": collection.name,
-                "data": collection.spec,
                 "model": model,
                 "retriever": kind.retriever,
                 "documents": len(docs),
@@ -105,7 +98,7 @@ def embed_with_retriever(
                 "seconds": round(seconds, 1),
                 **model_lineage(model).write(folder),
             },
-        ).write(folder)
+        )
     log.info(
         f"{len(docs):,} documents indexed for {kind.noun} search in {duration(seconds)}, "
         f"{retriever.nbytes / 1e6:,.1f} MB."
