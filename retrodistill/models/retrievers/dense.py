@@ -7,33 +7,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.errors import ConfigError
-from retrodistill.base.types import RetrieverOptions
+from retrodistill.models.retrievers.encoded import EncodedRetriever
 
 if TYPE_CHECKING:
-    from retrodistill.data.datasets import Texts
     from retrodistill.models.indexes.exact import ExactIndex
+    from retrodistill.models.students.dense import DenseEncoder
 
 
-class DenseRetriever:
+class DenseRetriever(EncodedRetriever):
     """The documents whose vectors have the highest inner product with the query's.
 
     The workers of an executor encode the documents; queries and search are this process's.
     """
 
-    def __init__(self, argument: str, docs: "Texts", options: RetrieverOptions) -> None:
+    name = "dense"
+
+    @staticmethod
+    def _encoder_class() -> "type[DenseEncoder]":
         from retrodistill.models.students.dense import DenseEncoder
 
-        if not argument:
-            raise ConfigError("retriever dense needs a model: dense:FOLDER or dense:HUB_ID.")
-        self.encoder = DenseEncoder(
-            argument,
-            max_tokens=options.max_tokens,
-            batch_tokens=options.batch_tokens,
-            precision=options.precision,
-        )
-        self.fingerprint = self.encoder.fingerprint
-        self._docs, self._options = docs, options
+        return DenseEncoder
 
     @cached_property
     def _index(self) -> "ExactIndex":
@@ -52,7 +45,8 @@ class DenseRetriever:
     @property
     def nbytes(self) -> int:
         """Bytes of the vectors."""
-        return len(self._index) * self.encoder.dimension * 4
+        dimension: int = self.encoder.dimension
+        return len(self._index) * dimension * 4
 
     def top(
         self, queries: Sequence[str], k: int

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.errors import DataError
 from retrodistill.base.progress import bar
 from retrodistill.base.types import RetrieverOptions
+from retrodistill.models.retrievers.encoded import EncodedRetriever
 from retrodistill.models.students.maxsim import QueryTokens, maxsim
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ QUERIES_AT_ONCE = 256
 """Queries that are compared with a block of documents at once."""
 
 
-class LateInteractionRetriever:
+class LateInteractionRetriever(EncodedRetriever):
     """The documents of highest MaxSim, of all documents: exact, for small collections.
 
     Token vectors lie in a file and are read block by block, so that memory stays bounded; the time
@@ -41,19 +42,13 @@ class LateInteractionRetriever:
     and rerank them: `score --teacher late-interaction:MODEL`, then `fuse --method rerank`.
     """
 
-    def __init__(self, argument: str, docs: "Texts | None", options: RetrieverOptions) -> None:
+    name = "late-interaction"
+
+    @staticmethod
+    def _encoder_class() -> "type[LateInteractionEncoder]":
         from retrodistill.models.students.late_interaction import LateInteractionEncoder
 
-        if not argument:
-            raise ConfigError("retriever late-interaction needs a model: late-interaction:FOLDER.")
-        self.encoder = LateInteractionEncoder(
-            argument,
-            max_tokens=options.max_tokens,
-            batch_tokens=options.batch_tokens,
-            precision=options.precision,
-        )
-        self.fingerprint = self.encoder.fingerprint
-        self._docs = docs
+        return LateInteractionEncoder
 
     @classmethod
     def open(cls, folder: Path, model: str, options: RetrieverOptions) -> Self:
@@ -83,7 +78,6 @@ class LateInteractionRetriever:
         self._tokens = self._written(folder)
 
     def _written(self, folder: Path) -> "_TokenFile":
-        assert self._docs is not None
         return _TokenFile.write(self.encoder, self._docs, folder)
 
     def top(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.errors import DataError
 from retrodistill.base.progress import bar
 from retrodistill.base.types import RetrieverOptions
+from retrodistill.models.retrievers.encoded import EncodedRetriever
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -24,25 +25,19 @@ DOCS_AT_ONCE = 2048
 ARRAYS = ("data", "indices", "indptr")
 
 
-class SparseRetriever:
+class SparseRetriever(EncodedRetriever):
     """The documents of highest inner product with the query's weights of words.
 
     Documents that share no word with the query are not found.
     """
 
-    def __init__(self, argument: str, docs: "Texts | None", options: RetrieverOptions) -> None:
+    name = "sparse"
+
+    @staticmethod
+    def _encoder_class() -> "type[SparseTextEncoder]":
         from retrodistill.models.students.sparse import SparseTextEncoder
 
-        if not argument:
-            raise ConfigError("retriever sparse needs a model: sparse:FOLDER or sparse:HUB_ID.")
-        self.encoder = SparseTextEncoder(
-            argument,
-            max_tokens=options.max_tokens,
-            batch_tokens=options.batch_tokens,
-            precision=options.precision,
-        )
-        self.fingerprint = self.encoder.fingerprint
-        self._docs = docs
+        return SparseTextEncoder
 
     @classmethod
     def open(cls, folder: Path, model: str, options: RetrieverOptions) -> Self:
@@ -58,7 +53,6 @@ class SparseRetriever:
 
     @cached_property
     def _matrix(self) -> "csr_array":
-        assert self._docs is not None
         return _postings(self.encoder, self._docs)
 
     @property
