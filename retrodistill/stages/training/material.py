@@ -9,13 +9,13 @@ import numpy as np
 
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.logging import log
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.models.students.batches import TrainingExample, TrainingText
 from retrodistill.models.students.processes import world_size
 from retrodistill.stages.training.candidate_lists import CandidateLists
 from retrodistill.stages.training.candidates import CandidateFilters, gather, judged_elsewhere
 from retrodistill.stages.training.examples import Schedule, TextSchedule
-from retrodistill.stages.training.requirements import check_labels, needs_lists
 from retrodistill.stages.training.sampling import Rows, Traits, query_clusters
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def gather_material(
         DataError: there is nothing to train on, or no label although the objective needs some.
 
     """
-    if scores is None and not needs_lists(terms):
+    if scores is None and not _needs_lists(terms):
         return _texts(collection, split, settings)
     lists = gather(
         collection,
@@ -131,7 +131,7 @@ def gather_material(
         ),
     )
     labelled = int(lists.labelled.sum())
-    check_labels(terms, settings, split, labelled, len(lists))
+    _check_labels(terms, settings, split, labelled, len(lists))
     return Material(collection=collection, split=split, queries=lists.queries, lists=lists)
 
 
@@ -150,3 +150,34 @@ def _texts(collection: "Collection", split: str, settings: TrainSettings) -> Mat
     if not len(queries) + len(collection.docs):
         raise DataError(f"{collection.name} has no text to learn from.")
     return Material(collection=collection, split=split, queries=queries)
+
+
+def _check_labels(
+    terms: "Sequence[LossTerm]", settings: "TrainSettings", split: str, labelled: int, queries: int
+) -> None:
+    """Check that there is a label, if the objective learns from labels; log how many lack one.
+
+    Raises:
+        DataError: none of the queries has a labelled positive.
+
+    """
+    from retrodistill.objectives.objective import inputs_of
+
+    if "labels" not in inputs_of(terms):
+        return
+    if not labelled:
+        raise DataError(
+            f"objective {settings.objective!r} learns from labels, but none of {queries:,} queries "
+            f"has a relevant document in split {split!r}. Drop what needs labels, or take the "
+            "teacher's best document for the positive: --positives teacher."
+        )
+    if labelled < queries:
+        log.info(
+            f"{labelled:,} of {queries:,} queries have labels; the others learn from the teacher."
+        )
+
+
+def _needs_lists(terms: "Sequence[LossTerm]") -> bool:
+    """Tell whether an objective looks at queries' lists of documents, not at vectors alone."""
+    vectors = ("query_vectors", "doc_vectors", "queue_vectors")
+    return not all(signal.endswith(vectors) for term in terms for signal in term.signals)

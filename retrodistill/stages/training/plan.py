@@ -12,7 +12,8 @@ from retrodistill.stages.training.checks import check_student
 from retrodistill.stages.training.material import Material, gather_material
 from retrodistill.stages.training.requirements import check_kind, check_settings
 from retrodistill.stages.training.resuming import check_resumes, training_record
-from retrodistill.stages.training.sources import SignalSource, as_sources, scores_of
+from retrodistill.stages.training.sources import SignalSource, as_sources
+from retrodistill.stages.training.sources.scores import scores_of
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection

@@ -3,8 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.logging import log
+from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
 
 if TYPE_CHECKING:
@@ -63,37 +62,6 @@ def check_kind(settings: "TrainSettings") -> None:
             "--query-order clusters needs one vector for a query, but "
             f"--student-kind {kind.name} has none."
         )
-
-
-def check_labels(
-    terms: "Sequence[LossTerm]", settings: "TrainSettings", split: str, labelled: int, queries: int
-) -> None:
-    """Check that there is a label, if the objective learns from labels; log how many lack one.
-
-    Raises:
-        DataError: none of the queries has a labelled positive.
-
-    """
-    from retrodistill.objectives.objective import inputs_of
-
-    if "labels" not in inputs_of(terms):
-        return
-    if not labelled:
-        raise DataError(
-            f"objective {settings.objective!r} learns from labels, but none of {queries:,} queries "
-            f"has a relevant document in split {split!r}. Drop what needs labels, or take the "
-            "teacher's best document for the positive: --positives teacher."
-        )
-    if labelled < queries:
-        log.info(
-            f"{labelled:,} of {queries:,} queries have labels; the others learn from the teacher."
-        )
-
-
-def needs_lists(terms: "Sequence[LossTerm]") -> bool:
-    """Tell whether an objective looks at queries' lists of documents, not at vectors alone."""
-    vectors = ("query_vectors", "doc_vectors", "queue_vectors")
-    return not all(signal.endswith(vectors) for term in terms for signal in term.signals)
 
 
 def follows_vectors(terms: "Sequence[LossTerm]") -> bool:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from retrodistill.base.config import TrainSettings
     from retrodistill.data.datasets import Collection
-    from retrodistill.data.store.runs import Run
     from retrodistill.models.students.batches import BatchRows
     from retrodistill.objectives.objective import LossTerm
     from retrodistill.stages.training.material import Material
@@ -109,13 +108,6 @@ def as_sources(values: Iterable[object]) -> tuple[SignalSource, ...]:
         if names.count(name) > 1:
             raise ConfigError(f"two sources of {name} are given, but a training has one at most.")
     return sources
-
-
-def scores_of(sources: Iterable[SignalSource]) -> "Run | None":
-    """Return the run of candidates and teacher scores, if there is one among the sources."""
-    from retrodistill.stages.training.sources.scores import ScoreSource
-
-    return next((source.run for source in sources if isinstance(source, ScoreSource)), None)
 
 
 def _wrapped(value: object) -> SignalSource:

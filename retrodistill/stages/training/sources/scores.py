@@ -1,6 +1,6 @@
 """A teacher's scores of each query's candidates, from a score store or a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -123,3 +123,8 @@ class ScoreSource(SignalSource):
             "teacher_scores": torch.from_numpy(scores),
             "log_weights": torch.from_numpy(log_weights),
         }
+
+
+def scores_of(sources: Iterable[SignalSource]) -> Run | None:
+    """Return the run of candidates and teacher scores, if there is one among the sources."""
+    return next((source.run for source in sources if isinstance(source, ScoreSource)), None)
