@@ -307,12 +307,10 @@ def _settle(folder: Path) -> None:
 def _move(new: Path, out: Path, *, overwrite: bool) -> None:
     """Move a finished folder into its place; if that fails, leave it under a name that is said."""
     try:
-        if not os.path.lexists(out):
-            os.rename(new, out)
-        elif overwrite:
+        if os.path.lexists(out) or not _renamed(new, out):
+            if not overwrite:
+                raise FileExistsError(errno.EEXIST, "another process made it meanwhile", str(out))
             _exchange(new, out)
-        else:
-            raise FileExistsError(errno.EEXIST, "another process made it meanwhile", str(out))
     except OSError as error:
         kept = out.with_name(f"{out.name}.{secrets.token_hex(4)}")
         os.rename(new, kept)
@@ -320,6 +318,17 @@ def _move(new: Path, out: Path, *, overwrite: bool) -> None:
             f"{out} cannot be written ({error.strerror}); what lies there is unchanged. "
             f"The result is in {kept}: move it to where you want it."
         ) from error
+
+
+def _renamed(new: Path, out: Path) -> bool:
+    """Rename a folder; return False if another process has filled `out` meanwhile."""
+    try:
+        os.rename(new, out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _exchange(new: Path, out: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -304,6 +305,24 @@ def test_several_commands_may_sweep_and_write_at_once(tmp_path: Path) -> None:
     assert [process.wait(end - time.monotonic()) for process in crew] == [0, 0, 0]
     assert names(tmp_path) == ["file", "out"]
     assert (tmp_path / "out" / "a").read_text() == "59"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_folder_that_appears_at_the_last_moment(
+    overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two first runs: the second ends with an error, although it was to overwrite."""
+    out = tmp_path / "out"
+    with (
+        nullcontext() if overwrite else pytest.raises(ConfigError, match="unchanged"),
+        new_folder(out, overwrite=overwrite) as folder,
+    ):
+        (folder / "a").write_text("second")
+        out.mkdir()
+        (out / "a").write_text("first")
+        monkeypatch.setattr(os.path, "lexists", lambda path: False)  # as it was a moment ago
+    monkeypatch.undo()
+    assert (out / "a").read_text() == ("second" if overwrite else "first")
 
 
 def test_json_has_null_for_what_it_lacks() -> None:
