@@ -59,7 +59,18 @@ class TrainSettings:
     """Layers of --doc-student to keep (default: all)."""
 
     freeze: Literal["query", "document"] | None = None
-    """With --doc-student: the tower that is not trained."""
+    """The tower that is not trained. With `document`, the documents' vectors stay what they are
+    and are computed once: an index of them serves the trained student as well. Without
+    --doc-student, documents are read by --student as it is, and queries by a trained copy of it."""
+
+    compare: Literal["batch", "collection"] = "batch"
+    """What losses over the batch (contrastive, listwise-kl-in-batch, m3-kd, ...) compare a query's
+    candidates with: the documents of its batch, or all documents of the collection, which needs
+    --freeze document."""
+
+    teacher_perplexity: float | None = None
+    """Set the losses' teacher temperature such that the teacher spreads a query's list over this
+    many documents (median perplexity of the lists)."""
 
     lora_rank: int = 0
     """Train only low-rank adapters of this rank, merged into the weights at the end (0: train
@@ -205,8 +216,13 @@ class TrainSettings:
         at_least(self, 0, "average_decay", "average_start", "min_delta")
         below_one(self, "average_decay", "average_start", "warmup", "dropout")
         self._check_amounts()
-        if self.freeze and not self.doc_student:
-            raise ConfigError("--freeze needs --doc-student: one tower has to be trained.")
+        if self.freeze == "query" and not self.doc_student:
+            raise ConfigError("--freeze query needs --doc-student: the tower that is trained.")
+        if self.compare == "collection" and self.freeze != "document":
+            raise ConfigError(
+                "--compare collection needs --freeze document: the vectors of all documents can "
+                "be compared with only if they stay what they are."
+            )
         if self.doc_keep_layers and not self.doc_student:
             raise ConfigError(
                 "--doc-keep-layers needs --doc-student; --keep-layers cuts --student."
@@ -224,6 +240,7 @@ class TrainSettings:
         flags = {
             f"--negative-sampling {self.negative_sampling}": self.negative_sampling != "uniform",
             f"--query-order {self.query_order}": self.query_order == "hard-first",
+            "--teacher-perplexity": self.teacher_perplexity is not None,
             "--positives teacher": self.positives == "teacher",
             "--drop-weak-queries": self.drop_weak_queries > 0,
             "--false-negatives": self.false_negatives is not None,
@@ -232,6 +249,11 @@ class TrainSettings:
 
     def _check_amounts(self) -> None:
         """Raise ConfigError unless numbers are in range and fit each other."""
+        if self.teacher_perplexity is not None and not self.teacher_perplexity > 1:
+            raise ConfigError(
+                "--teacher-perplexity must be above 1, the perplexity of a single document, but it "
+                f"is {self.teacher_perplexity:g}."
+            )
         if not self.epochs > 0:
             raise ConfigError(f"--epochs must be above 0, but it is {self.epochs}.")
         if self.max_steps != -1 and self.max_steps < 1:

@@ -100,6 +100,10 @@ class RetrieverBatch:
         }
         self._model, self._batch_tokens = model, settings.batch_tokens
         self._queries, self._docs = collection.queries, collection.docs
+        self._reads_docs = settings.freeze != "document"
+        self._all_docs = (
+            np.arange(len(collection.docs)) if settings.compare == "collection" else None
+        )
         self._stored = [source for source in sources if not source.live]
         self._live = len(self._stored) < len(sources)
 
@@ -110,9 +114,11 @@ class RetrieverBatch:
         return self._lists(examples) if examples else self._texts(texts)
 
     def _lists(self, examples: Sequence[TrainingExample]) -> dict[str, Any]:
-        distinct, positions = np.unique(
-            np.concatenate([example.docs for example in examples]), return_inverse=True
-        )
+        listed = np.concatenate([example.docs for example in examples])
+        if self._all_docs is None:
+            distinct, positions = np.unique(listed, return_inverse=True)
+        else:
+            distinct, positions = self._all_docs, listed
         signals = list_signals(examples)
         # (B, N): position of each candidate among the distinct documents
         candidates = torch.zeros(signals["mask"].shape, dtype=torch.long)
@@ -143,13 +149,17 @@ class RetrieverBatch:
             signals = signals | source.of(batch, None)
         inputs: dict[str, Any] = {
             "queries": self._chunks(self._queries.full_texts(batch.queries), "query"),
-            "docs": self._chunks(self._docs.full_texts(batch.docs), "document"),
+            "docs": self._doc_chunks(batch.docs),
             "doc_rows": torch.from_numpy(batch.docs),
             "signals": signals,
         }
         if self._live:
             inputs["batch"] = batch
         return inputs
+
+    def _doc_chunks(self, rows: Rows) -> list[dict[str, Any]]:
+        """Return the documents to encode: none where their vectors are constants."""
+        return self._chunks(self._docs.full_texts(rows), "document") if self._reads_docs else []
 
     def _chunks(self, texts: Sequence[str], side: Side) -> list[dict[str, Any]]:
         if not texts:

@@ -47,6 +47,17 @@ class SharedRows:
         return tensor if self._first is None else tensor[self._first]
 
 
+class SameRows:
+    """Rows that are the same in every process; called as `SharedRows` is."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Return the tensor."""
+        return tensor
+
+
 def of_main(value: Callable[[], float]) -> float:
     """Return the main process's value in every process."""
     if not (distributed.is_available() and distributed.is_initialized()):

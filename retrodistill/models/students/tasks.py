@@ -14,11 +14,14 @@ from torch.utils.checkpoint import checkpoint
 
 from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, SignalProvider
 from retrodistill.models.students.probe import Probe
-from retrodistill.models.students.processes import SharedRows
+from retrodistill.models.students.processes import SameRows, SharedRows
 from retrodistill.models.students.towers import Side
 from retrodistill.objectives.objective import Signals, bind
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from retrodistill.base.config import TrainSettings
     from retrodistill.objectives.objective import LossTerm
 
@@ -101,6 +104,13 @@ class Task(nn.Module):
         """
         return cls(model, bind(terms), dtype, cache_gradients=settings.cache_gradients)
 
+    def keep_documents(self, vectors: "NDArray[np.float32]", *, compared: bool) -> None:
+        """Take the vectors of all documents (C, D) as constants instead of encoding documents.
+
+        With `compared`, the documents of every batch are all of them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot keep documents' vectors")
+
     def each(self, chunks: Chunks, read: Callable[[dict[str, Any]], Tensor]) -> list[Tensor]:
         """Return what `read` makes of the features of each chunk."""
         if self.probe is not None:
@@ -130,6 +140,9 @@ class Task(nn.Module):
 class RetrieverTask(Task):
     """Students that read queries and documents apart; each document of a batch once."""
 
+    compares_all: bool = False
+    """Whether the documents of a batch are those of the whole collection, in every process."""
+
     @without_autocast
     def forward(
         self,
@@ -148,14 +161,14 @@ class RetrieverTask(Task):
         each document in the collection. `relevant`, `doubtful` (B, any): rows that are relevant
         to a query, and rows that may be so; filled up with -1. `batch` is for live sources.
         """
-        shared = SharedRows(doc_rows)
+        shared = SameRows(doc_rows) if self.compares_all else SharedRows(doc_rows)
         rows = shared.rows
         # (B, M): which of all processes' documents are a query's own candidates
         listed = torch.zeros(len(candidates), len(rows), dtype=torch.bool, device=rows.device)
         real = signals["mask"]
         listed[real.nonzero()[:, 0], candidates[real]] = True
         labelled, unsure = _is_among(rows, relevant), _is_among(rows, doubtful)
-        labels = labelled & listed
+        labels = labelled if self.compares_all else labelled & listed
         inputs = {
             **signals,
             "batch_candidates": listed,
@@ -168,12 +181,16 @@ class RetrieverTask(Task):
         queue_rows = inputs.pop(QUEUE_ROWS, None)
         if queue_rows is not None:  # other processes' documents are compared with already
             inputs["queue_vectors"] = signals["queue_vectors"][~torch.isin(queue_rows, rows)]
-        encoded = self.encode(queries, "query"), shared(self.encode(docs, "document"))
+        encoded = self.encode(queries, "query"), shared(self.encode_docs(docs, doc_rows))
         return self.loss(self.values(*encoded, candidates, inputs, batch))
 
     def encode(self, chunks: Chunks, side: Side) -> Tensor:
         """Return what scores are computed from, of every text, in batch order."""
         raise NotImplementedError
+
+    def encode_docs(self, docs: Chunks, rows: Tensor) -> Tensor:
+        """Return what scores are computed from, of the batch's documents; `rows` (M) are theirs."""
+        return self.encode(docs, "document")
 
     def values(
         self,
@@ -193,5 +210,12 @@ def positions(chunks: Chunks) -> Tensor:
 
 
 def _is_among(rows: Tensor, sets: Tensor) -> Tensor:
-    """Tell which rows (M) are in each query's set (B, any): shape (B, M)."""
-    return (sets[:, :, None] == rows).any(1)
+    """Tell which of distinct rows (M) are in each query's set (B, any): shape (B, M)."""
+    among = torch.zeros(len(sets), len(rows), dtype=torch.bool, device=rows.device)
+    if not len(rows):
+        return among
+    ascending, order = rows.sort()
+    positions = torch.searchsorted(ascending, sets).clamp(max=len(rows) - 1)
+    queries, members = (ascending[positions] == sets).nonzero(as_tuple=True)
+    among[queries, order[positions[queries, members]]] = True
+    return among

@@ -9,7 +9,9 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import STUDENT_KINDS
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from retrodistill.data.datasets import Collection
     from retrodistill.models.students.kinds import StudentKind
@@ -50,6 +52,8 @@ def start_student(
         model = transforms.prune_vocabulary(model, texts)
     if settings.pooling is not None:
         model = transforms.pooled(model, settings.pooling)
+    if settings.freeze == "document" and settings.doc_student is None:
+        model = transforms.two_towers(model, model)
     if settings.doc_student is not None:
         documents = kind.load(settings.doc_student, device)
         if settings.doc_keep_layers:
@@ -72,14 +76,40 @@ def start_student(
     return model
 
 
+def constant_vectors(
+    model: Any, settings: TrainSettings, collection: "Collection"
+) -> "NDArray[np.float32] | None":
+    """Return the vectors of all documents (C, D) if their tower is not trained, else None.
+
+    They are those of the cache that embedding and mining share.
+    """
+    from retrodistill.data.store.vectors import doc_vectors
+
+    if settings.freeze != "document":
+        return None
+    kind: StudentKind = STUDENT_KINDS[settings.student_kind]
+    assert kind.encoder is not None  # `check_kind` has refused the others
+    encoder = kind.encoder(
+        model,
+        max_tokens=min(model.max_seq_length or settings.doc_tokens, settings.doc_tokens),
+        batch_tokens=settings.batch_tokens,
+        precision=settings.precision,
+    )
+    return doc_vectors(encoder, collection.docs)
+
+
 def build_task(
     model: Any,
     terms: "Sequence[LossTerm]",
     settings: TrainSettings,
     dtype: "torch.dtype",
     sources: "Sequence[SignalSource]" = (),
+    *,
+    doc_vectors: "NDArray[np.float32] | None" = None,
 ) -> "Task":
     """Return a model and its objective as a task.
+
+    `doc_vectors` (C, D) are those of all documents, if their tower is not trained.
 
     Raises:
         ConfigError: the objective needs a signal that this kind of student does not have.
@@ -97,6 +127,8 @@ def build_task(
         )
     dimension = next((source.dimension for source in sources if source.dimension), None)
     task = kind.task.build(model, terms, settings, dtype, teacher_dimension=dimension)
+    if doc_vectors is not None:
+        task.keep_documents(doc_vectors, compared=settings.compare == "collection")
     task.live = tuple(source for source in sources if source.live)
     return task.to(model.device)
 

@@ -1,7 +1,7 @@
 """Whether scores fit an objective: the teacher's can teach it, the student's can follow."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
     from retrodistill.data.store.runs import Run
     from retrodistill.objectives.objective import LossTerm
+    from retrodistill.stages.training.material import Material
 
 BOUNDED = ("probability", "cosine", "percentiles", "min-max")
 
@@ -85,6 +86,50 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, depth: int) -> 
         if not term.settings_with(Role.SCALE_FREE):
             perplexities[term.name] = round(_perplexity(term, temperature, teacher, depth), 3)
     return perplexities
+
+
+def with_perplexity(
+    terms: "tuple[LossTerm, ...]",
+    scores: "Run | None",
+    material: "Material",
+    settings: "TrainSettings",
+) -> "tuple[LossTerm, ...]":
+    """Return the objective with the teacher temperature of --teacher-perplexity, if it is given.
+
+    A list is what a query is trained on: its positives and the best candidates of its pool.
+
+    Raises:
+        ConfigError: no loss has a teacher temperature, or the objective sets one itself.
+        DataError: no temperature gives the lists this perplexity.
+
+    """
+    target = settings.teacher_perplexity
+    if target is None:
+        return terms
+    assert scores is not None  # `check_settings` has asked for them
+    named = {term.name: term.settings_with(Role.TEACHER_TEMPERATURE) for term in terms}
+    if not any(named.values()):
+        raise ConfigError(
+            f"--teacher-perplexity sets a teacher temperature, but objective "
+            f"{settings.objective!r} has none. Omit it, or choose a listwise loss."
+        )
+    for term in terms:
+        if given := term.settings.keys() & set(named[term.name]):
+            raise ConfigError(
+                f"{term.name} has a {', '.join(sorted(given))} in --objective, and "
+                "--teacher-perplexity sets it too: give one of the two."
+            )
+    queries = material.collection.queries.ids(material.queries)
+    lists = scores.select(queries).top(settings.pool + 1)
+    temperature = calibrated_temperature(lists, target).temperature
+    log.info(
+        f"the teacher temperature is {temperature:.4g}: half of the lists are spread over "
+        f"{target:g} documents and more."
+    )
+    return tuple(
+        replace(term, settings={**term.settings, **dict.fromkeys(named[term.name], temperature)})
+        for term in terms
+    )
 
 
 def check_student(terms: "Sequence[LossTerm]", model: Any, settings: "TrainSettings") -> None:

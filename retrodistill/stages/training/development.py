@@ -20,7 +20,6 @@ from retrodistill.data.rankings.metrics import evaluate, parse_metric
 from retrodistill.data.store.runs import Run
 from retrodistill.models.inference.options import ModelOptions
 from retrodistill.models.students.dense import evaluating
-from retrodistill.models.students.kinds import DocScorer
 from retrodistill.models.students.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ class Development:
         self._lists: list[Rows] | None = None
         self.rows = np.arange(len(collection.docs))
         """Rows of the documents that are searched."""
+        self.doc_vectors: NDArray[np.float32] | None = None
+        """Vectors of all documents (C, D), where the student's training leaves them as they are."""
         if pool is not None:
             self._lists = self._pooled(collection, pool.select(ids).top(POOL_DEPTH), split)
             self.rows = np.unique(np.concatenate(self._lists))
@@ -125,9 +126,19 @@ class Development:
             if self._kind.doc_scorer is None:
                 return self._reranked(model)
             texts = [query.full_text for query in self._queries]
-            scorer = self._kind.doc_scorer(model, texts, **self._as_read_by(model).options())
-            hits = _best(scorer, self._docs.full_texts, self.rows, self._depth, len(texts))
+            hits = _best(self._scorer(model, texts), self.rows, self._depth, len(texts))
         return self._run([rows for rows, _ in hits], [scores for _, scores in hits])
+
+    def _scorer(self, model: Any, queries: Sequence[str]) -> Callable[[Rows], NDArray[np.float32]]:
+        """Return what scores documents (D), given their rows, for the queries: (queries, D)."""
+        options = self._as_read_by(model).options()
+        vectors = self.doc_vectors
+        if vectors is not None and self._kind.encoder is not None:
+            query_vectors = self._kind.encoder(model, **options).encode_queries(queries)
+            return lambda rows: query_vectors @ vectors[rows].T
+        assert self._kind.doc_scorer is not None
+        scorer = self._kind.doc_scorer(model, queries, **options)
+        return lambda rows: scorer(self._docs.full_texts(rows))
 
     @property
     def _depth(self) -> int:
@@ -201,11 +212,7 @@ def undisturbed(model: Any) -> Iterator[None]:
 
 
 def _best(
-    scorer: DocScorer,
-    texts: Callable[[Rows], Sequence[str]],
-    rows: Rows,
-    depth: int,
-    queries: int,
+    scorer: Callable[[Rows], NDArray[np.float32]], rows: Rows, depth: int, queries: int
 ) -> list[tuple[Rows, NDArray[np.float32]]]:
     """Return rows and scores of each query's `depth` best documents, and of all equal to the last.
 
@@ -214,7 +221,7 @@ def _best(
     best = [(np.empty(0, np.int64), np.empty(0, np.float32))] * queries
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
-        for query, scores in enumerate(scorer(texts(block))):
+        for query, scores in enumerate(scorer(block)):
             hits = np.concatenate([best[query][0], block])
             hit_scores = np.concatenate([best[query][1], scores])
             if len(hits) > depth:

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.config import TrainSettings
 from retrodistill.models.students.reading import Reading
-from retrodistill.stages.training.building import build_batches, build_task, start_student
-from retrodistill.stages.training.checks import check_student
+from retrodistill.stages.training.building import (
+    build_batches,
+    build_task,
+    constant_vectors,
+    start_student,
+)
+from retrodistill.stages.training.checks import check_student, with_perplexity
 from retrodistill.stages.training.material import Material, gather_material
 from retrodistill.stages.training.requirements import check_kind, check_settings
 from retrodistill.stages.training.resuming import check_resumes, training_record
@@ -99,6 +104,7 @@ def plan_training(
     scores = scores_of(wrapped)
     development = _development(collection, settings, scores)
     material = gather_material(collection, split, scores, terms, settings)
+    terms = with_perplexity(terms, scores, material, settings)
     for source in wrapped:
         source.prepare(material, terms, settings)
     fingerprints = {"collection": collection.fingerprint} | {
@@ -113,6 +119,9 @@ def plan_training(
     model = start_student(str(student), settings, collection, device)
     check_student(terms, model, settings)
     schedule = material.schedule(model, settings)
+    constants = constant_vectors(model, settings, collection)
+    if development is not None:
+        development.doc_vectors = constants
     dtype = body_dtype(settings.precision, device)
     # What makes and reads its batches.
     signals = {signal for term in terms for signal in term.signals}
@@ -124,7 +133,7 @@ def plan_training(
         sources=wrapped,
         material=material,
         development=development,
-        task=build_task(model, terms, settings, dtype, requested),
+        task=build_task(model, terms, settings, dtype, requested, doc_vectors=constants),
         collate=build_batches(model, settings, collection, requested),
         schedule=schedule,
         fingerprints=fingerprints,

@@ -61,6 +61,8 @@ class BiEncoderTask(RetrieverTask):
         self._normalised, self._matched = is_normalised(model), matched
         self.projection = projection
         self.head = head
+        self.register_buffer("doc_vectors", None, persistent=False)
+        self.doc_vectors: Tensor | None
 
     @classmethod
     def build(
@@ -106,6 +108,17 @@ class BiEncoderTask(RetrieverTask):
             return vectors
 
         return torch.cat(self.each(chunks, read))[positions(chunks).argsort()]
+
+    def keep_documents(self, vectors: NDArray[np.float32], *, compared: bool) -> None:
+        """Take the vectors of all documents (C, D) as constants."""
+        self.doc_vectors = torch.from_numpy(vectors)
+        self.compares_all = compared
+
+    def encode_docs(self, docs: Chunks, rows: Tensor) -> Tensor:
+        """Return the vectors of the batch's documents; `rows` (M) are theirs in the collection."""
+        if self.doc_vectors is None:
+            return self.encode(docs, "document")
+        return self.doc_vectors if self.compares_all else self.doc_vectors[rows]
 
     def values(
         self,
@@ -182,6 +195,7 @@ KIND = StudentKind(
             "query_prompt",
             "doc_prompt",
             "doc_student",
+            "freeze",
             "dims",
         }
     ),
