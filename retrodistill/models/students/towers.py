@@ -13,6 +13,7 @@ from retrodistill.base.manifest import digest
 from retrodistill.models.inference import (
     body_dtype,
     model_digest,
+    module_digest,
     positions,
     reserved,
     run_model,
@@ -26,6 +27,9 @@ Side = Literal["query", "document"]
 """Role of a text in a search; a model may treat the two differently."""
 
 SIDES: tuple[Side, ...] = ("query", "document")
+
+LIMITS = ("query_length", "document_length")
+"""Settings of a transformer that limit one side's tokens."""
 
 WINDOW = 2048
 """Texts that are tokenised, and sorted by length, at a time."""
@@ -58,11 +62,11 @@ def embedding_dimension(modules: list[Any]) -> int:
     return int(sized[-1].get_embedding_dimension() or 0) if sized else 0
 
 
-def is_normalised(model: Any) -> bool:
-    """Tell whether the vectors of both sides have length 1."""
+def is_normalised(model: Any, *sides: Side) -> bool:
+    """Tell whether the vectors of these sides, by default of both, have length 1."""
     from sentence_transformers.base.modules import Normalize
 
-    return all(isinstance(side_modules(model, side)[-1], Normalize) for side in SIDES)
+    return all(isinstance(side_modules(model, side)[-1], Normalize) for side in sides or SIDES)
 
 
 def side_prompts(model: "SentenceTransformer") -> tuple[str, str]:
@@ -88,6 +92,27 @@ def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
     return digest(
         whole, *(model_digest(repr(body), body.config, body.tokenizer, body) for body in bodies)
     )
+
+
+def side_fingerprint(model: Any, side: Side) -> str:
+    """Return a hash of what a side's texts run through: weights, settings and tokenizers.
+
+    It is that of a plain model for a Router whose route is a copy of it, in memory or loaded
+    again. Prompts, token limits and the number type are not in it.
+    """
+    from sentence_transformers.base.modules import Transformer
+
+    digests = []
+    for module in side_modules(model, side):
+        if not isinstance(module, Transformer):
+            digests.append(module_digest(repr(module), module))
+            continue
+        settings = module.get_config_dict()
+        shaping = {name: settings[name] for name in settings if name not in LIMITS}
+        structure = f"{type(module.model).__name__} {shaping}"
+        with reserved(module.tokenizer):
+            digests.append(model_digest(structure, module.config, module.tokenizer, module))
+    return digest(*digests)
 
 
 def two_towers(
