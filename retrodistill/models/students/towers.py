@@ -1,7 +1,9 @@
 """Models with a side for queries and one for documents: prompts, limits, batches, two towers."""
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -150,6 +152,27 @@ def two_towers(
         truncate_dim=doc_model.truncate_dim,
         device=str(doc_model.device),
     )
+
+
+def tower_bytes(folder: Path) -> dict[str, int] | None:
+    """Return the bytes of the weights that a query and a document are read with, from a folder.
+
+    None where the folder has no two towers: either is read with all of it. Modules that the
+    towers share count in both.
+    """
+
+    def weights(folder: Path) -> int:
+        return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+    for path in Path(folder).rglob("router_config.json"):
+        routes = json.loads(path.read_text(encoding="utf-8"))["structure"]
+        if not {*SIDES} <= routes.keys():
+            return None
+        modules = {module for names in routes.values() for module in names}
+        sizes = {module: weights(path.parent / module) for module in modules}
+        shared = weights(Path(folder)) - sum(sizes.values())
+        return {side: shared + sum(sizes[module] for module in routes[side]) for side in SIDES}
+    return None
 
 
 class Towers:
