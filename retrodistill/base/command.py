@@ -289,6 +289,7 @@ METAVARS = {
     "student": "MODEL",
     "doc_student": "MODEL",
     "model": "MODEL",
+    "query_model": "MODEL",
     "vectors": "MODEL",
     "teacher": "TEACHER",
     "retriever": "RETRIEVER",

@@ -184,7 +184,11 @@ def reads_of(teacher: Teacher | Comparer) -> Reads:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Something that turns queries and documents into vectors of one space."""
+    """Something that turns queries and documents into vectors of one space.
+
+    An encoder whose documents do not depend on all that shapes its queries has an attribute
+    `doc_fingerprint`, a hash of what shapes a document's vector alone.
+    """
 
     fingerprint: str
     dimension: int
@@ -196,6 +200,12 @@ class Encoder(Protocol):
     def encode_docs(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """Return vectors of shape (len(texts), dimension)."""
         ...
+
+
+def doc_fingerprint_of(encoder: Encoder) -> str:
+    """Return the hash of an encoder's document side: its `doc_fingerprint`, else its own."""
+    doc_fingerprint: str = getattr(encoder, "doc_fingerprint", encoder.fingerprint)
+    return doc_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

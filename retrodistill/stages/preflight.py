@@ -110,6 +110,7 @@ def search(config: "configs.SearchConfig") -> None:
     for spec in config.retriever:
         check_part(RETRIEVERS, spec)
     check_models("--model", config.model)
+    check_models("--query-model", config.query_model)
     if config.where is not None:
         from retrodistill.data.filters import parse_where
 

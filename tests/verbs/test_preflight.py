@@ -89,6 +89,8 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("--index index --sets 'x AND'", "is not understood at 'its end'"),
         ("--index index --sets '\" \" NOT x'", "holds an empty text"),
         ("--index index --data beir:none --out there", "there exists already"),
+        ("--index index x --query-model students/kll", "Did you mean 'students/kl'?"),
+        ("--data beir:none x --model students/kl --query-model students/kl", "needs --index"),
     ],
     "reproduce": [
         ("", "needs one card"),

@@ -108,6 +108,10 @@ class SearchConfig:
     index: Path | None = None
     """Index folder written by `retrodistill.embed`."""
 
+    query_model: str | None = None
+    """With --index: read the queries with this model, whose document tower must be that of the
+    index; nothing is embedded again."""
+
     model: str | None = None
     """Instead of --index: search the documents of --data with this model, which embeds them into
     the cache at the first time."""
@@ -183,9 +187,10 @@ class SearchConfig:
     def _check_without_index(self) -> None:
         if self.data is None:
             raise ConfigError("--model and --retriever need --data: the documents to search.")
-        for name in ("where", "recall"):
+        for name in ("where", "recall", "query_model"):
             if getattr(self, name) is not None:
-                raise ConfigError(f"--{name} needs --index, an index folder made by embed.")
+                flag = name.replace("_", "-")
+                raise ConfigError(f"--{flag} needs --index, an index folder made by embed.")
         if self.sets or self.explain:
             raise ConfigError("--sets and --explain need --index, an index folder made by embed.")
 

@@ -1,6 +1,7 @@
-"""Vectors of a collection's documents, cached: computed once for each model.
+"""Vectors of a collection's documents, cached: computed once for each document side of a model.
 
-Mining, teaching and indexing with the same encoder share them. They lie in parts of PART
+Mining, teaching and indexing with the same encoder share them, and so do models that differ in
+their query towers alone. They lie in parts of PART
 documents, each named by a hash of its texts and written whole or not at all: an interrupted
 computation resumes where it was, documents that are added cost only themselves, and one that has
 changed costs its part. A part ends with a checksum, which is compared whenever the vectors are
@@ -25,6 +26,7 @@ from retrodistill.base.files import is_sealed, sealed, write_atomically
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import cache_folder, digest
 from retrodistill.base.progress import bar
+from retrodistill.base.types import doc_fingerprint_of
 from retrodistill.data.store.locks import claimed
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def fill_vectors(
     missing = [] if executor == "local" else _missing(encoder, docs)
     if missing:
         execute(
-            partial(_share, encoder, encoder.fingerprint, docs, missing),
+            partial(_share, encoder, doc_fingerprint_of(encoder), docs, missing),
             executor=executor,
             workers=workers,
             done=lambda: sum(path.exists() for _, path in missing),
@@ -114,7 +116,7 @@ def fill_vectors(
 
 def _share(encoder: "Encoder", fingerprint: str, docs: "Texts", parts: list[Part]) -> None:
     """Encode, as one worker of several, the parts that no other worker holds, until all exist."""
-    if encoder.fingerprint != fingerprint:
+    if doc_fingerprint_of(encoder) != fingerprint:
         raise ConfigError(
             "the encoder on a worker differs from the one here: its files have changed, or its "
             "number type is another. Give --precision float32 or bfloat16 in place of auto."
@@ -163,4 +165,4 @@ def _missing(encoder: "Encoder", docs: "Texts") -> list[Part]:
 
 def _part(encoder: "Encoder", texts: Sequence[str]) -> Path:
     name = digest(*(text.encode(errors="surrogatepass") for text in texts))
-    return cache_folder("vectors") / encoder.fingerprint[:32] / f"{name[:32]}.npy"
+    return cache_folder("vectors") / doc_fingerprint_of(encoder)[:32] / f"{name[:32]}.npy"

@@ -10,7 +10,7 @@ from retrodistill.models.inference.devices import (
     pick_device,
     prefers_bfloat16,
 )
-from retrodistill.models.inference.fingerprints import model_digest
+from retrodistill.models.inference.fingerprints import model_digest, module_digest
 from retrodistill.models.inference.loading import (
     explained,
     loading,
@@ -43,6 +43,7 @@ __all__ = [
     "loading",
     "model_digest",
     "model_path",
+    "module_digest",
     "new_weights",
     "padded",
     "pair_tokens",

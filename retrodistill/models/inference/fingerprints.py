@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from retrodistill.base.manifest import digest
@@ -13,14 +14,24 @@ FORGOTTEN = ("_name_or_path", "architectures", "transformers_version", "dtype", 
 def model_digest(structure: str, config: Any, tokenizer: Any, model: Any) -> str:
     """Return a hash of a model's structure, transformers config, tokenizer and weights."""
     settings = {name: value for name, value in config.to_dict().items() if name not in FORGOTTEN}
-    parts = [
+    return digest(
         structure,
         json.dumps(settings, sort_keys=True, default=str),
         tokenizer_rules(tokenizer),
-    ]
-    for name, weights in sorted(model.state_dict().items()):
-        parts += [f"{name} {weights.dtype} {tuple(weights.shape)}", weights_digest(weights)]
-    return digest(*parts)
+        *_weights(model),
+    )
+
+
+def module_digest(structure: str, module: Any) -> str:
+    """Return a hash of the structure and weights of a module without a transformer."""
+    return digest(structure, *_weights(module))
+
+
+def _weights(module: Any) -> Iterator[str]:
+    """Yield name, type and shape of each of a module's tensors, and the hash of its bytes."""
+    for name, weights in sorted(module.state_dict().items()):
+        yield f"{name} {weights.dtype} {tuple(weights.shape)}"
+        yield weights_digest(weights)
 
 
 def weights_digest(weights: Any) -> str:

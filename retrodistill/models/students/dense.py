@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ from retrodistill.models.students.towers import (
     embedding_dimension,
     fingerprint,
     is_normalised,
+    side_fingerprint,
     side_length,
     side_modules,
     side_prompts,
@@ -167,9 +168,33 @@ class DenseEncoder:
         return model_lineage(self.name)
 
     @property
+    def doc_fingerprint(self) -> str:
+        """Hash of all that shapes a document's vector, and of nothing that queries alone read.
+
+        A model and a Router whose document route is a copy of it share it, so that the vectors
+        and indexes of one are those of the other.
+        """
+        return self.doc_fingerprint_in(str(self.dtype))
+
+    def doc_fingerprint_in(self, dtype: str) -> str:
+        """Return what `doc_fingerprint` is where the body runs in a number type."""
+        limits = [self._prompts["document"], self._tokens["document"], self.dimension]
+        dtype = dtype.removeprefix("torch.")
+        return digest("document", self._doc_side, json.dumps([*limits, dtype]))
+
+    @cached_property
+    def _doc_side(self) -> str:
+        return side_fingerprint(self.model, "document")
+
+    @property
     def normalised(self) -> bool:
         """Whether all vectors have length 1, so that inner products are cosines."""
         return is_normalised(self.model)
+
+    @property
+    def docs_normalised(self) -> bool:
+        """Whether documents' vectors have length 1, whatever the queries' have."""
+        return is_normalised(self.model, "document")
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimension)."""
@@ -314,24 +339,24 @@ def text_limits(model: "SentenceTransformer", max_tokens: int | None = None) -> 
     """Return the longest query and the longest document, in tokens.
 
     `max_tokens` may raise or lower the model's general limit, but not raise a limit that the
-    model sets for one side.
+    model sets for one side. A query tower with fewer positions cuts its queries there.
 
     Raises:
-        ConfigError: `max_tokens` is more than the model has positions for.
+        ConfigError: `max_tokens` is more than the model has positions for in a document.
 
     """
     limits: dict[Side, int] = {}
     for side in SIDES:
         body = side_modules(model, side)[0]
         longest = positions(body.model) or 1 << 20
-        if max_tokens is not None and max_tokens > longest:
+        if side == "document" and max_tokens is not None and max_tokens > longest:
             raise ConfigError(
                 f"--max-tokens {max_tokens} is more than this model can read: {longest} tokens."
             )
         if length := side_length(model, side):
             limits[side] = min(length, max_tokens or length, longest)
         else:
-            limits[side] = max_tokens or min(body.max_seq_length or longest, longest)
+            limits[side] = min(max_tokens or body.max_seq_length or longest, longest)
     return limits
 
 

@@ -1,7 +1,9 @@
 """Models with a side for queries and one for documents: prompts, limits, batches, two towers."""
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ from retrodistill.base.manifest import digest
 from retrodistill.models.inference import (
     body_dtype,
     model_digest,
+    module_digest,
     positions,
     reserved,
     run_model,
@@ -26,6 +29,9 @@ Side = Literal["query", "document"]
 """Role of a text in a search; a model may treat the two differently."""
 
 SIDES: tuple[Side, ...] = ("query", "document")
+
+LIMITS = ("query_length", "document_length")
+"""Settings of a transformer that limit one side's tokens."""
 
 WINDOW = 2048
 """Texts that are tokenised, and sorted by length, at a time."""
@@ -58,11 +64,11 @@ def embedding_dimension(modules: list[Any]) -> int:
     return int(sized[-1].get_embedding_dimension() or 0) if sized else 0
 
 
-def is_normalised(model: Any) -> bool:
-    """Tell whether the vectors of both sides have length 1."""
+def is_normalised(model: Any, *sides: Side) -> bool:
+    """Tell whether the vectors of these sides, by default of both, have length 1."""
     from sentence_transformers.base.modules import Normalize
 
-    return all(isinstance(side_modules(model, side)[-1], Normalize) for side in SIDES)
+    return all(isinstance(side_modules(model, side)[-1], Normalize) for side in sides or SIDES)
 
 
 def side_prompts(model: "SentenceTransformer") -> tuple[str, str]:
@@ -88,6 +94,27 @@ def fingerprint(model: "SentenceTransformer | CrossEncoder") -> str:
     return digest(
         whole, *(model_digest(repr(body), body.config, body.tokenizer, body) for body in bodies)
     )
+
+
+def side_fingerprint(model: Any, side: Side) -> str:
+    """Return a hash of what a side's texts run through: weights, settings and tokenizers.
+
+    It is that of a plain model for a Router whose route is a copy of it, in memory or loaded
+    again. Prompts, token limits and the number type are not in it.
+    """
+    from sentence_transformers.base.modules import Transformer
+
+    digests = []
+    for module in side_modules(model, side):
+        if not isinstance(module, Transformer):
+            digests.append(module_digest(repr(module), module))
+            continue
+        settings = module.get_config_dict()
+        shaping = {name: settings[name] for name in settings if name not in LIMITS}
+        structure = f"{type(module.model).__name__} {shaping}"
+        with reserved(module.tokenizer):
+            digests.append(model_digest(structure, module.config, module.tokenizer, module))
+    return digest(*digests)
 
 
 def two_towers(
@@ -125,6 +152,27 @@ def two_towers(
         truncate_dim=doc_model.truncate_dim,
         device=str(doc_model.device),
     )
+
+
+def tower_bytes(folder: Path) -> dict[str, int] | None:
+    """Return the bytes of the weights that a query and a document are read with, from a folder.
+
+    None where the folder has no two towers: either is read with all of it. Modules that the
+    towers share count in both.
+    """
+
+    def weights(folder: Path) -> int:
+        return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+    for path in Path(folder).rglob("router_config.json"):
+        routes = json.loads(path.read_text(encoding="utf-8"))["structure"]
+        if not {*SIDES} <= routes.keys():
+            return None
+        modules = {module for names in routes.values() for module in names}
+        sizes = {module: weights(path.parent / module) for module in modules}
+        shared = weights(Path(folder)) - sum(sizes.values())
+        return {side: shared + sum(sizes[module] for module in routes[side]) for side in SIDES}
+    return None
 
 
 class Towers:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import digest
-from retrodistill.base.types import Encoder
+from retrodistill.base.types import Encoder, doc_fingerprint_of
 
 
 def shortened(
@@ -45,6 +45,12 @@ class Truncated:
         self.dimension = dimension
         self.normalised = normalised
         self.fingerprint = digest(encoder.fingerprint, str(dimension))
+        self._docs = str([dimension, normalised])
+
+    @property
+    def doc_fingerprint(self) -> str:
+        """Hash of all that shapes a document's vector."""
+        return digest(doc_fingerprint_of(self.encoder), self._docs)
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimension)."""

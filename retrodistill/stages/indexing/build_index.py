@@ -47,7 +47,7 @@ class Vectors:
     @classmethod
     def of(cls, encoder: "DenseEncoder", docs: "Texts", dimension: int) -> "Vectors":
         """Return them, after encoding what is not in the cache."""
-        return cls(list(vector_files(encoder, docs)), dimension, encoder.normalised)
+        return cls(list(vector_files(encoder, docs)), dimension, encoder.docs_normalised)
 
     def cut(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the dimensions that are wanted; all of them are left in their file."""

@@ -96,6 +96,7 @@ def embed_collection(
             folder,
             collection,
             encoder=encoder.fingerprint,
+            doc_encoder=encoder.doc_fingerprint,
             config=config or {},
             details={
                 "model": encoder.name,

@@ -18,15 +18,21 @@ def write_record(
     encoder: str,
     config: Mapping[str, Any],
     details: Mapping[str, Any],
+    doc_encoder: str | None = None,
 ) -> None:
-    """Write the manifest of a filled index folder; `encoder` is the model's fingerprint."""
+    """Write the manifest of a filled index folder.
+
+    `encoder` is the model's fingerprint, and `doc_encoder` that of its document side, by which
+    other models may search the index.
+    """
+    model = {"encoder": encoder} | ({"doc_encoder": doc_encoder} if doc_encoder else {})
     Manifest(
         kind=KIND,
         fingerprint=digest_files(folder / INDEX),
         inputs={
             "collection": collection.fingerprint,
             "docs": collection.docs.fingerprint,
-            "encoder": encoder,
+            **model,
         },
         config=config,
         files=model_files(folder, MODEL),

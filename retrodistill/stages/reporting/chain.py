@@ -12,7 +12,7 @@ from retrodistill.data.store.runs import Run
 from retrodistill.models.inference.models import HUB_ID, PREFIX
 from retrodistill.stages.reporting.commands import VERBS, command_line, verb_of, verbs_writing
 
-MODELS = frozenset({"student", "doc_student", "vectors", "model"})
+MODELS = frozenset({"student", "doc_student", "vectors", "model", "query_model"})
 """Settings that name a model: a folder or a hub id."""
 
 SPECS = frozenset({"retriever", "teacher"})
@@ -151,6 +151,8 @@ def _input(
     recorded = now if is_model else manifest.inputs.get(role, now)
     if setting == "model" and kind == "student":  # the index holds a copy of it
         recorded = digest_files(artifact / "model", "*.safetensors")
+    if setting == "query_model":
+        recorded = manifest.details.get("query_weights", now)
     if place(name) in above or recorded != now:
         kind = CHANGED
     return Input(setting=setting, name=name, kind=kind, fingerprint=now)

@@ -39,7 +39,7 @@ VERBS: Mapping[str, ArtifactVerb] = {
         ("scores", "preferences", "student", "doc_student", "vectors"),
     ),
     "embed": ArtifactVerb(EmbedConfig, ("index",), ("model", "attributes", "workload")),
-    "search": ArtifactVerb(SearchConfig, ("run",), ("index",)),
+    "search": ArtifactVerb(SearchConfig, ("run",), ("index", "query_model")),
     "fuse": ArtifactVerb(FuseConfig, ("run", "scores"), ("run", "tune", "qrels")),
 }
 

@@ -1,11 +1,14 @@
 """What `search` answers: queries from an index folder, or from the run of a retriever."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.config import SearchConfig
 from retrodistill.base.logging import log
+from retrodistill.base.manifest import digest_files
 from retrodistill.data.datasets.queries import query_file, read_queries
+from retrodistill.models.inference.models import model_path
 from retrodistill.stages.searching.searcher import Hit, Searcher, hits_of, search_run
 
 if TYPE_CHECKING:
@@ -66,19 +69,39 @@ def index_run(
         where=config.where,
         by_document=config.by_document,
     )
-    model = searcher.manifest.details.get("model")
-    return run, {"index": searcher.manifest.fingerprint}, {"model": model}
+    inputs = {"index": searcher.manifest.fingerprint}
+    if config.query_model is None:
+        return run, inputs, {"model": searcher.manifest.details.get("model")}
+    details = {"model": config.query_model}
+    if Path(config.query_model).is_dir():
+        details["query_weights"] = digest_files(Path(config.query_model), "*.safetensors")
+    return run, inputs | {"query_model": searcher.encoder.fingerprint}, details
 
 
 def _opened(config: SearchConfig, queries: int | None, **settings: Any) -> Searcher:
     """Open the index, set the recall that was asked for, and log how it will search."""
     assert config.index is not None
-    searcher = Searcher.open(config.index, precision=config.precision, **settings)
+    searcher = Searcher.open(
+        config.index, precision=config.precision, query_model=config.query_model, **settings
+    )
     if config.recall is not None:
         searcher.set_recall(config.recall)
     if config.explain:
         log.info(searcher.explain(config.where, config.k, queries))
+        if config.query_model is not None:
+            log.info(f"queries are read by {config.query_model}{_towers(config.query_model)}.")
     return searcher
+
+
+def _towers(model: str) -> str:
+    """Return the sizes of a model's two towers, to go behind its name; nothing if it has one."""
+    from retrodistill.models.students.towers import tower_bytes
+
+    sizes = tower_bytes(Path(model_path(model)))
+    if sizes is None:
+        return ""
+    query, document = (f"{sizes[side] / 1e6:,.1f} MB" for side in ("query", "document"))
+    return f" (query tower {query}, document tower {document})"
 
 
 def line(rank: int, hit: Hit) -> str:

@@ -20,6 +20,7 @@ from retrodistill.models.indexes import index_kind
 from retrodistill.models.indexes.folder import INDEX, KIND, MODEL, read_ids
 from retrodistill.models.students.truncated import Truncated
 from retrodistill.stages.searching.grouping import best_passages, document_of, first_passages
+from retrodistill.stages.searching.query_models import query_encoder
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection, Texts
@@ -74,16 +75,20 @@ class Searcher:
         cls,
         folder: Path,
         *,
+        query_model: "str | Path | None" = None,
         precision: Precision = "auto",
         docs: "Texts | None" = None,
         with_texts: bool = True,
     ) -> "Searcher":
         """Return the searcher of a folder that `embed_collection` wrote.
 
-        Texts come from `docs`, else, unless `with_texts` is off, from the collection that the
-        manifest names, if it can still be opened.
+        Queries are read by the folder's own model, or by `query_model`, which must have the same
+        document side: weights, settings, tokenizer, prompt, limit, dimension. Texts come from
+        `docs`, else, unless `with_texts` is off, from the collection that the manifest names, if
+        it can still be opened.
 
         Raises:
+            ConfigError: `query_model` cannot be loaded, or reads documents otherwise.
             DataError: there is no index folder, or one of its files is damaged.
 
         """
@@ -96,6 +101,11 @@ class Searcher:
             docs = _texts_of(manifest)
         lineage = lineage_in(folder, manifest)
         if "retriever" in manifest.details:
+            if query_model is not None:
+                raise ConfigError(
+                    f"--query-model is for indexes of dense vectors, but {folder} is one for "
+                    f"{manifest.details['retriever']} search: omit it."
+                )
             retriever = _opened_retriever(folder, manifest, precision)
             ids = read_ids(folder / INDEX)
             return RetrieverSearcher(retriever, ids, docs=docs, manifest=manifest, lineage=lineage)
@@ -104,12 +114,16 @@ class Searcher:
             dimension = manifest.details["dimension"]
         except KeyError as error:
             raise DataError(f"{folder}: the manifest lacks {error}. Embed again.") from error
-        index = index_kind(kind).load(folder / INDEX)
-        whole = DenseEncoder(folder / MODEL, max_tokens=max_tokens, precision=precision)
+        if query_model is None:
+            whole = DenseEncoder(folder / MODEL, max_tokens=max_tokens, precision=precision)
+        else:
+            whole = query_encoder(query_model, folder, manifest, precision)
+            lineage |= whole.lineage
         cut = dimension < whole.dimension
         encoder: Encoder = (
             Truncated(whole, dimension, normalised=whole.normalised) if cut else whole
         )
+        index = index_kind(kind).load(folder / INDEX)
         return cls(encoder, index, docs=docs, manifest=manifest, lineage=lineage)
 
     @property

@@ -28,6 +28,7 @@ from retrodistill.stages.reporting.provenance import commands_behind
 SETTINGS = [
     ("mine", "run", MineConfig(data="beir:x y", out=Path("r"), retriever=("bm25", "dense:m"))),
     ("search", "run", SearchConfig(index=Path("i"), data="d", out=Path("r"), k=100)),
+    ("search", "run", SearchConfig(index=Path("i"), query_model="q", data="d", out=Path("r"))),
     ("score", "scores", ScoreConfig(out=Path("s"), data="d", candidates=Path("c"), teacher="bm25")),
     ("embed", "index", EmbedConfig(data="d", model="it's", out=Path("i"), max_tokens=64)),
     (
