@@ -23,6 +23,7 @@ OUT = HERE / "generated"
 TABLES = (
     "COLLECTIONS",
     "READERS",
+    "WRITERS",
     "RETRIEVERS",
     "TEACHERS",
     "STUDENT_KINDS",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrodistill.base.config import EvaluationSettings as EvaluationSettings
+    from retrodistill.base.config import GenerateSettings as GenerateSettings
     from retrodistill.base.config import IndexSettings as IndexSettings
     from retrodistill.base.config import MineSettings as MineSettings
     from retrodistill.base.config import TrainSettings as TrainSettings
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from retrodistill.stages.evaluation.fidelity import fidelity as fidelity
     from retrodistill.stages.evaluation.leakage import find_leakage as find_leakage
     from retrodistill.stages.evaluation.seen import seen_in_training as seen_in_training
+    from retrodistill.stages.generating import GeneratedQueries as GeneratedQueries
+    from retrodistill.stages.generating import generate_queries as generate_queries
     from retrodistill.stages.indexing import embed_collection as embed_collection
     from retrodistill.stages.mining import mine_candidates as mine_candidates
     from retrodistill.stages.pipelines.benchmark import run_benchmark as run_benchmark
@@ -55,6 +58,8 @@ _HOMES = {
     "Collection": "retrodistill.data.datasets",
     "load_collection": "retrodistill.data.datasets",
     "Run": "retrodistill.data.store.runs",
+    "generate_queries": "retrodistill.stages.generating",
+    "GeneratedQueries": "retrodistill.stages.generating",
     "mine_candidates": "retrodistill.stages.mining",
     "load_teacher": "retrodistill.stages.scoring",
     "rerank": "retrodistill.stages.scoring",
@@ -77,6 +82,7 @@ _HOMES = {
     "rank_students": "retrodistill.models.students.choosing",
     "load_recipe": "retrodistill.objectives.recipes",
     "TrainSettings": "retrodistill.base.config",
+    "GenerateSettings": "retrodistill.base.config",
     "MineSettings": "retrodistill.base.config",
     "IndexSettings": "retrodistill.base.config",
     "EvaluationSettings": "retrodistill.base.config",

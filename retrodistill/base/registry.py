@@ -262,6 +262,14 @@ RETRIEVERS = Registry(
     aliases={"bi-encoder": "dense", "splade": "sparse", "pyserini": "lucene", "lexical": "bm25"},
 )
 
+WRITERS = Registry(
+    "writer of queries",
+    {
+        "titles": "retrodistill.models.writers.titles:TitlesWriter",
+    },
+    aliases={"title": "titles", "headings": "titles"},
+)
+
 TEACHERS = Registry(
     "teacher",
     {

@@ -19,6 +19,7 @@ from retrodistill.base.registry import (
     SIGNAL_SOURCES,
     STUDENT_KINDS,
     TEACHERS,
+    WRITERS,
     Registry,
 )
 from retrodistill.models.inference.models import check_model
@@ -26,6 +27,15 @@ from retrodistill.models.inference.models import check_model
 if TYPE_CHECKING:
     from retrodistill.base import config as configs
     from retrodistill.base.config.evaluate import MeasureSettings
+
+
+def generate(config: "configs.GenerateConfig") -> None:
+    """Check the settings of `generate`."""
+    refuse_existing(config.out, overwrite=config.overwrite)
+    for spec in config.writer:
+        check_part(WRITERS, spec)
+    if config.round_trip is not None:
+        check_part(RETRIEVERS, config.retriever)
 
 
 def mine(config: "configs.MineConfig") -> None:

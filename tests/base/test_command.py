@@ -25,6 +25,7 @@ from retrodistill.base.config import (
     EmbedConfig,
     EvaluateConfig,
     FuseConfig,
+    GenerateConfig,
     LeakageConfig,
     MineConfig,
     QuickstartConfig,
@@ -39,6 +40,7 @@ from retrodistill.base.config.reading import as_declared, read_yaml
 from retrodistill.base.errors import ConfigError, DataError
 
 WORDS: dict[type, str] = {
+    GenerateConfig: "--data docs:x --out q --writer titles --writer my:Mine --near-duplicates 1",
     MineConfig: "--data beir:x --out run --retriever bm25 --retriever dense:m --rrf-k 1e-3",
     ScoreConfig: "--data beir:x --candidates run --teacher bm25 --out s --option a=1 --option b=2",
     AuditConfig: "--data beir:x --candidates run --teacher bm25 --teacher bi-encoder:m",

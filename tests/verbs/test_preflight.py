@@ -30,6 +30,14 @@ EMBED = "--data beir:none --model students/kl --out new"
 MEASURE = "--qrels run.trec --run run.trec"
 
 MISTAKES: dict[str, list[tuple[str, str]]] = {
+    "generate": [
+        ("--data beir:none --out there", "there exists already"),
+        (f"{MINE} --writer title", "Did you mean 'titles'?"),
+        (f"{MINE} --writer titles --writer titles", "--writer titles is given twice"),
+        (f"{MINE} --round-trip 5 --retriever bm52", "Did you mean 'bm25'?"),
+        (f"{MINE} --max-words 1", "--max-words must be at least 2"),
+        (f"{MINE} --near-duplicates 2", "--near-duplicates must be at most 1"),
+    ],
     "mine": [
         ("--data beir:none --out there", "there exists already"),
         ("--data beir:none --out run.trec/new", "run.trec/new cannot be written"),

@@ -10,6 +10,7 @@ from retrodistill.base.config.benchmark import BenchmarkConfig
 from retrodistill.base.config.convert import ConvertConfig
 from retrodistill.base.config.evaluate import EvaluateConfig, EvaluationSettings
 from retrodistill.base.config.fuse import FuseConfig
+from retrodistill.base.config.generate import GenerateConfig, GenerateSettings
 from retrodistill.base.config.mine import MineConfig, MineSettings
 from retrodistill.base.config.quickstart import DoctorConfig, QuickstartConfig
 from retrodistill.base.config.report import ReportConfig
@@ -28,6 +29,8 @@ __all__ = [
     "EvaluationSettings",
     "Executor",
     "FuseConfig",
+    "GenerateConfig",
+    "GenerateSettings",
     "IndexSettings",
     "LeakageConfig",
     "MineConfig",

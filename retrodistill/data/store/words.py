@@ -6,6 +6,7 @@ one word to this.
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -27,6 +28,18 @@ def word_hashes(text: str) -> NDArray[np.uint64]:
 def text_key(text: str) -> int:
     """Return 64 bits for the words of a text in order, independent of id and punctuation."""
     return int(hash64([" ".join(words_of(text))])[0])
+
+
+def shingles(words: Sequence[str], width: int) -> set[str]:
+    """Return the runs of `width` words; fewer words than that are one run."""
+    runs = range(max(1, len(words) - width + 1))
+    return {" ".join(words[start : start + width]) for start in runs} if words else set()
+
+
+def jaccard(a: set[str], b: set[str]) -> float:
+    """Return the share of what either has that both have; 0 if neither has any."""
+    common = len(a & b)
+    return common / (len(a) + len(b) - common) if common else 0.0
 
 
 @cache

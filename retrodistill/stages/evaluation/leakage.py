@@ -15,7 +15,7 @@ from retrodistill.base.manifest import hash64
 from retrodistill.base.progress import bar
 from retrodistill.base.types import Doc
 from retrodistill.data.rankings.doubles import Sets, most_alike
-from retrodistill.data.store.words import words_of
+from retrodistill.data.store.words import jaccard, shingles, words_of
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection, Texts
@@ -205,21 +205,9 @@ def nearest(
     return doubles
 
 
-def shingles(words: Sequence[str], width: int) -> set[str]:
-    """Return the runs of `width` words; fewer words than that are one run."""
-    runs = range(max(1, len(words) - width + 1))
-    return {" ".join(words[start : start + width]) for start in runs} if words else set()
-
-
 def _hashed(texts: Sequence[Sequence[str]], width: int) -> Sets:
     """Return hashes of the shingles of texts that are words."""
     return Sets.of([hash64(sorted(shingles(words, width))) for words in texts])
-
-
-def jaccard(a: set[str], b: set[str]) -> float:
-    """Return the share of what either has that both have; 0 if neither has any."""
-    common = len(a & b)
-    return common / (len(a) + len(b) - common) if common else 0.0
 
 
 def _copies(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from retrodistill.base.config import (
     ConvertConfig,
     EmbedConfig,
+    GenerateConfig,
     MineConfig,
     MineSettings,
     ScoreConfig,
@@ -37,6 +38,14 @@ if TYPE_CHECKING:
 
 PASSAGES = 100
 """Passages that a retriever returns where one document is wanted."""
+
+
+def generate(config: GenerateConfig) -> None:
+    """Write queries from documents, and the folder that holds them and their judgements."""
+    from retrodistill.stages.generating import generate_queries
+
+    queries = generate_queries(load_collection(config.data), config)
+    queries.write(config.out, config=as_dict(config), overwrite=config.overwrite)
 
 
 def mine(config: MineConfig) -> None:
@@ -201,6 +210,7 @@ def retrieve(collection: "Collection", config: SearchConfig) -> "Run":
 
 
 RUN: Mapping[str, Callable[[Any], object]] = {
+    "generate": generate,
     "mine": mine,
     "score": score,
     "convert": convert,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.base.manifest import FILE, Manifest, digest_file, digest_files
-from retrodistill.base.registry import RETRIEVERS, TEACHERS
+from retrodistill.base.registry import RETRIEVERS, TEACHERS, WRITERS
 from retrodistill.data.store.runs import Run
 from retrodistill.models.inference.models import HUB_ID, PREFIX
 from retrodistill.stages.reporting.commands import VERBS, command_line, verb_of, verbs_writing
@@ -15,7 +15,7 @@ from retrodistill.stages.reporting.commands import VERBS, command_line, verb_of,
 MODELS = frozenset({"student", "doc_student", "vectors", "model", "query_model"})
 """Settings that name a model: a folder or a hub id."""
 
-SPECS = frozenset({"retriever", "teacher"})
+SPECS = frozenset({"retriever", "teacher", "writer"})
 """Settings that name one behind a colon, as in `dense:MODEL`."""
 
 MISSING, CHANGED, PLAIN, FOLDER, NAME = "gone", "changed", "file", "folder", "name"
@@ -107,7 +107,8 @@ def inputs_named(verb: str | None, settings: Mapping[str, Any]) -> Iterator[tupl
             name = str(text)
             if setting in SPECS:
                 kind, _, argument = name.partition(":")
-                parts = next((table for table in (RETRIEVERS, TEACHERS) if kind in table), None)
+                tables = (WRITERS,) if setting == "writer" else (RETRIEVERS, TEACHERS)
+                parts = next((table for table in tables if kind in table), None)
                 is_input = parts is not None and parts.argument(kind) != "LANGUAGE"
                 name = argument if is_input else ""
             if name and (setting != "attributes" or Path(name).is_file()):

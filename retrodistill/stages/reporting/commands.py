@@ -9,6 +9,7 @@ from retrodistill.base.config import (
     ConvertConfig,
     EmbedConfig,
     FuseConfig,
+    GenerateConfig,
     MineConfig,
     ScoreConfig,
     SearchConfig,
@@ -30,6 +31,7 @@ class ArtifactVerb:
 
 
 VERBS: Mapping[str, ArtifactVerb] = {
+    "generate": ArtifactVerb(GenerateConfig, ("queries",), ("writer", "retriever")),
     "mine": ArtifactVerb(MineConfig, ("run",), ("retriever",)),
     "score": ArtifactVerb(ScoreConfig, ("scores",), ("candidates", "teacher")),
     "convert": ArtifactVerb(ConvertConfig, ("scores",), ("import",)),

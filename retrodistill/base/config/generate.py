@@ -1,0 +1,82 @@
+"""Settings of `generate`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from retrodistill.base.config.base import at_least
+from retrodistill.base.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateSettings:
+    """Settings of `generate_queries`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "queries": "writer",
+        "filters": "min_words",
+    }
+
+    writer: tuple[str, ...] = ("titles",)
+    """titles; several write one after the other."""
+
+    docs: int | None = None
+    """Documents (passages of `docs:`) to write for, sampled evenly over the collection (default:
+    all)."""
+
+    per_doc: int | None = None
+    """Most queries of a document (default: all titles and headings of a file)."""
+
+    held_out: int | None = None
+    """Documents (files of `docs:`, with all passages) to put aside: their queries stand in the
+    split `held-out` alone, the others in `generated`."""
+
+    seed: int = 0
+    """Seed of the sampled and of the held-out documents."""
+
+    min_words: int = 2
+    """Drop queries of fewer words."""
+
+    max_words: int = 32
+    """Drop queries of more words."""
+
+    near_duplicates: float = 0.8
+    """Drop a query whose words are at least this similar (Jaccard) to those of another; 1 drops
+    the same words in another order alone."""
+
+    round_trip: int | None = None
+    """Drop queries that find none of their documents among this many best of --retriever."""
+
+    retriever: str = "bm25"
+    """First stage of --round-trip: bm25, dense:MODEL, ..."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "docs", "per_doc", "held_out", "min_words", "round_trip")
+        at_least(self, self.min_words, "max_words")
+        at_least(self, 0.1, "near_duplicates")
+        if self.near_duplicates > 1:
+            raise ConfigError(
+                f"--near-duplicates must be at most 1, but it is {self.near_duplicates}."
+            )
+        if not self.writer:
+            raise ConfigError("give a --writer, such as titles.")
+        for spec in self.writer:
+            if self.writer.count(spec) > 1:
+                raise ConfigError(f"--writer {spec} is given twice.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateConfig(GenerateSettings):
+    """Settings of `python -m retrodistill.generate`."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {"documents": "data", "output": "overwrite"}
+
+    data: str
+    """Collection: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs."""
+
+    out: Path
+    """Folder of queries to write: queries.jsonl and qrels/."""
+
+    overwrite: bool = False
+    """Replace what is at --out."""

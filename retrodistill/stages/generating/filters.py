@@ -1,0 +1,57 @@
+"""Filters of generated queries; each says of which drafts it drops, and why."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from retrodistill.base.progress import bar
+from retrodistill.data.store.words import words_of
+from retrodistill.models.writers import Draft
+
+if TYPE_CHECKING:
+    from retrodistill.base.config import GenerateSettings
+    from retrodistill.base.types import Retriever
+    from retrodistill.data.datasets import Texts
+    from retrodistill.stages.generating.queries import GeneratedQuery
+
+TEXTS = "passage|text|document|article|paragraph|excerpt|abstract|section|page|author|study|paper"
+POINTING = re.compile(
+    rf"\b(?:(?:this|these|given|provided|following)\s+(?:{TEXTS})s?|"
+    rf"(?:the|these|those)\s+(?:above|following|given|provided|preceding|previous)\b|"
+    rf"the\s+(?:{TEXTS})s?\s+(?:above|below|says?|mentions?|describes?|discusses?|provided)|"
+    rf"(?:according to|based on|in|from|of|by)\s+the\s+(?:passage|text|document|article|paragraph|"
+    rf"excerpt|author|context)|(?:mentioned|described|shown|listed|stated|as)\s+(?:above|below))\b",
+    re.IGNORECASE,
+)
+"""Words that point at a text which the reader of the query does not see."""
+
+Check = Callable[[Draft], str]
+"""Returns why a draft is dropped; empty if it passes."""
+
+
+def checks(settings: "GenerateSettings") -> Sequence[Check]:
+    """Return the filters that look at one draft alone, in their order."""
+
+    def length(draft: Draft) -> str:
+        count = len(words_of(draft.text))
+        if count < settings.min_words:
+            return "fewer words than --min-words"
+        return "more words than --max-words" if count > settings.max_words else ""
+
+    return (lambda draft: draft.problem, length, self_contained)
+
+
+def self_contained(draft: Draft) -> str:
+    """Return a problem where a query points at its document, as `this passage` does."""
+    return "not self-contained" if POINTING.search(draft.text) else ""
+
+
+def round_trip(
+    queries: Sequence["GeneratedQuery"], docs: "Texts", retriever: "Retriever", k: int
+) -> Iterable[bool]:
+    """Yield of each query whether one of its documents is among the best `k` of a retriever."""
+    with bar("round trip", len(queries)) as advance:
+        hits = retriever.top([query.text for query in queries], k)
+        for query, (rows, _) in zip(queries, hits, strict=True):
+            advance(1)
+            yield not {*query.relevant}.isdisjoint(docs.ids(rows[:k]))
