@@ -19,6 +19,7 @@ VERBS = (
     "embed",
     "search",
     "fuse",
+    "judge",
     "evaluate",
     "report",
     "benchmark",

@@ -291,6 +291,8 @@ METAVARS = {
     "model": "MODEL",
     "vectors": "MODEL",
     "teacher": "TEACHER",
+    "judge": "TEACHER",
+    "rubric": "FILE",
     "retriever": "RETRIEVER",
     "objective": "OBJECTIVE",
     "recipe": "RECIPE",

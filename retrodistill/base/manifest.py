@@ -46,7 +46,7 @@ class Manifest:
     """The contents of a `manifest.json`."""
 
     kind: str
-    """`run`, `scores`, `student`, `index`, `collection`, `evaluation` or `cell`."""
+    """`run`, `scores`, `student`, `index`, `collection`, `judgements`, `evaluation` or `cell`."""
 
     fingerprint: str
     """Hash of the content: equal fingerprints mean equal artifacts."""

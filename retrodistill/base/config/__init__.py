@@ -10,6 +10,7 @@ from retrodistill.base.config.benchmark import BenchmarkConfig
 from retrodistill.base.config.convert import ConvertConfig
 from retrodistill.base.config.evaluate import EvaluateConfig, EvaluationSettings
 from retrodistill.base.config.fuse import FuseConfig
+from retrodistill.base.config.judge import JudgeConfig, JudgeSettings
 from retrodistill.base.config.mine import MineConfig, MineSettings
 from retrodistill.base.config.quickstart import DoctorConfig, QuickstartConfig
 from retrodistill.base.config.report import ReportConfig
@@ -29,6 +30,8 @@ __all__ = [
     "Executor",
     "FuseConfig",
     "IndexSettings",
+    "JudgeConfig",
+    "JudgeSettings",
     "LeakageConfig",
     "MineConfig",
     "MineSettings",

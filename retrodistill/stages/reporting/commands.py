@@ -9,6 +9,7 @@ from retrodistill.base.config import (
     ConvertConfig,
     EmbedConfig,
     FuseConfig,
+    JudgeConfig,
     MineConfig,
     ScoreConfig,
     SearchConfig,
@@ -41,6 +42,7 @@ VERBS: Mapping[str, ArtifactVerb] = {
     "embed": ArtifactVerb(EmbedConfig, ("index",), ("model", "attributes", "workload")),
     "search": ArtifactVerb(SearchConfig, ("run",), ("index",)),
     "fuse": ArtifactVerb(FuseConfig, ("run", "scores"), ("run", "tune", "qrels")),
+    "judge": ArtifactVerb(JudgeConfig, ("judgements",), ("run", "judge", "rubric")),
 }
 
 IMMATERIAL = frozenset({"overwrite", "resume", "recipe"})

@@ -69,6 +69,10 @@ class Unusable(DataError):
     """No answer to one question is usable, however often it is asked."""
 
 
+class NoAnswer(ConfigError):
+    """No answer to one question comes, however often it is asked: a timeout, or an overload."""
+
+
 class Client:
     """Asks one model in several threads; answers are cached, and a cached one costs nothing.
 
@@ -278,7 +282,7 @@ class Client:
                 "Word the instruction differently, raise answer_tokens or retries, skip the "
                 "candidate, or set undecided=true. All earlier answers are kept."
             )
-        return ConfigError(
+        return NoAnswer(
             f"{self._model} gave no answer about {about} in {tries} tries: {failure}. Is the "
             "endpoint up? If it is overloaded, lower concurrency or set "
             "requests_per_minute. All earlier answers are kept: run it again."
