@@ -36,6 +36,7 @@ def judge(config: JudgeConfig) -> None:
     if judgements.agreement is not None:
         for title, columns, rows in judgements.agreement.tables():
             print_table(columns, rows, title=title)
+        print(*judgements.agreement.notes(), sep="\n")
     print(config.out)
 
 

@@ -82,15 +82,15 @@ class Agreement:
 
     @property
     def tau_note(self) -> str:
-        """What the order of the systems says, in a sentence."""
+        """What the order of the systems says."""
         if len(self.systems) < LEAST_RUNS:
             return (
-                f"with fewer than {LEAST_RUNS} runs ({len(self.systems)} here), a tau of their "
-                "order says nothing"
+                f"With fewer than {LEAST_RUNS} runs ({len(self.systems)} here), a tau of their "
+                "order says nothing."
             )
         if self.tau is None:
-            return "all runs have the same value, so that there is no order to compare"
-        return f"Kendall's tau-b of the order of {len(self.systems)} runs: {self.tau:.3f}"
+            return "All runs have the same value, so that there is no order to compare."
+        return f"Kendall's tau-b of the order of {len(self.systems)} runs: {self.tau:.3f}."
 
     def tables(self) -> list[Table]:
         """Return the tables that `judge` prints."""
@@ -114,15 +114,24 @@ class Agreement:
                 for human, row in self.confusion.items()
             ],
         )
-        title = f"{self.queries:,} queries; {self.tau_note}"
-        if self.depth < parse_metric(METRIC).cutoff:  # type: ignore[operator]
-            title += f"; the judge saw the first {self.depth} of each list, others count 0"
         systems: Table = (
-            title,
+            f"{self.queries:,} queries",
             ("system", f"{METRIC}, people", f"{METRIC}, judge"),
             [(name, *values) for name, values in self.systems.items()],
         )
         return [agreement, confusion, systems]
+
+    def notes(self) -> list[str]:
+        """Return what is to be said below the tables."""
+        notes = [self.tau_note]
+        if self.depth < (parse_metric(METRIC).cutoff or 0):
+            notes.append(f"The judge saw the first {self.depth} of each list: the rest count 0.")
+        if self.judged.pairs and self.judged.kappa is None:
+            notes.append(
+                f"People gave the {self.judged.pairs:,} pairs that they judged too one kind of "
+                "grade, so that a kappa on these is undefined."
+            )
+        return notes
 
 
 def agreement_of(

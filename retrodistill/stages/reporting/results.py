@@ -56,10 +56,11 @@ def print_results(evaluation: Mapping[str, Any]) -> None:
     print_table(
         ("system", *metrics, *judged),
         rows,
-        title=f"{settings['queries']} judged queries{caution_of(evaluation)}; below a mean, its "
-        f"{confidence} interval",
+        title=f"{settings['queries']} judged queries; below a mean, its {confidence} interval",
         best=metrics if len(systems) > 1 else (),
     )
+    if "caution" in settings:
+        print(f"Note: {settings['caution']}.")
     _print_tests(tests)
     print_unseen(evaluation)
 

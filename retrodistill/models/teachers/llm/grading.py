@@ -31,7 +31,7 @@ Judge by the passage alone. Write nothing but JSON of this form, your grade as N
 GRADE_LINE = re.compile(r"\s*(\d+)\s*[:=.)-]\s*\S")
 """A rubric's line that says what a grade means."""
 
-BARE = r'["\'*_`(\[]*(\d+)["\'*_`)\].]*'
+BARE = r'["\'(\[]*(\d+)["\')\].]*'
 LABELLED = re.compile(
     rf"(?:[^:=]*\b(?:grade|score|rating|relevance|scale|answer|judgement|judgment)\b[^:=]*[:=]\s*)?"
     rf"{BARE}",
@@ -140,7 +140,7 @@ class LLMGrader(EndpointTeacher):
         def asked(prompt: str, about: str) -> GradedAnswer:
             try:
                 return self.client.ask(prompt, self._read, about=about)
-            except tuple(FAILURES) as error:
+            except (Unanswered, Unusable, NoAnswer) as error:
                 return failures.add(prompt, error)
 
         return self.each(list(zip(prompts, subjects, strict=True)), asked)
@@ -160,12 +160,12 @@ class _Failures:
         self._reasons: Counter[str] = Counter()
         self._example = ""
 
-    def add(self, prompt: str, error: Exception) -> GradedAnswer:
+    def add(self, prompt: str, error: "Unanswered | Unusable | NoAnswer") -> GradedAnswer:
         """Count a question's pairs as failed."""
-        reason = FAILURES[type(error)]  # type: ignore[index]
+        reason = FAILURES[type(error)]
         with self._lock:
             self._reasons[reason] += self._pairs[prompt]
-            self._example = self._example or str(error)
+            self._example = self._example or error.reason
             count = self._reasons.total()
             if count > self._most:
                 reasons = ", ".join(f"{number:,} {why}" for why, number in self._reasons.items())
@@ -202,5 +202,5 @@ def _written_grade(text: str) -> float | None:
         except (ValueError, LookupError, TypeError):
             continue
     lines: Sequence[str] = text.strip().splitlines()
-    match = LABELLED.fullmatch(lines[-1].strip(" \t#*")) if lines else None
+    match = LABELLED.fullmatch(re.sub(r"[*_`#]", "", lines[-1]).strip()) if lines else None
     return float(match[1]) if match else None
