@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from retrodistill.base.config import EvaluationSettings as EvaluationSettings
     from retrodistill.base.config import GenerateSettings as GenerateSettings
     from retrodistill.base.config import IndexSettings as IndexSettings
+    from retrodistill.base.config import JudgeSettings as JudgeSettings
     from retrodistill.base.config import MineSettings as MineSettings
     from retrodistill.base.config import TrainSettings as TrainSettings
     from retrodistill.base.errors import ConfigError as ConfigError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from retrodistill.stages.generating import GeneratedQueries as GeneratedQueries
     from retrodistill.stages.generating import generate_queries as generate_queries
     from retrodistill.stages.indexing import embed_collection as embed_collection
+    from retrodistill.stages.judging.judging import judge_runs as judge_runs
     from retrodistill.stages.mining import mine_candidates as mine_candidates
     from retrodistill.stages.pipelines.benchmark import run_benchmark as run_benchmark
     from retrodistill.stages.scoring import compare_candidates as compare_candidates
@@ -84,12 +86,14 @@ _HOMES = {
     "TrainSettings": "retrodistill.base.config",
     "GenerateSettings": "retrodistill.base.config",
     "MineSettings": "retrodistill.base.config",
+    "JudgeSettings": "retrodistill.base.config",
     "IndexSettings": "retrodistill.base.config",
     "EvaluationSettings": "retrodistill.base.config",
     "train_student": "retrodistill.stages.training",
     "DenseEncoder": "retrodistill.models.students.dense",
     "embed_collection": "retrodistill.stages.indexing",
     "Searcher": "retrodistill.stages.searching",
+    "judge_runs": "retrodistill.stages.judging.judging",
     "evaluate_runs": "retrodistill.stages.evaluation",
     "fidelity": "retrodistill.stages.evaluation.fidelity",
     "find_leakage": "retrodistill.stages.evaluation.leakage",

@@ -20,6 +20,7 @@ VERBS = (
     "embed",
     "search",
     "fuse",
+    "judge",
     "evaluate",
     "report",
     "benchmark",

@@ -73,6 +73,7 @@ def _convert_clicks(config: ConvertConfig) -> None:
     from retrodistill.base.files import write_atomically
     from retrodistill.base.logging import log
     from retrodistill.data.datasets.clicks import read_clicks, resolvers
+    from retrodistill.data.qrels import qrels_text
 
     assert config.clicks is not None
     query_of, doc_of = resolvers(_collection(config), config.queries)
@@ -81,11 +82,7 @@ def _convert_clicks(config: ConvertConfig) -> None:
     log.info(clicks.summary(qrels))
     if not qrels:
         raise DataError(f"{config.clicks} gives no judgement: {clicks.summary(qrels)}")
-    lines = ["query-id\tcorpus-id\tscore"]
-    lines += [
-        f"{query}\t{doc}\t{grade}" for query, docs in qrels.items() for doc, grade in docs.items()
-    ]
-    write_atomically(config.out, ("\n".join(lines) + "\n").encode())
+    write_atomically(config.out, qrels_text(qrels).encode())
 
 
 if __name__ == "__main__":

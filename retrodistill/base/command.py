@@ -292,6 +292,8 @@ METAVARS = {
     "query_model": "MODEL",
     "vectors": "MODEL",
     "teacher": "TEACHER",
+    "judge": "TEACHER",
+    "rubric": "FILE",
     "retriever": "RETRIEVER",
     "objective": "OBJECTIVE",
     "recipe": "RECIPE",

@@ -13,6 +13,7 @@ PARTS: Mapping[str, registry.Registry] = {
     "data": registry.COLLECTIONS,
     "retriever": registry.RETRIEVERS,
     "teacher": registry.TEACHERS,
+    "judge": registry.TEACHERS,
     "student_kind": registry.STUDENT_KINDS,
     "objective": registry.LOSSES,
     "format": registry.FORMATS,

@@ -2,10 +2,11 @@
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from retrodistill.base.errors import DataError
+from retrodistill.base.manifest import Manifest
 from retrodistill.data.lines import decoded, numbered_lines
 
 Judgements = dict[str, dict[str, int]]
@@ -69,6 +70,31 @@ def read_qrels(path: Path, *, allow_empty: bool = False) -> Judgements:
     if not qrels and not allow_empty:
         raise DataError(f"{path} holds no judgement. Give a TREC or BEIR qrels file.")
     return qrels
+
+
+def qrels_text(qrels: Mapping[str, Mapping[str, int]]) -> str:
+    """Return judgements as a BEIR file."""
+    rows = [
+        f"{query}\t{doc}\t{grade}" for query, docs in qrels.items() for doc, grade in docs.items()
+    ]
+    return "\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n"
+
+
+def made_by_machine(path: Path) -> str:
+    """Return what a reader must know of a judgement file that no human made; else nothing.
+
+    It is known by the manifest beside it, or beside its folder.
+    """
+    for folder in (path.absolute().parent, path.absolute().parent.parent):
+        try:
+            manifest = Manifest.read(folder)
+        except DataError:  # none, or one of another tool
+            continue
+        if manifest.kind == "judgements":
+            return f"judged by {manifest.details.get('judge', 'a machine')}, not by people"
+        if manifest.kind == "queries":
+            return "measured on queries generated from documents: it flatters lexical systems"
+    return ""
 
 
 def _columns(line: str) -> list[str]:

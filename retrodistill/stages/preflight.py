@@ -159,6 +159,31 @@ def fuse(config: "configs.FuseConfig") -> None:
         parse_metric(config.metric)
 
 
+def judge(config: "configs.JudgeConfig") -> None:
+    """Check the settings of `judge`."""
+    from retrodistill.stages.judging.requirements import check_judge
+
+    refuse_existing(config.out, overwrite=config.overwrite)
+    check_paths("--run", *config.run)
+    for path in config.run:
+        if path.is_dir() and (kind := Manifest.read(path).kind) not in ("run", "scores"):
+            raise ConfigError(f"--run {path} is of kind {kind!r}, but must be a run.")
+    check_paths("--rubric", config.rubric)
+    check_part(TEACHERS, config.judge)
+    check_judge(config)
+    _refuse_itself(config)
+
+
+def _refuse_itself(config: "configs.JudgeConfig") -> None:
+    """Raise ConfigError if the judge is one of the runs."""
+    kind, _, argument = config.judge.partition(":")
+    if kind == "run" and any(Path(argument).samefile(path) for path in config.run):
+        raise ConfigError(
+            f"--judge {config.judge} is one of the runs that are judged: it would only agree with "
+            "itself. Give another judge."
+        )
+
+
 def evaluate(config: "configs.EvaluateConfig") -> None:
     """Check the settings of `evaluate`."""
     check_file("--json", config.json)

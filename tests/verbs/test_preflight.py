@@ -27,6 +27,7 @@ MINE = "--data beir:none --out new"
 SCORE = "--data beir:none --candidates run.trec --out new"
 TRAIN = "--data beir:none --student students/kl --out new"
 EMBED = "--data beir:none --model students/kl --out new"
+JUDGE = "--data beir:none --run run.trec --out new"
 MEASURE = "--qrels run.trec --run run.trec"
 
 MISTAKES: dict[str, list[tuple[str, str]]] = {
@@ -128,6 +129,20 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
             "--metric ndgc --out new",
             "Did you mean 'ndcg'?",
         ),
+    ],
+    "judge": [
+        ("--data beir:none --run run.trec --judge llm:m --out there", "there exists already"),
+        ("--data beir:none --run none --judge llm:m --out new", "--run none does not exist"),
+        ("--data beir:none --run run.trec --run index --judge llm:m --out new", "kind 'index'"),
+        (f"{JUDGE} --judge openai:m", "Did you mean 'llm'?"),
+        (f"{JUDGE} --judge llm", "llm:NAME"),
+        (f"{JUDGE} --judge llm:m --option modl=3", "--option 'modl=3'"),
+        (f"{JUDGE} --judge llm:m --rubric none", "--rubric none does not exist"),
+        (f"{JUDGE} --judge llm:m --rubric run.trec", "must say what the grades"),
+        (f"{JUDGE} --judge llm-pairwise:m --grades 0.5", "compares the documents of a list"),
+        (f"{JUDGE} --judge cross-encoder:students/kll --grades 0.5", "'students/kl'?"),
+        (f"{JUDGE} --judge cross-encoder:students/kl", "say from which score on"),
+        (f"{JUDGE} --judge run:run.trec --grades 0.5", "is one of the runs"),
     ],
     "evaluate": [
         (f"{MEASURE} --metrics ndgc@10", "Did you mean 'ndcg'?"),

@@ -11,6 +11,7 @@ from retrodistill.base.config.convert import ConvertConfig
 from retrodistill.base.config.evaluate import EvaluateConfig, EvaluationSettings
 from retrodistill.base.config.fuse import FuseConfig
 from retrodistill.base.config.generate import GenerateConfig, GenerateSettings
+from retrodistill.base.config.judge import JudgeConfig, JudgeSettings
 from retrodistill.base.config.mine import MineConfig, MineSettings
 from retrodistill.base.config.quickstart import DoctorConfig, QuickstartConfig
 from retrodistill.base.config.report import ReportConfig
@@ -32,6 +33,8 @@ __all__ = [
     "GenerateConfig",
     "GenerateSettings",
     "IndexSettings",
+    "JudgeConfig",
+    "JudgeSettings",
     "LeakageConfig",
     "MineConfig",
     "MineSettings",

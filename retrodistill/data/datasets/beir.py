@@ -52,6 +52,7 @@ def load(path: str) -> Collection:
         folder.resolve().name,
         docs=docs,
         queries=asked,
+        qrels_files={file.stem: file for file in splits},
         judgements={file.stem: partial(read_qrels, file, allow_empty=True) for file in splits},
     )
 

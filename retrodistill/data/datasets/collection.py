@@ -15,7 +15,7 @@ from retrodistill.base.registry import COLLECTIONS
 from retrodistill.data.datasets.options import take_options
 from retrodistill.data.datasets.queries import QueryFile, log_counts, merged_queries, read_queries
 from retrodistill.data.datasets.texts import Texts
-from retrodistill.data.qrels import Judgements, read_qrels
+from retrodistill.data.qrels import Judgements, made_by_machine, read_qrels
 
 ALL = "all"
 """Every query, judged or not, in a collection without a split of this name."""
@@ -31,7 +31,7 @@ class Collection:
     collection does not hold, as in real data: they count for recall. `spec` is the id that was
     loaded. `fingerprint` is the hash of documents and queries, independent of their source;
     `docs.fingerprint` is that of the documents alone. `file_queries` are the ids of the queries
-    that were added from a file.
+    that were added from a file. `qrels_files` are the files of splits that have one.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Collection:
         docs: Texts,
         queries: Texts,
         judgements: Mapping[str, Callable[[], Judgements]],
+        qrels_files: Mapping[str, Path] | None = None,
         scoreddocs: Callable[[], Iterator[tuple[str, str, float]]] | None = None,
     ) -> None:
         self.name = name
@@ -50,6 +51,7 @@ class Collection:
         self.fingerprint = digest(docs.fingerprint, queries.fingerprint)
         self.splits = tuple(judgements)
         self._judgements = judgements
+        self._qrels_files = dict(qrels_files or {})
         self._scoreddocs = scoreddocs
         self._qrels: dict[str, Judgements] = {}
         self.file_queries: list[str] = []
@@ -80,6 +82,11 @@ class Collection:
         if split not in self._qrels:
             self._qrels[split] = self._judgements[split]()
         return self._qrels[split]
+
+    def made_by_machine(self, split: str) -> str:
+        """Return what a reader must know of judgements that no human made; else nothing."""
+        file = self._qrels_files.get(split)
+        return "" if file is None else made_by_machine(file)
 
     def relevant(self, split: str) -> dict[str, list[str]]:
         """Return the relevant documents (grade above 0) of each judged query that exist here."""
@@ -163,6 +170,7 @@ class Collection:
             split: partial(read_qrels, file, allow_empty=True) for split, file in files.items()
         }
         judged._judgements = {**self._judgements, **added}
+        judged._qrels_files = {**self._qrels_files, **files}
         judged.splits = tuple(judged._judgements)
         return judged
 

@@ -67,7 +67,12 @@ def read_options(spec: str, options: Sequence[str]) -> dict[str, Any]:
         ConfigError: the teacher or a setting is unknown, or a value is not of its type.
 
     """
-    parameters = inspect.signature(TEACHERS.split(spec)[0]).parameters.values()
+    return read_part_options(TEACHERS.split(spec)[0], spec, options)
+
+
+def read_part_options(part: Any, spec: str, options: Sequence[str]) -> dict[str, Any]:
+    """Return the values of the own settings of what `spec` stands for, each `name=value`."""
+    parameters = inspect.signature(part).parameters.values()
     defaults = {
         p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in COMMON
     }

@@ -1,14 +1,14 @@
 """What `evaluate` and `report` begin with: the systems' runs and the judgements."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrodistill.base.config.evaluate import MeasureSettings
 from retrodistill.base.types import Qrels
 from retrodistill.data.datasets import load_collection
-from retrodistill.data.qrels import read_qrels
+from retrodistill.data.qrels import made_by_machine, read_qrels
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.evaluation import Evaluation, evaluate_with_unseen
 
@@ -41,9 +41,19 @@ class Systems:
             return str(self.settings.qrels)
         return f"{self.collection.name} ({self.settings.split})"
 
+    @property
+    def caution(self) -> str:
+        """What a reader must know of judgements that no human made; else nothing."""
+        if self.collection is None:
+            return made_by_machine(self.settings.qrels or Path())
+        return self.collection.made_by_machine(self.settings.split)
+
     def evaluate(self) -> Evaluation:
         """Measure the systems, also on the queries that training has not seen."""
-        return evaluate_with_unseen(self.collection, self.qrels, self.runs, self.settings)
+        evaluation = evaluate_with_unseen(self.collection, self.qrels, self.runs, self.settings)
+        if not self.caution:
+            return evaluation
+        return replace(evaluation, settings={**evaluation.settings, "caution": self.caution})
 
 
 def read_systems(settings: MeasureSettings, paths: Mapping[str, Path]) -> Systems:

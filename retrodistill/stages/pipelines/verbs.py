@@ -15,6 +15,7 @@ from retrodistill.base.config import (
     ConvertConfig,
     EmbedConfig,
     GenerateConfig,
+    JudgeConfig,
     MineConfig,
     MineSettings,
     ScoreConfig,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from retrodistill.data.datasets import Collection
     from retrodistill.data.store.runs import Run
+    from retrodistill.stages.judging.judgements import Judgements
 
 PASSAGES = 100
 """Passages that a retriever returns where one document is wanted."""
@@ -183,6 +185,24 @@ def search(config: SearchConfig) -> None:
     )
 
 
+def judge(config: JudgeConfig) -> "Judgements":
+    """Judge what the runs found, write the judgements, and return them."""
+    from retrodistill.data.store.runs import Run
+    from retrodistill.stages.judging.judging import judge_runs
+    from retrodistill.stages.reporting.results import system_names
+
+    collection = load_collection(config.data, queries=config.queries)
+    return judge_runs(
+        collection,
+        {name: Run.read(path) for name, path in system_names(config.run).items()},
+        config,
+        config.out,
+        split=config.split,
+        config=as_dict(config),
+        overwrite=config.overwrite,
+    )
+
+
 def doc_attributes(collection: "Collection", attributes: str) -> "pa.Table":
     """Return a row of attributes for each document: the named fields, or those of a file."""
     from retrodistill.data.datasets.attributes import read_attributes
@@ -218,6 +238,7 @@ RUN: Mapping[str, Callable[[Any], object]] = {
     "embed": embed,
     "search": search,
     "fuse": fuse,
+    "judge": judge,
 }
 """Verb -> its function: the artifact verbs of `retrodistill.stages.reporting.commands`."""
 

@@ -15,8 +15,11 @@ from retrodistill.stages.reporting.commands import VERBS, command_line, verb_of,
 MODELS = frozenset({"student", "doc_student", "vectors", "model", "query_model"})
 """Settings that name a model: a folder or a hub id."""
 
-SPECS = frozenset({"retriever", "teacher", "writer"})
+SPECS = frozenset({"retriever", "teacher", "judge", "writer"})
 """Settings that name one behind a colon, as in `dense:MODEL`."""
+
+NUMBERED = frozenset({"fuse", "judge"})
+"""Verbs that read several runs, whose roles are `run 1`, `run 2`, ..."""
 
 MISSING, CHANGED, PLAIN, FOLDER, NAME = "gone", "changed", "file", "folder", "name"
 """Kinds of inputs that are not artifacts, or no longer."""
@@ -112,7 +115,7 @@ def inputs_named(verb: str | None, settings: Mapping[str, Any]) -> Iterator[tupl
                 is_input = parts is not None and parts.argument(kind) != "LANGUAGE"
                 name = argument if is_input else ""
             if name and (setting != "attributes" or Path(name).is_file()):
-                yield setting, f"{setting} {number}" if verb == "fuse" else setting, name
+                yield setting, f"{setting} {number}" if verb in NUMBERED else setting, name
 
 
 def place(path: str | Path) -> str:

@@ -10,6 +10,7 @@ from retrodistill.base.config import (
     EmbedConfig,
     FuseConfig,
     GenerateConfig,
+    JudgeConfig,
     MineConfig,
     ScoreConfig,
     SearchConfig,
@@ -43,6 +44,7 @@ VERBS: Mapping[str, ArtifactVerb] = {
     "embed": ArtifactVerb(EmbedConfig, ("index",), ("model", "attributes", "workload")),
     "search": ArtifactVerb(SearchConfig, ("run",), ("index", "query_model")),
     "fuse": ArtifactVerb(FuseConfig, ("run", "scores"), ("run", "tune", "qrels")),
+    "judge": ArtifactVerb(JudgeConfig, ("judgements",), ("run", "judge", "rubric")),
 }
 
 IMMATERIAL = frozenset({"overwrite", "resume", "recipe"})

@@ -14,6 +14,7 @@ from retrodistill.stages.reporting.html import as_html
 from retrodistill.stages.reporting.latex import as_latex
 from retrodistill.stages.reporting.markdown import as_markdown
 from retrodistill.stages.reporting.provenance import Source, provenance
+from retrodistill.stages.reporting.results import caution_of
 from retrodistill.stages.reporting.unseen import unseen
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def build_report(measured: ReportInputs) -> Report:
     names = f"{systems} systems" if systems > 1 else next(iter(measured.runs))
     return Report(
         title=f"{names} on {measured.about}",
-        about=f"{judged:,} judged queries. Plots and lists of queries follow {metric}.",
+        about=f"{judged:,} judged queries{caution_of(measured.evaluation)}. "
+        f"Plots and lists of queries follow {metric}.",
         evaluation=measured.evaluation,
         sections=parts,
     )

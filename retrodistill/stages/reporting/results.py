@@ -59,8 +59,16 @@ def print_results(evaluation: Mapping[str, Any]) -> None:
         title=f"{settings['queries']} judged queries; below a mean, its {confidence} interval",
         best=metrics if len(systems) > 1 else (),
     )
+    if "caution" in settings:
+        print(f"Note: {settings['caution']}.")
     _print_tests(tests)
     print_unseen(evaluation)
+
+
+def caution_of(evaluation: Mapping[str, Any]) -> str:
+    """Return in brackets what a reader must know of judgements that no human made."""
+    caution = evaluation["settings"].get("caution", "")
+    return f" ({caution})" if caution else ""
 
 
 def print_unseen(evaluation: Mapping[str, Any], *, tests: bool = True, notes: bool = True) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from retrodistill.stages.reporting import plots
 from retrodistill.stages.reporting.content import Block, Case, Cell, Figure, Section, Table, Text
-from retrodistill.stages.reporting.results import CORRECTIONS, TESTS, p_text, span_text
+from retrodistill.stages.reporting.results import CORRECTIONS, TESTS, caution_of, p_text, span_text
 from retrodistill.stages.reporting.tables import number_in, shown
 
 LEVEL = 0.05
@@ -57,7 +57,8 @@ def headline(
         rows.append(row)
     confidence = f"{evaluation['settings']['confidence']:.0%}"
     note = (
-        f"Means over {queries:,} judged queries, and their {confidence} bootstrap intervals. "
+        f"Means over {queries:,} judged queries{caution_of(evaluation)}, and their {confidence} "
+        "bootstrap intervals. "
         "judged@k: share of the first k documents that have a judgement."
     )
     if tests:

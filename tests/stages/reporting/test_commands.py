@@ -14,6 +14,7 @@ from retrodistill.base.command import parse
 from retrodistill.base.config import (
     EmbedConfig,
     FuseConfig,
+    JudgeConfig,
     MineConfig,
     ReportConfig,
     ScoreConfig,
@@ -41,6 +42,18 @@ SETTINGS = [
             scores=Path("t"),
             keep_layers=(0, 2, 5),
             cache_gradients=True,
+        ),
+    ),
+    (
+        "judge",
+        "judgements",
+        JudgeConfig(
+            data="d",
+            run=(Path("a"), Path("b")),
+            judge="cross-encoder:m",
+            out=Path("j"),
+            grades="0.3,0.6",
+            max_failed=0.2,
         ),
     ),
     ("fuse", "run", FuseConfig(run=(Path("a"), Path("b")), out=Path("r"), weight=(0.4, 0.6))),

@@ -74,15 +74,22 @@ class EndpointTeacher(Settings):
         Equal prompts are asked once. `undecided` stands for a missing answer, if the user allows
         that.
         """
-        questions = list(questions)
+        return self.each(
+            list(questions),
+            lambda prompt, subject: self.client.ask(
+                prompt, read, about=subject, undecided=undecided
+            ),
+        )
+
+    def each(
+        self, questions: Sequence[tuple[str, str]], ask: Callable[[str, str], Result]
+    ) -> list[Result]:
+        """Return what `ask` returns for each (prompt, subject); equal prompts are asked once."""
         about: dict[str, str] = {}
         for prompt, subject in questions:
             about.setdefault(prompt, subject)
         prompts = list(about)
-        results = self.client.map(
-            lambda prompt: self.client.ask(prompt, read, about=about[prompt], undecided=undecided),
-            prompts,
-        )
+        results = self.client.map(lambda prompt: ask(prompt, about[prompt]), prompts)
         values = dict(zip(prompts, results, strict=True))
         return [values[prompt] for prompt, _ in questions]
 

@@ -61,12 +61,24 @@ NOT_SENT = frozenset(
 """Errors of httpx (or httpx2) after which the endpoint cannot have read the question."""
 
 
-class Unanswered(ConfigError):
+class _OneQuestion(Exception):
+    """An error about one question: `reason` is the message without its advice."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"{reason} {advice}")
+        self.reason = reason
+
+
+class Unanswered(_OneQuestion, ConfigError):
     """The endpoint refuses one question, but may answer others."""
 
 
-class Unusable(DataError):
+class Unusable(_OneQuestion, DataError):
     """No answer to one question is usable, however often it is asked."""
+
+
+class NoAnswer(_OneQuestion, ConfigError):
+    """No answer to one question comes, however often it is asked: a timeout, or an overload."""
 
 
 class Client:
@@ -257,31 +269,29 @@ class Client:
             401: " Set OPENAI_API_KEY.",
             404: " Are the model's name and the option url right?",
         }.get(status, "")
-        kind: type[ConfigError] = ConfigError
+        text = f"{self._endpoint.base_url} refuses the question about {about}: {reason}."
         if "logprobs" in reason:
             hint = " Lower the option top_logprobs, or take llm with grades=true or llm-listwise."
         elif status in ONE_QUESTION:
-            kind = Unanswered
-            hint = (
-                " If it is about these texts alone, leave the document out of the candidates, or "
-                "set the option undecided=true to continue without an answer."
+            return Unanswered(
+                text,
+                "If it is about these texts alone, leave the document out of the candidates, or "
+                "set the option undecided=true to continue without an answer. All earlier answers "
+                "are kept.",
             )
-        return kind(
-            f"{self._endpoint.base_url} refuses the question about {about}: {reason}.{hint} "
-            "All earlier answers are kept."
-        )
+        return ConfigError(f"{text}{hint} All earlier answers are kept.")
 
     def _given_up(self, failure: Failure, tries: int, about: str) -> Exception:
         if isinstance(failure, Malformed):
             return Unusable(
-                f"{self._model} gave no usable answer about {about} in {tries} tries: {failure}. "
+                f"{self._model} gave no usable answer about {about} in {tries} tries: {failure}.",
                 "Word the instruction differently, raise answer_tokens or retries, skip the "
-                "candidate, or set undecided=true. All earlier answers are kept."
+                "candidate, or set undecided=true. All earlier answers are kept.",
             )
-        return ConfigError(
-            f"{self._model} gave no answer about {about} in {tries} tries: {failure}. Is the "
-            "endpoint up? If it is overloaded, lower concurrency or set "
-            "requests_per_minute. All earlier answers are kept: run it again."
+        return NoAnswer(
+            f"{self._model} gave no answer about {about} in {tries} tries: {failure}.",
+            "Is the endpoint up? If it is overloaded, lower concurrency or set "
+            "requests_per_minute. All earlier answers are kept: run it again.",
         )
 
     def _rest(self, failure: Failure, failures: int) -> None:
