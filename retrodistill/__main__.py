@@ -11,6 +11,7 @@ from retrodistill.base.errors import RetrodistillError, did_you_mean
 
 VERBS = (
     "quickstart",
+    "distil",
     "generate",
     "mine",
     "audit",

@@ -268,7 +268,8 @@ def groups(config_class: type) -> dict[str, list[str]]:
     """Return the titles of a config's groups, each with its fields; required ones first.
 
     A config class has `GROUPS`, the title of each group with its first field; the groups of a base
-    class come before its own, as its fields do.
+    class come before its own, as its fields do. A field that only a --config file can set
+    (`metadata={"file_only": True}`) has no flag and no group.
     """
     fields = {item.name: item for item in dataclasses.fields(config_class)}
     titles: dict[str, str] = {}
@@ -278,6 +279,8 @@ def groups(config_class: type) -> dict[str, list[str]]:
     title = "settings"
     for name, item in fields.items():
         title = titles.get(name, title)
+        if item.metadata.get("file_only"):
+            continue
         grouped.setdefault("required" if required(item) else title, []).append(name)
     return {title: names for title, names in grouped.items() if names}
 

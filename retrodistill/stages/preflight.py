@@ -29,6 +29,20 @@ if TYPE_CHECKING:
     from retrodistill.base.config.evaluate import MeasureSettings
 
 
+def distil(config: "configs.DistilConfig") -> None:
+    """Check the settings of `distil`."""
+    check_writable(config.out)
+    check_models("--student", config.student)
+    for spec in config.teacher:
+        check_part(TEACHERS, spec)
+    for spec in config.writer:
+        if spec != "none":
+            check_part(WRITERS, spec)
+    if config.judge is not None:
+        check_part(TEACHERS, config.judge)
+    INDEXES.split(config.index)
+
+
 def generate(config: "configs.GenerateConfig") -> None:
     """Check the settings of `generate`."""
     refuse_existing(config.out, overwrite=config.overwrite)

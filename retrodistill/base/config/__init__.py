@@ -8,6 +8,7 @@ from retrodistill.base.config.audit import AuditConfig, LeakageConfig
 from retrodistill.base.config.base import Executor, Precision, as_dict, at_least
 from retrodistill.base.config.benchmark import BenchmarkConfig
 from retrodistill.base.config.convert import ConvertConfig
+from retrodistill.base.config.distil import DistilConfig
 from retrodistill.base.config.evaluate import EvaluateConfig, EvaluationSettings
 from retrodistill.base.config.fuse import FuseConfig
 from retrodistill.base.config.generate import GenerateConfig, GenerateSettings
@@ -24,6 +25,7 @@ __all__ = [
     "AuditConfig",
     "BenchmarkConfig",
     "ConvertConfig",
+    "DistilConfig",
     "DoctorConfig",
     "EmbedConfig",
     "EvaluateConfig",

@@ -123,6 +123,10 @@ def _as_declared(value: Any, hint: Any, name: str) -> Any:
     kind, many = plain(hint)
     if value is None and type(None) in get_args(hint):
         return None
+    if get_origin(kind) is Mapping:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{name} must hold `setting: value` lines, but it is {shown(value)}.")
+        return value
     if many:
         parts = value if isinstance(value, list) else [value]
         if kind is int:  # 0,2,5 as well as one by one

@@ -122,6 +122,14 @@ class Pipeline:
         """Return why a step is to be run; empty if it is up to date."""
         return self._why(step, step.inputs())
 
+    def outdated_settings(self, step: Step) -> bool:
+        """Tell whether a step has no finished record of its settings, whatever its inputs are."""
+        try:
+            record = self.record(step)
+        except DataError:
+            return True
+        return not record.fingerprint or bool(_differing(record.config, plain(step.config)))
+
     def folder(self, step: Step) -> Path:
         """Return the folder of a step's record."""
         return self.out / f"{self.kind}s" / step.name

@@ -1,0 +1,163 @@
+"""The result: a table for the terminal, and report.html, report.md and report.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from retrodistill.base.files import json_text, write_atomically
+from retrodistill.stages.pipelines.distil.choice import METRIC, Choice
+from retrodistill.stages.pipelines.distil.plan import NAMES, Layout, Measured
+from retrodistill.stages.pipelines.steps import PLAN
+from retrodistill.stages.reporting import sections
+from retrodistill.stages.reporting.content import Block, Cell, Code, Report, Section, Table, Text
+from retrodistill.stages.reporting.html import as_html
+from retrodistill.stages.reporting.markdown import as_markdown
+from retrodistill.stages.reporting.results import caution_of, p_text
+from retrodistill.stages.reporting.tables import number_in
+from retrodistill.stages.reporting.unseen import unseen
+
+COLUMNS = (
+    "system",
+    "nDCG@10",
+    "Recall@100",
+    "docs/s",
+    "query ms",
+    "model MB",
+    "index MB",
+)
+
+CostRows = Mapping[str, Mapping[str, float | None]]
+"""Folder of a system -> its costs."""
+
+
+def table_rows(evaluation: Mapping[str, Any], costs: CostRows) -> list[tuple[str, ...]]:
+    """Return a row of COLUMNS for each system."""
+    folders = {name: folder for folder, name in NAMES.items()}
+    rows: list[tuple[str, ...]] = []
+    for system in evaluation["systems"]:
+        means, cost = system["metrics"], costs[folders[system["name"]]]
+        rate = cost["docs_per_second"]
+        rows.append(
+            (
+                system["name"],
+                f"{means[METRIC]:.4f}",
+                f"{means['recall@100']:.4f}",
+                "-" if rate is None else f"{rate:,.0f}",
+                f"{cost['query_ms']:.1f}",
+                f"{cost['model_mb']:.0f}",
+                f"{cost['index_mb']:.1f}",
+            )
+        )
+    return rows
+
+
+def verdict(
+    evaluation: Mapping[str, Any], choice: Choice, decided_on: Measured | None, layout: Layout
+) -> list[str]:
+    """Return sentences: which system to use, and why."""
+    means = {system["name"]: system["metrics"][METRIC] for system in evaluation["systems"]}
+    untouched, chosen = means[NAMES["untouched"]], means[NAMES[choice.name]]
+    where = f"split {decided_on.split!r}" if decided_on and decided_on.split else "the judged log"
+    lines = []
+    if not choice.paid:
+        values = ", ".join(f"{NAMES[name]} {value:.4f}" for name, value in choice.values.items())
+        lines.append(
+            f"It did not pay: on {where} no trained student reaches the model that it came from "
+            f"({METRIC}: {values}). student/ and index/ hold the untouched model."
+        )
+    else:
+        gain = chosen - untouched
+        lines.append(
+            f"Use {NAMES[choice.name]!r}: {METRIC} {chosen:.4f}, {gain:+.4f} against the untouched "
+            f"model{_significance(evaluation, NAMES[choice.name])}; student/ and index/ hold it."
+        )
+        if layout.retrieves_whole:
+            lines.append(
+                "Documents keep their vectors: an index of the untouched model serves it as well "
+                "(search --query-model student)."
+            )
+    dense = NAMES[choice.name]
+    best = max((name for name in means if name != NAMES["teacher"]), key=lambda name: means[name])
+    if best != dense and means[best] > chosen:
+        lines.append(
+            f"{best!r} is better still ({means[best]:.4f}), if a lexical engine may run beside "
+            "the index; the student's case is one index alone."
+            if "BM25" in best
+            else f"On these queries {best!r} is higher ({means[best]:.4f})."
+        )
+    if caution := caution_of(evaluation):
+        lines.append(f"Mind how this was measured{caution}.")
+    return lines
+
+
+def report_of(
+    layout: Layout, evaluation: Mapping[str, Any], costs: CostRows, lines: list[str], about: str
+) -> Report:
+    """Return the result as a report, for its renderers."""
+    queries = evaluation["settings"]["queries"]
+    rows = [
+        [
+            Cell(text=cell, number=number_in(cell) if place else None)
+            for place, cell in enumerate(row)
+        ]
+        for row in table_rows(evaluation, costs)
+    ]
+    first: list[Block] = [Text(text=line) for line in lines]
+    first.append(
+        Table(
+            caption="Quality and costs",
+            columns=COLUMNS,
+            rows=rows,
+            note=f"{queries:,} queries. docs/s: documents that are embedded or indexed in a "
+            "second. query ms: median time of a single query, of the teacher with the scores of "
+            f"{layout.config.depth} candidates. model MB: weights that read a query.",
+        )
+    )
+    parts = [
+        Section(key="result", title="Which to use", blocks=first),
+        sections.headline(evaluation, queries=queries),
+        sections.tests_section(evaluation["tests"]),
+    ]
+    if (part := unseen(evaluation)) is not None:
+        parts.append(part)
+    plan = (layout.out / PLAN).read_text(encoding="utf-8")
+    parts.append(
+        Section(
+            key="plan",
+            title="How it was made",
+            blocks=[
+                Text(text=about),
+                Code(title=f"The plan: {layout.out / PLAN}", text=plan, folded=True),
+            ],
+        )
+    )
+    return Report(
+        title=f"A student for {layout.config.data}",
+        about=f"{queries:,} queries{caution_of(evaluation)}.",
+        evaluation=evaluation,
+        sections=parts,
+    )
+
+
+def write_pages(
+    layout: Layout, report: Report, costs: CostRows, choice: Choice, lines: list[str]
+) -> None:
+    """Write report.html, report.md and report.json."""
+    result = {"chosen": choice.name, "paid": choice.paid, "decided_by": dict(choice.values)}
+    content = report.to_dict() | {
+        "distil": result | {"verdict": lines, "costs": {k: dict(v) for k, v in costs.items()}}
+    }
+    texts = {
+        "report.html": as_html(report),
+        "report.md": as_markdown(report),
+        "report.json": json_text(content),
+    }
+    for name, text in texts.items():
+        write_atomically(layout.out / name, text.encode(errors="replace"))
+
+
+def _significance(evaluation: Mapping[str, Any], name: str) -> str:
+    """Return the corrected p of a system against the untouched one, in brackets."""
+    for test in evaluation["tests"]:
+        if test["metric"] == METRIC and {test["a"], test["b"]} == {name, NAMES["untouched"]}:
+            return f" (corrected p {p_text(test['p_corrected'])})"
+    return ""

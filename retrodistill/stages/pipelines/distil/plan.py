@@ -1,0 +1,451 @@
+"""The steps from documents to a measured student, each a verb with its settings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrodistill.base.config import (
+    DistilConfig,
+    EmbedConfig,
+    FuseConfig,
+    GenerateConfig,
+    JudgeConfig,
+    MineConfig,
+    ScoreConfig,
+    SearchConfig,
+    TrainConfig,
+)
+from retrodistill.stages.pipelines.distil.situation import Situation
+
+K = 100
+"""Documents that each system finds for a query that is measured."""
+
+BATCH = 32
+"""Queries of a step."""
+
+GENERATED, HELD_OUT, JUDGED = "generated", "held-out", "judged"
+"""Splits of generated queries, and of machine judgements."""
+
+CUT_RATE, CUT_ANCHOR = 3e-4, 5
+"""Learning rate, and weight of the whole model's vectors, that bring back a cut model."""
+
+CUT_BATCH, CUT_CANDIDATES = 16, 4
+"""Queries of a step, and documents of each, where documents are encoded in training."""
+
+NAMES = {
+    "bm25": "BM25",
+    "untouched": "untouched",
+    "fused": "untouched + BM25",
+    "teacher": "teacher",
+    "cut": "cut, no scores",
+    "labelled": "labels alone",
+    "distilled": "distilled",
+    "distilled-bm25": "distilled + BM25",
+}
+"""Folder of a system's run -> its name in tables, in their order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedStep:
+    """A verb's settings under a name."""
+
+    name: str
+    verb: str
+    config: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """Queries that the systems are measured on."""
+
+    folder: str
+    """Folder of their runs."""
+
+    data: str
+    queries: str | None
+    split: str | None
+    """Split of the queries; None for those of the file `queries`."""
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """Return the settings of `search` that name the queries."""
+        return {"data": self.data, "queries": self.queries, "split": self.split}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """Where things lie, and which queries are for what."""
+
+    config: DistilConfig
+    situation: Situation
+
+    @property
+    def out(self) -> Path:
+        """Return the folder of all that is made."""
+        return self.config.out
+
+    @property
+    def data(self) -> str:
+        """Return the id of the collection with the generated queries, if there are any."""
+        if not self.situation.generates:
+            return self.config.data
+        folder = self.out / "queries"
+        return f"{self.config.data},queries={folder}/queries.jsonl,qrels={folder}/qrels"
+
+    @property
+    def log(self) -> str | None:
+        """Return the file of the log's queries to train on."""
+        return str(self.out / "log" / "train.jsonl") if self.judges_log else self.config.queries
+
+    @property
+    def judges_log(self) -> bool:
+        """Return whether a part of the log is put aside, to be judged."""
+        judged = self.situation.has_dev or self.situation.has_test
+        return self.config.judge is not None and self.situation.logged > 0 and not judged
+
+    @property
+    def holds_out(self) -> bool:
+        """Return whether a part of the generated queries is put aside."""
+        situation = self.situation
+        judged = situation.has_dev or situation.has_test or self.judges_log
+        return situation.generates and not judged
+
+    @property
+    def labels_split(self) -> str:
+        """Return the split to train on: the labelled one, or that of the generated queries."""
+        unlabelled = not self.situation.labelled and self.situation.generates
+        return GENERATED if unlabelled else self.config.split
+
+    @property
+    def retrieves_whole(self) -> bool:
+        """Return whether the student keeps all layers, so that documents stay as they are."""
+        return not self.config.keep_layers
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Return the teachers' specs; a student of the labels is one of them."""
+        teachers = self.config.teacher or ("bm25", f"bi-encoder:{self.config.student}")
+        labelled = (f"bi-encoder:{self.student('labelled')}",)
+        return teachers + (labelled if "labelled" in self.trained else ())
+
+    @property
+    def test(self) -> Measured | None:
+        """Return the queries of the final table; None if nothing can be measured."""
+        config, situation = self.config, self.situation
+        if situation.has_test:
+            return self._measured("test", config.test_split)
+        if situation.has_dev:
+            return self._measured("dev", config.dev_split)
+        if self.judges_log:
+            held_out = str(self.out / "log" / "held-out.jsonl")
+            return Measured(folder="log", data=config.data, queries=held_out, split=None)
+        return self._measured("held-out", HELD_OUT) if self.holds_out else None
+
+    @property
+    def dev(self) -> Measured | None:
+        """Return the queries that decide between students: of the dev split, else as `test`."""
+        if self.situation.has_dev:
+            return self._measured("dev", self.config.dev_split)
+        return self.test
+
+    def _measured(self, folder: str, split: str) -> Measured:
+        data = self.data if split == HELD_OUT else self.config.data
+        return Measured(folder=folder, data=data, queries=None, split=split)
+
+    def run(self, measured: Measured, system: str) -> Path:
+        """Return the folder of a system's run."""
+        return self.out / "runs" / measured.folder / system
+
+    def student(self, name: str) -> str:
+        """Return the model of a dense system."""
+        return self.config.student if name == "untouched" else str(self.out / "students" / name)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Return the names of the trained students, the last of which is the result."""
+        between = () if self.retrieves_whole else ("cut",)
+        if self.retrieves_whole and self.situation.labelled:
+            between = ("labelled",)
+        return (*between, "distilled")
+
+
+def plan_steps(layout: Layout) -> list[PlannedStep]:
+    """Return all steps in order, up to the runs that are measured."""
+    steps = [*source_steps(layout), *index_steps(layout), *first_student_steps(layout)]
+    steps += teaching_steps(layout)
+    steps += student_steps(layout)
+    for measured in dict.fromkeys(each for each in (layout.dev, layout.test) if each):
+        steps += measuring_steps(layout, measured)
+    return steps
+
+
+def source_steps(layout: Layout) -> list[PlannedStep]:
+    """Return the step that writes queries from documents, if there is one."""
+    config = layout.config
+    if not layout.situation.generates:
+        return []
+    return [
+        PlannedStep(
+            name="queries",
+            verb="generate",
+            config=GenerateConfig(
+                data=config.data,
+                writer=config.writer,
+                docs=config.max_generated if layout.situation.docs > config.max_generated else None,
+                held_out=config.held_out if layout.holds_out else None,
+                seed=config.seed,
+                out=layout.out / "queries",
+            ),
+        )
+    ]
+
+
+def index_steps(layout: Layout) -> list[PlannedStep]:
+    """Return the step that embeds the documents with the untouched model."""
+    return [embedding(layout, "untouched")]
+
+
+def embedding(layout: Layout, name: str) -> PlannedStep:
+    """Return the step that embeds the documents with a model."""
+    config = layout.config
+    return PlannedStep(
+        name=f"index-{name}",
+        verb="embed",
+        config=EmbedConfig(
+            data=config.data,
+            model=layout.student(name),
+            index=config.index,
+            max_tokens=config.max_tokens,
+            precision=config.precision,
+            out=layout.out / "indexes" / name,
+        ),
+    )
+
+
+def first_student_steps(layout: Layout) -> list[PlannedStep]:
+    """Return the step before any scores: labels alone, or the vectors of the whole model."""
+    if layout.trained == ("distilled",):
+        return []
+    name = layout.trained[0]
+    if name == "labelled":
+        settings = {"objective": "contrastive"} | _query_tower(layout)
+        return [training(layout, name, start=layout.config.student, **settings)]
+    return [
+        training(
+            layout,
+            name,
+            start=layout.config.student,
+            objective="embed-distill",
+            keep_layers=layout.config.keep_layers,
+            vectors=layout.config.student,
+            learning_rate=CUT_RATE,
+            dropout=0.0,
+        )
+    ]
+
+
+def teaching_steps(layout: Layout) -> list[PlannedStep]:
+    """Return the steps that mine candidates, score them with each teacher, and average."""
+    split = layout.config.split if layout.situation.labelled else None
+    return scoring(
+        layout,
+        "",
+        MineConfig(
+            data=layout.data,
+            queries=layout.log,
+            split=split,
+            add_positives=split is not None,
+            out=layout.out / "runs" / "candidates",
+            **_mining(layout),
+        ),
+        layout.out / "scores",
+    )
+
+
+def student_steps(layout: Layout) -> list[PlannedStep]:
+    """Return the step that distils the student, and that of its index if it needs one."""
+    config = layout.config
+    labels = " + contrastive" if layout.situation.labelled else ""
+    common = {
+        "scores": layout.out / "scores" / "mean",
+        "teacher_perplexity": config.perplexity,
+        "positives": "labels" if labels else "teacher",
+    }
+    if layout.retrieves_whole:
+        start = layout.student("labelled") if labels else config.student
+        settings = {"objective": "listwise-kl-in-batch" + labels} | _query_tower(layout)
+        return [training(layout, "distilled", start=start, **settings, **common)]
+    distilled = training(
+        layout,
+        "distilled",
+        start=layout.student("cut"),
+        objective=f"listwise-kl-in-batch{labels} + {CUT_ANCHOR}*embed-distill",
+        vectors=config.student,
+        batch_size=CUT_BATCH,
+        candidates_per_query=CUT_CANDIDATES,
+        pool=2 * CUT_CANDIDATES - 1,
+        dropout=0.0,
+        **common,
+    )
+    return [distilled, *(embedding(layout, name) for name in ("cut", "distilled"))]
+
+
+def training(layout: Layout, name: str, *, start: str, **settings: Any) -> PlannedStep:
+    """Return the step that trains a student from a model."""
+    config, situation = layout.config, layout.situation
+    also = (GENERATED,) if situation.generates and layout.labels_split != GENERATED else ()
+    common = {
+        "split": layout.labels_split,
+        "unlabelled_split": also,
+        "batch_size": BATCH,
+        "max_steps": config.steps,
+        "learning_rate": config.learning_rate,
+        "doc_tokens": config.max_tokens,
+        "seed": config.seed,
+        "precision": config.precision,
+        "save_steps": max(50, config.steps // 4),
+    }
+    if situation.has_dev and layout.retrieves_whole:
+        common |= {"dev_split": config.dev_split, "dev_queries": 400}
+    return PlannedStep(
+        name=f"student-{name}",
+        verb="train",
+        config=TrainConfig(
+            data=layout.data,
+            queries=layout.log,
+            student=start,
+            out=layout.out / "students" / name,
+            **(common | settings),
+        ),
+    )
+
+
+def measuring_steps(layout: Layout, measured: Measured) -> list[PlannedStep]:
+    """Return the steps that search with each system for the queries that are measured."""
+    runs = [
+        PlannedStep(
+            name=f"{measured.folder}-bm25",
+            verb="search",
+            config=SearchConfig(
+                retriever=("bm25",), k=K, out=layout.run(measured, "bm25"), **measured.where
+            ),
+        )
+    ]
+    for name in ("untouched", *layout.trained):
+        own = name == "untouched" or not layout.retrieves_whole
+        runs.append(
+            PlannedStep(
+                name=f"{measured.folder}-{name}",
+                verb="search",
+                config=SearchConfig(
+                    index=layout.out / "indexes" / (name if own else "untouched"),
+                    query_model=None if own else layout.student(name),
+                    k=K,
+                    precision=layout.config.precision,
+                    out=layout.run(measured, name),
+                    **measured.where,
+                ),
+            )
+        )
+    runs += [
+        _fused(layout, measured, "fused", "untouched"),
+        _fused(layout, measured, "distilled-bm25", "distilled"),
+    ]
+    if measured == layout.test:
+        runs += teacher_steps(layout, measured)
+    if measured.folder == "log" or (layout.config.judge and measured.split == HELD_OUT):
+        runs.append(_judging(layout, measured))
+    return runs
+
+
+def teacher_steps(layout: Layout, measured: Measured) -> list[PlannedStep]:
+    """Return the steps that rerank the candidates of measured queries with the teachers."""
+    mining = MineConfig(out=layout.run(measured, "candidates"), **measured.where, **_mining(layout))
+    steps = scoring(layout, f"{measured.folder}-", mining, layout.out / "scores" / measured.folder)
+    mean: PlannedStep = steps.pop()
+    fuse = FuseConfig(run=mean.config.run, norm="z", out=layout.run(measured, "teacher"))
+    return [*steps, PlannedStep(name=f"{measured.folder}-teacher", verb="fuse", config=fuse)]
+
+
+def scoring(layout: Layout, prefix: str, mining: MineConfig, stores: Path) -> list[PlannedStep]:
+    """Return the steps that mine, score with each teacher, and average the z-scores."""
+    config = layout.config
+    specs = dict(zip(_store_names(layout.teachers), layout.teachers, strict=True))
+    texts: dict[str, Any] = {"data": mining.data, "queries": mining.queries}
+    steps = [PlannedStep(name=f"{prefix}candidates", verb="mine", config=mining)]
+    steps += [
+        PlannedStep(
+            name=f"{prefix}scores-{name}",
+            verb="score",
+            config=ScoreConfig(
+                candidates=mining.out,
+                teacher=spec,
+                max_tokens=config.max_tokens,
+                precision=config.precision,
+                out=stores / name,
+                **texts,
+            ),
+        )
+        for name, spec in specs.items()
+    ]
+    mean = FuseConfig(
+        run=tuple(stores / name for name in specs), as_store=True, out=stores / "mean", **texts
+    )
+    return [*steps, PlannedStep(name=f"{prefix}scores-mean", verb="fuse", config=mean)]
+
+
+def _judging(layout: Layout, measured: Measured) -> PlannedStep:
+    names = ("bm25", "untouched", *layout.trained, "fused", "distilled-bm25")
+    assert layout.config.judge is not None
+    return PlannedStep(
+        name=f"{measured.folder}-judgements",
+        verb="judge",
+        config=JudgeConfig(
+            run=tuple(layout.run(measured, name) for name in names),
+            judge=layout.config.judge,
+            out=layout.out / "judgements",
+            **measured.where,
+        ),
+    )
+
+
+def _fused(layout: Layout, measured: Measured, name: str, dense: str) -> PlannedStep:
+    runs = tuple(layout.run(measured, system) for system in ("bm25", dense))
+    return PlannedStep(
+        name=f"{measured.folder}-{name}",
+        verb="fuse",
+        config=FuseConfig(run=runs, depth=K, out=layout.run(measured, name)),
+    )
+
+
+def _mining(layout: Layout) -> Mapping[str, Any]:
+    """Return the settings of `mine` that are the same for all queries: BM25 and dense teachers."""
+    config = layout.config
+    dense = [config.student]
+    dense += [spec.partition(":")[2] for spec in config.teacher if spec.startswith("bi-encoder:")]
+    return {
+        "retriever": ("bm25", *(f"dense:{model}" for model in dict.fromkeys(dense))),
+        "depth": config.depth,
+        "max_tokens": config.max_tokens,
+        "precision": config.precision,
+    }
+
+
+def _query_tower(layout: Layout) -> dict[str, Any]:
+    """Return the settings of a query tower that is trained against all documents."""
+    return {
+        "freeze": "document",
+        "compare": "collection",
+        "candidates_per_query": layout.config.depth,
+        "pool": layout.config.depth,
+    }
+
+
+def _store_names(teachers: Sequence[str]) -> list[str]:
+    """Return a folder's name for each teacher: its kind, with a number where kinds repeat."""
+    kinds = [spec.partition(":")[0] for spec in teachers]
+    return [
+        f"{kind}-{kinds[:place].count(kind) + 1}" if kinds.count(kind) > 1 else kind
+        for place, kind in enumerate(kinds)
+    ]

@@ -1,0 +1,99 @@
+"""What a collection offers to learn from and to measure on."""
+
+from dataclasses import dataclass
+
+from retrodistill.base.config import DistilConfig
+from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.data.datasets import Collection, load_collection
+from retrodistill.data.datasets.texts import spread_rows
+
+SAMPLED = 1000
+"""Documents whose titles are looked at."""
+
+TITLED = 0.2
+"""Share of documents with a title from which on titles are written as queries."""
+
+FEW_DOCUMENTS = 32
+"""With fewer documents there is nothing to rank."""
+
+NOTHING = (
+    "there is nothing to learn from: no query log, no labels in split {split!r}, and {titles}. "
+    "Give a query log (--queries FILE), or let a language model write queries "
+    "(--writer causal-lm:MODEL or llm:NAME). The first words of documents are no queries: students "
+    "that were trained on them did not become better."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Situation:
+    """Counts and splits of a collection that decide what is done with it."""
+
+    docs: int
+    titled: float
+    """Share of the documents with a title."""
+
+    logged: int
+    """Queries of the log."""
+
+    labelled: int
+    """Queries of the training split with a relevant document."""
+
+    has_dev: bool
+    has_test: bool
+    generates: bool
+    """Whether queries are written from the documents."""
+
+    @property
+    def sentence(self) -> str:
+        """Return what is there, for the log."""
+        parts = [
+            f"{self.docs:,} documents ({self.titled:.0%} with a title)",
+            f"{self.logged:,} queries of a log",
+            f"{self.labelled:,} labelled queries to train on",
+        ]
+        splits = [name for name, has in (("dev", self.has_dev), ("test", self.has_test)) if has]
+        judged = " and ".join(splits)
+        parts.append(f"judgements to measure with: {judged}" if judged else "no judgements")
+        return ", ".join(parts) + "."
+
+
+def look_at(config: DistilConfig) -> Situation:
+    """Return the situation of a collection.
+
+    Raises:
+        ConfigError: there is nothing to learn from.
+        DataError: there are too few documents.
+
+    """
+    collection = load_collection(config.data, queries=config.queries)
+    docs = collection.docs
+    if len(docs) < FEW_DOCUMENTS:
+        raise DataError(
+            f"{config.data} has {len(docs):,} documents; give at least {FEW_DOCUMENTS}."
+        )
+    rows = spread_rows(len(docs), SAMPLED)
+    titled = sum(bool(docs[int(row)].title.strip()) for row in rows) / len(rows)
+    writes = "none" not in config.writer
+    generates = writes and (config.writer != ("titles",) or titled >= TITLED)
+    situation = Situation(
+        docs=len(docs),
+        titled=titled,
+        logged=len(collection.file_queries),
+        labelled=_labelled(collection, config.split),
+        has_dev=_labelled(collection, config.dev_split) > 0,
+        has_test=_labelled(collection, config.test_split) > 0,
+        generates=generates,
+    )
+    if not (generates or situation.logged or situation.labelled):
+        titles = (
+            f"{titled:.0%} of the documents have a title" if writes else "no --writer may write any"
+        )
+        raise ConfigError(NOTHING.format(split=config.split, titles=titles))
+    return situation
+
+
+def _labelled(collection: Collection, split: str) -> int:
+    """Return how many queries of a split have a relevant document, 0 if there is no such split."""
+    if split not in collection.splits:
+        return 0
+    return sum(bool(docs) for docs in collection.relevant(split).values())
