@@ -266,8 +266,10 @@ WRITERS = Registry(
     "writer of queries",
     {
         "titles": "retrodistill.models.writers.titles:TitlesWriter",
+        "causal-lm:MODEL": "retrodistill.models.writers.causal_lm:CausalWriter",
+        "llm:NAME": "retrodistill.models.writers.llm:LLMWriter",
     },
-    aliases={"title": "titles", "headings": "titles"},
+    aliases={"title": "titles", "headings": "titles", "openai": "llm", "doc2query": "causal-lm"},
 )
 
 TEACHERS = Registry(

@@ -46,8 +46,14 @@ def distil(config: "configs.DistilConfig") -> None:
 def generate(config: "configs.GenerateConfig") -> None:
     """Check the settings of `generate`."""
     refuse_existing(config.out, overwrite=config.overwrite)
+    from retrodistill.models.writers import check_options
+    from retrodistill.models.writers.prompts import read_prompts
+
     for spec in config.writer:
         check_part(WRITERS, spec)
+    check_options(config.writer, config.option)
+    check_paths("--prompts", config.prompts)
+    read_prompts(config.kind, config.prompts)
     if config.round_trip is not None:
         check_part(RETRIEVERS, config.retriever)
 

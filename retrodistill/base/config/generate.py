@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from retrodistill.base.config.base import at_least
+from retrodistill.base.config.base import Precision, at_least
 from retrodistill.base.errors import ConfigError
 
 
@@ -16,24 +16,33 @@ class GenerateSettings:
     GROUPS: ClassVar[Mapping[str, str]] = {
         "queries": "writer",
         "filters": "min_words",
+        "models and machines": "option",
     }
 
     writer: tuple[str, ...] = ("titles",)
-    """titles; several write one after the other."""
+    """titles, causal-lm:MODEL or llm:NAME; several write one after the other."""
+
+    kind: tuple[str, ...] = ()
+    """What language models write: question, claim, keywords, title, instruction (a task and a
+    query), or a kind of your own (default: question)."""
+
+    prompts: Path | None = None
+    """Folder of prompts of your own, KIND.txt, which precede the package's."""
 
     docs: int | None = None
     """Documents (passages of `docs:`) to write for, sampled evenly over the collection (default:
     all)."""
 
     per_doc: int | None = None
-    """Most queries of a document (default: all titles and headings of a file)."""
+    """Most queries of a document (default: all titles and headings of a file; a language model
+    writes one of each kind for a passage)."""
 
     held_out: int | None = None
     """Documents (files of `docs:`, with all passages) to put aside: their queries stand in the
     split `held-out` alone, the others in `generated`."""
 
     seed: int = 0
-    """Seed of the sampled and of the held-out documents."""
+    """Seed of the sampled and of the held-out documents, and of sampled queries."""
 
     min_words: int = 2
     """Drop queries of fewer words."""
@@ -51,8 +60,23 @@ class GenerateSettings:
     retriever: str = "bm25"
     """First stage of --round-trip: bm25, dense:MODEL, ..."""
 
+    option: tuple[str, ...] = ()
+    """Setting of the writers that have it: name=value, such as temperature=0.8. May be given
+    several times."""
+
+    max_tokens: int = 768
+    """Longest prompt, in tokens; the document's end is cut."""
+
+    batch_tokens: int = 8192
+    """Padded tokens of a batch, those to be written included."""
+
+    precision: Precision = "auto"
+    """Number type of a model's body."""
+
     def __post_init__(self) -> None:
         at_least(self, 1, "docs", "per_doc", "held_out", "min_words", "round_trip")
+        at_least(self, 1, "batch_tokens")
+        at_least(self, 8, "max_tokens")
         at_least(self, self.min_words, "max_words")
         at_least(self, 0.1, "near_duplicates")
         if self.near_duplicates > 1:
@@ -64,6 +88,11 @@ class GenerateSettings:
         for spec in self.writer:
             if self.writer.count(spec) > 1:
                 raise ConfigError(f"--writer {spec} is given twice.")
+        if (self.kind or self.prompts) and {*self.writer} == {"titles"}:
+            raise ConfigError(
+                "--kind and --prompts are for language models: give --writer causal-lm:MODEL or "
+                "llm:NAME."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

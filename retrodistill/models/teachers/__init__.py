@@ -76,11 +76,20 @@ def read_part_options(part: Any, spec: str, options: Sequence[str]) -> dict[str,
     defaults = {
         p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in COMMON
     }
-    return _read_options(spec, options, defaults)
+    return parse_options(f"teacher {spec!r}", options, defaults)
 
 
-def _read_options(spec: str, options: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of `name=value` texts, in the types of the defaults."""
+def parse_options(
+    owner: str, options: Sequence[str], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of `name=value` texts, in the types of the defaults.
+
+    `owner` is whose settings they are, for messages.
+
+    Raises:
+        ConfigError: a setting is unknown, or a value is not of its type.
+
+    """
     values: dict[str, Any] = {}
     for option in options:
         name, equals, text = option.partition("=")
@@ -88,8 +97,7 @@ def _read_options(spec: str, options: Sequence[str], defaults: Mapping[str, Any]
             hint = did_you_mean(name, defaults)
             names = ", ".join(defaults) or "none"
             raise ConfigError(
-                f"--option {option!r}: teacher {spec!r} takes name=value, of the names: "
-                f"{names}.{hint}"
+                f"--option {option!r}: {owner} takes name=value, of the names: {names}.{hint}"
             )
         kind = type(defaults[name])
         try:

@@ -67,7 +67,7 @@ class LanguageModel:
 
 def load_language_model(
     name: str,
-    teacher: str,
+    part: str,
     kinds: Sequence[Kind],
     options: "ModelOptions",
     *,
@@ -75,7 +75,8 @@ def load_language_model(
 ) -> LanguageModel:
     """Return a transformer of one of these kinds, from a folder or a hub id.
 
-    Only safetensors weights are read, and no code that comes with a model is run. `attention` is
+    `part` is what needs it, for messages. Only safetensors weights are read, and no code that comes
+    with a model is run. `attention` is
     transformers' name of how it is computed (default: its own choice); `eager` returns its weights.
 
     Raises:
@@ -93,7 +94,7 @@ def load_language_model(
     )
 
     if not name:
-        raise ConfigError(f"teacher {teacher} needs a model: {teacher}:FOLDER or a hub id.")
+        raise ConfigError(f"{part} needs a model: {part}:FOLDER or a hub id.")
     classes: dict[Kind, Any] = {
         "causal": AutoModelForCausalLM,
         "seq2seq": AutoModelForSeq2SeqLM,
@@ -106,7 +107,7 @@ def load_language_model(
     if kind is None or kind not in kinds:
         required = " or ".join(KINDS[name] for name in kinds)
         actual = KINDS[kind] if kind else f"of another kind ({config.architectures})"
-        raise ConfigError(f"teacher {teacher} needs {required}, but {name!r} is {actual}.")
+        raise ConfigError(f"{part} needs {required}, but {name!r} is {actual}.")
     with loading(name):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         tokenizer("a")  # its settings may be of wrong types

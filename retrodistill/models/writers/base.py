@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from retrodistill.base.config import Precision
 from retrodistill.base.types import Doc
+from retrodistill.models.writers.prompts import Prompt, read_prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,26 @@ class WriterOptions:
     """What every writer is given besides its argument."""
 
     per_doc: int | None = None
-    """Most queries of a document (None: the writer's own default)."""
+    """Most queries of a document, of each kind (None: the writer's own default)."""
 
     seed: int = 0
     """Seed of all that is sampled."""
+
+    prompts: tuple[Prompt, ...] = ()
+    """Kinds of queries to ask a language model for (none: questions)."""
+
+    max_tokens: int = 768
+    """Longest prompt, in tokens; the document loses its end."""
+
+    batch_tokens: int = 8192
+    """Padded tokens of a batch, those to be written included."""
+
+    precision: Precision = "auto"
+    """Number type of a model's body."""
+
+    def asked(self) -> tuple[Prompt, ...]:
+        """Return the prompts, or that for questions if none is chosen."""
+        return self.prompts or read_prompts(())
 
 
 DEFAULTS = WriterOptions()
@@ -43,7 +61,8 @@ class Writer(Protocol):
     """Writes queries for documents of the collection that it was made for.
 
     It is made as `kind(argument, docs, options)`: the argument behind the name's colon, all
-    documents of the collection, and `WriterOptions`.
+    documents of the collection, and `WriterOptions`. Its own settings (`--option`) are
+    keyword-only parameters with defaults.
     """
 
     fingerprint: str

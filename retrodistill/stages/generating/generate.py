@@ -11,12 +11,13 @@ from retrodistill.base.config import GenerateSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.base.registry import RETRIEVERS, WRITERS
-from retrodistill.base.types import Doc
+from retrodistill.base.types import Doc, RetrieverOptions
 from retrodistill.data.datasets.sections import files_of
 from retrodistill.data.rankings.near import repeats
 from retrodistill.data.store.words import words_of
 from retrodistill.models.retrievers import load_retriever
-from retrodistill.models.writers import Draft, WriterOptions, load_writer
+from retrodistill.models.writers import Draft, WriterOptions, check_options, load_writer
+from retrodistill.models.writers.prompts import read_prompts
 from retrodistill.stages.generating.filters import checks, round_trip
 from retrodistill.stages.generating.queries import GeneratedQueries, GeneratedQuery
 
@@ -48,6 +49,7 @@ def generate_queries(
     docs = collection.docs
     for spec in settings.writer:
         WRITERS.split(spec)
+    check_options(settings.writer, settings.option)
     if settings.round_trip is not None:
         RETRIEVERS.split(settings.retriever)
     if not len(docs):
@@ -59,7 +61,8 @@ def generate_queries(
     held, rest = _split(queries, aside, dropped)
     held, rest = _without_repeats(held, rest, settings.near_duplicates, dropped)
     if settings.round_trip is not None:
-        retriever = load_retriever(settings.retriever, docs)
+        options = RetrieverOptions(precision=settings.precision)
+        retriever = load_retriever(settings.retriever, docs, options)
         passing = round_trip([*held, *rest], docs, retriever, settings.round_trip)
         passed = [query for query, passes in zip([*held, *rest], passing, strict=True) if passes]
         dropped[LOST] += len(held) + len(rest) - len(passed)
@@ -114,11 +117,18 @@ def _written(
     docs: "Texts", rows: NDArray[np.int64], settings: GenerateSettings, dropped: Counter[str]
 ) -> list[tuple[str, str, Draft]]:
     """Return specification, fingerprint and draft of all that passes the filters of one draft."""
-    options = WriterOptions(per_doc=settings.per_doc, seed=settings.seed)
+    options = WriterOptions(
+        per_doc=settings.per_doc,
+        seed=settings.seed,
+        prompts=read_prompts(settings.kind, settings.prompts),
+        max_tokens=settings.max_tokens,
+        batch_tokens=settings.batch_tokens,
+        precision=settings.precision,
+    )
     texts = [docs[row] for row in rows.tolist()]
     written = []
     for spec in settings.writer:
-        writer = load_writer(spec, docs, options)
+        writer = load_writer(spec, docs, options, own=settings.option)
         _announce(spec, writer.estimate(texts), texts)
         drafts = writer.write(texts)
         log.info(f"{spec}: {len(drafts):,} queries written.")
