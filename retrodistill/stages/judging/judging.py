@@ -134,9 +134,8 @@ def _by_language_model(
     options = read_part_options(LLMGrader, settings.judge, settings.option)
     rubric = Rubric.read(settings.rubric)
     grader = LLMGrader(settings.judge.partition(":")[2], rubric, **options)
-    answers = grader.grade(
-        pairs_of(collection, pool.table), most_failures=int(settings.max_failed * len(pool))
-    )
+    most_failures = int(settings.max_failed * len(pool) + 1e-9)  # 0.29 * 100 is below 29
+    answers = grader.grade(pairs_of(collection, pool.table), most_failures=most_failures)
     return _Graded(
         rows=[
             Judgement(query, doc, given.grade, answer=given.answer, failure=given.failure)

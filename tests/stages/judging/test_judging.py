@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fakes.judges import Overlap
@@ -145,6 +147,25 @@ def test_generated_queries_are_named_as_such(tmp_path: Path, folder: Path) -> No
     collection = load_collection(f"beir:{folder},qrels={made / 'qrels'}")
     assert "generated from documents" in collection.made_by_machine("new")
     assert collection.made_by_machine("test") == ""
+
+
+def test_a_benchmark_says_it_too(folder: Path, tmp_path: Path) -> None:
+    """A page of systems, measured by a machine's grades, that does not say so."""
+    from retrodistill.stages.pipelines.benchmark import _evaluation
+
+    Manifest(kind="judgements", fingerprint="x", details={"judge": "llm:m"}).write(tmp_path)
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "judged.tsv").write_text("q24\td24\t1\n")
+    Run.from_dict(FIRST).write(tmp_path / "run")
+    workspace: Any = SimpleNamespace(
+        collection=load_collection(f"beir:{folder},qrels={tmp_path / 'qrels'}"),
+        dataset=SimpleNamespace(split="judged"),
+        folder=lambda kind, name: tmp_path / "run",
+    )
+    settings = _evaluation(workspace, ["a"], []).settings
+    assert settings["caution"] == "judged by llm:m, not by people"
+    workspace.dataset.split = "test"
+    assert "caution" not in _evaluation(workspace, ["a"], []).settings
 
 
 # What is asked
@@ -383,6 +404,21 @@ def test_a_kill_loses_no_answer(tmp_path: Path, folder: Path, server: Server) ->
     assert judge.main(words) == 0
     assert {*asked} & {*server.prompts[9:]} == {asked[-1]}
     assert len(server) == 9 + 24 - 8
+
+
+def test_queries_of_a_file(
+    tmp_path: Path, folder: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A query log without judgements: refused, or judged together with another split's queries."""
+    (tmp_path / "log.jsonl").write_text('{"_id": "new", "text": "blood heart"}\n')
+    words = written(tmp_path, {**FIRST, "new": {"d1": 1.0, "d2": 0.5}})
+    words += ["--data", f"beir:{folder}", "--queries", str(tmp_path / "log.jsonl")]
+    words += ["--judge", "llm:m", "--option", f"url={server.url}", "--out", str(tmp_path / "out")]
+    assert judge.main(words) == 0
+    assert len(server) == 2
+    assert "agreement" not in capsys.readouterr().out
+    rows = lines(tmp_path / "out" / "judgements.jsonl")
+    assert [(row["query_id"], row["doc_id"]) for row in rows] == [("new", "d2"), ("new", "d1")]
 
 
 # Teachers that give scores
