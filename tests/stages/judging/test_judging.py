@@ -219,6 +219,7 @@ def test_ties_are_pooled_by_their_rule(
 def test_the_draw_of_queries(tmp_path: Path, folder: Path, collection: Collection) -> None:
     """A draw that another order of runs changes: the second command pays for other queries."""
     from retrodistill.base.config import JudgeSettings
+    from retrodistill.stages.judging.pool import drawn as draw
     from retrodistill.stages.judging.pool import pooled
 
     turned = dict(reversed(FIRST.items()))
@@ -229,6 +230,8 @@ def test_the_draw_of_queries(tmp_path: Path, folder: Path, collection: Collectio
         drawn.append(pooled(collection, named, settings, split="test").query_ids)
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(drawn[0]) == 3
+    orders = [*FIRST], [*reversed(FIRST)]  # a set of ids has another order in every process
+    assert draw(collection, orders[0], 3, 0) == draw(collection, orders[1], 3, 0) == drawn[0]
 
 
 def test_another_rubric_is_another_question(tmp_path: Path, folder: Path, server: Server) -> None:
