@@ -297,6 +297,8 @@ METAVARS = {
     "teacher": "TEACHER",
     "judge": "TEACHER",
     "rubric": "FILE",
+    "grades": "X,X",
+    "quantiles": "X,X",
     "retriever": "RETRIEVER",
     "objective": "OBJECTIVE",
     "recipe": "RECIPE",

@@ -71,6 +71,10 @@ class Evaluation:
         """Return a sentence for each gain that differs much on a subset."""
         return warnings_of(self)
 
+    def with_caution(self, caution: str) -> "Evaluation":
+        """Return this evaluation with what a reader must know of its judgements, if anything."""
+        return replace(self, settings={**self.settings, "caution": caution}) if caution else self
+
     @property
     def systems(self) -> dict[str, dict[str, float]]:
         """System -> metric -> mean over all judged queries."""

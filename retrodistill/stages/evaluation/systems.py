@@ -1,7 +1,7 @@
 """What `evaluate` and `report` begin with: the systems' runs and the judgements."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,9 +51,7 @@ class Systems:
     def evaluate(self) -> Evaluation:
         """Measure the systems, also on the queries that training has not seen."""
         evaluation = evaluate_with_unseen(self.collection, self.qrels, self.runs, self.settings)
-        if not self.caution:
-            return evaluation
-        return replace(evaluation, settings={**evaluation.settings, "caution": self.caution})
+        return evaluation.with_caution(self.caution)
 
 
 def read_systems(settings: MeasureSettings, paths: Mapping[str, Path]) -> Systems:

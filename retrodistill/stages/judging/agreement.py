@@ -190,7 +190,7 @@ def _measured(
 
 def _tau(values: Sequence[tuple[float, float]]) -> float | None:
     """Return Kendall's tau-b of two orders of systems."""
-    people, judge = (np.array(column) for column in zip(*values, strict=True))
+    people, judge = (np.round(column, 12) for column in zip(*values, strict=True))
     if len(values) < LEAST_RUNS or np.ptp(people) == 0 or np.ptp(judge) == 0:
         return None
     lists = Segments.of(np.zeros(len(values), np.int64))

@@ -41,7 +41,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgements:
+class JudgedPool:
     """All judgements of a pool."""
 
     judge: str

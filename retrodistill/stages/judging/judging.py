@@ -17,7 +17,7 @@ from retrodistill.data.datasets.collection import ALL
 from retrodistill.data.store.runs import Run
 from retrodistill.models.teachers import load_teacher, read_part_options
 from retrodistill.stages.judging.agreement import agreement_of
-from retrodistill.stages.judging.judgements import Judgement, Judgements
+from retrodistill.stages.judging.judgements import JudgedPool, Judgement
 from retrodistill.stages.judging.pool import pooled
 from retrodistill.stages.judging.requirements import check_judge, check_unit, is_language_model
 from retrodistill.stages.scoring import score_candidates
@@ -49,7 +49,7 @@ def judge_runs(
     split: str | None = None,
     config: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-) -> Judgements:
+) -> JudgedPool:
     """Judge the first documents of the runs, and write the folder of judgements.
 
     Args:
@@ -73,13 +73,14 @@ def judge_runs(
     log.info(f"{len(pool):,} pairs of {len(pool.query_ids):,} queries: {settings.judge}")
     grade = _by_language_model if is_language_model(settings.judge) else _by_scores
     graded = grade(collection, pool, settings, runs)
-    judgements = Judgements(judge=settings.judge, rubric=graded.rubric, rows=graded.rows)
+    judgements = JudgedPool(judge=settings.judge, rubric=graded.rubric, rows=graded.rows)
     if not judgements.qrels:
         raise DataError(f"{settings.judge} gave no grade to any of {len(pool):,} pairs.")
-    agreement = split and agreement_of(
-        judgements.qrels, human, runs, split=split, depth=settings.depth
-    )
-    judgements = replace(judgements, agreement=agreement or None)
+    if split is not None:
+        agreement = agreement_of(judgements.qrels, human, runs, split=split, depth=settings.depth)
+        if agreement is None:
+            log.info(f"split {split!r} has no human grade for these queries: nothing to compare.")
+        judgements = replace(judgements, agreement=agreement)
     judgements.write(
         out,
         human=human,
@@ -111,7 +112,7 @@ def human_grades(collection: "Collection", split: str | None) -> Qrels:
     return grades
 
 
-def _log_result(judgements: Judgements) -> None:
+def _log_result(judgements: JudgedPool) -> None:
     """Log how many pairs have a grade, and why others have none."""
     total = len(judgements.rows)
     if judgements.failures:
@@ -134,9 +135,8 @@ def _by_language_model(
     options = read_part_options(LLMGrader, settings.judge, settings.option)
     rubric = Rubric.read(settings.rubric)
     grader = LLMGrader(settings.judge.partition(":")[2], rubric, **options)
-    answers = grader.grade(
-        pairs_of(collection, pool.table), most_failures=int(settings.max_failed * len(pool))
-    )
+    most_failures = int(settings.max_failed * len(pool) + 1e-9)  # 0.29 * 100 is below 29
+    answers = grader.grade(pairs_of(collection, pool.table), most_failures=most_failures)
     return _Graded(
         rows=[
             Judgement(query, doc, given.grade, answer=given.answer, failure=given.failure)

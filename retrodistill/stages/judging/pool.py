@@ -1,6 +1,6 @@
 """The pool: which documents of which queries are judged."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,7 +54,9 @@ def pooled(
     return Run.from_dict({query: dict.fromkeys(ids, 0.0) for query, ids in docs.items()})
 
 
-def drawn(collection: "Collection", queries: set[str], most: int | None, seed: int) -> list[str]:
+def drawn(
+    collection: "Collection", queries: Iterable[str], most: int | None, seed: int
+) -> list[str]:
     """Return at most `most` of the queries, drawn at random, in the collection's order."""
     rows = np.sort(collection.queries.rows(list(queries)))
     if most is not None and most < len(rows):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from retrodistill.data.datasets import Collection
     from retrodistill.data.store.runs import Run
-    from retrodistill.stages.judging.judgements import Judgements
+    from retrodistill.stages.judging.judgements import JudgedPool
 
 PASSAGES = 100
 """Passages that a retriever returns where one document is wanted."""
@@ -185,7 +185,7 @@ def search(config: SearchConfig) -> None:
     )
 
 
-def judge(config: JudgeConfig) -> "Judgements":
+def judge(config: JudgeConfig) -> "JudgedPool":
     """Judge what the runs found, write the judgements, and return them."""
     from retrodistill.data.store.runs import Run
     from retrodistill.stages.judging.judging import judge_runs

@@ -1,9 +1,14 @@
 """Agreement of machine grades with human ones, by hand."""
 
+from pathlib import Path
+
 import pytest
 
+from retrodistill.base.config import JudgeSettings
+from retrodistill.data.datasets import load_collection
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.judging.agreement import Agreement, PairAgreement, agreement_of
+from retrodistill.stages.judging.judging import judge_runs
 
 
 def test_kappa_by_hand() -> None:
@@ -96,3 +101,27 @@ def test_the_numbers_are_those_of_scipy() -> None:
     found = agreement(run("x"), run("a"), run("b"), run("a", "c"), run("c", "y", "x"))
     people, judge = zip(*found.systems.values(), strict=True)
     assert found.tau == pytest.approx(kendalltau(people, judge).statistic)
+
+
+@pytest.mark.realdata
+def test_real_systems_and_real_grades(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A measure of agreement that cannot tell a weak judge from a blind one (TREC DL 2019)."""
+    monkeypatch.setenv("RETRODISTILL_CACHE", str(tmp_path / "cache"))
+    folder = shared_data / "oracle" / "runs" / "msmarco-dl19"
+    names = ("BM25", "BM25_RM3", "D_BERT_KD_TASB", "OPEN_AI_ADA2", "SPLADE_P_P_ENSEMBLE_DISTIL")
+    runs = {name: Run.read(folder / f"{name}.trec") for name in names}
+    collection = load_collection(f"beir:{shared_data / 'msmarco-dl19-pool'}")
+    settings = JudgeSettings(judge="bm25", quantiles="0.4,0.6,0.8", depth=10, max_queries=20)
+    found = judge_runs(collection, runs, settings, tmp_path / "out", split="test").agreement
+    assert found is not None
+    assert found.queries == 20
+    assert found.judged.pairs > 300
+    assert found.judged.kappa is not None
+    assert 0.0 < found.judged.kappa < 0.4  # words alone say something, and not much
+    assert found.judged.weighted_kappa is not None
+    assert found.tau is not None
+    assert found.systems["BM25"][0] < found.systems["D_BERT_KD_TASB"][0]
+    # what BM25 calls good, BM25 has found: a judge and a system of one kind
+    assert found.systems["BM25"][1] > found.systems["D_BERT_KD_TASB"][1]

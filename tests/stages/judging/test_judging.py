@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fakes.judges import Overlap
@@ -147,6 +149,25 @@ def test_generated_queries_are_named_as_such(tmp_path: Path, folder: Path) -> No
     assert collection.made_by_machine("test") == ""
 
 
+def test_a_benchmark_says_it_too(folder: Path, tmp_path: Path) -> None:
+    """A page of systems, measured by a machine's grades, that does not say so."""
+    from retrodistill.stages.pipelines.benchmark import _evaluation
+
+    Manifest(kind="judgements", fingerprint="x", details={"judge": "llm:m"}).write(tmp_path)
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "judged.tsv").write_text("q24\td24\t1\n")
+    Run.from_dict(FIRST).write(tmp_path / "run")
+    workspace: Any = SimpleNamespace(
+        collection=load_collection(f"beir:{folder},qrels={tmp_path / 'qrels'}"),
+        dataset=SimpleNamespace(split="judged"),
+        folder=lambda kind, name: tmp_path / "run",
+    )
+    settings = _evaluation(workspace, ["a"], []).settings
+    assert settings["caution"] == "judged by llm:m, not by people"
+    workspace.dataset.split = "test"
+    assert "caution" not in _evaluation(workspace, ["a"], []).settings
+
+
 # What is asked
 
 
@@ -198,6 +219,7 @@ def test_ties_are_pooled_by_their_rule(
 def test_the_draw_of_queries(tmp_path: Path, folder: Path, collection: Collection) -> None:
     """A draw that another order of runs changes: the second command pays for other queries."""
     from retrodistill.base.config import JudgeSettings
+    from retrodistill.stages.judging.pool import drawn as draw
     from retrodistill.stages.judging.pool import pooled
 
     turned = dict(reversed(FIRST.items()))
@@ -208,6 +230,8 @@ def test_the_draw_of_queries(tmp_path: Path, folder: Path, collection: Collectio
         drawn.append(pooled(collection, named, settings, split="test").query_ids)
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(drawn[0]) == 3
+    orders = [*FIRST], [*reversed(FIRST)]  # a set of ids has another order in every process
+    assert draw(collection, orders[0], 3, 0) == draw(collection, orders[1], 3, 0) == drawn[0]
 
 
 def test_another_rubric_is_another_question(tmp_path: Path, folder: Path, server: Server) -> None:
@@ -383,6 +407,21 @@ def test_a_kill_loses_no_answer(tmp_path: Path, folder: Path, server: Server) ->
     assert judge.main(words) == 0
     assert {*asked} & {*server.prompts[9:]} == {asked[-1]}
     assert len(server) == 9 + 24 - 8
+
+
+def test_queries_of_a_file(
+    tmp_path: Path, folder: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A query log without judgements: refused, or judged together with another split's queries."""
+    (tmp_path / "log.jsonl").write_text('{"_id": "new", "text": "blood heart"}\n')
+    words = written(tmp_path, {**FIRST, "new": {"d1": 1.0, "d2": 0.5}})
+    words += ["--data", f"beir:{folder}", "--queries", str(tmp_path / "log.jsonl")]
+    words += ["--judge", "llm:m", "--option", f"url={server.url}", "--out", str(tmp_path / "out")]
+    assert judge.main(words) == 0
+    assert len(server) == 2
+    assert "agreement" not in capsys.readouterr().out
+    rows = lines(tmp_path / "out" / "judgements.jsonl")
+    assert [(row["query_id"], row["doc_id"]) for row in rows] == [("new", "d2"), ("new", "d1")]
 
 
 # Teachers that give scores

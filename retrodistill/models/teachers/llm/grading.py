@@ -97,6 +97,9 @@ class LLMGrader(EndpointTeacher):
 
     The model sees the rubric, the query and the passage: no other passage, no score, no rank.
     Answers are cached under the whole question, so that another rubric asks again.
+
+    Source: Upadhyay et al. 2024, arXiv:2406.06519 (UMBRELA), for the meaning of the default grades
+    and for single pairs; the wording and the form of the answer are our own.
     """
 
     rubric: Rubric

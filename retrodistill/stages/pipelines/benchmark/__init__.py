@@ -149,8 +149,9 @@ def _evaluation(
         baseline=baseline if baseline in runs else None,
         **measuring,
     )
-    qrels = collection.qrels(workspace.dataset.split)
-    return evaluate_with_unseen(collection, qrels, runs, settings)
+    split = workspace.dataset.split
+    evaluation = evaluate_with_unseen(collection, collection.qrels(split), runs, settings)
+    return evaluation.with_caution(collection.made_by_machine(split))
 
 
 def _check_trained_on(names: Sequence[str], collections: "Sequence[Collection]") -> None:
