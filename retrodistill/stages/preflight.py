@@ -181,13 +181,14 @@ def fuse(config: "configs.FuseConfig") -> None:
 
 def judge(config: "configs.JudgeConfig") -> None:
     """Check the settings of `judge`."""
-    from retrodistill.stages.judging.requirements import check_judge
+    from retrodistill.stages.judging.requirements import check_judge, check_one_collection
 
     refuse_existing(config.out, overwrite=config.overwrite)
     check_paths("--run", *config.run)
     for path in config.run:
         if path.is_dir() and (kind := Manifest.read(path).kind) not in ("run", "scores"):
             raise ConfigError(f"--run {path} is of kind {kind!r}, but must be a run.")
+    check_one_collection(config.run)
     check_paths("--rubric", config.rubric)
     check_part(TEACHERS, config.judge)
     check_judge(config)

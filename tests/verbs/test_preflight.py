@@ -134,6 +134,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("--data beir:none --run run.trec --judge llm:m --out there", "there exists already"),
         ("--data beir:none --run none --judge llm:m --out new", "--run none does not exist"),
         ("--data beir:none --run run.trec --run index --judge llm:m --out new", "kind 'index'"),
+        ("--data beir:none --run a --run b --judge llm:m --out new", "from two collections"),
         (f"{JUDGE} --judge openai:m", "Did you mean 'llm'?"),
         (f"{JUDGE} --judge llm", "llm:NAME"),
         (f"{JUDGE} --judge llm:m --option modl=3", "--option 'modl=3'"),
@@ -175,6 +176,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "index").mkdir()
     manifest = {"kind": "index", "fingerprint": "ab", "versions": {}}
     (place / "index" / "manifest.json").write_text(json.dumps(manifest))
+    for name in ("a", "b"):  # runs of two collections
+        (place / name).mkdir()
+        run = {"kind": "run", "fingerprint": name, "inputs": {"collection": name}, "versions": {}}
+        (place / name / "manifest.json").write_text(json.dumps(run))
     (place / "plan.yaml").write_text(
         "datasets: {a: 'beir:none'}\nsystems: {x: {model: m, index: hsnw}}\n"
     )

@@ -25,8 +25,8 @@ class JudgeSettings:
     scores that --grades or --quantiles turn into grades."""
 
     rubric: Path | None = None
-    """With llm:NAME, a text that says what each grade means, one a line, as `2: answers in part`
-    (default: four grades of how fully a passage answers, from 0 to 3)."""
+    """With llm:NAME, a text that says what each grade means, one a line, as "2: answers in part"
+    (default: grades from 0, another topic, to 3, a full and clear answer)."""
 
     grades: str | None = None
     """Scores from which on the grade is 1, 2, ..., as 0.3,0.6,0.8; probabilities, where the

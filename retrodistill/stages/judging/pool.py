@@ -7,9 +7,8 @@ import numpy as np
 
 from retrodistill.base.errors import DataError
 from retrodistill.base.logging import log
-from retrodistill.base.manifest import FILE, Manifest
-from retrodistill.data.datasets.options import take_options
 from retrodistill.data.store.runs import Run
+from retrodistill.stages.judging.requirements import recorded_collection
 
 if TYPE_CHECKING:
     from retrodistill.base.config import JudgeSettings
@@ -80,23 +79,9 @@ def check_collection(collection: "Collection", name: str, run: Run) -> None:
                 f"{kind} ids are not in the collection, as {ids[absent[0]]!r}. Give the collection "
                 "that it was made from, with --queries if it was made with a file of queries."
             )
-    fingerprint = _recorded_collection(run)
+    fingerprint = "" if run.origin is None else recorded_collection(run.origin)
     if fingerprint and not collection.file_queries and fingerprint != collection.fingerprint:
         raise DataError(
             f"run {name!r} was made from another collection than {collection.name}, or from "
             "another state of it: the ids are the same, but not the texts. Make the run again."
         )
-
-
-def _recorded_collection(run: Run) -> str:
-    """Return the fingerprint of the collection that a run folder records.
-
-    It is empty where none is recorded, and where queries of a file have shaped it.
-    """
-    if run.origin is None or not (run.origin / FILE).is_file():
-        return ""
-    manifest = Manifest.read(run.origin)
-    with_file = manifest.config.get("queries") or (
-        "queries" in take_options(str(manifest.config.get("data") or ""), ("queries",))[1]
-    )
-    return "" if with_file else manifest.inputs.get("collection", "")

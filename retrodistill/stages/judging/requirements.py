@@ -1,10 +1,14 @@
 """What a judge needs, checked before a collection or a model is loaded."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from retrodistill.base.config import JudgeSettings
 from retrodistill.base.errors import ConfigError
+from retrodistill.base.manifest import FILE, Manifest
 from retrodistill.base.registry import TEACHERS
+from retrodistill.data.datasets.options import take_options
 
 
 def is_language_model(judge: str) -> bool:
@@ -57,3 +61,28 @@ def check_unit(judge: str, teacher: Any) -> None:
             f"--judge {judge} compares the documents of a list, so that a grade would depend on "
             "what else was retrieved. Give a judge of single pairs: llm:NAME, cross-encoder:MODEL."
         )
+
+
+def recorded_collection(run: Path) -> str:
+    """Return the fingerprint of the collection that a run's folder records.
+
+    It is empty where none is recorded, and where queries of a file have shaped it.
+    """
+    if not (run / FILE).is_file():
+        return ""
+    manifest = Manifest.read(run)
+    with_file = manifest.config.get("queries") or (
+        "queries" in take_options(str(manifest.config.get("data") or ""), ("queries",))[1]
+    )
+    return "" if with_file else manifest.inputs.get("collection", "")
+
+
+def check_one_collection(runs: Sequence[Path]) -> None:
+    """Raise ConfigError if two run folders record that they are of two collections."""
+    recorded = {run: fingerprint for run in runs if (fingerprint := recorded_collection(run))}
+    for run, fingerprint in recorded.items():
+        if fingerprint != recorded[next(iter(recorded))]:
+            raise ConfigError(
+                f"--run {next(iter(recorded))} and --run {run} were made from two collections, or "
+                "from two states of one. Give runs of the collection of --data."
+            )
