@@ -143,8 +143,8 @@ def test_malformed_prompts_are_named(text: str, message: str, tmp_path: Path) ->
 
 
 def test_a_kind_without_a_prompt_says_where_to_write_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--kind qestion.*'question'.*FOLDER/qestion.txt"):
-        read_prompts(("qestion",))
+    with pytest.raises(ConfigError, match=r"--kind questions.*'question'.*FOLDER/questions.txt"):
+        read_prompts(("questions",))
     with pytest.raises(ConfigError, match="has no file KIND.txt"):
         read_prompts((), tmp_path)
 
