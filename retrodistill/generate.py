@@ -1,7 +1,10 @@
 """Generate queries from documents: titles and headings, or what a language model would ask.
 
     python -m retrodistill.generate --data docs:handbook --out queries
-    python -m retrodistill.generate --data docs:handbook --held-out 50 --round-trip 20 --out queries
+    python -m retrodistill.generate --data docs:handbook --writer titles --writer causal-lm:MODEL \\
+        --docs 5000 --held-out 50 --round-trip 20 --out queries
+    python -m retrodistill.generate --data docs:handbook --writer llm:NAME --kind question \\
+        --kind claim --option max_cost=2 --option price_in=0.1 --option price_out=0.4 --out queries
 
 Writes queries with their source documents as judgements, for use with the same documents:
 `--data docs:handbook,queries=queries/queries.jsonl,qrels=queries/qrels --split generated`.

@@ -56,6 +56,11 @@ def generate(config: "configs.GenerateConfig") -> None:
     read_prompts(config.kind, config.prompts)
     if config.round_trip is not None:
         check_part(RETRIEVERS, config.retriever)
+    if config.teacher is not None:
+        from retrodistill.models.teachers import read_options
+
+        check_part(TEACHERS, config.teacher)
+        read_options(config.teacher, config.teacher_option)
 
 
 def mine(config: "configs.MineConfig") -> None:

@@ -30,6 +30,7 @@ def test_the_wheel_holds_the_package_and_its_data_only(wheel: Path) -> None:
     for ending in (
         "retrodistill/py.typed",
         "objectives/recipes/simlm-kd.yaml",
+        "models/writers/prompts/question.txt",
         "reporting/page.css",
         "reporting/page.js",
         "licenses/LICENSE",

@@ -60,9 +60,19 @@ class GenerateSettings:
     retriever: str = "bm25"
     """First stage of --round-trip: bm25, dense:MODEL, ..."""
 
+    min_score: float | None = None
+    """Drop queries that score lower with their source document, by --teacher."""
+
+    teacher: str | None = None
+    """Teacher of --min-score: cross-encoder:MODEL, llm:NAME (log-odds of yes), ..."""
+
     option: tuple[str, ...] = ()
     """Setting of the writers that have it: name=value, such as temperature=0.8. May be given
     several times."""
+
+    teacher_option: tuple[str, ...] = ()
+    """Setting of --teacher: name=value, such as grades=true for an llm. May be given several
+    times."""
 
     max_tokens: int = 768
     """Longest prompt, in tokens; the document's end is cut."""
@@ -83,6 +93,10 @@ class GenerateSettings:
             raise ConfigError(
                 f"--near-duplicates must be at most 1, but it is {self.near_duplicates}."
             )
+        if (self.teacher is None) != (self.min_score is None):
+            raise ConfigError("--teacher and --min-score need each other.")
+        if self.teacher_option and self.teacher is None:
+            raise ConfigError("--teacher-option needs --teacher.")
         if not self.writer:
             raise ConfigError("give a --writer, such as titles.")
         for spec in self.writer:

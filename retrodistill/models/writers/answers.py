@@ -3,11 +3,12 @@
 import json
 import re
 
-LISTED = re.compile(r"^(?:[-*\u2022\u2013]|\(?\d{1,2}[.):])\s*(?=\S)")
+LISTED = re.compile(r"^(?:[-*\u2022\u2013]|\(?\d{1,2}[.):])\s+")
 """The number or the mark of a line in a list."""
 
 LABELLED = re.compile(
-    r"^(?:question|query|claim|keywords?|title|task|search query|q|answer)s?\s*\d{0,2}\s*[:\u2013-]\s+",
+    r"^(?:search query|question|query|claim|keyword|title|task|answer|q)s?"
+    r"\s*\d{0,2}\s*[:\u2013-]\s+",
     re.IGNORECASE,
 )
 QUOTES = {

@@ -28,6 +28,14 @@ DEFAULT = "question"
 TOPIC_WORDS, LONG_WORD = 2, 5
 """Words of an example's topic, and their letters, that make a query one about the example."""
 
+COMMON = frozenset(
+    """
+    after again almost although because before costs degrees effort gained groups ground level
+    place stand their those training years
+    """.split()  # noqa: SIM905 - words read better without quotes
+)
+"""Long words of the examples that are of no topic."""
+
 ALIKE = 0.8
 """Jaccard similarity of words from which on an answer is a copy of an example."""
 
@@ -53,13 +61,12 @@ class Prompt:
 
     @property
     def topics(self) -> list[set[str]]:
-        """The long words of each example that stand in no other."""
-        examples = [words_of(block) for block in self.text.split("\n\n")[1:-1]]
-        counts = Counter(word for example in examples for word in {*example})
-        return [
-            {word for word in example if counts[word] == 1 and len(word) >= LONG_WORD}
-            for example in examples
-        ]
+        """The words of each example's document that are long, rare, and in no other's."""
+        blocks = [block.split("\n") for block in self.text.split("\n\n")[1:-1]]
+        docs = [" ".join(line for line in b if not line.startswith(self.label)) for b in blocks]
+        words = [{word for word in words_of(doc) if len(word) >= LONG_WORD} for doc in docs]
+        counts = Counter(word for doc in words for word in doc)
+        return [{word for word in doc - COMMON if counts[word] == 1} for doc in words]
 
     @property
     def fingerprint(self) -> str:

@@ -1,10 +1,11 @@
 """Filters of generated queries; each says of which drafts it drops, and why."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from retrodistill.base.progress import bar
+from retrodistill.base.types import Doc, Pairs, Teacher
 from retrodistill.data.store.words import words_of
 from retrodistill.models.writers import Draft
 
@@ -46,9 +47,19 @@ def self_contained(draft: Draft) -> str:
     return "not self-contained" if POINTING.search(draft.text) else ""
 
 
+def graded(
+    queries: Sequence["GeneratedQuery"], docs: "Texts", teacher: Teacher, min_score: float
+) -> list[bool]:
+    """Return of each query whether a teacher scores it high enough with its source document."""
+    sources = docs.rows([query.source for query in queries]).tolist()
+    asked = [Doc(query.id, "", query.text) for query in queries]
+    scores = teacher.score(Pairs.of(asked, [docs[row] for row in sources]))
+    return [bool(score >= min_score) for score in scores]
+
+
 def round_trip(
     queries: Sequence["GeneratedQuery"], docs: "Texts", retriever: "Retriever", k: int
-) -> Iterable[bool]:
+) -> Iterator[bool]:
     """Yield of each query whether one of its documents is among the best `k` of a retriever."""
     with bar("round trip", len(queries)) as advance:
         hits = retriever.top([query.text for query in queries], k)

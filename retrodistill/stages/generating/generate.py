@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,10 @@ from retrodistill.data.datasets.sections import files_of
 from retrodistill.data.rankings.near import repeats
 from retrodistill.data.store.words import words_of
 from retrodistill.models.retrievers import load_retriever
+from retrodistill.models.teachers import load_teacher, read_options
 from retrodistill.models.writers import Draft, WriterOptions, check_options, load_writer
 from retrodistill.models.writers.prompts import read_prompts
-from retrodistill.stages.generating.filters import checks, round_trip
+from retrodistill.stages.generating.filters import checks, graded, round_trip
 from retrodistill.stages.generating.queries import GeneratedQueries, GeneratedQuery
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ REPEATED = "equal to another query"
 HELD_OUT = "equal to a held-out query"
 NEAR = "nearly equal to another query"
 LOST = "not found again (--round-trip)"
+LOW = "below --min-score"
 
 
 def generate_queries(
@@ -52,6 +55,8 @@ def generate_queries(
     check_options(settings.writer, settings.option)
     if settings.round_trip is not None:
         RETRIEVERS.split(settings.retriever)
+    if settings.teacher is not None:
+        read_options(settings.teacher, settings.teacher_option)
     if not len(docs):
         raise DataError(f"{collection.name} has no documents.")
     rows = sampled(len(docs), settings.docs, seed=settings.seed)
@@ -60,15 +65,7 @@ def generate_queries(
     queries = _merged(_written(docs, rows, settings, dropped), dropped)
     held, rest = _split(queries, aside, dropped)
     held, rest = _without_repeats(held, rest, settings.near_duplicates, dropped)
-    if settings.round_trip is not None:
-        options = RetrieverOptions(precision=settings.precision)
-        retriever = load_retriever(settings.retriever, docs, options)
-        passing = round_trip([*held, *rest], docs, retriever, settings.round_trip)
-        passed = [query for query, passes in zip([*held, *rest], passing, strict=True) if passes]
-        dropped[LOST] += len(held) + len(rest) - len(passed)
-        held_ids = {query.id for query in held}
-        held = [query for query in passed if query.id in held_ids]
-        rest = [query for query in passed if query.id not in held_ids]
+    held, rest = _answered(collection, settings, held, rest, dropped)
     _log(rest, held if aside else None, dropped)
     if not rest:
         raise DataError(
@@ -190,6 +187,39 @@ def _without_repeats(
     return (
         [query for place, query in enumerate(held) if place not in doubles],
         [query for place, query in enumerate(rest, len(held)) if place not in doubles],
+    )
+
+
+def _answered(
+    collection: "Collection",
+    settings: GenerateSettings,
+    held: Sequence[GeneratedQuery],
+    rest: Sequence[GeneratedQuery],
+    dropped: Counter[str],
+) -> tuple[list[GeneratedQuery], list[GeneratedQuery]]:
+    """Return both parts without what fails the round trip, or the teacher's least score."""
+    docs, queries = collection.docs, [*held, *rest]
+    if settings.round_trip is not None and queries:
+        options = RetrieverOptions(precision=settings.precision)
+        retriever = load_retriever(settings.retriever, docs, options)
+        passing = [*round_trip(queries, docs, retriever, settings.round_trip)]
+        queries = [*compress(queries, passing)]
+        dropped[LOST] += passing.count(False)
+    if settings.teacher is not None and queries:
+        assert settings.min_score is not None
+        teacher = load_teacher(
+            settings.teacher,
+            collection,
+            options=settings.teacher_option,
+            precision=settings.precision,
+        )
+        passing = graded(queries, docs, teacher, settings.min_score)
+        queries = [*compress(queries, passing)]
+        dropped[LOW] += passing.count(False)
+    held_ids = {query.id for query in held}
+    return (
+        [query for query in queries if query.id in held_ids],
+        [query for query in queries if query.id not in held_ids],
     )
 
 

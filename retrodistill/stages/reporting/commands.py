@@ -32,7 +32,7 @@ class ArtifactVerb:
 
 
 VERBS: Mapping[str, ArtifactVerb] = {
-    "generate": ArtifactVerb(GenerateConfig, ("queries",), ("writer", "retriever")),
+    "generate": ArtifactVerb(GenerateConfig, ("queries",), ("writer", "retriever", "teacher")),
     "mine": ArtifactVerb(MineConfig, ("run",), ("retriever",)),
     "score": ArtifactVerb(ScoreConfig, ("scores",), ("candidates", "teacher")),
     "convert": ArtifactVerb(ConvertConfig, ("scores",), ("import",)),

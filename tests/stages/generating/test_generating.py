@@ -247,6 +247,20 @@ def test_the_round_trip_drops_what_does_not_find_its_source(
     assert queries.dropped["not found again (--round-trip)"] == 1
 
 
+def test_the_teacher_drops_what_its_source_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grade of another pair than query and source, or a filter that drops nothing."""
+    own = corpus(tmp_path / "c", ["red apples", "green pears", "blue plums"])
+    texts = {"d0": ["where do red apples grow"], "d1": ["where do blue plums grow"]}
+    settings = scripted(monkeypatch, texts, teacher="bm25", min_score=0.5)
+    queries = generate_queries(own, settings)
+    assert texts_of(queries) == ["where do red apples grow"]
+    assert queries.dropped["below --min-score"] == 1
+    with pytest.raises(ConfigError, match="--teacher and --min-score need each other"):
+        GenerateSettings(teacher="bm25")
+
+
 def test_nothing_left_is_an_error_with_the_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
