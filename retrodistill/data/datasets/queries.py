@@ -197,8 +197,15 @@ def table_of(queries: Iterable[Doc], *, name: str) -> Texts:
         return Texts(stem, name=name, fingerprint=fingerprint)
 
 
+_logged: set[tuple[str, int]] = set()
+"""Files whose counts were logged: the steps of a pipeline each load their collection."""
+
+
 def log_counts(file: str, queries: QueryFile) -> None:
-    """Log the number of queries of a file, and of its empty and repeated lines."""
+    """Log the number of queries of a file, and of its empty and repeated lines, once a process."""
+    if (file, len(queries.queries)) in _logged:
+        return
+    _logged.add((file, len(queries.queries)))
     skipped = [f"{queries.empty:,} empty"] * bool(queries.empty)
     skipped += [f"{queries.repeated:,} repeated"] * bool(queries.repeated)
     more = f" ({' and '.join(skipped)} skipped)" if skipped else ""
