@@ -50,8 +50,8 @@ def self_contained(draft: Draft) -> str:
 def graded(
     queries: Sequence["GeneratedQuery"], docs: "Texts", teacher: Teacher, min_score: float
 ) -> list[bool]:
-    """Return of each query whether a teacher scores it high enough with its source document."""
-    sources = docs.rows([query.source for query in queries]).tolist()
+    """Return of each query whether a teacher scores it high enough with its first document."""
+    sources = docs.rows([query.relevant[0] for query in queries]).tolist()
     asked = [Doc(query.id, "", query.text) for query in queries]
     scores = teacher.score(Pairs.of(asked, [docs[row] for row in sources]))
     return [bool(score >= min_score) for score in scores]

@@ -15,7 +15,7 @@ from retrodistill.stages.reporting.commands import VERBS, command_line, verb_of,
 MODELS = frozenset({"student", "doc_student", "vectors", "model"})
 """Settings that name a model: a folder or a hub id."""
 
-SPECS = frozenset({"retriever", "teacher", "writer"})
+SPECS = frozenset({"ranker", "retriever", "teacher", "writer"})
 """Settings that name one behind a colon, as in `dense:MODEL`."""
 
 MISSING, CHANGED, PLAIN, FOLDER, NAME = "gone", "changed", "file", "folder", "name"
