@@ -70,6 +70,11 @@ def generate_queries(
         )
     if aside and not held:
         log.warning("the documents put aside have no query: the split held-out is empty.")
+    elif held and {query.writer for query in held} == {"titles"}:
+        log.warning(
+            "the held-out queries are titles, which stand in their own documents: any lexical "
+            "retriever finds them. Measure with the questions of a language model, or real ones."
+        )
     return GeneratedQueries(
         queries=rest,
         held_out=held if aside else None,
