@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 TEXTS = "passage|text|document|article|paragraph|excerpt|abstract|section|page|author|study|paper"
 POINTING = re.compile(
-    rf"\b(?:(?:this|these|given|provided|following)\s+(?:{TEXTS})s?|"
+    rf"\b(?:this\s+(?!year|month|week|day|century|decade|is\b)\w+|"
+    rf"(?:these|given|provided|following)\s+(?:{TEXTS})s?|"
     rf"(?:the|these|those)\s+(?:above|following|given|provided|preceding|previous)\b|"
     rf"the\s+(?:{TEXTS})s?\s+(?:above|below|says?|mentions?|describes?|discusses?|provided)|"
     rf"(?:according to|based on|in|from|of|by)\s+the\s+(?:passage|text|document|article|paragraph|"
     rf"excerpt|author|context)|(?:mentioned|described|shown|listed|stated|as)\s+(?:above|below))\b",
     re.IGNORECASE,
 )
-"""Words that point at a text which the reader of the query does not see."""
+"""Words that point at what the reader of the query does not see: a text, or `this condition`."""
 
 Check = Callable[[Draft], str]
 """Returns why a draft is dropped; empty if it passes."""

@@ -63,7 +63,7 @@ class Judges:
             found = [*round_trip(queries, self.docs, self.retriever, k)]
             dropped[LOST] += found.count(False)
             queries = [*compress(queries, found)]
-        if relabel is not None and self.retriever is not None:
+        if relabel is not None and self.retriever is not None and queries:
             queries = relabelled(
                 queries, self.docs, self.retriever, self.rankers, k=relabel, forbidden=forbidden
             )
