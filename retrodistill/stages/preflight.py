@@ -54,8 +54,10 @@ def generate(config: "configs.GenerateConfig") -> None:
     check_options(config.writer, config.option)
     check_paths("--prompts", config.prompts)
     read_prompts(config.kind, config.prompts)
-    if config.round_trip is not None:
+    if config.round_trip is not None or config.relabel is not None:
         check_part(RETRIEVERS, config.retriever)
+    for spec in config.ranker:
+        check_part(TEACHERS, spec)
     if config.teacher is not None:
         from retrodistill.models.teachers import read_options
 

@@ -16,6 +16,7 @@ class GenerateSettings:
     GROUPS: ClassVar[Mapping[str, str]] = {
         "queries": "writer",
         "filters": "min_words",
+        "new positives": "relabel",
         "models and machines": "option",
     }
 
@@ -58,13 +59,20 @@ class GenerateSettings:
     """Drop queries that find none of their documents among this many best of --retriever."""
 
     retriever: str = "bm25"
-    """First stage of --round-trip: bm25, dense:MODEL, ..."""
+    """First stage of --round-trip and --relabel: bm25, dense:MODEL, ..."""
 
     min_score: float | None = None
     """Drop queries that score lower with their source document, by --teacher."""
 
     teacher: str | None = None
     """Teacher of --min-score: cross-encoder:MODEL, llm:NAME (log-odds of yes), ..."""
+
+    relabel: int | None = None
+    """Make the best of a query's source and of this many documents of --retriever its positive,
+    and the worst its negative, by reciprocal ranks of --ranker."""
+
+    ranker: tuple[str, ...] = ()
+    """Teacher of --relabel: generator:MODEL (query likelihood), cross-encoder:MODEL, ..."""
 
     option: tuple[str, ...] = ()
     """Setting of the writers that have it: name=value, such as temperature=0.8. May be given
@@ -84,7 +92,8 @@ class GenerateSettings:
     """Number type of a model's body."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "docs", "per_doc", "held_out", "min_words", "round_trip")
+        at_least(self, 1, "docs", "per_doc", "held_out", "min_words")
+        at_least(self, 1, "round_trip", "relabel")
         at_least(self, 1, "batch_tokens")
         at_least(self, 8, "max_tokens")
         at_least(self, self.min_words, "max_words")
@@ -97,6 +106,8 @@ class GenerateSettings:
             raise ConfigError("--teacher and --min-score need each other.")
         if self.teacher_option and self.teacher is None:
             raise ConfigError("--teacher-option needs --teacher.")
+        if (self.relabel is None) != (not self.ranker):
+            raise ConfigError("--relabel and --ranker need each other.")
         if not self.writer:
             raise ConfigError("give a --writer, such as titles.")
         for spec in self.writer:

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 TEXTS = "passage|text|document|article|paragraph|excerpt|abstract|section|page|author|study|paper"
 POINTING = re.compile(
-    rf"\b(?:(?:this|these|given|provided|following)\s+(?:{TEXTS})s?|"
+    rf"\b(?:this\s+(?!year|month|week|day|century|decade|is\b)\w+|"
+    rf"(?:these|given|provided|following)\s+(?:{TEXTS})s?|"
     rf"(?:the|these|those)\s+(?:above|following|given|provided|preceding|previous)\b|"
     rf"the\s+(?:{TEXTS})s?\s+(?:above|below|says?|mentions?|describes?|discusses?|provided)|"
     rf"(?:according to|based on|in|from|of|by)\s+the\s+(?:passage|text|document|article|paragraph|"
     rf"excerpt|author|context)|(?:mentioned|described|shown|listed|stated|as)\s+(?:above|below))\b",
     re.IGNORECASE,
 )
-"""Words that point at a text which the reader of the query does not see."""
+"""Words that point at what the reader of the query does not see: a text, or `this condition`."""
 
 Check = Callable[[Draft], str]
 """Returns why a draft is dropped; empty if it passes."""
@@ -50,8 +51,8 @@ def self_contained(draft: Draft) -> str:
 def graded(
     queries: Sequence["GeneratedQuery"], docs: "Texts", teacher: Teacher, min_score: float
 ) -> list[bool]:
-    """Return of each query whether a teacher scores it high enough with its source document."""
-    sources = docs.rows([query.source for query in queries]).tolist()
+    """Return of each query whether a teacher scores it high enough with its first document."""
+    sources = docs.rows([query.relevant[0] for query in queries]).tolist()
     asked = [Doc(query.id, "", query.text) for query in queries]
     scores = teacher.score(Pairs.of(asked, [docs[row] for row in sources]))
     return [bool(score >= min_score) for score in scores]

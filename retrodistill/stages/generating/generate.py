@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,16 +10,15 @@ from numpy.typing import NDArray
 from retrodistill.base.config import GenerateSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
-from retrodistill.base.registry import RETRIEVERS, WRITERS
-from retrodistill.base.types import Doc, RetrieverOptions
+from retrodistill.base.registry import WRITERS
+from retrodistill.base.types import Doc
 from retrodistill.data.datasets.sections import files_of
 from retrodistill.data.rankings.near import repeats
 from retrodistill.data.store.words import words_of
-from retrodistill.models.retrievers import load_retriever
-from retrodistill.models.teachers import load_teacher, read_options
 from retrodistill.models.writers import Draft, WriterOptions, check_options, load_writer
 from retrodistill.models.writers.prompts import read_prompts
-from retrodistill.stages.generating.filters import checks, graded, round_trip
+from retrodistill.stages.generating.filters import checks
+from retrodistill.stages.generating.judging import Judges
 from retrodistill.stages.generating.queries import GeneratedQueries, GeneratedQuery
 
 if TYPE_CHECKING:
@@ -29,10 +27,9 @@ if TYPE_CHECKING:
 DEFAULTS = GenerateSettings()
 
 REPEATED = "equal to another query"
+KNOWN = "equal to a query of the collection"
 HELD_OUT = "equal to a held-out query"
 NEAR = "nearly equal to another query"
-LOST = "not found again (--round-trip)"
-LOW = "below --min-score"
 
 
 def generate_queries(
@@ -53,19 +50,18 @@ def generate_queries(
     for spec in settings.writer:
         WRITERS.split(spec)
     check_options(settings.writer, settings.option)
-    if settings.round_trip is not None:
-        RETRIEVERS.split(settings.retriever)
-    if settings.teacher is not None:
-        read_options(settings.teacher, settings.teacher_option)
     if not len(docs):
         raise DataError(f"{collection.name} has no documents.")
     rows = sampled(len(docs), settings.docs, seed=settings.seed)
     aside = _put_aside(docs, rows, settings)
+    judges = Judges.load(collection, settings)
     dropped: Counter[str] = Counter()
     queries = _merged(_written(docs, rows, settings, dropped), dropped)
+    queries = _new(queries, collection.queries, dropped)
     held, rest = _split(queries, aside, dropped)
     held, rest = _without_repeats(held, rest, settings.near_duplicates, dropped)
-    held, rest = _answered(collection, settings, held, rest, dropped)
+    held = judges.passing(held, dropped, forbidden=set())
+    rest = judges.passing(rest, dropped, forbidden=aside)
     _log(rest, held if aside else None, dropped)
     if not rest:
         raise DataError(
@@ -74,6 +70,11 @@ def generate_queries(
         )
     if aside and not held:
         log.warning("the documents put aside have no query: the split held-out is empty.")
+    elif held and {query.writer for query in held} == {"titles"}:
+        log.warning(
+            "the held-out queries are titles, which stand in their own documents: any lexical "
+            "retriever finds them. Measure with the questions of a language model, or real ones."
+        )
     return GeneratedQueries(
         queries=rest,
         held_out=held if aside else None,
@@ -165,6 +166,17 @@ def _merged(
     ]
 
 
+def _new(
+    queries: Sequence[GeneratedQuery], known: "Texts", dropped: Counter[str]
+) -> list[GeneratedQuery]:
+    """Return the queries without those that the collection has, which a split may test with."""
+    words = {" ".join(words_of(query.full_text)) for query in known}
+    new = [query for query in queries if " ".join(words_of(query.text)) not in words]
+    if words:
+        dropped[KNOWN] += len(queries) - len(new)
+    return new
+
+
 def _split(
     queries: Sequence[GeneratedQuery], aside: set[str], dropped: Counter[str]
 ) -> tuple[list[GeneratedQuery], list[GeneratedQuery]]:
@@ -187,39 +199,6 @@ def _without_repeats(
     return (
         [query for place, query in enumerate(held) if place not in doubles],
         [query for place, query in enumerate(rest, len(held)) if place not in doubles],
-    )
-
-
-def _answered(
-    collection: "Collection",
-    settings: GenerateSettings,
-    held: Sequence[GeneratedQuery],
-    rest: Sequence[GeneratedQuery],
-    dropped: Counter[str],
-) -> tuple[list[GeneratedQuery], list[GeneratedQuery]]:
-    """Return both parts without what fails the round trip, or the teacher's least score."""
-    docs, queries = collection.docs, [*held, *rest]
-    if settings.round_trip is not None and queries:
-        options = RetrieverOptions(precision=settings.precision)
-        retriever = load_retriever(settings.retriever, docs, options)
-        passing = [*round_trip(queries, docs, retriever, settings.round_trip)]
-        queries = [*compress(queries, passing)]
-        dropped[LOST] += passing.count(False)
-    if settings.teacher is not None and queries:
-        assert settings.min_score is not None
-        teacher = load_teacher(
-            settings.teacher,
-            collection,
-            options=settings.teacher_option,
-            precision=settings.precision,
-        )
-        passing = graded(queries, docs, teacher, settings.min_score)
-        queries = [*compress(queries, passing)]
-        dropped[LOW] += passing.count(False)
-    held_ids = {query.id for query in held}
-    return (
-        [query for query in queries if query.id in held_ids],
-        [query for query in queries if query.id not in held_ids],
     )
 
 

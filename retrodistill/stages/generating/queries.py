@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodistill.base.files import new_folder
-from retrodistill.base.manifest import Manifest, digest, digest_files
+from retrodistill.base.manifest import Manifest, digest, digest_file, digest_files
 
 KIND = "queries"
 GENERATED, HELD_OUT = "generated", "held-out"
@@ -29,9 +29,11 @@ class GeneratedQuery:
     """Id of the document that it was written from."""
 
     relevant: tuple[str, ...]
-    """Ids of all relevant documents, the source first."""
+    """Ids of all relevant documents, the source first, unless rankers chose another."""
 
     id: str
+    negatives: tuple[str, ...] = ()
+    """Ids of documents that are not relevant, though near."""
 
     @classmethod
     def of(
@@ -78,6 +80,8 @@ class GeneratedQueries:
     ) -> None:
         """Write queries.jsonl, qrels/SPLIT.tsv and the manifest into a new folder.
 
+        Where documents were put aside, SPLIT.jsonl are the queries of each split alone.
+
         Raises:
             ConfigError: the folder exists and `overwrite` is not set, or it cannot be written.
 
@@ -88,12 +92,21 @@ class GeneratedQueries:
             (folder / "qrels").mkdir()
             for split, queries in self.splits.items():
                 (folder / "qrels" / f"{split}.tsv").write_text(_qrels(queries), encoding="utf-8")
+                if self.held_out is not None:
+                    text = "".join(query.line() for query in queries)
+                    (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+            files = {
+                path.relative_to(folder).as_posix(): digest_file(path)
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
             counts = {split: len(queries) for split, queries in self.splits.items()}
             manifest = Manifest(
                 kind=KIND,
                 fingerprint=digest_files(folder),
                 inputs=self.inputs,
                 config=config or {},
+                files=files,
                 details={"queries": counts, "dropped": dict(self.dropped), **self.details},
             )
             manifest.write(folder)
@@ -104,5 +117,7 @@ def _qrels(queries: Iterable[GeneratedQuery]) -> str:
     stream = io.StringIO()
     table = csv.writer(stream, delimiter="\t", lineterminator="\n")
     table.writerow(["query-id", "corpus-id", "score"])
-    table.writerows([query.id, doc, 1] for query in queries for doc in query.relevant)
+    for query in queries:
+        table.writerows([query.id, doc, 1] for doc in query.relevant)
+        table.writerows([query.id, doc, 0] for doc in query.negatives)
     return stream.getvalue()

@@ -32,7 +32,9 @@ class ArtifactVerb:
 
 
 VERBS: Mapping[str, ArtifactVerb] = {
-    "generate": ArtifactVerb(GenerateConfig, ("queries",), ("writer", "retriever", "teacher")),
+    "generate": ArtifactVerb(
+        GenerateConfig, ("queries",), ("writer", "retriever", "ranker", "teacher")
+    ),
     "mine": ArtifactVerb(MineConfig, ("run",), ("retriever",)),
     "score": ArtifactVerb(ScoreConfig, ("scores",), ("candidates", "teacher")),
     "convert": ArtifactVerb(ConvertConfig, ("scores",), ("import",)),

@@ -1,9 +1,11 @@
 """Queries from documents: titles, held-out documents, filters, and the folder with real loaders."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from retrodistill import generate_queries, load_collection
 from retrodistill.base.config import GenerateSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest, digest
-from retrodistill.base.types import Doc
+from retrodistill.base.types import Doc, Pairs
 from retrodistill.data.datasets import Collection
 from retrodistill.generate import main
 from retrodistill.models.writers import Draft, WriterOptions
@@ -79,15 +81,14 @@ def scripted(
 ) -> GenerateSettings:
     """Return settings with a writer of one's own, `module:Class`."""
     monkeypatch.setattr(Scripted, "texts", texts)
-    monkeypatch.setitem(__import__("sys").modules, "own_writers", _module())
+    monkeypatch.setitem(sys.modules, "own_writers", _module())
     return GenerateSettings(writer=("own_writers:Scripted",), **settings)  # type: ignore[arg-type]
 
 
-def _module() -> object:
-    from types import ModuleType
-
+def _module() -> ModuleType:
     module = ModuleType("own_writers")
     module.Scripted = Scripted  # type: ignore[attr-defined]
+    module.Favourite = Favourite  # type: ignore[attr-defined]
     return module
 
 
@@ -203,6 +204,8 @@ def test_too_many_held_out_documents_are_refused(pages: Collection) -> None:
         ("what is described in the text above", "not self-contained"),
         ("According to the article, who won?", "not self-contained"),
         ("Which of the following is true of pumps?", "not self-contained"),
+        ("what are the symptoms of this condition", "not self-contained"),
+        ("what is new in medicine this year", ""),
         ("how to quote a passage in a text", ""),
         ("who wrote the article on gravity", ""),
         ("side effects of the above-knee amputation", "not self-contained"),  # the price
@@ -259,6 +262,83 @@ def test_the_teacher_drops_what_its_source_does_not_answer(
     assert queries.dropped["below --min-score"] == 1
     with pytest.raises(ConfigError, match="--teacher and --min-score need each other"):
         GenerateSettings(teacher="bm25")
+
+
+def test_a_query_of_the_collection_is_not_generated_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test query as a training query, under another id."""
+    folder = tmp_path / "c"
+    corpus(folder, ["red apples", "green pears"])
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "Who grows apples?"}\n')
+    texts = {"d0": ["who grows apples", "where are apples grown"]}
+    queries = generate_queries(load_collection(f"beir:{folder}"), scripted(monkeypatch, texts))
+    assert texts_of(queries) == ["where are apples grown"]
+    assert queries.dropped["equal to a query of the collection"] == 1
+
+
+class Favourite:
+    """A teacher that gives its favourite words the highest scores, as many as they come first."""
+
+    scale = "unknown"
+    unit = "pair"
+    fingerprint = "favourite"
+
+    def __init__(self, words: str) -> None:
+        self.words = words.split(",")
+
+    def score(self, pairs: Pairs) -> np.ndarray:
+        texts = [pairs.docs[row].full_text for row in pairs.doc_rows]
+        ranks = [[word in text for word in self.words] for text in texts]
+        return np.array([-row.index(True) if True in row else -99 for row in ranks], np.float32)
+
+
+def test_new_positives_are_those_that_the_rankers_agree_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source as positive although another document answers better; the best as negative."""
+    titles = ["red apples", "sweet apples", "old apples", "blue plums"]
+    own = corpus(tmp_path / "c", titles)
+    settings = scripted(monkeypatch, {"d0": ["which apples are best"]})
+    rankers = ("own_writers:Favourite:sweet,old,red", "own_writers:Favourite:sweet,red,old")
+    rankers = (*rankers, "own_writers:Favourite:sweet,red")
+    queries = generate_queries(own, replace(settings, relabel=3, ranker=rankers))
+    (query,) = queries.queries
+    assert (query.source, query.relevant, query.negatives) == ("d0", ("d1",), ("d2",))
+    queries.write(tmp_path / "q")
+    rows = (tmp_path / "q" / "qrels" / "generated.tsv").read_text().splitlines()[1:]
+    assert rows == [f"{query.id}\td1\t1", f"{query.id}\td2\t0"]
+    spec = f"beir:{tmp_path}/c,queries={tmp_path}/q/queries.jsonl,qrels={tmp_path}/q/qrels"
+    assert load_collection(spec).relevant("generated") == {query.id: ["d1"]}
+
+
+def test_no_held_out_document_becomes_a_positive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relabelling that brings back what was put aside."""
+    own = corpus(tmp_path / "c", ["fine apples", "red apples", "old apples", "sweet apples"])
+    (aside,) = sampled(4, 1, seed=0).tolist()
+    words = own.docs[aside].title.split()[0]
+    texts = {f"d{number}": [f"which apples are number {number}"] for number in range(4)}
+    settings = scripted(monkeypatch, texts, held_out=1, near_duplicates=1)
+    ranker = (f"own_writers:Favourite:{words}",)
+    queries = generate_queries(own, replace(settings, relabel=4, ranker=ranker))
+    trained = {doc for query in queries.queries for doc in (*query.relevant, *query.negatives)}
+    assert len(queries.queries) == 3
+    assert f"d{aside}" not in trained
+    assert queries.held_out is not None
+    assert queries.held_out[0].relevant == (f"d{aside}",)
+
+
+def test_a_changed_folder_is_noticed(handbook: Path, tmp_path: Path) -> None:
+    """Queries that were edited under a fingerprint of others."""
+    out = tmp_path / "q"
+    generate_queries(load_collection(f"docs:{handbook}")).write(out)
+    Manifest.read(out).check_files(out)
+    with (out / "qrels" / "generated.tsv").open("a") as stream:
+        stream.write("g-1\td\t1\n")
+    with pytest.raises(DataError, match="generated.tsv is damaged or was changed"):
+        Manifest.read(out).check_files(out)
 
 
 def test_nothing_left_is_an_error_with_the_counts(

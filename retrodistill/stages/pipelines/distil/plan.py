@@ -90,8 +90,13 @@ class Layout:
         """Return the id of the collection with the generated queries, if there are any."""
         if not self.situation.generates:
             return self.config.data
+        return self.with_generated(GENERATED)
+
+    def with_generated(self, split: str) -> str:
+        """Return the id of the collection with the generated queries of a split alone."""
         folder = self.out / "queries"
-        return f"{self.config.data},queries={folder}/queries.jsonl,qrels={folder}/qrels"
+        file = f"{split}.jsonl" if self.holds_out else "queries.jsonl"
+        return f"{self.config.data},queries={folder}/{file},qrels={folder}/qrels/{split}.tsv"
 
     @property
     def log(self) -> str | None:
@@ -150,7 +155,7 @@ class Layout:
         return self.test
 
     def _measured(self, folder: str, split: str) -> Measured:
-        data = self.data if split == HELD_OUT else self.config.data
+        data = self.with_generated(split) if split == HELD_OUT else self.config.data
         return Measured(folder=folder, data=data, queries=None, split=split)
 
     def run(self, measured: Measured, system: str) -> Path:
