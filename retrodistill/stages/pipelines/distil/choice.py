@@ -8,9 +8,9 @@ from typing import Any
 
 from retrodistill.base.files import new_folder
 from retrodistill.base.manifest import FILE, Manifest, digest_files, model_files
-from retrodistill.stages.evaluation import Evaluation
 
 METRIC = "ndcg@10"
+METRICS = "ndcg@10,mrr@10,recall@100"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,13 +29,12 @@ class Choice:
         return self.name != "untouched"
 
 
-def choose(evaluation: Evaluation, trained: tuple[str, ...], reference: str) -> Choice:
+def choose(means: Mapping[str, float], trained: tuple[str, ...], reference: str) -> Choice:
     """Return the best trained student if it is not below `reference`, else the untouched model.
 
     The reference is the untouched model, or where the student has fewer layers, the cut one that
-    was trained without scores.
+    was trained without scores. `means` are those of METRIC.
     """
-    means = {name: values[METRIC] for name, values in evaluation.systems.items()}
     values = {name: means[name] for name in dict.fromkeys(("untouched", reference, *trained))}
     best = max(reversed(trained), key=lambda name: means[name])
     return Choice(

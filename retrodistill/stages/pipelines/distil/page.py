@@ -5,7 +5,7 @@ from typing import Any
 
 from retrodistill.base.files import json_text, write_atomically
 from retrodistill.stages.pipelines.distil.choice import METRIC, Choice
-from retrodistill.stages.pipelines.distil.plan import NAMES, Layout, Measured
+from retrodistill.stages.pipelines.distil.plan import NAMES, Layout, title
 from retrodistill.stages.pipelines.steps import PLAN
 from retrodistill.stages.reporting import sections
 from retrodistill.stages.reporting.content import Block, Cell, Code, Report, Section, Table, Text
@@ -31,7 +31,7 @@ CostRows = Mapping[str, Mapping[str, float | None]]
 
 def table_rows(evaluation: Mapping[str, Any], costs: CostRows) -> list[tuple[str, ...]]:
     """Return a row of COLUMNS for each system."""
-    folders = {name: folder for folder, name in NAMES.items()}
+    folders = {title(name): name for name in costs}
     rows: list[tuple[str, ...]] = []
     for system in evaluation["systems"]:
         means, cost = system["metrics"], costs[folders[system["name"]]]
@@ -50,16 +50,15 @@ def table_rows(evaluation: Mapping[str, Any], costs: CostRows) -> list[tuple[str
     return rows
 
 
-def verdict(
-    evaluation: Mapping[str, Any], choice: Choice, decided_on: Measured | None, layout: Layout
-) -> list[str]:
+def verdict(evaluation: Mapping[str, Any], choice: Choice, layout: Layout) -> list[str]:
     """Return sentences: which system to use, and why."""
     means = {system["name"]: system["metrics"][METRIC] for system in evaluation["systems"]}
-    untouched, chosen = means[NAMES["untouched"]], means[NAMES[choice.name]]
-    where = f"split {decided_on.split!r}" if decided_on and decided_on.split else "the judged log"
+    untouched, chosen = means[title("untouched")], means[title(choice.name)]
+    decisive = layout.dev
+    where = f"split {decisive.split!r}" if decisive and decisive.split else "the judged log"
     lines = []
     if not choice.paid:
-        values = ", ".join(f"{NAMES[name]} {value:.4f}" for name, value in choice.values.items())
+        values = ", ".join(f"{title(name)} {value:.4f}" for name, value in choice.values.items())
         lines.append(
             f"It did not pay: on {where} no trained student reaches the model that it came from "
             f"({METRIC}: {values}). student/ and index/ hold the untouched model."
@@ -67,15 +66,15 @@ def verdict(
     else:
         gain = chosen - untouched
         lines.append(
-            f"Use {NAMES[choice.name]!r}: {METRIC} {chosen:.4f}, {gain:+.4f} against the untouched "
-            f"model{_significance(evaluation, NAMES[choice.name])}; student/ and index/ hold it."
+            f"Use {title(choice.name)!r}: {METRIC} {chosen:.4f}, {gain:+.4f} against the untouched "
+            f"model{_significance(evaluation, title(choice.name))}; student/ and index/ hold it."
         )
         if layout.retrieves_whole:
             lines.append(
                 "Documents keep their vectors: an index of the untouched model serves it as well "
                 "(search --query-model student)."
             )
-    dense = NAMES[choice.name]
+    dense = title(choice.name)
     best = max((name for name in means if name != NAMES["teacher"]), key=lambda name: means[name])
     if best != dense and means[best] > chosen:
         lines.append(
