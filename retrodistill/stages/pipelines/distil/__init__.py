@@ -100,17 +100,17 @@ def _run(layout: Layout, pipeline: Pipeline, planned: Sequence[PlannedStep]) -> 
 
 def _gained(layout: Layout, number: int) -> bool:
     """Tell whether a round's student is better than the one before, on what decides."""
-    means = _means(layout, layout.dev, (round_name(number - 1), round_name(number)))
-    return means[round_name(number)] > means[round_name(number - 1)]
+    before, after = round_name(number - 1), round_name(number)
+    means = _means(layout, layout.dev, ("untouched", before, after))
+    return means[after] > means[before]
 
 
 def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> Distilled:
     """Choose the student, make its folder and index, measure costs, and write the report."""
     absent = {"cut", "labelled"} - {*trained}
     systems = tuple(name for name in dict.fromkeys((*NAMES, *trained)) if name not in absent)
-    reference = "untouched" if layout.retrieves_whole else "cut"
     means = _means(layout, layout.dev, systems)
-    choice = choose(means, tuple(name for name in trained if name != "cut"), reference)
+    choice = choose(means, trained, is_cut=not layout.retrieves_whole)
     model = layout.student(choice.name)
     details = {"chosen": choice.name, "values": dict(choice.values)}
     pipeline.ensure(
