@@ -6,6 +6,7 @@ apart.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,10 @@ def edited(steps: Sequence[PlannedStep], plan: Mapping[str, Any], out: Path) -> 
     """
     file, derived = out / PLAN, out / DERIVED
     if not plan and file.exists():
-        plan = _plan_of(file)
+        plan = _plan_of(file, out)
     if not plan:
         return list(steps)
-    before = _plan_of(derived) if derived.exists() else as_plan(steps)
+    before = _plan_of(derived, out) if derived.exists() else as_plan(steps)
     _check_names(plan, before, steps)
     return [_with_edits(step, plan.get(step.name, {}), before.get(step.name, {})) for step in steps]
 
@@ -63,7 +64,8 @@ def write_plan(
     write_atomically(
         out / PLAN, (head + text(settings) + "\n" + text({"plan": as_plan(steps)})).encode()
     )
-    write_atomically(out / DERIVED, text({"plan": as_plan(derived)}).encode())
+    before = {"out": str(out), "plan": as_plan(derived)}
+    write_atomically(out / DERIVED, text(before).encode())
 
 
 def as_plan(steps: Sequence[PlannedStep]) -> dict[str, dict[str, Any]]:
@@ -81,11 +83,16 @@ def _settings(step: PlannedStep) -> dict[str, Any]:
     return plain(settings)
 
 
-def _plan_of(file: Path) -> dict[str, Any]:
-    content = read_yaml(file, str(file)).get("plan") or {}
-    if not isinstance(content, dict):
+def _plan_of(file: Path, out: Path) -> dict[str, Any]:
+    """Return the steps of a plan, whose folder may have been moved to `out` since."""
+    content = read_yaml(file, str(file))
+    plan = content.get("plan") or {}
+    if not isinstance(plan, dict):
         raise DataError(f"{file}: `plan` must hold steps with their settings.")
-    return content
+    moved: dict[str, Any] = json.loads(
+        json.dumps(plan).replace(f"{content.get('out')}/", f"{out}/")
+    )
+    return moved
 
 
 def _check_names(
