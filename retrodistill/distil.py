@@ -22,13 +22,15 @@ from retrodistill.base.config import DistilConfig
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status (0 done, 1 it did not pay, 2 a user's mistake)."""
-    paid = [True]
-
-    def stage(config: DistilConfig) -> None:
-        paid[0] = distil(config)
-
-    status = run(DistilConfig, stage, verb="distil", about=__doc__, words=words)
-    return status or int(not paid[0])
+    paid: list[bool] = []
+    status = run(
+        DistilConfig,
+        lambda config: paid.append(distil(config)),
+        verb="distil",
+        about=__doc__,
+        words=words,
+    )
+    return status or int(not all(paid))
 
 
 def distil(config: DistilConfig) -> bool:

@@ -9,10 +9,10 @@ class QuickstartConfig:
     """Settings of `python -m retrodistill.quickstart`."""
 
     data: str = "builtin:pydocs"
-    """Collection with train, dev and test queries."""
+    """Collection to make a student for."""
 
     queries: str | None = None
-    """File of queries without labels to distil from (default: those of the dev split)."""
+    """Query log to distil from as well: a file of queries without labels."""
 
     model: str | None = None
     """Model to start from (default: packaged:all-MiniLM-L6-v2)."""

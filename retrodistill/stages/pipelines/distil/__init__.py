@@ -9,8 +9,9 @@ from typing import Any
 from retrodistill.base.config import DistilConfig, EmbedConfig
 from retrodistill.base.config.evaluate import MeasureSettings
 from retrodistill.base.logging import log
+from retrodistill.base.manifest import FILE
 from retrodistill.stages.evaluation import Evaluation
-from retrodistill.stages.pipelines.distil.choice import Choice, adopt, choose
+from retrodistill.stages.pipelines.distil.choice import METRIC, METRICS, Choice, adopt, choose
 from retrodistill.stages.pipelines.distil.costs import measure_costs
 from retrodistill.stages.pipelines.distil.estimate import log_estimate
 from retrodistill.stages.pipelines.distil.log_split import log_step
@@ -27,9 +28,12 @@ from retrodistill.stages.pipelines.distil.plan import (
     Measured,
     PlannedStep,
     plan_steps,
+    round_name,
+    title,
 )
 from retrodistill.stages.pipelines.distil.plan_file import edited, write_plan
 from retrodistill.stages.pipelines.distil.situation import look_at
+from retrodistill.stages.pipelines.distil.stores import planned_step
 from retrodistill.stages.pipelines.steps import Pipeline, Step, refuse_foreign, sound_fingerprint
 from retrodistill.stages.pipelines.verbs import verb_step
 
@@ -70,39 +74,45 @@ def distil(config: DistilConfig) -> Distilled | None:
     planned = edited(derived, config.plan, out)
     pipeline = Pipeline(out)
     write_plan(out, config, planned, derived)
-    steps = [*log_step(layout), *(verb_step(each.name, each.verb, each.config) for each in planned)]
-    log_estimate(layout, planned, _outdated(pipeline, planned))
+    outdated = [each.name for each in planned if pipeline.outdated_settings(planned_step(each))]
+    log_estimate(layout, planned, outdated)
     if config.dry_run:
         return None
-    for number, step in enumerate(steps, 1):
-        pipeline.ensure(step, label=f"{number}/{len(steps)} {step.name}")
-    return _conclude(layout, pipeline, planned)
+    for step in log_step(layout):
+        pipeline.ensure(step)
+    trained = _run(layout, pipeline, planned)
+    return _conclude(layout, pipeline, trained)
 
 
-def _outdated(pipeline: Pipeline, planned: Sequence[PlannedStep]) -> list[str]:
-    """Return the names of the steps that have no finished record of their settings."""
-    names = []
-    for each in planned:
-        step = verb_step(each.name, each.verb, each.config)
-        if pipeline.outdated_settings(step):
-            names.append(each.name)
-    return names
+def _run(layout: Layout, pipeline: Pipeline, planned: Sequence[PlannedStep]) -> tuple[str, ...]:
+    """Run the steps, round by round until one brings nothing; return the students' names."""
+    trained = layout.trained
+    for number in range(1, layout.config.rounds + 1):
+        if number > 2 and not _gained(layout, number - 1):
+            log.info(f"round {number - 1} has brought nothing: there is no round {number}.")
+            break
+        steps = [step for step in planned if step.round == number]
+        for place, each in enumerate(steps, 1):
+            pipeline.ensure(planned_step(each), label=f"{place}/{len(steps)} {each.name}")
+        trained += (round_name(number),) if number > 1 else ()
+    return trained
 
 
-def _conclude(layout: Layout, pipeline: Pipeline, planned: Sequence[PlannedStep]) -> Distilled:
+def _gained(layout: Layout, number: int) -> bool:
+    """Tell whether a round's student is better than the one before, on what decides."""
+    before, after = round_name(number - 1), round_name(number)
+    means = _means(layout, layout.dev, ("untouched", before, after))
+    return means[after] > means[before]
+
+
+def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> Distilled:
     """Choose the student, make its folder and index, measure costs, and write the report."""
-    test, dev = layout.test, layout.dev
-    evaluation = _evaluation(layout, test)
-    decisive = evaluation if dev == test else _evaluation(layout, dev)
-    folders = {name: folder for folder, name in NAMES.items()}
-    means = dataclasses.replace(
-        decisive, per_query={folders[name]: v for name, v in decisive.per_query.items()}
-    )
-    reference = "untouched" if layout.retrieves_whole else "cut"
-    trained = layout.trained if layout.retrieves_whole else ("distilled",)
-    choice = choose(means, trained, reference)
-    details = {"chosen": choice.name, "values": dict(choice.values)}
+    absent = {"cut", "labelled"} - {*trained}
+    systems = tuple(name for name in dict.fromkeys((*NAMES, *trained)) if name not in absent)
+    means = _means(layout, layout.dev, systems)
+    choice = choose(means, trained, is_cut=not layout.retrieves_whole)
     model = layout.student(choice.name)
+    details = {"chosen": choice.name, "values": dict(choice.values)}
     pipeline.ensure(
         Step(
             name="choice",
@@ -121,17 +131,18 @@ def _conclude(layout: Layout, pipeline: Pipeline, planned: Sequence[PlannedStep]
         out=layout.out / "index",
     )
     pipeline.ensure(verb_step("index", "embed", index))
+    test = layout.test
     assert test is not None
     costs = pipeline.ensure(
         Step(
             name="costs",
-            config={"systems": [*layout.trained]},
-            inputs=partial(_fingerprint_of, str(layout.out / "student")),
-            make=partial(measure_costs, layout, test),
+            config={"systems": systems, "teachers": layout.teachers, "depth": layout.config.depth},
+            inputs=partial(_fingerprint_of, str(layout.out / "index")),
+            make=partial(measure_costs, layout, test, trained),
         )
     ).details
-    content = evaluation.to_dict()
-    lines = verdict(content, choice, dev, layout)
+    content = _evaluation(layout, test, systems).to_dict()
+    lines = verdict(content, choice, layout)
     report = report_of(layout, content, costs, lines, layout.situation.sentence)
     write_pages(layout, report, costs, choice, lines)
     return Distilled(
@@ -139,27 +150,33 @@ def _conclude(layout: Layout, pipeline: Pipeline, planned: Sequence[PlannedStep]
     )
 
 
-def _evaluation(layout: Layout, measured: Measured | None) -> Evaluation:
-    """Return the evaluation of all systems that have a run of the measured queries."""
+def _means(layout: Layout, measured: Measured | None, systems: Sequence[str]) -> dict[str, float]:
+    """Return the mean of METRIC of each system that has a run of the measured queries."""
+    means = _evaluation(layout, measured, systems).systems
+    return {name: means[title(name)][METRIC] for name in systems if title(name) in means}
+
+
+def _evaluation(layout: Layout, measured: Measured | None, systems: Sequence[str]) -> Evaluation:
+    """Return the evaluation of the systems that have a run of the measured queries."""
     from retrodistill.stages.evaluation.systems import read_systems
 
     assert measured is not None
     data, split = measured.data, measured.split
-    if (layout.out / "judgements").exists():
+    if layout.judges(measured):
         file = "" if measured.queries is None else f",queries={measured.queries}"
         data = f"{layout.config.data}{file},qrels={layout.out}/judgements/qrels"
         split = JUDGED
     assert split is not None
     paths = {
-        title: layout.run(measured, name)
-        for name, title in NAMES.items()
+        title(name): layout.run(measured, name)
+        for name in systems
         if layout.run(measured, name).exists()
     }
-    settings = MeasureSettings(data=data, split=split, baseline=NAMES["untouched"])
+    settings = MeasureSettings(metrics=METRICS, data=data, split=split, baseline=NAMES["untouched"])
     return read_systems(settings, paths).evaluate()
 
 
 def _fingerprint_of(model: str) -> dict[str, str]:
     """Return the fingerprint of a model's folder, if it is an artifact."""
     folder = Path(model)
-    return {"model": sound_fingerprint(folder)} if (folder / "manifest.json").exists() else {}
+    return {"model": sound_fingerprint(folder)} if (folder / FILE).exists() else {}

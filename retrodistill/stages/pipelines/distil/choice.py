@@ -1,16 +1,19 @@
 """Which student is the result, by the queries that decide; the untouched model where none pays."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from retrodistill.base.files import new_folder
 from retrodistill.base.manifest import FILE, Manifest, digest_files, model_files
-from retrodistill.stages.evaluation import Evaluation
 
 METRIC = "ndcg@10"
+METRICS = "ndcg@10,mrr@10,recall@100"
+
+CUT_SHARE = 0.98
+"""Share of the untouched model's quality that a student of fewer layers has to keep."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,18 +32,18 @@ class Choice:
         return self.name != "untouched"
 
 
-def choose(evaluation: Evaluation, trained: tuple[str, ...], reference: str) -> Choice:
-    """Return the best trained student if it is not below `reference`, else the untouched model.
+def choose(means: Mapping[str, float], trained: Sequence[str], *, is_cut: bool) -> Choice:
+    """Return the best trained student if it pays, else the untouched model.
 
-    The reference is the untouched model, or where the student has fewer layers, the cut one that
-    was trained without scores.
+    `means` are those of METRIC, by system. A student of all layers must not be below the untouched
+    model; one of fewer layers may lose 1 - CUT_SHARE of its quality. Of equal students the later
+    one is chosen.
     """
-    means = {name: values[METRIC] for name, values in evaluation.systems.items()}
-    values = {name: means[name] for name in dict.fromkeys(("untouched", reference, *trained))}
     best = max(reversed(trained), key=lambda name: means[name])
+    least = means["untouched"] * (CUT_SHARE if is_cut else 1.0)
     return Choice(
-        name=best if means[best] >= means[reference] else "untouched",
-        values=values,
+        name=best if means[best] >= least else "untouched",
+        values={name: means[name] for name in ("untouched", *trained)},
     )
 
 

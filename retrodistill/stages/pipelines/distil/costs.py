@@ -48,7 +48,9 @@ class Costs:
         )
 
 
-def measure_costs(layout: Layout, measured: Measured) -> dict[str, dict[str, float | None]]:
+def measure_costs(
+    layout: Layout, measured: Measured, trained: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
     """Return each system's costs by its folder's name, as plain values."""
     from retrodistill.data.datasets import load_collection
 
@@ -57,7 +59,7 @@ def measure_costs(layout: Layout, measured: Measured) -> dict[str, dict[str, flo
     step = max(1, len(ids) // TIMED)
     queries = collection.queries.full_texts(collection.queries.rows(ids[::step][:TIMED]))
     costs = {"bm25": _lexical(collection, queries)}
-    for name in ("untouched", *layout.trained):
+    for name in ("untouched", *trained):
         costs[name] = _dense(layout, collection, queries, name)
     costs["fused"] = costs["untouched"].beside(costs["bm25"])
     costs["distilled-bm25"] = costs["distilled"].beside(costs["bm25"])

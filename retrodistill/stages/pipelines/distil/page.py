@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrodistill.base.files import json_text, write_atomically
-from retrodistill.stages.pipelines.distil.choice import METRIC, Choice
-from retrodistill.stages.pipelines.distil.plan import NAMES, Layout, Measured
+from retrodistill.stages.pipelines.distil.choice import CUT_SHARE, METRIC, Choice
+from retrodistill.stages.pipelines.distil.plan import Layout, title
 from retrodistill.stages.pipelines.steps import PLAN
 from retrodistill.stages.reporting import sections
 from retrodistill.stages.reporting.content import Block, Cell, Code, Report, Section, Table, Text
 from retrodistill.stages.reporting.html import as_html
 from retrodistill.stages.reporting.markdown import as_markdown
 from retrodistill.stages.reporting.results import caution_of, p_text
+from retrodistill.stages.reporting.sections import LEVEL
 from retrodistill.stages.reporting.tables import number_in
 from retrodistill.stages.reporting.unseen import unseen
 
@@ -31,7 +32,7 @@ CostRows = Mapping[str, Mapping[str, float | None]]
 
 def table_rows(evaluation: Mapping[str, Any], costs: CostRows) -> list[tuple[str, ...]]:
     """Return a row of COLUMNS for each system."""
-    folders = {name: folder for folder, name in NAMES.items()}
+    folders = {title(name): name for name in costs}
     rows: list[tuple[str, ...]] = []
     for system in evaluation["systems"]:
         means, cost = system["metrics"], costs[folders[system["name"]]]
@@ -50,33 +51,33 @@ def table_rows(evaluation: Mapping[str, Any], costs: CostRows) -> list[tuple[str
     return rows
 
 
-def verdict(
-    evaluation: Mapping[str, Any], choice: Choice, decided_on: Measured | None, layout: Layout
-) -> list[str]:
+def verdict(evaluation: Mapping[str, Any], choice: Choice, layout: Layout) -> list[str]:
     """Return sentences: which system to use, and why."""
     means = {system["name"]: system["metrics"][METRIC] for system in evaluation["systems"]}
-    untouched, chosen = means[NAMES["untouched"]], means[NAMES[choice.name]]
-    where = f"split {decided_on.split!r}" if decided_on and decided_on.split else "the judged log"
+    untouched, chosen = means[title("untouched")], means[title(choice.name)]
+    decisive = layout.dev
+    where = f"split {decisive.split!r}" if decisive and decisive.split else "the judged log"
     lines = []
     if not choice.paid:
-        values = ", ".join(f"{NAMES[name]} {value:.4f}" for name, value in choice.values.items())
+        values = ", ".join(f"{title(name)} {value:.4f}" for name, value in choice.values.items())
         lines.append(
-            f"It did not pay: on {where} no trained student reaches the model that it came from "
-            f"({METRIC}: {values}). student/ and index/ hold the untouched model."
+            f"It did not pay: on {where} no trained student reaches "
+            f"{'' if layout.retrieves_whole else f'{CUT_SHARE:.0%} of '}the model that it came "
+            f"from ({METRIC}: {values}). student/ and index/ hold the untouched model."
         )
     else:
         gain = chosen - untouched
         lines.append(
-            f"Use {NAMES[choice.name]!r}: {METRIC} {chosen:.4f}, {gain:+.4f} against the untouched "
-            f"model{_significance(evaluation, NAMES[choice.name])}; student/ and index/ hold it."
+            f"Use {title(choice.name)!r}: {METRIC} {chosen:.4f}, {gain:+.4f} against the untouched "
+            f"model{_significance(evaluation, title(choice.name))}; student/ and index/ hold it."
         )
         if layout.retrieves_whole:
             lines.append(
                 "Documents keep their vectors: an index of the untouched model serves it as well "
                 "(search --query-model student)."
             )
-    dense = NAMES[choice.name]
-    best = max((name for name in means if name != NAMES["teacher"]), key=lambda name: means[name])
+    dense = title(choice.name)
+    best = max((name for name in means if name != title("teacher")), key=lambda name: means[name])
     if best != dense and means[best] > chosen:
         lines.append(
             f"{best!r} is better still ({means[best]:.4f}), if a lexical engine may run beside "
@@ -158,6 +159,8 @@ def write_pages(
 def _significance(evaluation: Mapping[str, Any], name: str) -> str:
     """Return the corrected p of a system against the untouched one, in brackets."""
     for test in evaluation["tests"]:
-        if test["metric"] == METRIC and {test["a"], test["b"]} == {name, NAMES["untouched"]}:
-            return f" (corrected p {p_text(test['p_corrected'])})"
+        if test["metric"] == METRIC and {test["a"], test["b"]} == {name, title("untouched")}:
+            p = test["p_corrected"]
+            doubt = "" if p < LEVEL else ", so it may be chance"
+            return f" (corrected p {p_text(p)}{doubt})"
     return ""

@@ -1,7 +1,7 @@
 """The steps from documents to a measured student, each a verb with its settings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ NAMES = {
 """Folder of a system's run -> its name in tables, in their order."""
 
 
+def title(name: str) -> str:
+    """Return the name in tables of a system, given that of its folder."""
+    return NAMES.get(name, f"distilled, {name.replace('-', ' ')}")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedStep:
     """A verb's settings under a name."""
@@ -53,6 +58,11 @@ class PlannedStep:
     name: str
     verb: str
     config: Any
+    round: int = 1
+    """Round that it belongs to."""
+
+    adds_to: Path | None = None
+    """Store of the round before, whose scores need not be asked for again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +118,10 @@ class Layout:
         """Return whether a part of the log is put aside, to be judged."""
         judged = self.situation.has_dev or self.situation.has_test
         return self.config.judge is not None and self.situation.logged > 0 and not judged
+
+    def judges(self, measured: Measured) -> bool:
+        """Return whether the results for measured queries are judged by --judge."""
+        return self.config.judge is not None and measured.folder in ("log", HELD_OUT)
 
     @property
     def holds_out(self) -> bool:
@@ -167,22 +181,51 @@ class Layout:
         return self.config.student if name == "untouched" else str(self.out / "students" / name)
 
     @property
+    def prepared(self) -> tuple[str, ...]:
+        """Return the names of the students that are trained before there are scores."""
+        if not self.retrieves_whole:
+            return ("cut",)
+        return ("labelled",) if self.situation.labelled else ()
+
+    @property
     def trained(self) -> tuple[str, ...]:
-        """Return the names of the trained students, the last of which is the result."""
-        between = () if self.retrieves_whole else ("cut",)
-        if self.retrieves_whole and self.situation.labelled:
-            between = ("labelled",)
-        return (*between, "distilled")
+        """Return the names of the students of the first round."""
+        return (*self.prepared, "distilled")
 
 
 def plan_steps(layout: Layout) -> list[PlannedStep]:
     """Return all steps in order, up to the runs that are measured."""
     steps = [*source_steps(layout), *index_steps(layout), *first_student_steps(layout)]
     steps += teaching_steps(layout)
-    steps += student_steps(layout)
-    for measured in dict.fromkeys(each for each in (layout.dev, layout.test) if each):
+    steps += student_steps(layout, "distilled")
+    asked = tuple(dict.fromkeys(each for each in (layout.dev, layout.test) if each))
+    for measured in asked:
         steps += measuring_steps(layout, measured)
+    for number in range(2, layout.config.rounds + 1):
+        steps += round_steps(layout, number, asked)
     return steps
+
+
+def round_steps(layout: Layout, number: int, asked: Sequence[Measured]) -> list[PlannedStep]:
+    """Return the steps of a round: the student before it retrieves, new pairs are scored."""
+    name = round_name(number)
+    before = layout.out / "scores" / (round_name(number - 1) if number > 2 else "")
+    stores = layout.out / "scores" / name
+    mining = teaching_mining(layout, layout.out / "runs" / f"{name}-candidates")
+    retriever = ("bm25", f"dense:{layout.student(round_name(number - 1))}")
+    steps = scoring(layout, f"{name}-", replace(mining, retriever=retriever), stores)
+    steps = [
+        replace(step, adds_to=before / step.config.out.name) if step.verb == "score" else step
+        for step in steps
+    ]
+    steps += student_steps(layout, name, start=layout.student(round_name(number - 1)))
+    steps += [search_step(layout, measured, name) for measured in asked]
+    return [replace(step, round=number) for step in steps]
+
+
+def round_name(number: int) -> str:
+    """Return the name of a round's student."""
+    return "distilled" if number == 1 else f"round-{number}"
 
 
 def source_steps(layout: Layout) -> list[PlannedStep]:
@@ -230,61 +273,64 @@ def embedding(layout: Layout, name: str) -> PlannedStep:
 
 def first_student_steps(layout: Layout) -> list[PlannedStep]:
     """Return the step before any scores: labels alone, or the vectors of the whole model."""
-    if layout.trained == ("distilled",):
+    if not layout.prepared:
         return []
-    name = layout.trained[0]
+    (name,) = layout.prepared
     if name == "labelled":
         settings = {"objective": "contrastive"} | _query_tower(layout)
         return [training(layout, name, start=layout.config.student, **settings)]
-    return [
-        training(
-            layout,
-            name,
-            start=layout.config.student,
-            objective="embed-distill",
-            keep_layers=layout.config.keep_layers,
-            vectors=layout.config.student,
-            learning_rate=CUT_RATE,
-            dropout=0.0,
-        )
-    ]
+    cut = training(
+        layout,
+        name,
+        start=layout.config.student,
+        objective="embed-distill",
+        keep_layers=layout.config.keep_layers,
+        vectors=layout.config.student,
+        learning_rate=CUT_RATE,
+        dropout=0.0,
+    )
+    return [cut, embedding(layout, name)]
 
 
 def teaching_steps(layout: Layout) -> list[PlannedStep]:
     """Return the steps that mine candidates, score them with each teacher, and average."""
+    mining = teaching_mining(layout, layout.out / "runs" / "candidates")
+    return scoring(layout, "", mining, layout.out / "scores")
+
+
+def teaching_mining(layout: Layout, out: Path) -> MineConfig:
+    """Return the settings that mine for all queries that are trained on."""
     split = layout.config.split if layout.situation.labelled else None
-    return scoring(
-        layout,
-        "",
-        MineConfig(
-            data=layout.data,
-            queries=layout.log,
-            split=split,
-            add_positives=split is not None,
-            out=layout.out / "runs" / "candidates",
-            **_mining(layout),
-        ),
-        layout.out / "scores",
+    return MineConfig(
+        data=layout.data,
+        queries=layout.log,
+        split=split,
+        add_positives=split is not None,
+        out=out,
+        **_mining(layout),
     )
 
 
-def student_steps(layout: Layout) -> list[PlannedStep]:
-    """Return the step that distils the student, and that of its index if it needs one."""
+def student_steps(layout: Layout, name: str, *, start: str | None = None) -> list[PlannedStep]:
+    """Return the step that distils a student, and those of indexes that it needs.
+
+    It starts from what was trained before there were scores, else from `start`.
+    """
     config = layout.config
     labels = " + contrastive" if layout.situation.labelled else ""
     common = {
-        "scores": layout.out / "scores" / "mean",
+        "scores": layout.out / "scores" / ("" if name == "distilled" else name) / "mean",
         "teacher_perplexity": config.perplexity,
         "positives": "labels" if labels else "teacher",
     }
     if layout.retrieves_whole:
-        start = layout.student("labelled") if labels else config.student
+        first = layout.student("labelled") if labels else config.student
         settings = {"objective": "listwise-kl-in-batch" + labels} | _query_tower(layout)
-        return [training(layout, "distilled", start=start, **settings, **common)]
+        return [training(layout, name, start=start or first, **settings, **common)]
     distilled = training(
         layout,
-        "distilled",
-        start=layout.student("cut"),
+        name,
+        start=start or layout.student("cut"),
         objective=f"listwise-kl-in-batch{labels} + {CUT_ANCHOR}*embed-distill",
         vectors=config.student,
         batch_size=CUT_BATCH,
@@ -293,7 +339,7 @@ def student_steps(layout: Layout) -> list[PlannedStep]:
         dropout=0.0,
         **common,
     )
-    return [distilled, *(embedding(layout, name) for name in ("cut", "distilled"))]
+    return [distilled, embedding(layout, name)]
 
 
 def training(layout: Layout, name: str, *, start: str, **settings: Any) -> PlannedStep:
@@ -337,31 +383,33 @@ def measuring_steps(layout: Layout, measured: Measured) -> list[PlannedStep]:
             ),
         )
     ]
-    for name in ("untouched", *layout.trained):
-        own = name == "untouched" or not layout.retrieves_whole
-        runs.append(
-            PlannedStep(
-                name=f"{measured.folder}-{name}",
-                verb="search",
-                config=SearchConfig(
-                    index=layout.out / "indexes" / (name if own else "untouched"),
-                    query_model=None if own else layout.student(name),
-                    k=K,
-                    precision=layout.config.precision,
-                    out=layout.run(measured, name),
-                    **measured.where,
-                ),
-            )
-        )
+    runs += [search_step(layout, measured, name) for name in ("untouched", *layout.trained)]
     runs += [
         _fused(layout, measured, "fused", "untouched"),
         _fused(layout, measured, "distilled-bm25", "distilled"),
     ]
     if measured == layout.test:
         runs += teacher_steps(layout, measured)
-    if measured.folder == "log" or (layout.config.judge and measured.split == HELD_OUT):
+    if layout.judges(measured):
         runs.append(_judging(layout, measured))
     return runs
+
+
+def search_step(layout: Layout, measured: Measured, name: str) -> PlannedStep:
+    """Return the step that searches with a dense system for the queries that are measured."""
+    own = name == "untouched" or not layout.retrieves_whole
+    return PlannedStep(
+        name=f"{measured.folder}-{name}",
+        verb="search",
+        config=SearchConfig(
+            index=layout.out / "indexes" / (name if own else "untouched"),
+            query_model=None if own else layout.student(name),
+            k=K,
+            precision=layout.config.precision,
+            out=layout.run(measured, name),
+            **measured.where,
+        ),
+    )
 
 
 def teacher_steps(layout: Layout, measured: Measured) -> list[PlannedStep]:
