@@ -37,6 +37,9 @@ class Speeds:
     pairs: dict[str, float]
     """Teacher -> seconds of a pair, of teachers that read pairs."""
 
+    layers: int
+    """Layers of the model."""
+
 
 def log_estimate(layout: Layout, steps: Sequence[PlannedStep], outdated: Sequence[str]) -> None:
     """Measure the models on a sample, and log what is about to be done and how long it takes."""
@@ -58,10 +61,11 @@ def log_estimate(layout: Layout, steps: Sequence[PlannedStep], outdated: Sequenc
 
 
 def _speeds(layout: Layout, collection: "Collection") -> Speeds:
-    """Return the speeds of the student and of the teachers that read pairs, by a small sample."""
+    """Return the speeds of the model and of the teachers that read pairs, by a small sample."""
     from retrodistill.base.types import Doc, Pairs
     from retrodistill.data.datasets.texts import spread_rows
     from retrodistill.models.students.dense import DenseEncoder
+    from retrodistill.models.students.towers import side_modules
     from retrodistill.models.teachers import load_teacher
 
     config = layout.config
@@ -81,7 +85,9 @@ def _speeds(layout: Layout, collection: "Collection") -> Speeds:
         asked = [Doc(str(place), "", title) for place, title in enumerate(titles[:PAIRS])]
         work = Pairs.of(asked, sample)
         pairs[spec] = _seconds(lambda teacher=teacher, work=work: teacher.score(work)) / len(sample)
-    return Speeds(doc=doc, query=query, pairs=pairs)
+    body = side_modules(encoder.model, "document")[0]
+    layers = int(getattr(body.model.config, "num_hidden_layers", 0))
+    return Speeds(doc=doc, query=query, pairs=pairs, layers=layers)
 
 
 def _work(layout: Layout, step: PlannedStep, speeds: Speeds) -> tuple[float, str]:
@@ -92,11 +98,10 @@ def _work(layout: Layout, step: PlannedStep, speeds: Speeds) -> tuple[float, str
     if step.verb == "mine":
         return _queries(layout, step) * speeds.query, ""
     if step.verb == "train":
-        per_step = config.batch_size * speeds.query
-        if config.freeze != "document":
-            texts = config.candidates_per_query if config.scores else 1
-            per_step = config.batch_size * (speeds.query + texts * speeds.doc)
-        return PASSES * config.max_steps * per_step, ""
+        docs = 0 if config.freeze == "document" else 1
+        docs *= config.candidates_per_query if config.scores else 1
+        per_step = config.batch_size * (speeds.query + docs * speeds.doc)
+        return _kept_share(layout, speeds) * PASSES * config.max_steps * per_step, ""
     if step.verb == "score":
         count = _queries(layout, step) * layout.config.depth
         if config.teacher.partition(":")[0] in PAID:
@@ -109,6 +114,12 @@ def _work(layout: Layout, step: PlannedStep, speeds: Speeds) -> tuple[float, str
     if step.verb == "judge":
         return 0.0, f"{config.judge} judges up to {config.depth} documents of each run and query"
     return 1.0, ""
+
+
+def _kept_share(layout: Layout, speeds: Speeds) -> float:
+    """Return the share of the model's layers that the student keeps."""
+    kept = len(layout.config.keep_layers)
+    return kept / speeds.layers if kept and speeds.layers else 1.0
 
 
 def _queries(layout: Layout, step: PlannedStep) -> int:

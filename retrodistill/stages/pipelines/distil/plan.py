@@ -27,6 +27,12 @@ BATCH = 32
 GENERATED, HELD_OUT, JUDGED = "generated", "held-out", "judged"
 """Splits of generated queries, and of machine judgements."""
 
+MOST_HELD_OUT = 0.2
+"""Largest share of the documents whose queries are put aside."""
+
+QUANTILES = "0.5,0.7,0.9"
+"""Shares of the scores below grade 1, 2 and 3, of a judge that gives scores."""
+
 CUT_RATE, CUT_ANCHOR = 3e-4, 5
 """Learning rate, and weight of the whole model's vectors, that bring back a cut model."""
 
@@ -129,6 +135,11 @@ class Layout:
         situation = self.situation
         judged = situation.has_dev or situation.has_test or self.judges_log
         return situation.generates and not judged
+
+    @property
+    def held_out(self) -> int:
+        """Return the number of documents whose queries are put aside."""
+        return max(1, min(self.config.held_out, int(MOST_HELD_OUT * self.situation.files)))
 
     @property
     def labels_split(self) -> str:
@@ -241,7 +252,7 @@ def source_steps(layout: Layout) -> list[PlannedStep]:
                 data=config.data,
                 writer=config.writer,
                 docs=config.max_generated if layout.situation.docs > config.max_generated else None,
-                held_out=config.held_out if layout.holds_out else None,
+                held_out=layout.held_out if layout.holds_out else None,
                 seed=config.seed,
                 out=layout.out / "queries",
             ),
@@ -457,6 +468,7 @@ def _judging(layout: Layout, measured: Measured) -> PlannedStep:
         config=JudgeConfig(
             run=tuple(layout.run(measured, name) for name in names),
             judge=layout.config.judge,
+            quantiles=None if layout.config.judge.startswith("llm:") else QUANTILES,
             out=layout.out / "judgements",
             **measured.where,
         ),

@@ -1,8 +1,8 @@
 """plan.yaml: the settings of `distil`, and below `plan` every step with its own, to be edited.
 
 A setting at the top shapes the steps. A setting of a step that was edited in the file stays edited,
-whatever the top says: a copy of the plan as it was derived (`steps/derived.yaml`) tells the two
-apart.
+whatever the top says. What was edited is what differs from the plan as it was derived, a copy of
+which is `steps/derived.yaml`.
 """
 
 import dataclasses
