@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 def distil(config: "configs.DistilConfig") -> None:
     """Check the settings of `distil`."""
-    check_writable(config.out)
+    from retrodistill.stages.pipelines.steps import refuse_foreign
+
+    refuse_foreign(config.out)
     check_models("--student", config.student)
     for spec in config.teacher:
         check_part(TEACHERS, spec)

@@ -21,11 +21,13 @@ from retrodistill.base.config import (
     AuditConfig,
     BenchmarkConfig,
     ConvertConfig,
+    DistilConfig,
     DoctorConfig,
     EmbedConfig,
     EvaluateConfig,
     FuseConfig,
     GenerateConfig,
+    JudgeConfig,
     LeakageConfig,
     MineConfig,
     QuickstartConfig,
@@ -40,6 +42,7 @@ from retrodistill.base.config.reading import as_declared, read_yaml
 from retrodistill.base.errors import ConfigError, DataError
 
 WORDS: dict[type, str] = {
+    DistilConfig: "--data docs:x --out app --keep-layers 0,2 --teacher bm25 --teacher run:y",
     GenerateConfig: "--data docs:x --out q --writer titles --writer my:Mine --near-duplicates 1",
     MineConfig: "--data beir:x --out run --retriever bm25 --retriever dense:m --rrf-k 1e-3",
     ScoreConfig: "--data beir:x --candidates run --teacher bm25 --out s --option a=1 --option b=2",
@@ -50,6 +53,7 @@ WORDS: dict[type, str] = {
     SearchConfig: "--index i 'two words' 007 --k 3 --where 'year >= 2020' --explain",
     EvaluateConfig: "--run a --run b --qrels q --test fisher --no-per-query",
     FuseConfig: "--run a --run b --out run --weight 0.4 --weight 0.6 --norm z",
+    JudgeConfig: "--data beir:x --run a --run b --judge llm:m --out j --max-failed 0.1",
     ReportConfig: "--run a --run b --qrels q --latency a=3.5 --queries 5",
     BenchmarkConfig: "--plan p.yaml --k 10 --timed 5 --price-per-hour 0.4 --metrics map",
     QuickstartConfig: "--out here",
@@ -123,6 +127,8 @@ def test_help_says_something_about_every_flag(
     assert read(config_class, "--help") is None
     text = capsys.readouterr().out
     for field in dataclasses.fields(config_class):
+        if field.metadata.get("file_only"):
+            continue
         name = field.name if field.metadata.get("positional") else "--" + field.name.rstrip("_")
         assert f"\n  {name.replace('_', '-')}" in text
     assert "About." in text

@@ -27,10 +27,25 @@ MINE = "--data beir:none --out new"
 SCORE = "--data beir:none --candidates run.trec --out new"
 TRAIN = "--data beir:none --student students/kl --out new"
 EMBED = "--data beir:none --model students/kl --out new"
+DISTIL = "--data beir:none --student students/kl --out new"
 JUDGE = "--data beir:none --run run.trec --out new"
 MEASURE = "--qrels run.trec --run run.trec"
 
 MISTAKES: dict[str, list[tuple[str, str]]] = {
+    "distil": [
+        ("--data beir:none --out run.trec", "run.trec"),
+        (f"{DISTIL} --teacher bm52", "Did you mean 'bm25'?"),
+        (f"{DISTIL} --teacher bi-encoder:students/kll", "Did you mean 'students/kl'?"),
+        (f"{DISTIL} --student students/kll", "Did you mean 'students/kl'?"),
+        (f"{DISTIL} --writer title", "Did you mean 'titles'?"),
+        (f"{DISTIL} --writer none --writer titles", "--writer none goes with no other"),
+        (f"{DISTIL} --judge openai:m", "Did you mean 'llm'?"),
+        (f"{DISTIL} --index hsnw", "Did you mean 'hnsw'?"),
+        (f"{DISTIL} --keep-layer 0,2", "Did you mean '--keep-layers'?"),
+        (f"{DISTIL} --perplexity 1", "--perplexity must be above 1"),
+        ("--data beir:none --out a,b", "has a comma"),
+        ("--data beir:none --out students", "exists already, and no pipeline has written it"),
+    ],
     "generate": [
         ("--data beir:none --out there", "there exists already"),
         (f"{MINE} --writer title", "Did you mean 'titles'?"),
