@@ -1,11 +1,14 @@
 """plan.yaml: the settings of `distil`, and below `plan` every step with its own, to be edited.
 
 A setting at the top shapes the steps. A setting of a step that was edited in the file stays edited,
-whatever the top says: a copy of the plan as it was derived (`steps/derived.yaml`) tells the two
-apart.
+whatever the top says: a copy of the plan as it was derived (`steps/derived.yaml`) separates
+them. The plan names the folder that it was made in, so that it may be given with another --out:
+paths in the one folder then stand for those in the other.
 """
 
 import dataclasses
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,12 @@ from retrodistill.stages.reporting.commands import IMMATERIAL
 
 DERIVED = Path("steps") / "derived.yaml"
 
+FOLDER = "folder"
+"""Key of the folder that a plan was made in, among its steps."""
+
+FIXED = IMMATERIAL | {"out"}
+"""Settings of steps that are not in the file, as they do not shape what is made."""
+
 HEAD = """\
 # Settings of `retrodistill distil`, then every step with its own. Edit either, and run
 #     retrodistill distil --config {path}
@@ -33,15 +42,23 @@ def edited(steps: Sequence[PlannedStep], plan: Mapping[str, Any], out: Path) -> 
     `plan` are the steps of the file that was given; without them, those of `out` are read.
 
     Raises:
-        ConfigError: a step or a setting of the plan is unknown, or a value does not fit.
+        ConfigError: a step or a setting of the plan is unknown, or a value does not fit; or `out`
+            has the plan of another command.
 
     """
-    file, derived = out / PLAN, out / DERIVED
+    file = out / PLAN
+    if file.exists() and "data" not in read_yaml(file, str(file)):
+        raise ConfigError(
+            f"{file} is not a plan of `distil`: another command has made {out}. Give another --out."
+        )
     if not plan and file.exists():
         plan = _plan_of(file)
     if not plan:
         return list(steps)
-    before = _plan_of(derived) if derived.exists() else as_plan(steps)
+    folder = Path(str(plan.get(FOLDER, out)))
+    derived = next((path for path in (folder / DERIVED, out / DERIVED) if path.exists()), None)
+    before = _plan_of(derived) if derived else as_plan(steps)
+    plan, before = (_moved(content, folder, out) for content in (plan, before))
     _check_names(plan, before, steps)
     return [_with_edits(step, plan.get(step.name, {}), before.get(step.name, {})) for step in steps]
 
@@ -59,10 +76,9 @@ def write_plan(
     def text(content: Mapping[str, Any]) -> str:
         return str(yaml.safe_dump(plain(content), sort_keys=False, allow_unicode=True))
 
-    head = HEAD.format(path=out / PLAN)
-    write_atomically(
-        out / PLAN, (head + text(settings) + "\n" + text({"plan": as_plan(steps)})).encode()
-    )
+    head = HEAD.format(path=shlex.quote(str(out / PLAN)))
+    plan = {FOLDER: str(out)} | as_plan(steps)
+    write_atomically(out / PLAN, (head + text(settings) + "\n" + text({"plan": plan})).encode())
     write_atomically(out / DERIVED, text({"plan": as_plan(derived)}).encode())
 
 
@@ -73,11 +89,7 @@ def as_plan(steps: Sequence[PlannedStep]) -> dict[str, dict[str, Any]]:
 
 def _settings(step: PlannedStep) -> dict[str, Any]:
     """Return the settings of a step as YAML gives them back, without its folder."""
-    settings = {
-        name: value
-        for name, value in as_dict(step.config).items()
-        if name not in IMMATERIAL | {"out"}
-    }
+    settings = {name: value for name, value in as_dict(step.config).items() if name not in FIXED}
     return plain(settings)
 
 
@@ -86,6 +98,22 @@ def _plan_of(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{file}: `plan` must hold steps with their settings.")
     return content
+
+
+def _moved(plan: Mapping[str, Any], folder: Path, out: Path) -> dict[str, Any]:
+    """Return the steps of a plan that was made in `folder`, with its paths in `out` instead."""
+    prefix = re.compile(rf"(?<![^:=]){re.escape(str(folder))}(?=/)")
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, str):
+            return prefix.sub(lambda _: str(out), value)
+        if isinstance(value, list):
+            return [moved(part) for part in value]
+        if isinstance(value, dict):
+            return {name: moved(part) for name, part in value.items()}
+        return value
+
+    return {name: moved(settings) for name, settings in plan.items() if name != FOLDER}
 
 
 def _check_names(
@@ -115,8 +143,8 @@ def _with_edits(
     if not edits:
         return step
     where = f"{PLAN}, step {step.name}"
-    if "verb" in edits:
-        raise ConfigError(f"{where}: the verb of a step cannot be changed.")
+    if fixed := sorted(edits.keys() & (FIXED | {"verb"})):
+        raise ConfigError(f"{where}: the {fixed[0]} of a step cannot be changed.")
     kind = type(step.config)
     try:
         values = as_declared(by_field(edits, kind, where), kind)
