@@ -1,5 +1,7 @@
 """The plan of `distil`: what is refused before any work, and edits of plan.yaml."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,14 @@ import yaml
 
 from retrodistill.base.config import DistilConfig
 from retrodistill.base.errors import ConfigError
+from retrodistill.stages.pipelines.distil.log_split import log_step
 from retrodistill.stages.pipelines.distil.plan import Layout, PlannedStep, plan_steps
 from retrodistill.stages.pipelines.distil.plan_file import edited, write_plan
-from retrodistill.stages.pipelines.distil.situation import Situation
+from retrodistill.stages.pipelines.distil.situation import Situation, look_at
 
 DOCUMENTS = Situation(
     docs=400,
+    files=400,
     titled=1.0,
     logged=0,
     labelled=0,
@@ -97,3 +101,97 @@ def test_a_plan_of_another_command_is_not_taken_over(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("embed/scifact:\n  model: small\n")
     with pytest.raises(ConfigError, match="is not a plan of `distil`"):
         planned(layout(tmp_path))
+
+
+def save_collection(folder: Path, *, titles: bool, splits: tuple[str, ...] = ()) -> str:
+    """Write 40 documents and a query for each split; return the collection's id."""
+    (folder / "qrels").mkdir(parents=True)
+    docs = ({"_id": f"d{n}", "title": f"title {n}" * titles, "text": f"t{n}"} for n in range(40))
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+    queries = ({"_id": f"q-{split}", "text": f"Query of {split}"} for split in splits)
+    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    for split in splits:
+        judgement = f"query-id\tcorpus-id\tscore\nq-{split}\td1\t1\n"
+        (folder / "qrels" / f"{split}.tsv").write_text(judgement)
+    return f"beir:{folder}"
+
+
+def situation_of(data: str, out: Path, **changes: Any) -> Situation:
+    return look_at(DistilConfig(data=data, out=out, **changes))
+
+
+def test_labels_without_anything_to_measure_with_are_refused(tmp_path: Path) -> None:
+    """Training went on for hours, and an assertion failed where the table was to be made."""
+    data = save_collection(tmp_path / "c", titles=False, splits=("train",))
+    situation = situation_of(data, tmp_path / "app")
+    assert situation.labelled == 1
+    assert not situation.generates
+    with pytest.raises(ConfigError, match="nothing to measure a student with"):
+        plan_steps(layout(tmp_path / "app", situation, data=data))
+
+
+def test_options_that_generated_queries_need_are_refused_before_any_work(tmp_path: Path) -> None:
+    """`queries= is given twice` came after the documents had been embedded."""
+    data = save_collection(tmp_path / "c", titles=True)
+    (tmp_path / "log.txt").write_text("a query\n")
+    (tmp_path / "judged.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\n")
+    with pytest.raises(ConfigError, match="give the query log as --queries"):
+        situation_of(f"{data},queries={tmp_path / 'log.txt'}", tmp_path / "app")
+    with pytest.raises(ConfigError, match="take the place of qrels="):
+        situation_of(f"{data},qrels={tmp_path / 'judged.tsv'}", tmp_path / "app")
+
+
+def test_a_split_that_is_named_and_absent_is_refused(tmp_path: Path) -> None:
+    """`--test-split tset` was measured on generated queries, and nothing said so."""
+    data = save_collection(tmp_path / "c", titles=True, splits=("test",))
+    assert situation_of(data, tmp_path / "app").has_test
+    with pytest.raises(ConfigError, match="--test-split: .* has no split 'tset'. It has: test"):
+        situation_of(data, tmp_path / "app", test_split="tset")
+
+
+@pytest.mark.parametrize("measured", ["dev_split", "test_split"])
+def test_no_split_is_trained_and_measured_on(tmp_path: Path, measured: str) -> None:
+    """`--test-split train` measured on the queries whose labels had trained the student."""
+    with pytest.raises(ConfigError, match="is trained on"):
+        DistilConfig(data="docs:handbook", out=tmp_path, **{measured: "train"})  # type: ignore[arg-type]
+
+
+def test_half_of_few_documents_are_put_aside(tmp_path: Path) -> None:
+    """A collection of 40 documents failed: --held-out, 200 by default, was more than there are."""
+    data = save_collection(tmp_path / "c", titles=True)
+    situation = situation_of(data, tmp_path / "app")
+    steps = plan_steps(layout(tmp_path / "app", situation, data=data))
+    assert setting(steps, "queries", "held_out") == 20
+    with pytest.raises(ConfigError, match="nothing to measure a student with"):
+        plan_steps(layout(tmp_path / "app", replace(situation, files=1)))
+
+
+def test_a_judged_query_of_the_log_is_not_trained_on(tmp_path: Path) -> None:
+    """A text under two ids, or a labelled query in the log, was trained on and then measured."""
+    data = save_collection(tmp_path / "c", titles=True, splits=("train",))
+    log = tmp_path / "log, of May.csv"
+    rows = [f"{n},Question {n % 20}" if n < 20 else f"{n},question  {n % 20}" for n in range(40)]
+    log.write_text("\n".join(["session,text", *rows, "90,query of TRAIN"]) + "\n")
+    laid_out = layout(
+        tmp_path / "app",
+        replace(DOCUMENTS, logged=41),
+        data=data,
+        queries=f"{log},id=session",
+        judge="llm:judge",
+        held_out=100,
+    )
+    (step,) = log_step(laid_out)
+    assert "collection" in step.inputs(), "labels that are added later make the parts anew"
+    step.make()
+
+    def texts(name: str) -> list[str]:
+        lines = (tmp_path / "app" / "log" / name).read_text().splitlines()
+        return [json.loads(line)["text"].casefold() for line in lines]
+
+    held_out, train = texts("held-out.jsonl"), texts("train.jsonl")
+    assert len(held_out) == len(set(held_out)) == 10
+    assert len(train) == 21
+    assert set(held_out).isdisjoint(train)
+    assert "query of train" in train
+    steps = plan_steps(laid_out)
+    assert setting(steps, "queries", "data") == f"{data},queries={laid_out.judged_log}"

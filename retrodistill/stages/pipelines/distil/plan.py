@@ -16,6 +16,7 @@ from retrodistill.base.config import (
     SearchConfig,
     TrainConfig,
 )
+from retrodistill.base.errors import ConfigError
 from retrodistill.stages.pipelines.distil.situation import Situation
 
 K = 100
@@ -49,6 +50,13 @@ NAMES = {
 def title(name: str) -> str:
     """Return the name in tables of a system, given that of its folder."""
     return NAMES.get(name, f"distilled, {name.replace('-', ' ')}")
+
+
+NOTHING_MEASURED = (
+    "there is nothing to measure a student with: no judgements in --dev-split or --test-split, no "
+    "generated queries of two files and more, and no query log that is judged. Give judgements "
+    "(qrels/test.tsv of a BEIR folder), a --writer, or --queries FILE with --judge llm:NAME."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +122,11 @@ class Layout:
         return str(self.out / "log" / "train.jsonl") if self.judges_log else self.config.queries
 
     @property
+    def judged_log(self) -> str:
+        """Return the file of the log's queries that are put aside."""
+        return str(self.out / "log" / "held-out.jsonl")
+
+    @property
     def judges_log(self) -> bool:
         """Return whether a part of the log is put aside, to be judged."""
         judged = self.situation.has_dev or self.situation.has_test
@@ -129,6 +142,11 @@ class Layout:
         situation = self.situation
         judged = situation.has_dev or situation.has_test or self.judges_log
         return situation.generates and not judged
+
+    @property
+    def aside(self) -> int:
+        """Return the number of files whose generated queries are put aside: half at most."""
+        return min(self.config.held_out, self.situation.files // 2)
 
     @property
     def labels_split(self) -> str:
@@ -157,8 +175,7 @@ class Layout:
         if situation.has_dev:
             return self._measured("dev", config.dev_split)
         if self.judges_log:
-            held_out = str(self.out / "log" / "held-out.jsonl")
-            return Measured(folder="log", data=config.data, queries=held_out, split=None)
+            return Measured(folder="log", data=config.data, queries=self.judged_log, split=None)
         return self._measured("held-out", HELD_OUT) if self.holds_out else None
 
     @property
@@ -194,7 +211,14 @@ class Layout:
 
 
 def plan_steps(layout: Layout) -> list[PlannedStep]:
-    """Return all steps in order, up to the runs that are measured."""
+    """Return all steps in order, up to the runs that are measured.
+
+    Raises:
+        ConfigError: there is nothing to measure with.
+
+    """
+    if layout.test is None or (layout.holds_out and not layout.aside):
+        raise ConfigError(NOTHING_MEASURED)
     steps = [*source_steps(layout), *index_steps(layout), *first_student_steps(layout)]
     steps += teaching_steps(layout)
     steps += student_steps(layout, "distilled")
@@ -238,10 +262,10 @@ def source_steps(layout: Layout) -> list[PlannedStep]:
             name="queries",
             verb="generate",
             config=GenerateConfig(
-                data=config.data,
+                data=config.data + (f",queries={layout.judged_log}" if layout.judges_log else ""),
                 writer=config.writer,
                 docs=config.max_generated if layout.situation.docs > config.max_generated else None,
-                held_out=config.held_out if layout.holds_out else None,
+                held_out=layout.aside if layout.holds_out else None,
                 seed=config.seed,
                 out=layout.out / "queries",
             ),

@@ -1,10 +1,12 @@
 """What a collection offers to learn from and to measure on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from retrodistill.base.config import DistilConfig
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.datasets import Collection, load_collection
+from retrodistill.data.datasets.options import take_options
+from retrodistill.data.datasets.sections import files_of
 from retrodistill.data.datasets.texts import spread_rows
 
 SAMPLED = 1000
@@ -19,8 +21,8 @@ FEW_DOCUMENTS = 32
 NOTHING = (
     "there is nothing to learn from: no query log, no labels in split {split!r}, and {titles}. "
     "Give a query log (--queries FILE), or let a language model write queries "
-    "(--writer causal-lm:MODEL or llm:NAME). The first words of documents are no queries: students "
-    "that were trained on them did not become better."
+    "(--writer causal-lm:MODEL or llm:NAME). The first words of documents do not replace "
+    "queries: students that were trained on them did not become better."
 )
 
 
@@ -29,6 +31,9 @@ class Situation:
     """Counts and splits of a collection that decide what is done with it."""
 
     docs: int
+    files: int
+    """Files that the documents are parts of; the documents, where they are whole."""
+
     titled: float
     """Share of the documents with a title."""
 
@@ -61,10 +66,17 @@ def look_at(config: DistilConfig) -> Situation:
     """Return the situation of a collection.
 
     Raises:
-        ConfigError: there is nothing to learn from.
+        ConfigError: there is nothing to learn from, or --data or a split does not fit.
         DataError: there are too few documents.
 
     """
+    options = take_options(config.data, ("queries", "qrels"))[1]
+    if "queries" in options:
+        raise ConfigError(
+            f"--data {config.data}: give the query log as --queries {options['queries']}. For "
+            "queries with judgements make a BEIR folder: corpus.jsonl, queries.jsonl, "
+            "qrels/test.tsv."
+        )
     collection = load_collection(config.data, queries=config.queries)
     docs = collection.docs
     if len(docs) < FEW_DOCUMENTS:
@@ -75,8 +87,16 @@ def look_at(config: DistilConfig) -> Situation:
     titled = sum(bool(docs[int(row)].title.strip()) for row in rows) / len(rows)
     writes = "none" not in config.writer
     generates = writes and (config.writer != ("titles",) or titled >= TITLED)
+    if "qrels" in options and (generates or config.judge):
+        raise ConfigError(
+            f"--data {config.data}: generated queries and machine judgements take the place of "
+            "qrels=. Put the file into the collection's folder qrels/, or give --writer none and "
+            "no --judge."
+        )
+    _check_splits(config, collection)
     situation = Situation(
         docs=len(docs),
+        files=len(set(files_of(docs))),
         titled=titled,
         logged=len(collection.file_queries),
         labelled=_labelled(collection, config.split),
@@ -90,6 +110,18 @@ def look_at(config: DistilConfig) -> Situation:
         )
         raise ConfigError(NOTHING.format(split=config.split, titles=titles))
     return situation
+
+
+def _check_splits(config: DistilConfig, collection: Collection) -> None:
+    """Raise ConfigError for a split that was asked for by a name of its own and does not exist."""
+    usual = {item.name: item.default for item in fields(config)}
+    for setting in ("split", "dev_split", "test_split"):
+        name = getattr(config, setting)
+        if name != usual[setting] and name not in collection.splits:
+            raise ConfigError(
+                f"--{setting.replace('_', '-')}: {config.data} has no split {name!r}. It has: "
+                f"{', '.join(collection.splits) or 'none'}."
+            )
 
 
 def _labelled(collection: Collection, split: str) -> int:
