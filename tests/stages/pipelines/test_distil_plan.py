@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from fakes.models import save_tiny_model
 
 from retrodistill.base.config import DistilConfig
 from retrodistill.base.errors import ConfigError
+from retrodistill.stages.pipelines.distil import distil
+from retrodistill.stages.pipelines.distil.checks import check_steps
 from retrodistill.stages.pipelines.distil.log_split import log_step
 from retrodistill.stages.pipelines.distil.plan import Layout, PlannedStep, plan_steps
 from retrodistill.stages.pipelines.distil.plan_file import edited, write_plan
@@ -195,3 +198,41 @@ def test_a_judged_query_of_the_log_is_not_trained_on(tmp_path: Path) -> None:
     assert "query of train" in train
     steps = plan_steps(laid_out)
     assert setting(steps, "queries", "data") == f"{data},queries={laid_out.judged_log}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "why"),
+    [
+        ({"judge": "cross-encoder:m"}, "held-out-judgements", "gives scores: say from which"),
+        ({"keep_layers": (0, 7)}, "student-cut", "the model has 2 layers"),
+    ],
+)
+def test_what_a_late_step_would_refuse_is_refused_first(
+    tmp_path: Path, changes: dict[str, Any], step: str, why: str
+) -> None:
+    """A judge without thresholds failed after all trainings; a layer too many, after embedding."""
+    model = str(save_tiny_model(tmp_path / "model", layers=2))
+    steps = plan_steps(layout(tmp_path / "app", student=model, **changes))
+    names = [each.name for each in steps]
+    with pytest.raises(ConfigError, match=f"step {step}: .*{why}"):
+        check_steps(steps, names)
+    check_steps(steps, set(names) - {step})
+
+
+def test_a_run_checks_its_steps_before_the_first(tmp_path: Path) -> None:
+    """The checks of steps stood unused, and the first steps ran for hours."""
+    data = save_collection(tmp_path / "c", titles=True)
+    with pytest.raises(ConfigError, match="step held-out-judgements"):
+        distil(DistilConfig(data=data, out=tmp_path / "app", judge="cross-encoder:m"))
+    assert {path.name for path in (tmp_path / "app").iterdir()} == {"plan.yaml", "steps"}
+
+
+def test_an_edit_can_give_what_a_step_lacks(tmp_path: Path) -> None:
+    """A judge of scores could not be used at all: its thresholds stand in plan.yaml alone."""
+    planned(layout(tmp_path, judge="cross-encoder:m"))
+    edit(tmp_path, "held-out-judgements", grades="0.3,0.6")
+    edit(tmp_path, "scores-bm25", option=["k1=1.2"])
+    steps = planned(layout(tmp_path, judge="cross-encoder:m"))
+    check_steps(steps, {"held-out-judgements"})
+    with pytest.raises(ConfigError, match="step scores-bm25: --option 'k1=1.2'"):
+        check_steps(steps, {"scores-bm25"})

@@ -11,6 +11,7 @@ from retrodistill.base.config.evaluate import MeasureSettings
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import FILE
 from retrodistill.stages.evaluation import Evaluation
+from retrodistill.stages.pipelines.distil.checks import check_steps
 from retrodistill.stages.pipelines.distil.choice import METRIC, METRICS, Choice, adopt, choose
 from retrodistill.stages.pipelines.distil.costs import measure_costs
 from retrodistill.stages.pipelines.distil.estimate import log_estimate
@@ -75,6 +76,7 @@ def distil(config: DistilConfig) -> Distilled | None:
     pipeline = Pipeline(out)
     write_plan(out, config, planned, derived)
     outdated = [each.name for each in planned if pipeline.outdated_settings(planned_step(each))]
+    check_steps(planned, outdated)
     log_estimate(layout, planned, outdated)
     if config.dry_run:
         return None
