@@ -13,6 +13,7 @@ from retrodistill.base.config import DistilConfig
 from retrodistill.base.errors import ConfigError
 from retrodistill.stages.pipelines.distil import distil
 from retrodistill.stages.pipelines.distil.checks import check_steps
+from retrodistill.stages.pipelines.distil.estimate import other_encoders, queries_of
 from retrodistill.stages.pipelines.distil.log_split import log_step
 from retrodistill.stages.pipelines.distil.plan import Layout, PlannedStep, plan_steps
 from retrodistill.stages.pipelines.distil.plan_file import edited, write_plan
@@ -24,8 +25,8 @@ DOCUMENTS = Situation(
     titled=1.0,
     logged=0,
     labelled=0,
-    has_dev=False,
-    has_test=False,
+    dev=0,
+    test=0,
     generates=True,
 )
 
@@ -236,3 +237,26 @@ def test_an_edit_can_give_what_a_step_lacks(tmp_path: Path) -> None:
     check_steps(steps, {"held-out-judgements"})
     with pytest.raises(ConfigError, match="step scores-bm25: --option 'k1=1.2'"):
         check_steps(steps, {"scores-bm25"})
+
+
+@pytest.mark.parametrize("out", ["app", "runs/candidates/app"])
+def test_the_estimate_counts_the_queries_of_each_step(tmp_path: Path, out: str) -> None:
+    """3,000 test queries were estimated as 200, and in some folders as those of the training."""
+    situation = replace(DOCUMENTS, logged=50, labelled=10, dev=30, test=3000)
+    laid_out = layout(tmp_path / out, situation, teacher=("bm25", "cross-encoder:m"), rounds=2)
+    counts = {
+        step.name: queries_of(laid_out, step)
+        for step in plan_steps(laid_out)
+        if step.verb in ("mine", "score")
+    }
+    assert counts["candidates"] == counts["scores-cross-encoder"] == 460
+    assert counts["round-2-candidates"] == counts["round-2-scores-bm25"] == 460
+    assert counts["test-candidates"] == counts["test-scores-cross-encoder"] == 3000
+
+
+def test_the_estimate_has_the_documents_of_other_encoders(tmp_path: Path) -> None:
+    """A teacher of 0.6B parameters embeds all documents, and the estimate was that of a student."""
+    teachers = ("bm25", "bi-encoder:small", "bi-encoder:large", "cross-encoder:m")
+    laid_out = layout(tmp_path, student="small", teacher=teachers)
+    assert other_encoders(laid_out) == ["large"]
+    assert other_encoders(layout(tmp_path, student="small")) == []

@@ -43,10 +43,22 @@ class Situation:
     labelled: int
     """Queries of the training split with a relevant document."""
 
-    has_dev: bool
-    has_test: bool
+    dev: int
+    test: int
+    """Queries of the dev and of the test split with a relevant document."""
+
     generates: bool
     """Whether queries are written from the documents."""
+
+    @property
+    def has_dev(self) -> bool:
+        """Return whether the dev split has judgements."""
+        return self.dev > 0
+
+    @property
+    def has_test(self) -> bool:
+        """Return whether the test split has judgements."""
+        return self.test > 0
 
     @property
     def sentence(self) -> str:
@@ -100,8 +112,8 @@ def look_at(config: DistilConfig) -> Situation:
         titled=titled,
         logged=len(collection.file_queries),
         labelled=_labelled(collection, config.split),
-        has_dev=_labelled(collection, config.dev_split) > 0,
-        has_test=_labelled(collection, config.test_split) > 0,
+        dev=_labelled(collection, config.dev_split),
+        test=_labelled(collection, config.test_split),
         generates=generates,
     )
     if not (generates or situation.logged or situation.labelled):
