@@ -13,7 +13,8 @@
 
 The test split is only measured on, never chosen by; the dev split, if there is one, is given with
 labels alone. Seeds differ in the training's batches and dropout (and with labels=N, in the labels'
-draw not at all). One JSON line a system and row of queries (`rows.py`), with the regime, the
+draw not at all). Rows of unseen queries are those of the train split, labelled or not in a regime.
+One JSON line a system and row of queries (`rows.py`), with the regime, the
 minutes of the whole pipeline for one seed, and what the gate decided.
 """
 
@@ -31,6 +32,7 @@ import rows
 
 import retrodistill as rd
 from retrodistill.base.config import DistilConfig
+from retrodistill.data.store.lineage import Lineage
 from retrodistill.stages.pipelines.distil import Distilled, distil
 from retrodistill.stages.pipelines.distil.plan import NAMES, Layout
 from retrodistill.stages.pipelines.distil.situation import look_at
@@ -39,9 +41,14 @@ LABELS = "labels="
 HEAD = "query-id\tcorpus-id\tscore\n"
 
 
+def source(data: str) -> "rd.Collection":
+    """Return the whole collection."""
+    return rd.load_collection(data if ":" in data else f"beir:{data}")
+
+
 def collection_for(regime: str, data: str, out: Path, *, logged: int) -> tuple[str, str | None]:
     """Write the BEIR folder and the log that a regime gives to `distil`; return both names."""
-    collection = rd.load_collection(data if ":" in data else f"beir:{data}")
+    collection = source(data)
     folder, log = out / "collection", out / "log.jsonl"
     if not folder.exists():
         _write(collection, regime, folder, log, logged)
@@ -128,7 +135,16 @@ def measured(regime: str, options: argparse.Namespace) -> Iterator[Mapping[str, 
     about = {"set": Path(options.data).name, "regime": name, "minutes": round(minutes, 1)}
     about |= {"steps": options.steps, "chosen": NAMES[result.choice.name]}
     about |= {"teachers": list(options.teacher or ["bm25", "student"])}
-    for line in rows.lines(rd.load_collection(data), systems, against=against):
+    collection = source(options.data)
+    labels = ("train",) if "train" in collection.splits else ()
+    if labels:
+        # Titles of every document were queries: what counts as seen are the labels.
+        unrecorded = Lineage()
+        systems = {
+            title: [dataclasses.replace(run, lineage=unrecorded) for run in runs]
+            for title, runs in systems.items()
+        }
+    for line in rows.lines(collection, systems, against=against, trained_on=labels):
         system = f"{name}: {line['system']}"
         yield about | line | {"system": system} | rows.machine()
 

@@ -2,12 +2,12 @@
 
     python benchmarks/check_crashes.py --kills 100 > benchmarks/results/crashes_MACHINE_YYYYMM.jsonl
 
-The real verbs `score`, `mine` (dense), `embed` and `train` on a tiny collection with tiny models,
-each in a process of its own, the first three with two workers. Processes are forked from one that
-has imported everything, and encoders and teacher sleep a little, so that a kill falls into the
-work and not into imports. Each trial kills one to three times, by SIGKILL, SIGTERM or SIGINT, the
-parent alone or its whole group, at a moment drawn evenly from the undisturbed time; then the same
-command is run to its end. One JSON line a verb:
+The real verbs `score`, `mine` (dense), `embed`, `train` and `distil` on tiny collections with tiny
+models, each in a process of its own, the first three with two workers. Processes are forked from
+one that has imported everything, and encoders and teacher sleep a little, so that a kill falls into
+the work and not into imports. Each trial kills one to three times, by SIGKILL, SIGTERM or SIGINT,
+the parent alone or its whole group, at a moment drawn evenly from the undisturbed time; then the
+same command is run to its end. One JSON line a verb:
 
     kills       how many met a running process (others came after its end)
     equal       trials whose result is that of the undisturbed run, of `trials`
@@ -40,10 +40,10 @@ import numpy as np
 
 sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
 
-from fakes.corpus import save_small_collection
+from fakes.corpus import save_small_collection, save_titled_corpus
 from fakes.models import save_tiny_model
 
-from retrodistill import embed, executor, mine, score, train
+from retrodistill import distil, embed, executor, mine, score, train
 from retrodistill.base.config import MineSettings
 from retrodistill.base.files import is_unfinished
 from retrodistill.data.store import vectors
@@ -54,7 +54,9 @@ from retrodistill.stages.mining import mine_candidates
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PAUSE = 0.3
 """Seconds that a shard or a part takes: so much is left to do that orphans would be met."""
-PATIENCE = 120
+ENDS = {"score": (0,), "mine": (0,), "embed": (0,), "train": (0,), "distil": (0, 1)}
+"""Exit statuses of a command that ran to its end: a student that did not pay ends with 1."""
+PATIENCE = 240
 """Seconds after which a command that should end is given up."""
 
 
@@ -148,6 +150,18 @@ def alive_in(group: int) -> int:
     return alive
 
 
+def artifacts(folder: Path) -> dict[str, Any]:
+    """Return the fingerprint of each artifact of a pipeline, and what its report measured."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("manifest.json")):
+        name = str(path.parent.relative_to(folder))
+        if not name.startswith("steps"):
+            found[name] = json.loads(path.read_text())["fingerprint"]
+    report = json.loads((folder / "report.json").read_text())
+    found["systems"] = {system["name"]: system["metrics"] for system in report["systems"]}
+    return found | {"chosen": report["distil"]["chosen"]}
+
+
 def digests(folder: Path) -> dict[str, str]:
     """Return the hash of each file of a result; of manifests without time and place."""
     found = {}
@@ -164,6 +178,11 @@ def digests(folder: Path) -> dict[str, str]:
     return found
 
 
+def result_of(verb: str, out: Path) -> Any:
+    """Return what must be equal after any kill."""
+    return {"score": rows_of, "distil": artifacts}.get(verb, digests)(out)
+
+
 def rows_of(store: Path) -> list[tuple[str, str, float]]:
     """Return all rows of a score store's shards, doubled ones too."""
     import pyarrow.parquet as pq
@@ -177,7 +196,7 @@ def rows_of(store: Path) -> list[tuple[str, str, float]]:
     return sorted(rows)  # type: ignore[arg-type]
 
 
-def commands(data: Path, model: Path, run: Path) -> dict[str, tuple[Any, list[str]]]:
+def commands(data: Path, titled: Path, model: Path, run: Path) -> dict[str, tuple[Any, list[str]]]:
     """Return each verb's main and its words, but --out."""
     common = ["--data", f"beir:{data}"]
     workers = ["--executor", "processes", "--workers", "2"]
@@ -206,6 +225,13 @@ def commands(data: Path, model: Path, run: Path) -> dict[str, tuple[Any, list[st
                 "--resume",
             ],
         ),
+        "distil": (
+            distil.main,
+            [
+                *("--data", f"beir:{titled}", "--student", str(model), "--precision", "float32"),
+                *("--steps", "6", "--depth", "8", "--held-out", "20", "--max-tokens", "32"),
+            ],
+        ),
     }
 
 
@@ -225,13 +251,13 @@ def trial(
         (os.killpg if whole else os.kill)(process, sign)
         status = status_of(process)
         statuses[status] += 1
-        kills += status not in (0, 2)
+        kills += status not in (2, *ENDS[verb])
         orphans += orphans_of(process)
     last = status_of(launch(main, words, folder))
     log = (folder / "log").read_text()
-    done = last == 0 or (last == 2 and "exists already" in log.splitlines()[-1])
+    done = last in ENDS[verb] or (last == 2 and "exists already" in log.splitlines()[-1])
     hidden = [path for path in folder.rglob(".*") if is_unfinished(path)]
-    hidden += list(folder.glob("out.checkpoints"))
+    hidden += list(folder.rglob("*.checkpoints"))
     rows = rows_of(out) if verb == "score" and done else []
     return {
         "kills": kills,
@@ -239,7 +265,7 @@ def trial(
         "orphans": orphans,
         "hidden": len(hidden),
         "doubled": len(rows) - len({row[:2] for row in rows}),
-        "result": (rows if verb == "score" else digests(out)) if done else log[-2000:],
+        "result": result_of(verb, out) if done else log[-2000:],
     }
 
 
@@ -250,9 +276,9 @@ def check(verb: str, main: Any, words: list[str], scratch: Path, kills: int, see
     folder.mkdir()
     start = time.perf_counter()
     status = status_of(launch(main, [*words, "--out", str(folder / "out")], folder))
-    assert status == 0, (folder / "log").read_text()
+    assert status in ENDS[verb], (folder / "log").read_text()
     span = time.perf_counter() - start
-    wanted: Any = rows_of(folder / "out") if verb == "score" else digests(folder / "out")
+    wanted = result_of(verb, folder / "out")
     totals: Counter[str] = Counter()
     statuses: Counter[int] = Counter()
     while totals["kills"] < kills:
@@ -300,7 +326,8 @@ def main() -> int:
         collection = load_collection(f"beir:{data}")
         mine_candidates(collection, "train", settings=MineSettings(depth=20)).write(scratch / "run")
         slow_down()
-        verbs = commands(data, model, scratch / "run")
+        titled = save_titled_corpus(scratch / "titled")
+        verbs = commands(data, titled, model, scratch / "run")
         verbs = {verb: verbs[verb] for verb in options.verb or verbs}
         share = -(-options.kills // len(verbs))
         sound = [

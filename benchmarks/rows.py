@@ -29,6 +29,7 @@ def measure(
     *,
     split: str = "test",
     metrics: str = METRICS,
+    trained_on: Sequence[str] = (),
 ) -> tuple[Evaluation, Evaluation]:
     """Return systems measured seed by seed, and as means over their seeds."""
     groups = {name: [f"{name} #{n}" for n, _ in enumerate(runs)] for name, runs in systems.items()}
@@ -38,7 +39,7 @@ def measure(
         for one, run in zip(groups[name], own, strict=True)
     }
     qrels = collection.qrels(split)
-    seen = rd.seen_in_training(collection, qrels, runs)
+    seen = rd.seen_in_training(collection, qrels, runs, trained_on=trained_on)
     single = rd.evaluate_runs(qrels, runs, metrics=metrics, settings=UNTESTED, seen=seen)
     return single, average_systems(single, groups, test="t")
 
@@ -50,13 +51,16 @@ def lines(
     against: str | Mapping[str, str],
     split: str = "test",
     metrics: str = METRICS,
+    trained_on: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Yield a line for each row of queries and system.
 
     `systems` is name -> a run for each seed, `against` the system that all, or each by its name,
-    are compared with.
+    are compared with. `trained_on` are splits that count as seen beside what the runs record.
     """
-    single, means = measure(collection, systems, split=split, metrics=metrics)
+    single, means = measure(
+        collection, systems, split=split, metrics=metrics, trained_on=trained_on
+    )
     metric = next(iter(next(iter(single.per_query.values()))))
     for title in (ALL, *means.subsets):
         part, seeds = (own if title == ALL else own.subsets[title] for own in (means, single))

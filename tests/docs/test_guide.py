@@ -23,8 +23,8 @@ def blocks(page: str) -> list[tuple[str, str]]:
 def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with what the guide presupposes: documents and a query log."""
     (tmp_path / "DOCS").mkdir()
-    for number, topic in enumerate(TOPICS * 3):
-        text = f"# The {topic}\n\nTo reset the {topic}, press button {number} and wait.\n"
+    for number, topic in enumerate(TOPICS * 8):
+        text = f"# The {topic} in room {number}\n\nTo reset the {topic}, press button {number}.\n"
         (tmp_path / "DOCS" / f"{topic}{number}.md").write_text(text)
     log_lines = [f"how do I reset the {topic}" for topic in TOPICS]
     (tmp_path / "log.txt").write_text("\n".join(log_lines))
@@ -42,10 +42,13 @@ def test_the_guide_leads_to_a_student(place: Path, capsys: pytest.CaptureFixture
         assert program == "retrodistill"
         status = import_module(f"retrodistill.{verb}").main(words)
         output = capsys.readouterr()
-        assert status == 0, f"{command}\n{output.err}"
-        if verb == "search":
+        # A random model need not become better, but all of `distil` has run by then.
+        did_not_pay = verb == "distil" and status == 1 and "It did not pay" in output.out
+        assert status == 0 or did_not_pay, f"{command}\n{output.err}"
+        if verb == "search" and "--out" not in words:
             assert "reset" in output.out or "The " in output.out
     assert (place / "indexes" / "log").is_dir()
+    assert (place / "app" / "report.html").is_file()
 
     python = next(text for language, text in blocks("docs/serving.md") if language == "python")
     exec(compile(python, "docs/serving.md", "exec"), {})

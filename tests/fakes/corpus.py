@@ -28,3 +28,16 @@ def save_small_collection(folder: Path, *, docs: int = 60, train: int = 24, test
         rows += [f"{query}\td{query[1:]}\t1" for query in members]
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder
+
+
+def save_titled_corpus(folder: Path, *, docs: int = 80, titles: bool = True) -> Path:
+    """Write documents with titles of three of their words, without queries and judgements."""
+    rng = random.Random(1)
+    folder.mkdir(parents=True)
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as corpus:
+        for number in range(docs):
+            words = rng.sample(NOUNS, 14)
+            title = " ".join(words[:3]) if titles else ""
+            row = {"_id": f"d{number}", "title": title, "text": " ".join(words[2:])}
+            corpus.write(json.dumps(row) + "\n")
+    return folder

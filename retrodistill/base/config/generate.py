@@ -31,16 +31,16 @@ class GenerateSettings:
     """Folder of prompts of your own, KIND.txt, which precede the package's."""
 
     docs: int | None = None
-    """Documents (passages of `docs:`) to write for, sampled evenly over the collection (default:
-    all)."""
+    """Documents to write for (passages, where files are cut), sampled evenly over the collection
+    (default: all)."""
 
     per_doc: int | None = None
     """Most queries of a document (default: all titles and headings of a file; a language model
     writes one of each kind for a passage)."""
 
     held_out: int | None = None
-    """Documents (files of `docs:`, with all passages) to put aside: their queries stand in the
-    split `held-out` alone, the others in `generated`."""
+    """Documents to put aside (whole files, where these are cut into passages), whose queries stand
+    in the split `held-out` alone, the others in `generated`."""
 
     seed: int = 0
     """Seed of the sampled and of the held-out documents, and of sampled queries."""

@@ -36,7 +36,6 @@ from retrodistill.stages.pipelines.distil.plan_file import edited, write_plan
 from retrodistill.stages.pipelines.distil.situation import look_at
 from retrodistill.stages.pipelines.distil.stores import planned_step
 from retrodistill.stages.pipelines.steps import Pipeline, Step, refuse_foreign, sound_fingerprint
-from retrodistill.stages.pipelines.verbs import verb_step
 
 __all__ = ["Distilled", "distil"]
 
@@ -75,7 +74,9 @@ def distil(config: DistilConfig) -> Distilled | None:
     planned = edited(derived, config.plan, out)
     pipeline = Pipeline(out)
     write_plan(out, config, planned, derived)
-    outdated = [each.name for each in planned if pipeline.outdated_settings(planned_step(each))]
+    outdated = [
+        each.name for each in planned if pipeline.outdated_settings(planned_step(each, out))
+    ]
     check_steps(planned, outdated)
     log_estimate(layout, planned, outdated)
     if config.dry_run:
@@ -95,7 +96,9 @@ def _run(layout: Layout, pipeline: Pipeline, planned: Sequence[PlannedStep]) -> 
             break
         steps = [step for step in planned if step.round == number]
         for place, each in enumerate(steps, 1):
-            pipeline.ensure(planned_step(each), label=f"{place}/{len(steps)} {each.name}")
+            pipeline.ensure(
+                planned_step(each, layout.out), label=f"{place}/{len(steps)} {each.name}"
+            )
         trained += (round_name(number),) if number > 1 else ()
     return trained
 
@@ -118,7 +121,7 @@ def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> D
     pipeline.ensure(
         Step(
             name="choice",
-            config={"model": model},
+            config={"student": choice.name, "start": layout.config.student},
             inputs=partial(_fingerprint_of, model),
             outputs={"artifact": layout.out / "student"},
             make=partial(adopt, model, layout.out / "student", details=details),
@@ -132,7 +135,7 @@ def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> D
         precision=layout.config.precision,
         out=layout.out / "index",
     )
-    pipeline.ensure(verb_step("index", "embed", index))
+    pipeline.ensure(planned_step(PlannedStep(name="index", verb="embed", config=index), layout.out))
     test = layout.test
     assert test is not None
     costs = pipeline.ensure(

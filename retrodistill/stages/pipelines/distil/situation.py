@@ -12,6 +12,9 @@ from retrodistill.data.datasets.texts import spread_rows
 SAMPLED = 1000
 """Documents whose titles are looked at."""
 
+WORDS = 2
+"""Words that a title has to have to be a query."""
+
 TITLED = 0.2
 """Share of documents with a title from which on titles are written as queries."""
 
@@ -35,7 +38,7 @@ class Situation:
     """Files that the documents are parts of; the documents, where they are whole."""
 
     titled: float
-    """Share of the documents with a title."""
+    """Share of the documents with a title of WORDS words or more."""
 
     logged: int
     """Queries of the log."""
@@ -96,7 +99,7 @@ def look_at(config: DistilConfig) -> Situation:
             f"{config.data} has {len(docs):,} documents; give at least {FEW_DOCUMENTS}."
         )
     rows = spread_rows(len(docs), SAMPLED)
-    titled = sum(bool(docs[int(row)].title.strip()) for row in rows) / len(rows)
+    titled = sum(len(docs[int(row)].title.split()) >= WORDS for row in rows) / len(rows)
     writes = "none" not in config.writer
     generates = writes and (config.writer != ("titles",) or titled >= TITLED)
     if "qrels" in options and (generates or config.judge):

@@ -8,22 +8,27 @@ from typing import Any
 
 from retrodistill.base.files import new_folder
 from retrodistill.stages.pipelines.distil.plan import PlannedStep
-from retrodistill.stages.pipelines.steps import Step, sound_fingerprint
+from retrodistill.stages.pipelines.steps import Step, plain, sound_fingerprint
 from retrodistill.stages.pipelines.verbs import run_again, verb_step
 
 
-def planned_step(planned: PlannedStep) -> Step:
-    """Return the step of the pipeline that a planned step is."""
+def planned_step(planned: PlannedStep, out: Path) -> Step:
+    """Return the step of the pipeline that a planned step is.
+
+    Its record names what lies below `out` relative to it, so that the folder may be moved.
+    """
     step = verb_step(planned.name, planned.verb, planned.config)
     before = planned.adds_to
-    if before is None:
-        return step
 
     def inputs() -> dict[str, str]:
-        return {**step.inputs(), "scores before": sound_fingerprint(before)}
+        read = {_relative(role, out): value for role, value in step.inputs().items()}
+        return read if before is None else {**read, "scores before": sound_fingerprint(before)}
 
+    make = step.make
+    if before is not None:
+        make = partial(add_to, before, planned.verb, planned.config)
     return dataclasses.replace(
-        step, inputs=inputs, make=partial(add_to, before, planned.verb, planned.config)
+        step, config=_relative(plain(step.config), out), inputs=inputs, make=make
     )
 
 
@@ -33,3 +38,12 @@ def add_to(before: Path, verb: str, config: Any) -> None:
         with new_folder(config.out) as folder:
             shutil.copytree(before, folder, dirs_exist_ok=True)
     run_again(verb, config)
+
+
+def _relative(value: Any, out: Path) -> Any:
+    """Return a value with the paths below `out` relative to it, however deep they stand."""
+    if isinstance(value, dict):
+        return {name: _relative(own, out) for name, own in value.items()}
+    if isinstance(value, list):
+        return [_relative(own, out) for own in value]
+    return value.replace(f"{out}/", "") if isinstance(value, str) else value
