@@ -66,8 +66,8 @@ class DistilConfig:
     llm:NAME or another teacher."""
 
     held_out: int = 200
-    """Documents whose generated queries are put aside to measure on, or queries of the log to
-    judge, where there are no judgements; at most half of them."""
+    """Documents whose generated queries are put aside to measure on (at most a fifth of them), or
+    queries of the log to judge, where there are no judgements."""
 
     depth: int = 100
     """Candidates of each query that the teachers score."""
@@ -76,7 +76,7 @@ class DistilConfig:
     """Documents over which the teachers' list of a query is spread (median perplexity)."""
 
     steps: int = 300
-    """Steps of training, of 32 queries each."""
+    """Steps of training: of 32 queries each, with --keep-layers of 16 and their documents."""
 
     learning_rate: float = 1e-4
     """Peak learning rate."""

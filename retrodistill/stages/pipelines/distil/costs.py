@@ -13,6 +13,7 @@ from retrodistill.stages.evaluation.efficiency import (
     per_second,
     weights_mb,
 )
+from retrodistill.stages.pipelines.distil.estimate import PAID
 from retrodistill.stages.pipelines.distil.plan import K, Layout, Measured
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def _teachers(layout: Layout, collection: "Collection", measured: Measured) -> C
     pairs = pairs_of(collection, candidates.table)
     milliseconds = 0.0
     for spec in layout.teachers:
-        if spec.partition(":")[0] in ("bm25", "run"):  # the first stage has these scores already
+        # The first stage has these scores already; an endpoint has a time and a price of its own.
+        if spec.partition(":")[0] in ("bm25", "run", *PAID):
             continue
         teacher = load_teacher(
             spec,

@@ -37,6 +37,9 @@ class Speeds:
     pairs: dict[str, float]
     """Teacher -> seconds of a pair, of teachers that read pairs."""
 
+    layers: int
+    """Layers of the model."""
+
     other_docs: float
     """Seconds of a document with all bi-encoder teachers but the student."""
 
@@ -61,10 +64,11 @@ def log_estimate(layout: Layout, steps: Sequence[PlannedStep], outdated: Sequenc
 
 
 def _speeds(layout: Layout, collection: "Collection") -> Speeds:
-    """Return the speeds of the student and of the teachers that read pairs, by a small sample."""
+    """Return the speeds of the model and of the teachers that read pairs, by a small sample."""
     from retrodistill.base.types import Doc, Pairs
     from retrodistill.data.datasets.texts import spread_rows
     from retrodistill.models.students.dense import DenseEncoder
+    from retrodistill.models.students.towers import side_modules
     from retrodistill.models.teachers import load_teacher
 
     config = layout.config
@@ -91,10 +95,12 @@ def _speeds(layout: Layout, collection: "Collection") -> Speeds:
         asked = [Doc(str(place), "", title) for place, title in enumerate(titles[:PAIRS])]
         work = Pairs.of(asked, sample)
         pairs[spec] = _seconds(lambda teacher=teacher, work=work: teacher.score(work)) / len(sample)
+    body = side_modules(encoder.model, "document")[0]
     return Speeds(
         doc=doc_seconds(encoder),
         query=query,
         pairs=pairs,
+        layers=int(getattr(body.model.config, "num_hidden_layers", 0)),
         other_docs=sum(doc_seconds(loaded(model)) for model in other_encoders(layout)),
     )
 
@@ -116,11 +122,10 @@ def _work(layout: Layout, step: PlannedStep, speeds: Speeds) -> tuple[float, str
         new = situation.docs * speeds.other_docs if step.name == "candidates" else 0.0
         return new + queries_of(layout, step) * speeds.query, ""
     if step.verb == "train":
-        per_step = config.batch_size * speeds.query
-        if config.freeze != "document":
-            texts = config.candidates_per_query if config.scores else 1
-            per_step = config.batch_size * (speeds.query + texts * speeds.doc)
-        return PASSES * config.max_steps * per_step, ""
+        docs = 0 if config.freeze == "document" else 1
+        docs *= config.candidates_per_query if config.scores else 1
+        per_step = config.batch_size * (speeds.query + docs * speeds.doc)
+        return _kept_share(layout, speeds) * PASSES * config.max_steps * per_step, ""
     if step.verb == "score":
         count = queries_of(layout, step) * layout.config.depth
         if config.teacher.partition(":")[0] in PAID:
@@ -135,10 +140,16 @@ def _work(layout: Layout, step: PlannedStep, speeds: Speeds) -> tuple[float, str
     return 1.0, ""
 
 
+def _kept_share(layout: Layout, speeds: Speeds) -> float:
+    """Return the share of the model's layers that the student keeps."""
+    kept = len(layout.config.keep_layers)
+    return kept / speeds.layers if kept and speeds.layers else 1.0
+
+
 def queries_of(layout: Layout, step: PlannedStep) -> int:
     """Return about how many queries are mined or scored in a step."""
     situation = layout.situation
-    counts = {"dev": situation.dev, "test": situation.test, "held-out": layout.aside}
+    counts = {"dev": situation.dev, "test": situation.test, "held-out": layout.held_out}
     for measured in (layout.dev, layout.test):
         if measured is not None and step.name.startswith(f"{measured.folder}-"):
             return counts.get(measured.folder, layout.config.held_out)

@@ -16,7 +16,6 @@ from retrodistill.base.config import (
     SearchConfig,
     TrainConfig,
 )
-from retrodistill.base.errors import ConfigError
 from retrodistill.stages.pipelines.distil.situation import Situation
 
 K = 100
@@ -27,6 +26,12 @@ BATCH = 32
 
 GENERATED, HELD_OUT, JUDGED = "generated", "held-out", "judged"
 """Splits of generated queries, and of machine judgements."""
+
+MOST_HELD_OUT = 0.2
+"""Largest share of the documents whose queries are put aside."""
+
+QUANTILES = "0.5,0.7,0.9"
+"""Shares of the scores below grade 1, 2 and 3, of a judge that gives scores."""
 
 CUT_RATE, CUT_ANCHOR = 3e-4, 5
 """Learning rate, and weight of the whole model's vectors, that bring back a cut model."""
@@ -50,13 +55,6 @@ NAMES = {
 def title(name: str) -> str:
     """Return the name in tables of a system, given that of its folder."""
     return NAMES.get(name, f"distilled, {name.replace('-', ' ')}")
-
-
-NOTHING_MEASURED = (
-    "there is nothing to measure a student with: no judgements in --dev-split or --test-split, no "
-    "generated queries of two files and more, and no query log that is judged. Give judgements "
-    "(qrels/test.tsv of a BEIR folder), a --writer, or --queries FILE with --judge llm:NAME."
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,9 +142,9 @@ class Layout:
         return situation.generates and not judged
 
     @property
-    def aside(self) -> int:
-        """Return the number of files whose generated queries are put aside: half at most."""
-        return min(self.config.held_out, self.situation.files // 2)
+    def held_out(self) -> int:
+        """Return the number of documents whose queries are put aside."""
+        return max(1, min(self.config.held_out, int(MOST_HELD_OUT * self.situation.files)))
 
     @property
     def labels_split(self) -> str:
@@ -211,14 +209,7 @@ class Layout:
 
 
 def plan_steps(layout: Layout) -> list[PlannedStep]:
-    """Return all steps in order, up to the runs that are measured.
-
-    Raises:
-        ConfigError: there is nothing to measure with.
-
-    """
-    if layout.test is None or (layout.holds_out and not layout.aside):
-        raise ConfigError(NOTHING_MEASURED)
+    """Return all steps in order, up to the runs that are measured."""
     steps = [*source_steps(layout), *index_steps(layout), *first_student_steps(layout)]
     steps += teaching_steps(layout)
     steps += student_steps(layout, "distilled")
@@ -265,7 +256,7 @@ def source_steps(layout: Layout) -> list[PlannedStep]:
                 data=config.data + (f",queries={layout.judged_log}" if layout.judges_log else ""),
                 writer=config.writer,
                 docs=config.max_generated if layout.situation.docs > config.max_generated else None,
-                held_out=layout.aside if layout.holds_out else None,
+                held_out=layout.held_out if layout.holds_out else None,
                 seed=config.seed,
                 out=layout.out / "queries",
             ),
@@ -481,6 +472,7 @@ def _judging(layout: Layout, measured: Measured) -> PlannedStep:
         config=JudgeConfig(
             run=tuple(layout.run(measured, name) for name in names),
             judge=layout.config.judge,
+            quantiles=None if layout.config.judge.startswith("llm:") else QUANTILES,
             out=layout.out / "judgements",
             **measured.where,
         ),

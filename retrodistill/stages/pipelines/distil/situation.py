@@ -24,8 +24,15 @@ FEW_DOCUMENTS = 32
 NOTHING = (
     "there is nothing to learn from: no query log, no labels in split {split!r}, and {titles}. "
     "Give a query log (--queries FILE), or let a language model write queries "
-    "(--writer causal-lm:MODEL or llm:NAME). The first words of documents do not replace "
-    "queries: students that were trained on them did not become better."
+    "(--writer causal-lm:MODEL or llm:NAME). The first words of documents do not serve as queries: "
+    "students that were trained on them did not become better."
+)
+
+UNMEASURED = (
+    "there is nothing to measure a student with: the collection has no judgements in the splits "
+    "{dev!r} or {test!r}, and no query is generated that could be held out. Give --judge llm:NAME "
+    "for the queries of a log, let titles or a language model write queries (--writer), or put "
+    "some of the labelled queries into qrels/{dev}.tsv."
 )
 
 
@@ -35,7 +42,7 @@ class Situation:
 
     docs: int
     files: int
-    """Files that the documents are parts of; the documents, where they are whole."""
+    """Documents that the passages are parts of."""
 
     titled: float
     """Share of the documents with a title of WORDS words or more."""
@@ -124,6 +131,14 @@ def look_at(config: DistilConfig) -> Situation:
             f"{titled:.0%} of the documents have a title" if writes else "no --writer may write any"
         )
         raise ConfigError(NOTHING.format(split=config.split, titles=titles))
+    judged = situation.has_dev or situation.has_test
+    if not (judged or generates or (situation.logged and config.judge)):
+        raise ConfigError(UNMEASURED.format(dev=config.dev_split, test=config.test_split))
+    if config.judge is not None and not judged and config.rounds > 1:
+        raise ConfigError(
+            "--rounds above 1 needs judgements of people, or held-out queries: --judge judges the "
+            "results of the first round, and what a later one finds would count as irrelevant."
+        )
     return situation
 
 
