@@ -51,12 +51,13 @@ def edited(steps: Sequence[PlannedStep], plan: Mapping[str, Any], out: Path) -> 
         raise ConfigError(
             f"{file} is not a plan of `distil`: another command has made {out}. Give another --out."
         )
-    if not plan and file.exists():
-        plan = _plan_of(file)
+    own = _plan_of(file) if file.exists() else {}
+    plan = plan or own
     if not plan:
         return list(steps)
     folder = Path(str(plan.get(FOLDER, out)))
-    derived = next((path for path in (folder / DERIVED, out / DERIVED) if path.exists()), None)
+    folders = (out, folder) if plan == own else (folder, out)
+    derived = next((at / DERIVED for at in folders if (at / DERIVED).exists()), None)
     before = _plan_of(derived) if derived else as_plan(steps)
     plan, before = (_moved(content, folder, out) for content in (plan, before))
     _check_names(plan, before, steps)
