@@ -180,7 +180,7 @@ def test_a_perplexity_and_a_temperature_exclude_each_other(
 ) -> None:
     """A temperature of the objective that the perplexity overrides without a word."""
     for objective, message in (
-        ("listwise-kl(teacher_temperature=2)", "give one of the two"),
+        ("listwise-kl-in-batch(teacher_temperature=2)", "give one of the two"),
         ("contrastive", "has none"),
     ):
         settings = dataclasses.replace(ALONE, objective=objective, teacher_perplexity=3.0)
