@@ -95,9 +95,9 @@ def _run(layout: Layout, pipeline: Pipeline, planned: Sequence[PlannedStep]) -> 
             log.info(f"round {number - 1} has brought nothing: there is no round {number}.")
             break
         steps = [step for step in planned if step.round == number]
-        for place, each in enumerate(steps, 1):
+        for number_of_step, each in enumerate(steps, 1):
             pipeline.ensure(
-                planned_step(each, layout.out), label=f"{place}/{len(steps)} {each.name}"
+                planned_step(each, layout.out), label=f"{number_of_step}/{len(steps)} {each.name}"
             )
         trained += (round_name(number),) if number > 1 else ()
     return trained

@@ -92,7 +92,7 @@ def _speeds(layout: Layout, collection: "Collection") -> Speeds:
             spec, collection, max_tokens=config.max_tokens, precision=config.precision
         )
         sample = docs[:PAIRS]
-        asked = [Doc(str(place), "", title) for place, title in enumerate(titles[:PAIRS])]
+        asked = [Doc(str(number), "", title) for number, title in enumerate(titles[:PAIRS])]
         work = Pairs.of(asked, sample)
         pairs[spec] = _seconds(lambda teacher=teacher, work=work: teacher.score(work)) / len(sample)
     body = side_modules(encoder.model, "document")[0]
@@ -142,8 +142,8 @@ def _work(layout: Layout, step: PlannedStep, speeds: Speeds) -> tuple[float, str
 
 def _kept_share(layout: Layout, speeds: Speeds) -> float:
     """Return the share of the model's layers that the student keeps."""
-    kept = len(layout.config.keep_layers)
-    return kept / speeds.layers if kept and speeds.layers else 1.0
+    count = len(layout.config.keep_layers)
+    return count / speeds.layers if count and speeds.layers else 1.0
 
 
 def queries_of(layout: Layout, step: PlannedStep) -> int:

@@ -97,13 +97,13 @@ def report_of(
     queries = evaluation["settings"]["queries"]
     rows = [
         [
-            Cell(text=cell, number=number_in(cell) if place else None)
-            for place, cell in enumerate(row)
+            Cell(text=cell, number=number_in(cell) if column else None)
+            for column, cell in enumerate(row)
         ]
         for row in table_rows(evaluation, costs)
     ]
-    first: list[Block] = [Text(text=line) for line in lines]
-    first.append(
+    blocks: list[Block] = [Text(text=line) for line in lines]
+    blocks.append(
         Table(
             caption="Quality and costs",
             columns=COLUMNS,
@@ -114,12 +114,12 @@ def report_of(
         )
     )
     parts = [
-        Section(key="result", title="Which to use", blocks=first),
+        Section(key="result", title="Which to use", blocks=blocks),
         sections.headline(evaluation, queries=queries),
         sections.tests_section(evaluation["tests"]),
     ]
-    if (part := unseen(evaluation)) is not None:
-        parts.append(part)
+    if (unseen_section := unseen(evaluation)) is not None:
+        parts.append(unseen_section)
     plan = (layout.out / PLAN).read_text(encoding="utf-8")
     parts.append(
         Section(

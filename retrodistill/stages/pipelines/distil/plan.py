@@ -339,9 +339,9 @@ def student_steps(layout: Layout, name: str, *, start: str | None = None) -> lis
         "positives": "labels" if labels else "teacher",
     }
     if layout.retrieves_whole:
-        first = layout.student("labelled") if labels else config.student
+        prepared = layout.student("labelled") if labels else config.student
         settings = {"objective": "listwise-kl-in-batch" + labels} | _query_tower(layout)
-        return [training(layout, name, start=start or first, **settings, **common)]
+        return [training(layout, name, start=start or prepared, **settings, **common)]
     distilled = training(
         layout,
         name,
@@ -412,13 +412,13 @@ def measuring_steps(layout: Layout, measured: Measured) -> list[PlannedStep]:
 
 def search_step(layout: Layout, measured: Measured, name: str) -> PlannedStep:
     """Return the step that searches with a dense system for the queries that are measured."""
-    own = name == "untouched" or not layout.retrieves_whole
+    embedded = name == "untouched" or not layout.retrieves_whole
     return PlannedStep(
         name=f"{measured.folder}-{name}",
         verb="search",
         config=SearchConfig(
-            index=layout.out / "indexes" / (name if own else "untouched"),
-            query_model=None if own else layout.student(name),
+            index=layout.out / "indexes" / (name if embedded else "untouched"),
+            query_model=None if embedded else layout.student(name),
             k=K,
             precision=layout.config.precision,
             out=layout.run(measured, name),
@@ -515,6 +515,6 @@ def _store_names(teachers: Sequence[str]) -> list[str]:
     """Return a folder's name for each teacher: its kind, with a number where kinds repeat."""
     kinds = [spec.partition(":")[0] for spec in teachers]
     return [
-        f"{kind}-{kinds[:place].count(kind) + 1}" if kinds.count(kind) > 1 else kind
-        for place, kind in enumerate(kinds)
+        f"{kind}-{kinds[:number].count(kind) + 1}" if kinds.count(kind) > 1 else kind
+        for number, kind in enumerate(kinds)
     ]

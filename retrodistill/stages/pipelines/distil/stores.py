@@ -43,7 +43,7 @@ def add_to(before: Path, verb: str, config: Any) -> None:
 def _relative(value: Any, out: Path) -> Any:
     """Return a value with the paths below `out` relative to it, however deep they stand."""
     if isinstance(value, dict):
-        return {name: _relative(own, out) for name, own in value.items()}
+        return {name: _relative(setting, out) for name, setting in value.items()}
     if isinstance(value, list):
-        return [_relative(own, out) for own in value]
+        return [_relative(element, out) for element in value]
     return value.replace(f"{out}/", "") if isinstance(value, str) else value
