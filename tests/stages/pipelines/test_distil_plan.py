@@ -11,7 +11,8 @@ from fakes.models import save_tiny_model
 
 from retrodistill.base.config import DistilConfig
 from retrodistill.base.errors import ConfigError
-from retrodistill.stages.pipelines.distil import distil
+from retrodistill.data.datasets import load_collection
+from retrodistill.stages.pipelines.distil import _fingerprint_of, distil
 from retrodistill.stages.pipelines.distil.checks import check_steps
 from retrodistill.stages.pipelines.distil.estimate import other_encoders, queries_of
 from retrodistill.stages.pipelines.distil.log_split import log_step
@@ -237,3 +238,27 @@ def test_the_estimate_has_the_documents_of_other_encoders(tmp_path: Path) -> Non
     laid_out = layout(tmp_path, student="small", teacher=teachers)
     assert other_encoders(laid_out) == ["large"]
     assert other_encoders(layout(tmp_path, student="small")) == []
+
+
+def test_judged_queries_are_measured_with_their_texts(tmp_path: Path) -> None:
+    """Held-out queries had no text where they were judged, so none was compared with training."""
+    data = save_collection(tmp_path / "c", titles=True)
+    laid_out = layout(tmp_path / "app", data=data, judge="llm:judge")
+    for folder, name, text in (
+        ("queries", "held-out.jsonl", '{"_id": "g-1", "text": "a query"}'),
+        ("judgements/qrels", "judged.tsv", "query-id\tcorpus-id\tscore\ng-1\td1\t2"),
+    ):
+        (tmp_path / "app" / folder).mkdir(parents=True)
+        (tmp_path / "app" / folder / name).write_text(f"{text}\n")
+    assert laid_out.test is not None
+    collection = load_collection(laid_out.with_judgements(laid_out.test))
+    assert collection.query_ids("judged") == ["g-1"]
+
+
+def test_new_weights_under_an_old_name_are_chosen_anew(tmp_path: Path) -> None:
+    """student/ kept the weights of before where --student was a plain folder that had changed."""
+    (tmp_path / "model.safetensors").write_bytes(b"old")
+    before = _fingerprint_of(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"new")
+    assert _fingerprint_of(str(tmp_path)) != before
+    assert _fingerprint_of("packaged:all-MiniLM-L6-v2") == {}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,11 @@ def log_step(layout: Layout) -> list[Step]:
     config = layout.config
     assert config.queries is not None
     file, _ = path_options(config.queries, OPTIONS, where=f"--queries {config.queries}")
-    settings = {"queries": config.queries, "held_out": config.held_out, "seed": config.seed}
+    settings: dict[str, Any] = {
+        "queries": config.queries,
+        "held_out": config.held_out,
+        "seed": config.seed,
+    }
 
     def collection() -> Collection:
         return load_collection(config.data)

@@ -134,6 +134,11 @@ class Layout:
         """Return whether the results for measured queries are judged by --judge."""
         return self.config.judge is not None and measured.folder in ("log", HELD_OUT)
 
+    def with_judgements(self, measured: Measured) -> str:
+        """Return the id of the collection with the queries that are judged and the judgements."""
+        queries = measured.queries or self.out / "queries" / f"{HELD_OUT}.jsonl"
+        return f"{self.config.data},queries={queries},qrels={self.out}/judgements/qrels"
+
     @property
     def holds_out(self) -> bool:
         """Return whether a part of the generated queries is put aside."""
