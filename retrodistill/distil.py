@@ -13,6 +13,7 @@ settings (also those in app/plan.yaml): only what they change is made again. The
 where no student is better than the model that it came from, which is then kept.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -54,7 +55,8 @@ def distil(config: DistilConfig) -> bool:
     for line in distilled.lines:
         print(line)
     print(f"Report: {config.out / 'report.html'}")
-    print(f'Search: python -m retrodistill.search --index {config.out / "index"} "your question"')
+    index = shlex.quote(str(config.out / "index"))
+    print(f'Search: python -m retrodistill.search --index {index} "your question"')
     return distilled.choice.paid
 
 

@@ -31,7 +31,7 @@ class DistilConfig:
 
     queries: str | None = None
     """Query log: a file of queries without judgements, .txt (one a line), .jsonl, .tsv, .csv or
-    .parquet."""
+    .parquet; columns are named as in log.csv,text=COLUMN."""
 
     writer: tuple[str, ...] = ("titles",)
     """What writes queries from documents: titles (titles and headings, if there are any),
@@ -112,9 +112,13 @@ class DistilConfig:
             raise ConfigError(f"--perplexity must be above 1, but it is {self.perplexity:g}.")
         if "none" in self.writer and len(self.writer) > 1:
             raise ConfigError("--writer none goes with no other --writer.")
-        for setting in ("queries", "out"):
-            if "," in str(getattr(self, setting) or ""):
+        if "," in str(self.out):
+            raise ConfigError(
+                f"--out {self.out} has a comma, which ends a path in a collection's id. Rename it."
+            )
+        for setting in ("dev_split", "test_split"):
+            if getattr(self, setting) == self.split:
                 raise ConfigError(
-                    f"--{setting} {getattr(self, setting)} has a comma, which ends a path in a "
-                    "collection's id. Rename it."
+                    f"--{setting.replace('_', '-')} {self.split} is trained on (--split): measure "
+                    "on another split."
                 )

@@ -42,7 +42,7 @@ def start_student(
     from retrodistill.models.students.towers import side_modules
 
     kind: StudentKind = STUDENT_KINDS[settings.student_kind]
-    model = kind.load(student, device)
+    whole = model = kind.load(student, device)
     if settings.keep_layers:
         model = transforms.keep_layers(model, settings.keep_layers)
     if settings.width is not None:
@@ -53,7 +53,7 @@ def start_student(
     if settings.pooling is not None:
         model = transforms.pooled(model, settings.pooling)
     if settings.freeze == "document" and settings.doc_student is None:
-        model = transforms.two_towers(model, model)
+        model = transforms.two_towers(model, whole)
     if settings.doc_student is not None:
         documents = kind.load(settings.doc_student, device)
         if settings.doc_keep_layers:

@@ -26,8 +26,15 @@ def check_settings(
     """
     from retrodistill.stages.training.sampling import parse_negative_sampling
 
-    absent = {signal for term in terms for signal in term.signals}
-    absent = absent.difference(*(source.gives for source in sources))
+    signals = {signal for term in terms for signal in term.signals}
+    in_batch = any(name == "doc_vectors" or name.startswith("batch_") for name in signals)
+    if settings.compare == "collection" and not in_batch:
+        raise ConfigError(
+            f"--compare collection is for losses over the batch, and objective "
+            f"{settings.objective!r} has none: it looks at a query's own candidates. Leave it out, "
+            "or take contrastive or listwise-kl-in-batch."
+        )
+    absent = signals.difference(*(source.gives for source in sources))
     for name in SIGNAL_SOURCES:
         source: type[SignalSource] = SIGNAL_SOURCES[name]
         if absent & source.gives:

@@ -157,6 +157,7 @@ def test_settings_that_do_not_fit_each_other(changes: dict[str, object], message
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"objective": "margin-mse"}, "--compare collection is for losses over the batch"),
         ({"teacher_perplexity": 2.0}, "needs teacher scores: give --scores"),
         ({"student_kind": "sparse", "compare": "batch"}, "--freeze is for --student-kind bi-enc"),
     ],
@@ -179,7 +180,7 @@ def test_a_perplexity_and_a_temperature_exclude_each_other(
 ) -> None:
     """A temperature of the objective that the perplexity overrides without a word."""
     for objective, message in (
-        ("listwise-kl(teacher_temperature=2)", "give one of the two"),
+        ("listwise-kl-in-batch(teacher_temperature=2)", "give one of the two"),
         ("contrastive", "has none"),
     ):
         settings = dataclasses.replace(ALONE, objective=objective, teacher_perplexity=3.0)
@@ -187,3 +188,17 @@ def test_a_perplexity_and_a_temperature_exclude_each_other(
             plan_training(
                 collection, tiny_model, tmp_path / "s", sources=[scores], settings=settings
             )
+
+
+def test_a_cut_query_tower_leaves_the_documents_whole(
+    collection: Collection, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Documents were read by the cut model too, so that no index of the whole one served them."""
+    settings = dataclasses.replace(ALONE, keep_layers=(0,))
+    plan = plan_training(collection, tiny_model, tmp_path / "s", settings=settings)
+    whole = DenseEncoder(tiny_model, max_tokens=32, precision="float32")
+    vectors = whole.encode_docs(collection.docs.full_texts())
+    np.testing.assert_allclose(plan.task.doc_vectors, vectors, atol=1e-5)
+    text = collection.queries.full_texts([0])
+    cut = DenseEncoder(plan.task.model, max_tokens=32, precision="float32")
+    assert np.abs(cut.encode_queries(text) - whole.encode_queries(text)).max() > 0.01

@@ -11,6 +11,7 @@ from retrodistill.base.config.evaluate import MeasureSettings
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import FILE
 from retrodistill.stages.evaluation import Evaluation
+from retrodistill.stages.pipelines.distil.checks import check_steps
 from retrodistill.stages.pipelines.distil.choice import METRIC, METRICS, Choice, adopt, choose
 from retrodistill.stages.pipelines.distil.costs import measure_costs
 from retrodistill.stages.pipelines.distil.estimate import log_estimate
@@ -35,6 +36,7 @@ from retrodistill.stages.pipelines.distil.plan_file import edited, write_plan
 from retrodistill.stages.pipelines.distil.situation import look_at
 from retrodistill.stages.pipelines.distil.stores import planned_step
 from retrodistill.stages.pipelines.steps import Pipeline, Step, refuse_foreign, sound_fingerprint
+from retrodistill.stages.reporting.chain import input_fingerprint
 
 __all__ = ["Distilled", "distil"]
 
@@ -76,6 +78,7 @@ def distil(config: DistilConfig) -> Distilled | None:
     outdated = [
         each.name for each in planned if pipeline.outdated_settings(planned_step(each, out))
     ]
+    check_steps(planned, outdated)
     log_estimate(layout, planned, outdated)
     if config.dry_run:
         return None
@@ -139,7 +142,12 @@ def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> D
     costs = pipeline.ensure(
         Step(
             name="costs",
-            config={"systems": systems, "teachers": layout.teachers, "depth": layout.config.depth},
+            config={
+                "systems": systems,
+                "teachers": layout.teachers,
+                "depth": layout.config.depth,
+                "keep_layers": layout.config.keep_layers,
+            },
             inputs=partial(_fingerprint_of, str(layout.out / "index")),
             make=partial(measure_costs, layout, test, trained),
         )
@@ -166,9 +174,7 @@ def _evaluation(layout: Layout, measured: Measured | None, systems: Sequence[str
     assert measured is not None
     data, split = measured.data, measured.split
     if layout.judges(measured):
-        file = "" if measured.queries is None else f",queries={measured.queries}"
-        data = f"{layout.config.data}{file},qrels={layout.out}/judgements/qrels"
-        split = JUDGED
+        data, split = layout.with_judgements(measured), JUDGED
     assert split is not None
     paths = {
         title(name): layout.run(measured, name)
@@ -180,6 +186,9 @@ def _evaluation(layout: Layout, measured: Measured | None, systems: Sequence[str
 
 
 def _fingerprint_of(model: str) -> dict[str, str]:
-    """Return the fingerprint of a model's folder, if it is an artifact."""
+    """Return the fingerprint of an artifact, or of the weights in a model's folder."""
     folder = Path(model)
-    return {"model": sound_fingerprint(folder)} if (folder / FILE).exists() else {}
+    if not folder.is_dir():
+        return {}
+    is_artifact = (folder / FILE).exists()
+    return {"model": sound_fingerprint(folder) if is_artifact else input_fingerprint(folder)}

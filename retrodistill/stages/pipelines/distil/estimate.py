@@ -40,13 +40,16 @@ class Speeds:
     layers: int
     """Layers of the model."""
 
+    other_docs: float
+    """Seconds of a document with all bi-encoder teachers but the student."""
+
 
 def log_estimate(layout: Layout, steps: Sequence[PlannedStep], outdated: Sequence[str]) -> None:
     """Measure the models on a sample, and log what is about to be done and how long it takes."""
     from retrodistill.data.datasets import load_collection
 
     if not outdated:
-        log.info("every step is up to date.")
+        log.info("every step was done with these settings; changed inputs are looked for.")
         return
     collection = load_collection(layout.config.data, queries=layout.config.queries)
     speeds = _speeds(layout, collection)
@@ -70,9 +73,16 @@ def _speeds(layout: Layout, collection: "Collection") -> Speeds:
 
     config = layout.config
     docs = [collection.docs[int(row)] for row in spread_rows(len(collection.docs), SAMPLED)]
-    encoder = DenseEncoder(config.student, max_tokens=config.max_tokens, precision=config.precision)
     titles = [doc.title or " ".join(doc.text.split()[:10]) for doc in docs]
-    doc = _seconds(lambda: encoder.encode_docs([doc.full_text for doc in docs])) / len(docs)
+
+    def loaded(model: str) -> DenseEncoder:
+        return DenseEncoder(model, max_tokens=config.max_tokens, precision=config.precision)
+
+    def doc_seconds(encoder: DenseEncoder) -> float:
+        texts = [doc.full_text for doc in docs]
+        return _seconds(lambda: encoder.encode_docs(texts)) / len(texts)
+
+    encoder = loaded(config.student)
     query = _seconds(lambda: encoder.encode_queries(titles)) / len(titles)
     pairs = {}
     for spec in layout.teachers:
@@ -86,8 +96,21 @@ def _speeds(layout: Layout, collection: "Collection") -> Speeds:
         work = Pairs.of(asked, sample)
         pairs[spec] = _seconds(lambda teacher=teacher, work=work: teacher.score(work)) / len(sample)
     body = side_modules(encoder.model, "document")[0]
-    layers = int(getattr(body.model.config, "num_hidden_layers", 0))
-    return Speeds(doc=doc, query=query, pairs=pairs, layers=layers)
+    return Speeds(
+        doc=doc_seconds(encoder),
+        query=query,
+        pairs=pairs,
+        layers=int(getattr(body.model.config, "num_hidden_layers", 0)),
+        other_docs=sum(doc_seconds(loaded(model)) for model in other_encoders(layout)),
+    )
+
+
+def other_encoders(layout: Layout) -> list[str]:
+    """Return the models of bi-encoder teachers whose vectors of all documents are to be made."""
+    specs = [spec.partition(":") for spec in dict.fromkeys(layout.config.teacher)]
+    return [
+        model for kind, _, model in specs if kind == "bi-encoder" and model != layout.config.student
+    ]
 
 
 def _work(layout: Layout, step: PlannedStep, speeds: Speeds) -> tuple[float, str]:
@@ -96,14 +119,15 @@ def _work(layout: Layout, step: PlannedStep, speeds: Speeds) -> tuple[float, str
     if step.verb == "embed":
         return situation.docs * speeds.doc, ""
     if step.verb == "mine":
-        return _queries(layout, step) * speeds.query, ""
+        new = situation.docs * speeds.other_docs if step.name == "candidates" else 0.0
+        return new + queries_of(layout, step) * speeds.query, ""
     if step.verb == "train":
         docs = 0 if config.freeze == "document" else 1
         docs *= config.candidates_per_query if config.scores else 1
         per_step = config.batch_size * (speeds.query + docs * speeds.doc)
         return _kept_share(layout, speeds) * PASSES * config.max_steps * per_step, ""
     if step.verb == "score":
-        count = _queries(layout, step) * layout.config.depth
+        count = queries_of(layout, step) * layout.config.depth
         if config.teacher.partition(":")[0] in PAID:
             return 0.0, f"{count:,} pairs are sent to {config.teacher}"
         return count * speeds.pairs.get(config.teacher, 1e-5), ""
@@ -122,11 +146,13 @@ def _kept_share(layout: Layout, speeds: Speeds) -> float:
     return count / speeds.layers if count and speeds.layers else 1.0
 
 
-def _queries(layout: Layout, step: PlannedStep) -> int:
+def queries_of(layout: Layout, step: PlannedStep) -> int:
     """Return about how many queries are mined or scored in a step."""
     situation = layout.situation
-    if "/runs/candidates" not in str(step.config.out) and not step.name.startswith("scores"):
-        return layout.config.held_out
+    counts = {"dev": situation.dev, "test": situation.test, "held-out": layout.held_out}
+    for measured in (layout.dev, layout.test):
+        if measured is not None and step.name.startswith(f"{measured.folder}-"):
+            return counts.get(measured.folder, layout.config.held_out)
     generated = min(situation.docs, layout.config.max_generated) if situation.generates else 0
     return generated + situation.logged + situation.labelled
 

@@ -120,6 +120,11 @@ class Layout:
         return str(self.out / "log" / "train.jsonl") if self.judges_log else self.config.queries
 
     @property
+    def judged_log(self) -> str:
+        """Return the file of the log's queries that are put aside."""
+        return str(self.out / "log" / "held-out.jsonl")
+
+    @property
     def judges_log(self) -> bool:
         """Return whether a part of the log is put aside, to be judged."""
         judged = self.situation.has_dev or self.situation.has_test
@@ -128,6 +133,11 @@ class Layout:
     def judges(self, measured: Measured) -> bool:
         """Return whether the results for measured queries are judged by --judge."""
         return self.config.judge is not None and measured.folder in ("log", HELD_OUT)
+
+    def with_judgements(self, measured: Measured) -> str:
+        """Return the id of the collection with the queries that are judged and the judgements."""
+        queries = measured.queries or self.out / "queries" / f"{HELD_OUT}.jsonl"
+        return f"{self.config.data},queries={queries},qrels={self.out}/judgements/qrels"
 
     @property
     def holds_out(self) -> bool:
@@ -168,8 +178,7 @@ class Layout:
         if situation.has_dev:
             return self._measured("dev", config.dev_split)
         if self.judges_log:
-            held_out = str(self.out / "log" / "held-out.jsonl")
-            return Measured(folder="log", data=config.data, queries=held_out, split=None)
+            return Measured(folder="log", data=config.data, queries=self.judged_log, split=None)
         return self._measured("held-out", HELD_OUT) if self.holds_out else None
 
     @property
@@ -249,7 +258,7 @@ def source_steps(layout: Layout) -> list[PlannedStep]:
             name="queries",
             verb="generate",
             config=GenerateConfig(
-                data=config.data,
+                data=config.data + (f",queries={layout.judged_log}" if layout.judges_log else ""),
                 writer=config.writer,
                 docs=config.max_generated if layout.situation.docs > config.max_generated else None,
                 held_out=layout.held_out if layout.holds_out else None,

@@ -1,12 +1,14 @@
 """plan.yaml: the settings of `distil`, and below `plan` every step with its own, to be edited.
 
 A setting at the top shapes the steps. A setting of a step that was edited in the file stays edited,
-whatever the top says. What was edited is what differs from the plan as it was derived, a copy of
-which is `steps/derived.yaml`.
+whatever the top says: a copy of the plan as it was derived (`steps/derived.yaml`) separates
+them. The plan names the folder that it was made in, so that it may be given with another --out:
+paths in the one folder then stand for those in the other.
 """
 
 import dataclasses
-import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,12 @@ from retrodistill.stages.reporting.commands import IMMATERIAL
 
 DERIVED = Path("steps") / "derived.yaml"
 
+FOLDER = "folder"
+"""Key of the folder that a plan was made in, among its steps."""
+
+FIXED = IMMATERIAL | {"out"}
+"""Settings of steps that are not in the file, as they do not shape what is made."""
+
 HEAD = """\
 # Settings of `retrodistill distil`, then every step with its own. Edit either, and run
 #     retrodistill distil --config {path}
@@ -34,15 +42,24 @@ def edited(steps: Sequence[PlannedStep], plan: Mapping[str, Any], out: Path) -> 
     `plan` are the steps of the file that was given; without them, those of `out` are read.
 
     Raises:
-        ConfigError: a step or a setting of the plan is unknown, or a value does not fit.
+        ConfigError: a step or a setting of the plan is unknown, or a value does not fit; or `out`
+            has the plan of another command.
 
     """
-    file, derived = out / PLAN, out / DERIVED
-    if not plan and file.exists():
-        plan = _plan_of(file, out)
+    file = out / PLAN
+    if file.exists() and "data" not in read_yaml(file, str(file)):
+        raise ConfigError(
+            f"{file} is not a plan of `distil`: another command has made {out}. Give another --out."
+        )
+    own = _plan_of(file) if file.exists() else {}
+    plan = plan or own
     if not plan:
         return list(steps)
-    before = _plan_of(derived, out) if derived.exists() else as_plan(steps)
+    folder = Path(str(plan.get(FOLDER, out)))
+    folders = (out, folder) if plan == own else (folder, out)
+    derived = next((at / DERIVED for at in folders if (at / DERIVED).exists()), None)
+    before = _plan_of(derived) if derived else as_plan(steps)
+    plan, before = (_moved(content, folder, out) for content in (plan, before))
     _check_names(plan, before, steps)
     return [_with_edits(step, plan.get(step.name, {}), before.get(step.name, {})) for step in steps]
 
@@ -60,12 +77,10 @@ def write_plan(
     def text(content: Mapping[str, Any]) -> str:
         return str(yaml.safe_dump(plain(content), sort_keys=False, allow_unicode=True))
 
-    head = HEAD.format(path=out / PLAN)
-    write_atomically(
-        out / PLAN, (head + text(settings) + "\n" + text({"plan": as_plan(steps)})).encode()
-    )
-    before = {"out": str(out), "plan": as_plan(derived)}
-    write_atomically(out / DERIVED, text(before).encode())
+    head = HEAD.format(path=shlex.quote(str(out / PLAN)))
+    plan = {FOLDER: str(out)} | as_plan(steps)
+    write_atomically(out / PLAN, (head + text(settings) + "\n" + text({"plan": plan})).encode())
+    write_atomically(out / DERIVED, text({"plan": as_plan(derived)}).encode())
 
 
 def as_plan(steps: Sequence[PlannedStep]) -> dict[str, dict[str, Any]]:
@@ -75,24 +90,31 @@ def as_plan(steps: Sequence[PlannedStep]) -> dict[str, dict[str, Any]]:
 
 def _settings(step: PlannedStep) -> dict[str, Any]:
     """Return the settings of a step as YAML gives them back, without its folder."""
-    settings = {
-        name: value
-        for name, value in as_dict(step.config).items()
-        if name not in IMMATERIAL | {"out"}
-    }
+    settings = {name: value for name, value in as_dict(step.config).items() if name not in FIXED}
     return plain(settings)
 
 
-def _plan_of(file: Path, out: Path) -> dict[str, Any]:
-    """Return the steps of a plan, whose folder may have been moved to `out` since."""
-    content = read_yaml(file, str(file))
-    plan = content.get("plan") or {}
-    if not isinstance(plan, dict):
+def _plan_of(file: Path) -> dict[str, Any]:
+    content = read_yaml(file, str(file)).get("plan") or {}
+    if not isinstance(content, dict):
         raise DataError(f"{file}: `plan` must hold steps with their settings.")
-    moved: dict[str, Any] = json.loads(
-        json.dumps(plan).replace(f"{content.get('out')}/", f"{out}/")
-    )
-    return moved
+    return content
+
+
+def _moved(plan: Mapping[str, Any], folder: Path, out: Path) -> dict[str, Any]:
+    """Return the steps of a plan that was made in `folder`, with its paths in `out` instead."""
+    prefix = re.compile(rf"(?<![^:=]){re.escape(str(folder))}(?=/)")
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, str):
+            return prefix.sub(lambda _: str(out), value)
+        if isinstance(value, list):
+            return [moved(part) for part in value]
+        if isinstance(value, dict):
+            return {name: moved(part) for name, part in value.items()}
+        return value
+
+    return {name: moved(settings) for name, settings in plan.items() if name != FOLDER}
 
 
 def _check_names(
@@ -122,8 +144,8 @@ def _with_edits(
     if not edits:
         return step
     where = f"{PLAN}, step {step.name}"
-    if "verb" in edits:
-        raise ConfigError(f"{where}: the verb of a step cannot be changed.")
+    if fixed := sorted(edits.keys() & (FIXED | {"verb"})):
+        raise ConfigError(f"{where}: the {fixed[0]} of a step cannot be changed.")
     kind = type(step.config)
     try:
         values = as_declared(by_field(edits, kind, where), kind)

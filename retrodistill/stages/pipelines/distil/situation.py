@@ -1,10 +1,11 @@
 """What a collection offers to learn from and to measure on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from retrodistill.base.config import DistilConfig
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.data.datasets import Collection, load_collection
+from retrodistill.data.datasets.options import take_options
 from retrodistill.data.datasets.sections import files_of
 from retrodistill.data.datasets.texts import spread_rows
 
@@ -52,10 +53,22 @@ class Situation:
     labelled: int
     """Queries of the training split with a relevant document."""
 
-    has_dev: bool
-    has_test: bool
+    dev: int
+    test: int
+    """Queries of the dev and of the test split with a relevant document."""
+
     generates: bool
     """Whether queries are written from the documents."""
+
+    @property
+    def has_dev(self) -> bool:
+        """Return whether the dev split has judgements."""
+        return self.dev > 0
+
+    @property
+    def has_test(self) -> bool:
+        """Return whether the test split has judgements."""
+        return self.test > 0
 
     @property
     def sentence(self) -> str:
@@ -75,10 +88,17 @@ def look_at(config: DistilConfig) -> Situation:
     """Return the situation of a collection.
 
     Raises:
-        ConfigError: there is nothing to learn from.
+        ConfigError: there is nothing to learn from, or --data or a split does not fit.
         DataError: there are too few documents.
 
     """
+    options = take_options(config.data, ("queries", "qrels"))[1]
+    if "queries" in options:
+        raise ConfigError(
+            f"--data {config.data}: give the query log as --queries {options['queries']}. For "
+            "queries with judgements make a BEIR folder: corpus.jsonl, queries.jsonl, "
+            "qrels/test.tsv."
+        )
     collection = load_collection(config.data, queries=config.queries)
     docs = collection.docs
     if len(docs) < FEW_DOCUMENTS:
@@ -89,14 +109,21 @@ def look_at(config: DistilConfig) -> Situation:
     titled = sum(len(docs[int(row)].title.split()) >= WORDS for row in rows) / len(rows)
     writes = "none" not in config.writer
     generates = writes and (config.writer != ("titles",) or titled >= TITLED)
+    if "qrels" in options and (generates or config.judge):
+        raise ConfigError(
+            f"--data {config.data}: generated queries and machine judgements take the place of "
+            "qrels=. Put the file into the collection's folder qrels/, or give --writer none and "
+            "no --judge."
+        )
+    _check_splits(config, collection)
     situation = Situation(
         docs=len(docs),
         files=len(set(files_of(docs))),
         titled=titled,
         logged=len(collection.file_queries),
         labelled=_labelled(collection, config.split),
-        has_dev=_labelled(collection, config.dev_split) > 0,
-        has_test=_labelled(collection, config.test_split) > 0,
+        dev=_labelled(collection, config.dev_split),
+        test=_labelled(collection, config.test_split),
         generates=generates,
     )
     if not (generates or situation.logged or situation.labelled):
@@ -113,6 +140,18 @@ def look_at(config: DistilConfig) -> Situation:
             "results of the first round, and what a later one finds would count as irrelevant."
         )
     return situation
+
+
+def _check_splits(config: DistilConfig, collection: Collection) -> None:
+    """Raise ConfigError for a split that was asked for by a name of its own and does not exist."""
+    usual = {item.name: item.default for item in fields(config)}
+    for setting in ("split", "dev_split", "test_split"):
+        name = getattr(config, setting)
+        if name != usual[setting] and name not in collection.splits:
+            raise ConfigError(
+                f"--{setting.replace('_', '-')}: {config.data} has no split {name!r}. It has: "
+                f"{', '.join(collection.splits) or 'none'}."
+            )
 
 
 def _labelled(collection: Collection, split: str) -> int:
