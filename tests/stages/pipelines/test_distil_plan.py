@@ -262,3 +262,15 @@ def test_new_weights_under_an_old_name_are_chosen_anew(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"new")
     assert _fingerprint_of(str(tmp_path)) != before
     assert _fingerprint_of("packaged:all-MiniLM-L6-v2") == {}
+
+
+def test_documents_are_as_long_in_the_index_as_in_training(tmp_path: Path) -> None:
+    """A model of 16 tokens trained with vectors of 16, and was served with vectors of 32."""
+    model = str(save_tiny_model(tmp_path / "model", layers=2, max_tokens=16))
+    data = save_collection(tmp_path / "c", titles=True)
+    changes = {"data": data, "student": model, "max_tokens": 32}
+    situation = situation_of(out=tmp_path / "app", **changes)
+    steps = plan_steps(layout(tmp_path / "app", situation, **changes))
+    assert setting(steps, "index-untouched", "max_tokens") == 16
+    assert setting(steps, "candidates", "max_tokens") == 16
+    assert situation_of(data, tmp_path / "app").limit == 256, "of the packaged model"

@@ -152,6 +152,11 @@ class Layout:
         return max(1, min(self.config.held_out, int(MOST_HELD_OUT * self.situation.files)))
 
     @property
+    def max_tokens(self) -> int:
+        """Return the longest document of the student, in tokens, in training and in its index."""
+        return min(self.config.max_tokens, self.situation.limit or self.config.max_tokens)
+
+    @property
     def labels_split(self) -> str:
         """Return the split to train on: the labelled one, or that of the generated queries."""
         unlabelled = not self.situation.labelled and self.situation.generates
@@ -284,7 +289,7 @@ def embedding(layout: Layout, name: str) -> PlannedStep:
             data=config.data,
             model=layout.student(name),
             index=config.index,
-            max_tokens=config.max_tokens,
+            max_tokens=layout.max_tokens,
             precision=config.precision,
             out=layout.out / "indexes" / name,
         ),
@@ -501,7 +506,7 @@ def _mining(layout: Layout) -> Mapping[str, Any]:
     return {
         "retriever": ("bm25", *(f"dense:{model}" for model in dict.fromkeys(dense))),
         "depth": config.depth,
-        "max_tokens": config.max_tokens,
+        "max_tokens": layout.max_tokens,
         "precision": config.precision,
     }
 

@@ -1,6 +1,8 @@
 """What a collection offers to learn from and to measure on."""
 
+import json
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from retrodistill.base.config import DistilConfig
 from retrodistill.base.errors import ConfigError, DataError
@@ -8,6 +10,7 @@ from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.datasets.options import take_options
 from retrodistill.data.datasets.sections import files_of
 from retrodistill.data.datasets.texts import spread_rows
+from retrodistill.models.inference import model_path
 
 SAMPLED = 1000
 """Documents whose titles are looked at."""
@@ -20,6 +23,12 @@ TITLED = 0.2
 
 FEW_DOCUMENTS = 32
 """With fewer documents there is nothing to rank."""
+
+LIMITS = (
+    ("sentence_bert_config.json", "max_seq_length"),
+    ("tokenizer_config.json", "model_max_length"),
+)
+"""Files of a model, and their settings that limit its texts, in the library's order."""
 
 NOTHING = (
     "there is nothing to learn from: no query log, no labels in split {split!r}, and {titles}. "
@@ -59,6 +68,9 @@ class Situation:
 
     generates: bool
     """Whether queries are written from the documents."""
+
+    limit: int | None = None
+    """Longest text that --student is made for, in tokens; None if its folder does not say."""
 
     @property
     def has_dev(self) -> bool:
@@ -125,6 +137,7 @@ def look_at(config: DistilConfig) -> Situation:
         dev=_labelled(collection, config.dev_split),
         test=_labelled(collection, config.test_split),
         generates=generates,
+        limit=_limit(config.student),
     )
     if not (generates or situation.logged or situation.labelled):
         titles = (
@@ -140,6 +153,17 @@ def look_at(config: DistilConfig) -> Situation:
             "results of the first round, and what a later one finds would count as irrelevant."
         )
     return situation
+
+
+def _limit(student: str) -> int | None:
+    """Return the token limit in a model's folder, which training does not exceed."""
+    folder = Path(model_path(student))
+    for name, setting in LIMITS:
+        for file in sorted(folder.glob(f"**/{name}")):
+            limit = json.loads(file.read_text(encoding="utf-8")).get(setting)
+            if isinstance(limit, int):
+                return limit
+    return None
 
 
 def _check_splits(config: DistilConfig, collection: Collection) -> None:
