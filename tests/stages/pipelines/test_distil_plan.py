@@ -14,8 +14,10 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.data.datasets import load_collection
 from retrodistill.stages.pipelines.distil import _fingerprint_of, distil
 from retrodistill.stages.pipelines.distil.checks import check_steps
+from retrodistill.stages.pipelines.distil.choice import Choice
 from retrodistill.stages.pipelines.distil.estimate import other_encoders, queries_of
 from retrodistill.stages.pipelines.distil.log_split import log_step
+from retrodistill.stages.pipelines.distil.page import verdict
 from retrodistill.stages.pipelines.distil.plan import Layout, PlannedStep, plan_steps
 from retrodistill.stages.pipelines.distil.plan_file import edited, write_plan
 from retrodistill.stages.pipelines.distil.situation import Situation, look_at
@@ -274,3 +276,14 @@ def test_documents_are_as_long_in_the_index_as_in_training(tmp_path: Path) -> No
     assert setting(steps, "index-untouched", "max_tokens") == 16
     assert setting(steps, "candidates", "max_tokens") == 16
     assert situation_of(data, tmp_path / "app").limit == 256, "of the packaged model"
+
+
+def test_a_choice_by_the_queries_that_are_reported_is_told(tmp_path: Path) -> None:
+    """The best of two students on the test split was reported as if other queries had chosen it."""
+    means = {"untouched": 0.5, "distilled": 0.6}
+    systems = [{"name": name, "metrics": {"ndcg@10": mean}} for name, mean in means.items()]
+    evaluation = {"systems": systems, "tests": [], "settings": {"queries": 9}}
+    choice = Choice(name="distilled", values=means)
+    for dev, told in ((0, True), (30, False)):
+        lines = verdict(evaluation, choice, layout(tmp_path, replace(DOCUMENTS, dev=dev, test=9)))
+        assert any("have also chosen" in line for line in lines) == told
