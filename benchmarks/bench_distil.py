@@ -123,7 +123,7 @@ def measured(regime: str, options: argparse.Namespace) -> Iterator[Mapping[str, 
         queries=log,
         student=options.student,
         teacher=tuple(options.teacher or ()),
-        writer=(options.writer,),
+        writer=(options.writer,) if options.writer else (),
         max_generated=options.generated,
         keep_layers=tuple(map(int, options.keep_layers.split(","))) if options.keep_layers else (),
         steps=options.steps,
@@ -161,7 +161,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--student", default="packaged:all-MiniLM-L6-v2")
     parser.add_argument("--teacher", action="append")
     parser.add_argument("--keep-layers", default="")
-    parser.add_argument("--writer", default="titles")
+    parser.add_argument("--writer", default="")
     parser.add_argument("--generated", type=int, default=5000)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--depth", type=int, default=100)

@@ -33,9 +33,10 @@ class DistilConfig:
     """Query log: a file of queries without judgements, .txt (one a line), .jsonl, .tsv, .csv or
     .parquet; columns are named as in log.csv,text=COLUMN."""
 
-    writer: tuple[str, ...] = ("titles",)
-    """What writes queries from documents: titles (titles and headings, if there are any),
-    causal-lm:MODEL or llm:NAME; `none` for no generated query."""
+    writer: tuple[str, ...] = ()
+    """What writes queries from documents: titles (titles and headings), causal-lm:MODEL or
+    llm:NAME; `none` for no generated query (default: titles, if there are any, and fewer than 200
+    queries of a log or with labels)."""
 
     max_generated: int = 5000
     """Documents to write queries for, spread evenly over the collection."""
@@ -76,7 +77,8 @@ class DistilConfig:
     """Documents over which the teachers' list of a query is spread (median perplexity)."""
 
     steps: int = 300
-    """Steps of training: of 32 queries each, with --keep-layers of 16 and their documents."""
+    """Steps of each training, of 32 queries; a cut student takes a quarter as many on the scores,
+    of 16 queries with their documents."""
 
     learning_rate: float = 1e-4
     """Peak learning rate."""

@@ -165,6 +165,9 @@ class TrainSettings:
     queue: int = 0
     """Number of other documents whose vectors come with each batch (for ckd)."""
 
+    vector_tokens: int | None = None
+    """Longest text that the model of --vectors reads, in tokens (default: the model's own limit)."""
+
     average: Literal["none", "ema", "sma"] = "none"
     """Average the weights over the training: exponentially, or evenly over its last part."""
 
@@ -209,7 +212,7 @@ class TrainSettings:
         at_least(self, 1, "pool", "batch_size", "batch_tokens", "width", "clusters")
         at_least(self, 1, "dev_queries")
         at_least(self, 2, "candidates_per_query")
-        at_least(self, 4, "query_tokens", "doc_tokens")
+        at_least(self, 4, "query_tokens", "doc_tokens", "vector_tokens")
         at_least(self, 0, "learning_rate", "warmup", "weight_decay", "dropout")
         at_least(self, 1, "positives_per_query")
         at_least(self, 0, "lora_rank", "queue", "eval_steps", "patience", "drop_weak_queries")

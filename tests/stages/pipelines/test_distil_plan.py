@@ -30,7 +30,8 @@ DOCUMENTS = Situation(
     labelled=0,
     dev=0,
     test=0,
-    generates=True,
+    writers=("titles",),
+    learns_generated=True,
 )
 
 

@@ -116,7 +116,9 @@ def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> D
     absent = {"cut", "labelled"} - {*trained}
     systems = tuple(name for name in dict.fromkeys((*NAMES, *trained)) if name not in absent)
     means = _means(layout, layout.dev, systems)
-    choice = choose(means, trained, is_cut=not layout.retrieves_whole)
+    is_cut = not layout.retrieves_whole
+    candidates = tuple(name for name in trained if not (is_cut and name == "labelled"))
+    choice = choose(means, candidates, is_cut=is_cut)
     model = layout.student(choice.name)
     details = {"chosen": choice.name, "values": dict(choice.values)}
     pipeline.ensure(

@@ -87,8 +87,8 @@ def _dense(layout: Layout, collection: "Collection", queries: Sequence[str], nam
     from retrodistill.models.students.towers import tower_bytes
     from retrodistill.stages.searching import Searcher
 
-    shared = layout.retrieves_whole and name != "untouched"
-    folder = layout.out / "indexes" / ("untouched" if shared else name)
+    folder = layout.index_of(name)
+    shared = folder.name != name
     model = layout.student(name)
     searcher = Searcher.open(
         folder,

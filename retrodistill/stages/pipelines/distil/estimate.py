@@ -153,7 +153,9 @@ def queries_of(layout: Layout, step: PlannedStep) -> int:
     for measured in (layout.dev, layout.test):
         if measured is not None and step.name.startswith(f"{measured.folder}-"):
             return counts.get(measured.folder, layout.config.held_out)
-    generated = min(situation.docs, layout.config.max_generated) if situation.generates else 0
+    generated = (
+        min(situation.docs, layout.config.max_generated) if situation.learns_generated else 0
+    )
     return generated + situation.logged + situation.labelled
 
 

@@ -36,6 +36,9 @@ QUANTILES = "0.5,0.7,0.9"
 CUT_RATE, CUT_ANCHOR = 3e-4, 5
 """Learning rate, and weight of the whole model's vectors, that bring back a cut model."""
 
+CUT_SHARE_OF_STEPS = 4
+"""One in so many steps is left where documents are encoded in training: they take longer."""
+
 CUT_BATCH, CUT_CANDIDATES = 16, 4
 """Queries of a step, and documents of each, where documents are encoded in training."""
 
@@ -104,7 +107,7 @@ class Layout:
     @property
     def data(self) -> str:
         """Return the id of the collection with the generated queries, if there are any."""
-        if not self.situation.generates:
+        if not self.situation.learns_generated:
             return self.config.data
         return self.with_generated(GENERATED)
 
@@ -159,7 +162,7 @@ class Layout:
     @property
     def labels_split(self) -> str:
         """Return the split to train on: the labelled one, or that of the generated queries."""
-        unlabelled = not self.situation.labelled and self.situation.generates
+        unlabelled = not self.situation.labelled and self.situation.learns_generated
         return GENERATED if unlabelled else self.config.split
 
     @property
@@ -208,9 +211,18 @@ class Layout:
     @property
     def prepared(self) -> tuple[str, ...]:
         """Return the names of the students that are trained before there are scores."""
-        if not self.retrieves_whole:
-            return ("cut",)
-        return ("labelled",) if self.situation.labelled else ()
+        labelled = ("labelled",) if self.situation.labelled else ()
+        return labelled if self.retrieves_whole else (*labelled, "cut")
+
+    @property
+    def followed(self) -> str:
+        """Return the model whose vectors a cut student follows: with labels, the one they made."""
+        return self.student("labelled" if self.situation.labelled else "untouched")
+
+    def index_of(self, name: str) -> Path:
+        """Return the index that a dense system searches: of the untouched documents, or its own."""
+        whole = self.retrieves_whole or name in ("untouched", "labelled")
+        return self.out / "indexes" / ("untouched" if whole else name)
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -264,7 +276,7 @@ def source_steps(layout: Layout) -> list[PlannedStep]:
             verb="generate",
             config=GenerateConfig(
                 data=config.data + (f",queries={layout.judged_log}" if layout.judges_log else ""),
-                writer=config.writer,
+                writer=layout.situation.writers,
                 docs=config.max_generated if layout.situation.docs > config.max_generated else None,
                 held_out=layout.held_out if layout.holds_out else None,
                 seed=config.seed,
@@ -298,23 +310,24 @@ def embedding(layout: Layout, name: str) -> PlannedStep:
 
 def first_student_steps(layout: Layout) -> list[PlannedStep]:
     """Return the step before any scores: labels alone, or the vectors of the whole model."""
-    if not layout.prepared:
-        return []
-    (name,) = layout.prepared
-    if name == "labelled":
+    steps = []
+    if "labelled" in layout.prepared:
         settings = {"objective": "contrastive"} | _query_tower(layout)
-        return [training(layout, name, start=layout.config.student, **settings)]
-    cut = training(
-        layout,
-        name,
-        start=layout.config.student,
-        objective="embed-distill",
-        keep_layers=layout.config.keep_layers,
-        vectors=layout.config.student,
-        learning_rate=CUT_RATE,
-        dropout=0.0,
-    )
-    return [cut, embedding(layout, name)]
+        steps.append(training(layout, "labelled", start=layout.config.student, **settings))
+    if "cut" in layout.prepared:
+        cut = training(
+            layout,
+            "cut",
+            start=layout.config.student,
+            objective="embed-distill",
+            keep_layers=layout.config.keep_layers,
+            vectors=layout.followed,
+            vector_tokens=layout.config.max_tokens,
+            learning_rate=CUT_RATE,
+            dropout=0.0,
+        )
+        steps += [cut, embedding(layout, "cut")]
+    return steps
 
 
 def teaching_steps(layout: Layout) -> list[PlannedStep]:
@@ -357,7 +370,9 @@ def student_steps(layout: Layout, name: str, *, start: str | None = None) -> lis
         name,
         start=start or layout.student("cut"),
         objective=f"listwise-kl-in-batch{labels} + {CUT_ANCHOR}*embed-distill",
-        vectors=config.student,
+        vectors=layout.followed,
+        vector_tokens=config.max_tokens,
+        max_steps=max(1, config.steps // CUT_SHARE_OF_STEPS),
         batch_size=CUT_BATCH,
         candidates_per_query=CUT_CANDIDATES,
         pool=2 * CUT_CANDIDATES - 1,
@@ -370,7 +385,7 @@ def student_steps(layout: Layout, name: str, *, start: str | None = None) -> lis
 def training(layout: Layout, name: str, *, start: str, **settings: Any) -> PlannedStep:
     """Return the step that trains a student from a model."""
     config, situation = layout.config, layout.situation
-    also = (GENERATED,) if situation.generates and layout.labels_split != GENERATED else ()
+    also = (GENERATED,) if situation.learns_generated and layout.labels_split != GENERATED else ()
     common = {
         "split": layout.labels_split,
         "unlabelled_split": also,
@@ -382,7 +397,7 @@ def training(layout: Layout, name: str, *, start: str, **settings: Any) -> Plann
         "precision": config.precision,
         "save_steps": max(50, config.steps // 4),
     }
-    if situation.has_dev and layout.retrieves_whole:
+    if situation.has_dev and settings.get("freeze") == "document":
         common |= {"dev_split": config.dev_split, "dev_queries": 400}
     return PlannedStep(
         name=f"student-{name}",
@@ -422,13 +437,13 @@ def measuring_steps(layout: Layout, measured: Measured) -> list[PlannedStep]:
 
 def search_step(layout: Layout, measured: Measured, name: str) -> PlannedStep:
     """Return the step that searches with a dense system for the queries that are measured."""
-    embedded = name == "untouched" or not layout.retrieves_whole
+    index = layout.index_of(name)
     return PlannedStep(
         name=f"{measured.folder}-{name}",
         verb="search",
         config=SearchConfig(
-            index=layout.out / "indexes" / (name if embedded else "untouched"),
-            query_model=None if embedded else layout.student(name),
+            index=index,
+            query_model=None if index.name == name else layout.student(name),
             k=K,
             precision=layout.config.precision,
             out=layout.run(measured, name),

@@ -21,6 +21,10 @@ WORDS = 2
 TITLED = 0.2
 """Share of documents with a title from which on titles are written as queries."""
 
+ENOUGH = 200
+"""Queries of a log, or with labels, from which on titles are not trained on by default: on SciFact
+809 queries of a log gave more alone than with 5,156 titles (`benchmarks/bench_distil.py`)."""
+
 FEW_DOCUMENTS = 32
 """With fewer documents there is nothing to rank."""
 
@@ -66,11 +70,19 @@ class Situation:
     test: int
     """Queries of the dev and of the test split with a relevant document."""
 
-    generates: bool
-    """Whether queries are written from the documents."""
+    writers: tuple[str, ...]
+    """What writes queries from the documents."""
+
+    learns_generated: bool
+    """Whether generated queries are trained on; else they are there to measure with alone."""
 
     limit: int | None = None
     """Longest text that --student is made for, in tokens; None if its folder does not say."""
+
+    @property
+    def generates(self) -> bool:
+        """Return whether queries are written from the documents."""
+        return bool(self.writers)
 
     @property
     def has_dev(self) -> bool:
@@ -119,9 +131,13 @@ def look_at(config: DistilConfig) -> Situation:
         )
     rows = spread_rows(len(docs), SAMPLED)
     titled = sum(len(docs[int(row)].title.split()) >= WORDS for row in rows) / len(rows)
-    writes = "none" not in config.writer
-    generates = writes and (config.writer != ("titles",) or titled >= TITLED)
-    if "qrels" in options and (generates or config.judge):
+    logged, labelled = len(collection.file_queries), _labelled(collection, config.split)
+    dev, test = (_labelled(collection, name) for name in (config.dev_split, config.test_split))
+    judged = dev + test > 0
+    enough = not config.writer and logged + labelled >= ENOUGH
+    measurable = judged or (logged > 0 and config.judge is not None)
+    writers = _writers(config, titled) if not (enough and measurable) else ()
+    if "qrels" in options and (writers or config.judge):
         raise ConfigError(
             f"--data {config.data}: generated queries and machine judgements take the place of "
             "qrels=. Put the file into the collection's folder qrels/, or give --writer none and "
@@ -132,20 +148,20 @@ def look_at(config: DistilConfig) -> Situation:
         docs=len(docs),
         files=len(set(files_of(docs))),
         titled=titled,
-        logged=len(collection.file_queries),
-        labelled=_labelled(collection, config.split),
-        dev=_labelled(collection, config.dev_split),
-        test=_labelled(collection, config.test_split),
-        generates=generates,
+        logged=logged,
+        labelled=labelled,
+        dev=dev,
+        test=test,
+        writers=writers,
+        learns_generated=bool(writers) and not enough,
         limit=_limit(config.student),
     )
-    if not (generates or situation.logged or situation.labelled):
-        titles = (
-            f"{titled:.0%} of the documents have a title" if writes else "no --writer may write any"
-        )
+    if not (writers or logged or labelled):
+        titles = f"{titled:.0%} of the documents have a title"
+        if "none" in config.writer:
+            titles = "no --writer may write any"
         raise ConfigError(NOTHING.format(split=config.split, titles=titles))
-    judged = situation.has_dev or situation.has_test
-    if not (judged or generates or (situation.logged and config.judge)):
+    if not (measurable or writers):
         raise ConfigError(UNMEASURED.format(dev=config.dev_split, test=config.test_split))
     if config.judge is not None and not judged and config.rounds > 1:
         raise ConfigError(
@@ -164,6 +180,14 @@ def _limit(student: str) -> int | None:
             if isinstance(limit, int):
                 return limit
     return None
+
+
+def _writers(config: DistilConfig, titled: float) -> tuple[str, ...]:
+    """Return what writes queries from documents; titles only where documents have some."""
+    writers = config.writer or ("titles",)
+    if writers == ("none",) or (writers == ("titles",) and titled < TITLED):
+        return ()
+    return writers
 
 
 def _check_splits(config: DistilConfig, collection: Collection) -> None:

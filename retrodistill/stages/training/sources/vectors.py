@@ -51,7 +51,9 @@ class VectorSource(SignalSource):
         """Return the vectors of a folder's or a hub id's model."""
         from retrodistill.models.students.dense import DenseEncoder
 
-        return cls(DenseEncoder(name, precision=settings.precision))
+        return cls(
+            DenseEncoder(name, max_tokens=settings.vector_tokens, precision=settings.precision)
+        )
 
     @property
     def fingerprint(self) -> str:
