@@ -322,7 +322,7 @@ def first_student_steps(layout: Layout) -> list[PlannedStep]:
             objective="embed-distill",
             keep_layers=layout.config.keep_layers,
             vectors=layout.followed,
-            vector_tokens=layout.config.max_tokens,
+            vector_tokens=layout.max_tokens,
             learning_rate=CUT_RATE,
             dropout=0.0,
         )
@@ -371,7 +371,7 @@ def student_steps(layout: Layout, name: str, *, start: str | None = None) -> lis
         start=start or layout.student("cut"),
         objective=f"listwise-kl-in-batch{labels} + {CUT_ANCHOR}*embed-distill",
         vectors=layout.followed,
-        vector_tokens=config.max_tokens,
+        vector_tokens=layout.max_tokens,
         max_steps=max(1, config.steps // CUT_SHARE_OF_STEPS),
         batch_size=CUT_BATCH,
         candidates_per_query=CUT_CANDIDATES,
