@@ -166,7 +166,7 @@ class TrainSettings:
     """Number of other documents whose vectors come with each batch (for ckd)."""
 
     vector_tokens: int | None = None
-    """Longest text that the model of --vectors reads, in tokens (default: the model's own limit)."""
+    """Longest text that the model of --vectors reads, in tokens (default: its own limit)."""
 
     average: Literal["none", "ema", "sma"] = "none"
     """Average the weights over the training: exponentially, or evenly over its last part."""

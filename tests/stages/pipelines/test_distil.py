@@ -34,7 +34,7 @@ def app(tmp_path_factory: pytest.TempPathFactory, model: str) -> DistilConfig:
 
 def settings(corpus: Path, model: str, out: Path, **changes: object) -> DistilConfig:
     values = {"data": f"beir:{corpus}", "student": model, "out": out, "steps": 4, "depth": 10}
-    values |= {"learning_rate": 1e-3, "held_out": 20, "max_tokens": 32, "precision": "float32"}
+    values |= {"learning_rate": 1e-3, "held_out": 16, "max_tokens": 32, "precision": "float32"}
     return DistilConfig(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -66,7 +66,7 @@ def test_documents_alone_become_a_measured_student(app: DistilConfig) -> None:
     systems = [system["name"] for system in report["systems"]]
     assert systems[:3] == ["BM25", "untouched", "untouched + BM25"]
     assert {"teacher", "distilled", "distilled + BM25"} < {*systems}
-    assert report["settings"]["queries"] == 20
+    assert report["settings"]["queries"] == 16
     assert "generated" in report["settings"]["caution"]
     assert set(report["distil"]["costs"]) >= {"bm25", "untouched", "teacher", "distilled"}
     page = (app.out / "report.html").read_text()
@@ -78,8 +78,8 @@ def test_held_out_queries_and_their_documents_are_not_trained_on(app: DistilConf
     lines = (app.out / "queries" / "held-out.jsonl").read_text().splitlines()
     held_out = {json.loads(line)["_id"] for line in lines}
     manifest = json.loads((app.out / "students" / "distilled" / "manifest.json").read_text())
-    assert len(held_out) == 20
-    assert manifest["details"]["queries"] == 60
+    assert len(held_out) == 16
+    assert manifest["details"]["queries"] == 64
     candidates = json.loads((app.out / "runs" / "candidates" / "manifest.json").read_text())
     assert "held-out" not in json.dumps(candidates["config"])
 

@@ -14,8 +14,10 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.data.datasets import load_collection
 from retrodistill.stages.pipelines.distil import _fingerprint_of, distil
 from retrodistill.stages.pipelines.distil.checks import check_steps
+from retrodistill.stages.pipelines.distil.choice import Choice
 from retrodistill.stages.pipelines.distil.estimate import other_encoders, queries_of
 from retrodistill.stages.pipelines.distil.log_split import log_step
+from retrodistill.stages.pipelines.distil.page import verdict
 from retrodistill.stages.pipelines.distil.plan import Layout, PlannedStep, plan_steps
 from retrodistill.stages.pipelines.distil.plan_file import edited, write_plan
 from retrodistill.stages.pipelines.distil.situation import Situation, look_at
@@ -263,3 +265,26 @@ def test_new_weights_under_an_old_name_are_chosen_anew(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"new")
     assert _fingerprint_of(str(tmp_path)) != before
     assert _fingerprint_of("packaged:all-MiniLM-L6-v2") == {}
+
+
+def test_documents_are_as_long_in_the_index_as_in_training(tmp_path: Path) -> None:
+    """A model of 16 tokens trained with vectors of 16, and was served with vectors of 32."""
+    model = str(save_tiny_model(tmp_path / "model", layers=2, max_tokens=16))
+    data = save_collection(tmp_path / "c", titles=True)
+    changes = {"data": data, "student": model, "max_tokens": 32}
+    situation = situation_of(out=tmp_path / "app", **changes)
+    steps = plan_steps(layout(tmp_path / "app", situation, **changes))
+    assert setting(steps, "index-untouched", "max_tokens") == 16
+    assert setting(steps, "candidates", "max_tokens") == 16
+    assert situation_of(data, tmp_path / "app").limit == 256, "of the packaged model"
+
+
+def test_a_choice_by_the_queries_that_are_reported_is_told(tmp_path: Path) -> None:
+    """The best of two students on the test split was reported as if other queries had chosen it."""
+    means = {"untouched": 0.5, "distilled": 0.6}
+    systems = [{"name": name, "metrics": {"ndcg@10": mean}} for name, mean in means.items()]
+    evaluation = {"systems": systems, "tests": [], "settings": {"queries": 9}}
+    choice = Choice(name="distilled", values=means)
+    for dev, told in ((0, True), (30, False)):
+        lines = verdict(evaluation, choice, layout(tmp_path, replace(DOCUMENTS, dev=dev, test=9)))
+        assert any("have also chosen" in line for line in lines) == told

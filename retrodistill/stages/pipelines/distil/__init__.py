@@ -134,7 +134,7 @@ def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> D
         data=layout.config.data,
         model=str(layout.out / "student"),
         index=layout.config.index,
-        max_tokens=layout.config.max_tokens,
+        max_tokens=layout.max_tokens,
         precision=layout.config.precision,
         out=layout.out / "index",
     )

@@ -85,6 +85,11 @@ def verdict(evaluation: Mapping[str, Any], choice: Choice, layout: Layout) -> li
             if "BM25" in best
             else f"On these queries {best!r} is higher ({means[best]:.4f})."
         )
+    if layout.dev == layout.test and choice.paid:
+        lines.append(
+            "These queries have also chosen the student, which flatters it a little: a dev split "
+            "of other queries would choose instead."
+        )
     if caution := caution_of(evaluation):
         lines.append(f"Mind how this was measured{caution}.")
     return lines

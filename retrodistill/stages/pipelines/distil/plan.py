@@ -155,6 +155,11 @@ class Layout:
         return max(1, min(self.config.held_out, int(MOST_HELD_OUT * self.situation.files)))
 
     @property
+    def max_tokens(self) -> int:
+        """Return the longest document of the student, in tokens, in training and in its index."""
+        return min(self.config.max_tokens, self.situation.limit or self.config.max_tokens)
+
+    @property
     def labels_split(self) -> str:
         """Return the split to train on: the labelled one, or that of the generated queries."""
         unlabelled = not self.situation.labelled and self.situation.learns_generated
@@ -296,7 +301,7 @@ def embedding(layout: Layout, name: str) -> PlannedStep:
             data=config.data,
             model=layout.student(name),
             index=config.index,
-            max_tokens=config.max_tokens,
+            max_tokens=layout.max_tokens,
             precision=config.precision,
             out=layout.out / "indexes" / name,
         ),
@@ -317,7 +322,7 @@ def first_student_steps(layout: Layout) -> list[PlannedStep]:
             objective="embed-distill",
             keep_layers=layout.config.keep_layers,
             vectors=layout.followed,
-            vector_tokens=layout.config.max_tokens,
+            vector_tokens=layout.max_tokens,
             learning_rate=CUT_RATE,
             dropout=0.0,
         )
@@ -366,7 +371,7 @@ def student_steps(layout: Layout, name: str, *, start: str | None = None) -> lis
         start=start or layout.student("cut"),
         objective=f"listwise-kl-in-batch{labels} + {CUT_ANCHOR}*embed-distill",
         vectors=layout.followed,
-        vector_tokens=config.max_tokens,
+        vector_tokens=layout.max_tokens,
         max_steps=max(1, config.steps // CUT_SHARE_OF_STEPS),
         batch_size=CUT_BATCH,
         candidates_per_query=CUT_CANDIDATES,
@@ -516,7 +521,7 @@ def _mining(layout: Layout) -> Mapping[str, Any]:
     return {
         "retriever": ("bm25", *(f"dense:{model}" for model in dict.fromkeys(dense))),
         "depth": config.depth,
-        "max_tokens": config.max_tokens,
+        "max_tokens": layout.max_tokens,
         "precision": config.precision,
     }
 

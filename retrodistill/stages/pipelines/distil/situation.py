@@ -1,6 +1,8 @@
 """What a collection offers to learn from and to measure on."""
 
+import json
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from retrodistill.base.config import DistilConfig
 from retrodistill.base.errors import ConfigError, DataError
@@ -8,6 +10,7 @@ from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.datasets.options import take_options
 from retrodistill.data.datasets.sections import files_of
 from retrodistill.data.datasets.texts import spread_rows
+from retrodistill.models.inference import model_path
 
 SAMPLED = 1000
 """Documents whose titles are looked at."""
@@ -24,6 +27,12 @@ ENOUGH = 200
 
 FEW_DOCUMENTS = 32
 """With fewer documents there is nothing to rank."""
+
+LIMITS = (
+    ("sentence_bert_config.json", "max_seq_length"),
+    ("tokenizer_config.json", "model_max_length"),
+)
+"""Files of a model, and their settings that limit its texts, in the library's order."""
 
 NOTHING = (
     "there is nothing to learn from: no query log, no labels in split {split!r}, and {titles}. "
@@ -66,6 +75,9 @@ class Situation:
 
     learns_generated: bool
     """Whether generated queries are trained on; else they are there to measure with alone."""
+
+    limit: int | None = None
+    """Longest text that --student is made for, in tokens; None if its folder does not say."""
 
     @property
     def generates(self) -> bool:
@@ -142,6 +154,7 @@ def look_at(config: DistilConfig) -> Situation:
         test=test,
         writers=writers,
         learns_generated=bool(writers) and not enough,
+        limit=_limit(config.student),
     )
     if not (writers or logged or labelled):
         titles = f"{titled:.0%} of the documents have a title"
@@ -156,6 +169,17 @@ def look_at(config: DistilConfig) -> Situation:
             "results of the first round, and what a later one finds would count as irrelevant."
         )
     return situation
+
+
+def _limit(student: str) -> int | None:
+    """Return the token limit in a model's folder, which training does not exceed."""
+    folder = Path(model_path(student))
+    for name, setting in LIMITS:
+        for file in sorted(folder.glob(f"**/{name}")):
+            limit = json.loads(file.read_text(encoding="utf-8")).get(setting)
+            if isinstance(limit, int):
+                return limit
+    return None
 
 
 def _writers(config: DistilConfig, titled: float) -> tuple[str, ...]:
