@@ -43,6 +43,11 @@ def distil(config: "configs.DistilConfig") -> None:
     if config.judge is not None:
         check_part(TEACHERS, config.judge)
     INDEXES.split(config.index)
+    if config.index.startswith("milvus"):
+        raise ConfigError(
+            "--index milvus is for one index, and several are made here. Take another index, and "
+            "embed the student into Milvus afterwards: retrodistill embed --model OUT/student."
+        )
 
 
 def generate(config: "configs.GenerateConfig") -> None:

@@ -37,7 +37,7 @@ CUT_RATE, CUT_ANCHOR = 3e-4, 5
 """Learning rate, and weight of the whole model's vectors, that bring back a cut model."""
 
 CUT_SHARE_OF_STEPS = 4
-"""One in so many steps is left where documents are encoded in training: they take longer."""
+"""Steps are divided by this where documents are encoded in training, which takes longer."""
 
 CUT_BATCH, CUT_CANDIDATES = 16, 4
 """Queries of a step, and documents of each, where documents are encoded in training."""
@@ -490,6 +490,7 @@ def scoring(layout: Layout, prefix: str, mining: MineConfig, stores: Path) -> li
 
 def _judging(layout: Layout, measured: Measured) -> PlannedStep:
     names = ("bm25", "untouched", *layout.trained, "fused", "distilled-bm25")
+    names += ("teacher",) if measured == layout.test else ()
     assert layout.config.judge is not None
     return PlannedStep(
         name=f"{measured.folder}-judgements",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from retrodistill.base.config import DistilConfig
 from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.logging import log
 from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.datasets.options import take_options
 from retrodistill.data.datasets.sections import files_of
@@ -163,6 +164,10 @@ def look_at(config: DistilConfig) -> Situation:
         raise ConfigError(NOTHING.format(split=config.split, titles=titles))
     if not (measurable or writers):
         raise ConfigError(UNMEASURED.format(dev=config.dev_split, test=config.test_split))
+    if config.judge is not None and judged:
+        log.warning(
+            f"--judge {config.judge} is not asked: the collection has judgements to measure with."
+        )
     if config.judge is not None and not judged and config.rounds > 1:
         raise ConfigError(
             "--rounds above 1 needs judgements of people, or held-out queries: --judge judges the "
