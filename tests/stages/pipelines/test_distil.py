@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -152,3 +155,30 @@ def test_nothing_to_learn_from_is_refused_before_any_work(
     assert main(words) == 2
     assert "nothing to learn from" in capfd.readouterr().err
     assert not (tmp_path / "app" / "queries").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_an_undisturbed_one(app: DistilConfig, tmp_path: Path) -> None:
+    """A step that was killed half-way and counts as done, or a pipeline that starts over."""
+    out = tmp_path / "app"
+    flags = {"data": app.data, "student": app.student, "out": out, "steps": 4, "depth": 10}
+    flags |= {"learning-rate": 1e-3, "held-out": 20, "max-tokens": 32, "precision": "float32"}
+    words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+    command = [sys.executable, "-m", "retrodistill.distil", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (out / "steps" / "student-distilled").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    finished = made(out)
+    assert subprocess.run(command, check=False, capture_output=True).returncode in (0, 1)
+    again = made(out)
+    assert {name for name in finished if finished[name] != again[name]} == {"student-distilled"}
+    for part in ("queries", "runs/candidates", "students/distilled", "student", "index"):
+        pair = [
+            json.loads((folder / part / "manifest.json").read_text()) for folder in (app.out, out)
+        ]
+        assert pair[0]["fingerprint"] == pair[1]["fingerprint"], part
