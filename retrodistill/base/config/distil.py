@@ -77,7 +77,7 @@ class DistilConfig:
     """Documents over which the teachers' list of a query is spread (median perplexity)."""
 
     steps: int = 300
-    """Steps of each training, of 32 queries; a cut student takes a quarter as many on the scores,
+    """Steps of each training, of 32 queries; a cut student takes half as many on the scores,
     of 16 queries with their documents."""
 
     learning_rate: float = 1e-4

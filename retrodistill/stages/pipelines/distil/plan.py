@@ -36,7 +36,7 @@ QUANTILES = "0.5,0.7,0.9"
 CUT_RATE, CUT_ANCHOR = 3e-4, 5
 """Learning rate, and weight of the whole model's vectors, that bring back a cut model."""
 
-CUT_SHARE_OF_STEPS = 4
+CUT_SHARE_OF_STEPS = 2
 """Steps are divided by this where documents are encoded in training, which takes longer."""
 
 CUT_BATCH, CUT_CANDIDATES = 16, 4
