@@ -43,7 +43,8 @@ sys.path += [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent
 from fakes.corpus import save_small_collection, save_titled_corpus
 from fakes.models import save_tiny_model
 
-from retrodistill import distil, embed, executor, mine, score, train
+from retrodistill import distil, embed, mine, score, train
+from retrodistill.base import executor
 from retrodistill.base.config import MineSettings
 from retrodistill.base.files import is_unfinished
 from retrodistill.data.store import vectors
