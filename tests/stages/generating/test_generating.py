@@ -410,7 +410,7 @@ def test_the_same_run_again_gives_the_same_bytes(handbook: Path, tmp_path: Path)
         paths = sorted(p for p in (tmp_path / name).rglob("*") if p.suffix in (".jsonl", ".tsv"))
         contents.append([path.read_bytes() for path in paths])
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 3
+    assert len(contents[0]) == 5
 
 
 def test_awkward_ids_come_back_as_they_were(tmp_path: Path) -> None:

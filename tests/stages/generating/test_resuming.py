@@ -63,6 +63,8 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
     assert {*content(tmp_path / "whole")} == {
         "queries.jsonl",
+        "generated.jsonl",
+        "held-out.jsonl",
         "qrels/generated.tsv",
         "qrels/held-out.tsv",
     }

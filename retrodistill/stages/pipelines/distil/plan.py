@@ -130,8 +130,8 @@ class Layout:
     @property
     def judges_log(self) -> bool:
         """Return whether a part of the log is put aside, to be judged."""
-        judged = self.situation.has_dev or self.situation.has_test
-        return self.config.judge is not None and self.situation.logged > 0 and not judged
+        situation = self.situation
+        return self.config.judge is not None and situation.logged > 0 and not situation.judged
 
     def judges(self, measured: Measured) -> bool:
         """Return whether the results for measured queries are judged by --judge."""
@@ -146,8 +146,7 @@ class Layout:
     def holds_out(self) -> bool:
         """Return whether a part of the generated queries is put aside."""
         situation = self.situation
-        judged = situation.has_dev or situation.has_test or self.judges_log
-        return situation.generates and not judged
+        return situation.generates and not (situation.judged or self.judges_log)
 
     @property
     def held_out(self) -> int:

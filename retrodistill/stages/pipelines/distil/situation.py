@@ -96,6 +96,11 @@ class Situation:
         return self.test > 0
 
     @property
+    def judged(self) -> bool:
+        """Return whether there are judgements to measure with."""
+        return self.has_dev or self.has_test
+
+    @property
     def sentence(self) -> str:
         """Return what is there, for the log."""
         parts = [
