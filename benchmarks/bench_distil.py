@@ -34,7 +34,7 @@ import retrodistill as rd
 from retrodistill.base.config import DistilConfig
 from retrodistill.data.store.lineage import Lineage
 from retrodistill.stages.pipelines.distil import Distilled, distil
-from retrodistill.stages.pipelines.distil.plan import NAMES, Layout
+from retrodistill.stages.pipelines.distil.layout import NAMES, Layout
 from retrodistill.stages.pipelines.distil.situation import look_at
 
 LABELS = "labels="

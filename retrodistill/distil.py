@@ -23,19 +23,11 @@ from retrodistill.base.config import DistilConfig
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status (0 done, 1 it did not pay, 2 a user's mistake)."""
-    paid: list[bool] = []
-    status = run(
-        DistilConfig,
-        lambda config: paid.append(distil(config)),
-        verb="distil",
-        about=__doc__,
-        words=words,
-    )
-    return status or int(not all(paid))
+    return run(DistilConfig, distil, verb="distil", about=__doc__, words=words)
 
 
-def distil(config: DistilConfig) -> bool:
-    """Run the pipeline, print the table and what to use; tell whether a student paid."""
+def distil(config: DistilConfig) -> int:
+    """Run the pipeline, print the table and what to use; return 1 if no student paid, else 0."""
     from retrodistill.stages import preflight
 
     preflight.distil(config)
@@ -47,7 +39,7 @@ def distil(config: DistilConfig) -> bool:
     distilled = run_pipeline(config)
     if distilled is None:
         print(config.out / "plan.yaml")
-        return True
+        return 0
     queries = distilled.evaluation["settings"]["queries"]
     title = f"{queries:,} queries"
     print_table(COLUMNS, distilled.rows, title=title, best=("nDCG@10", "Recall@100"))
@@ -57,7 +49,7 @@ def distil(config: DistilConfig) -> bool:
     print(f"Report: {config.out / 'report.html'}")
     index = shlex.quote(str(config.out / "index"))
     print(f'Search: python -m retrodistill.search --index {index} "your question"')
-    return distilled.choice.paid
+    return int(not distilled.choice.paid)
 
 
 if __name__ == "__main__":

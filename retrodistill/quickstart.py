@@ -25,20 +25,12 @@ EXAMPLE = "read a file line by line"
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status (0 done, 1 it did not pay, 2 a user's mistake)."""
-    paid: list[bool] = []
-    status = run(
-        QuickstartConfig,
-        lambda config: paid.append(quickstart(config)),
-        verb="quickstart",
-        about=__doc__,
-        words=words,
-    )
-    return status or int(not all(paid))
+    return run(QuickstartConfig, quickstart, verb="quickstart", about=__doc__, words=words)
 
 
-def quickstart(config: QuickstartConfig) -> bool:
-    """Do the job, print the table and a search; tell whether the student paid."""
-    paid = distil(
+def quickstart(config: QuickstartConfig) -> int:
+    """Do the job, print the table and a search; return 1 if the student did not pay, else 0."""
+    status = distil(
         DistilConfig(
             data=config.data,
             queries=config.queries,
@@ -54,7 +46,7 @@ def quickstart(config: QuickstartConfig) -> bool:
 
     for hit in Searcher.open(config.out / "index").search(EXAMPLE, k=3):
         print(f"{hit.score:.3f}  {hit.title}")
-    return paid
+    return status
 
 
 def packaged_model() -> str:

@@ -72,7 +72,7 @@ class _Parser(argparse.ArgumentParser):
 
 def run(
     config_class: type[Config],
-    stage: Callable[[Config], None],
+    stage: Callable[[Config], int | None],
     *,
     verb: str,
     about: str,
@@ -82,6 +82,7 @@ def run(
 ) -> int:
     """Read the command line, run a stage, and return the exit status.
 
+    A stage that ran to its end may return a status of its own.
     `shows` are further flags that print something instead: their help, and what prints it.
     `beneath` returns settings that hold unless the given ones say otherwise (a recipe's).
 
@@ -91,6 +92,7 @@ def run(
     """
     words = sys.argv[1:] if words is None else words
     log_to_stderr(quiet="--quiet" in words, as_json="--log-json" in words)
+    status = None
     try:
         for flag, (_, show) in (shows or {}).items():
             if flag in words:
@@ -101,7 +103,7 @@ def run(
         with _ended_by_signals():
             config = parse(config_class, words, verb, about, texts, beneath)
             if config is not None:
-                stage(config)
+                status = stage(config)
             sys.stdout.flush()
     except RetrodistillError as error:
         return _ended(verb, str(error), 2)
@@ -116,7 +118,7 @@ def run(
     except Terminated as end:
         name = signal.Signals(end.number).name
         return _ended(verb, f"ended by {name}; {KEPT}.", 128 + end.number)
-    return 0
+    return status or 0
 
 
 def _failed_file(verb: str, error: OSError) -> int:

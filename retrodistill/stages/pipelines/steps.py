@@ -216,6 +216,17 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return plain settings with every text in them changed, however deep it stands."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [with_texts(element, change) for element in value]
+    if isinstance(value, dict):
+        return {name: with_texts(setting, change) for name, setting in value.items()}
+    return value
+
+
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the settings whose values differ, each with both values where they are short."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]

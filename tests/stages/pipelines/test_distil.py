@@ -88,7 +88,7 @@ def test_held_out_queries_and_their_documents_are_not_trained_on(app: DistilConf
 
 
 def test_the_student_is_what_the_index_answers_with(app: DistilConfig) -> None:
-    """An index of the untouched model beside a trained student, or documents embedded anew."""
+    """An index of the untouched model beside a trained student, or documents embedded again."""
     chosen = json.loads((app.out / "report.json").read_text())["distil"]["chosen"]
     start = DenseEncoder(app.student, max_tokens=32, precision="float32")
     student = DenseEncoder(app.out / "student", max_tokens=32, precision="float32")

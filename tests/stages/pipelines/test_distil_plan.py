@@ -16,9 +16,10 @@ from retrodistill.stages.pipelines.distil import _fingerprint_of, distil
 from retrodistill.stages.pipelines.distil.checks import check_steps
 from retrodistill.stages.pipelines.distil.choice import Choice
 from retrodistill.stages.pipelines.distil.estimate import other_encoders, queries_of
+from retrodistill.stages.pipelines.distil.layout import Layout
 from retrodistill.stages.pipelines.distil.log_split import log_step
 from retrodistill.stages.pipelines.distil.page import verdict
-from retrodistill.stages.pipelines.distil.plan import Layout, PlannedStep, plan_steps
+from retrodistill.stages.pipelines.distil.plan import PlannedStep, plan_steps
 from retrodistill.stages.pipelines.distil.plan_file import edited, write_plan
 from retrodistill.stages.pipelines.distil.situation import Situation, look_at
 
@@ -169,7 +170,7 @@ def test_a_judged_query_of_the_log_is_not_trained_on(tmp_path: Path) -> None:
         held_out=100,
     )
     (step,) = log_step(laid_out)
-    assert "collection" in step.inputs(), "labels that are added later make the parts anew"
+    assert "collection" in step.inputs(), "labels that are added later split it again"
     step.make()
 
     def texts(name: str) -> list[str]:

@@ -15,6 +15,13 @@ from retrodistill.stages.pipelines.distil.checks import check_steps
 from retrodistill.stages.pipelines.distil.choice import METRIC, METRICS, Choice, adopt, choose
 from retrodistill.stages.pipelines.distil.costs import measure_costs
 from retrodistill.stages.pipelines.distil.estimate import log_estimate
+from retrodistill.stages.pipelines.distil.layout import (
+    JUDGED,
+    NAMES,
+    Layout,
+    Measured,
+    title,
+)
 from retrodistill.stages.pipelines.distil.log_split import log_step
 from retrodistill.stages.pipelines.distil.page import (
     report_of,
@@ -22,16 +29,7 @@ from retrodistill.stages.pipelines.distil.page import (
     verdict,
     write_pages,
 )
-from retrodistill.stages.pipelines.distil.plan import (
-    JUDGED,
-    NAMES,
-    Layout,
-    Measured,
-    PlannedStep,
-    plan_steps,
-    round_name,
-    title,
-)
+from retrodistill.stages.pipelines.distil.plan import PlannedStep, plan_steps, round_name
 from retrodistill.stages.pipelines.distil.plan_file import edited, write_plan
 from retrodistill.stages.pipelines.distil.situation import look_at
 from retrodistill.stages.pipelines.distil.stores import planned_step
@@ -107,7 +105,8 @@ def _run(layout: Layout, pipeline: Pipeline, planned: Sequence[PlannedStep]) -> 
 def _gained(layout: Layout, number: int) -> bool:
     """Tell whether a round's student is better than the one before, on what decides."""
     before, after = round_name(number - 1), round_name(number)
-    means = _means(layout, layout.dev, ("untouched", before, after))
+    systems = ("untouched", before, after)
+    means = _means(_evaluation(layout, layout.dev, systems), systems)
     return means[after] > means[before]
 
 
@@ -115,7 +114,10 @@ def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> D
     """Choose the student, make its folder and index, measure costs, and write the report."""
     absent = {"cut", "labelled"} - {*trained}
     systems = tuple(name for name in dict.fromkeys((*NAMES, *trained)) if name not in absent)
-    means = _means(layout, layout.dev, systems)
+    test = layout.test
+    evaluation = _evaluation(layout, test, systems)
+    decisive = evaluation if layout.dev == test else _evaluation(layout, layout.dev, systems)
+    means = _means(decisive, systems)
     is_cut = not layout.retrieves_whole
     candidates = tuple(name for name in trained if not (is_cut and name == "labelled"))
     choice = choose(means, candidates, is_cut=is_cut)
@@ -139,7 +141,6 @@ def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> D
         out=layout.out / "index",
     )
     pipeline.ensure(planned_step(PlannedStep(name="index", verb="embed", config=index), layout.out))
-    test = layout.test
     assert test is not None
     costs = pipeline.ensure(
         Step(
@@ -154,7 +155,7 @@ def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> D
             make=partial(measure_costs, layout, test, trained),
         )
     ).details
-    content = _evaluation(layout, test, systems).to_dict()
+    content = evaluation.to_dict()
     lines = verdict(content, choice, layout)
     report = report_of(layout, content, costs, lines, layout.situation.sentence)
     write_pages(layout, report, costs, choice, lines)
@@ -163,9 +164,9 @@ def _conclude(layout: Layout, pipeline: Pipeline, trained: tuple[str, ...]) -> D
     )
 
 
-def _means(layout: Layout, measured: Measured | None, systems: Sequence[str]) -> dict[str, float]:
-    """Return the mean of METRIC of each system that has a run of the measured queries."""
-    means = _evaluation(layout, measured, systems).systems
+def _means(evaluation: Evaluation, systems: Sequence[str]) -> dict[str, float]:
+    """Return the mean of METRIC of each system that was measured, by its folder's name."""
+    means = evaluation.systems
     return {name: means[title(name)][METRIC] for name in systems if title(name) in means}
 
 

@@ -14,7 +14,7 @@ from retrodistill.stages.evaluation.efficiency import (
     weights_mb,
 )
 from retrodistill.stages.pipelines.distil.estimate import PAID
-from retrodistill.stages.pipelines.distil.plan import K, Layout, Measured
+from retrodistill.stages.pipelines.distil.layout import K, Layout, Measured
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from retrodistill.base.logging import log
 from retrodistill.base.progress import duration
-from retrodistill.stages.pipelines.distil.plan import Layout, PlannedStep
+from retrodistill.stages.pipelines.distil.layout import Layout
+from retrodistill.stages.pipelines.distil.plan import PlannedStep
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection

@@ -14,7 +14,7 @@ from retrodistill.base.types import Doc
 from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.datasets.options import path_options
 from retrodistill.data.datasets.queries import OPTIONS, read_queries
-from retrodistill.stages.pipelines.distil.plan import Layout
+from retrodistill.stages.pipelines.distil.layout import Layout
 from retrodistill.stages.pipelines.steps import Step
 
 SHARE = 0.5

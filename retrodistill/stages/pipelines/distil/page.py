@@ -5,7 +5,7 @@ from typing import Any
 
 from retrodistill.base.files import json_text, write_atomically
 from retrodistill.stages.pipelines.distil.choice import CUT_SHARE, METRIC, Choice
-from retrodistill.stages.pipelines.distil.plan import Layout, title
+from retrodistill.stages.pipelines.distil.layout import Layout, title
 from retrodistill.stages.pipelines.steps import PLAN
 from retrodistill.stages.reporting import sections
 from retrodistill.stages.reporting.content import Block, Cell, Code, Report, Section, Table, Text

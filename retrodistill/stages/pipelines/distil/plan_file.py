@@ -18,7 +18,7 @@ from retrodistill.base.config.reading import as_declared, by_field, read_yaml
 from retrodistill.base.errors import ConfigError, DataError, did_you_mean
 from retrodistill.base.files import write_atomically
 from retrodistill.stages.pipelines.distil.plan import PlannedStep
-from retrodistill.stages.pipelines.steps import PLAN, plain
+from retrodistill.stages.pipelines.steps import PLAN, plain, with_texts
 from retrodistill.stages.reporting.commands import IMMATERIAL
 
 DERIVED = Path("steps") / "derived.yaml"
@@ -105,16 +105,8 @@ def _moved(plan: Mapping[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     """Return the steps of a plan that was made in `folder`, with its paths in `out` instead."""
     prefix = re.compile(rf"(?<![^:=]){re.escape(str(folder))}(?=/)")
 
-    def moved(value: Any) -> Any:
-        if isinstance(value, str):
-            return prefix.sub(lambda _: str(out), value)
-        if isinstance(value, list):
-            return [moved(part) for part in value]
-        if isinstance(value, dict):
-            return {name: moved(part) for name, part in value.items()}
-        return value
-
-    return {name: moved(settings) for name, settings in plan.items() if name != FOLDER}
+    moved = with_texts(dict(plan), lambda text: prefix.sub(lambda _: str(out), text))
+    return {name: settings for name, settings in moved.items() if name != FOLDER}
 
 
 def _check_names(

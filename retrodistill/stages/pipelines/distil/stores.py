@@ -8,7 +8,7 @@ from typing import Any
 
 from retrodistill.base.files import new_folder
 from retrodistill.stages.pipelines.distil.plan import PlannedStep
-from retrodistill.stages.pipelines.steps import Step, plain, sound_fingerprint
+from retrodistill.stages.pipelines.steps import Step, plain, sound_fingerprint, with_texts
 from retrodistill.stages.pipelines.verbs import run_again, verb_step
 
 
@@ -20,15 +20,18 @@ def planned_step(planned: PlannedStep, out: Path) -> Step:
     step = verb_step(planned.name, planned.verb, planned.config)
     before = planned.adds_to
 
+    def relative(text: str) -> str:
+        return text.replace(f"{out}/", "")
+
     def inputs() -> dict[str, str]:
-        read = {_relative(role, out): value for role, value in step.inputs().items()}
+        read = {relative(role): value for role, value in step.inputs().items()}
         return read if before is None else {**read, "scores before": sound_fingerprint(before)}
 
     make = step.make
     if before is not None:
         make = partial(add_to, before, planned.verb, planned.config)
     return dataclasses.replace(
-        step, config=_relative(plain(step.config), out), inputs=inputs, make=make
+        step, config=with_texts(plain(step.config), relative), inputs=inputs, make=make
     )
 
 
@@ -38,12 +41,3 @@ def add_to(before: Path, verb: str, config: Any) -> None:
         with new_folder(config.out) as folder:
             shutil.copytree(before, folder, dirs_exist_ok=True)
     run_again(verb, config)
-
-
-def _relative(value: Any, out: Path) -> Any:
-    """Return a value with the paths below `out` relative to it, however deep they stand."""
-    if isinstance(value, dict):
-        return {name: _relative(setting, out) for name, setting in value.items()}
-    if isinstance(value, list):
-        return [_relative(element, out) for element in value]
-    return value.replace(f"{out}/", "") if isinstance(value, str) else value
