@@ -46,7 +46,7 @@ def described(index: "ServedIndex", reranker: bool) -> dict[str, Any]:
         "texts": live.has_texts,
         "writable": not live.refusal,
         "attributes": {name: _column(table[name]) for name in table.column_names},
-        "examples": [],
+        "examples": index.examples,
     }
 
 

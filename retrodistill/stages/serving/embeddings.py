@@ -52,9 +52,7 @@ def routes(service: Service) -> APIRouter:
         with service.serving() as served:
             listed = {entry["id"]: entry for entry in _listed(served)}
             if name not in listed:
-                raise unknown_name(
-                    "model", name, [*listed], param="model", code="model_not_found"
-                )
+                raise unknown_name("model", name, [*listed], param="model", code="model_not_found")
             return json_response(listed[name])
 
     return router
@@ -170,7 +168,9 @@ async def _check_lengths(
                 raise RequestError(400, message, param="input", code="context_length_exceeded")
     total = sum(min(limit, count) for count in counts)
     if total > budget:
-        message = f"input has {total:,} tokens, but a request may have {budget:,}: send less at once."
+        message = (
+            f"input has {total:,} tokens, but a request may have {budget:,}: send less at once."
+        )
         raise RequestError(400, message, param="input", code="too_many_tokens")
 
 

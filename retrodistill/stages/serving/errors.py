@@ -4,6 +4,7 @@ from typing import Any
 
 from retrodistill.base.errors import ConfigError, DataError, RetrodistillError, did_you_mean
 from retrodistill.stages.serving.batching import InputError, OverloadedError, WorkerDeadError
+from retrodistill.stages.serving.live_index import IndexClosedError
 
 TYPES = {
     400: "invalid_request_error",
@@ -81,6 +82,8 @@ def as_request_error(error: BaseException) -> RequestError | None:
         return RequestError(503, str(error), code="worker_dead")
     if isinstance(error, TimeoutError):
         return RequestError(504, "no answer within the server's --timeout.", code="timeout")
+    if isinstance(error, IndexClosedError):  # an index that was opened again meanwhile
+        return RequestError(503, str(error), code="reloading", retry_after=1)
     if isinstance(error, (ConfigError, DataError)):
         return RequestError(400, str(error))
     if isinstance(error, RetrodistillError):

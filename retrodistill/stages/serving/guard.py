@@ -232,7 +232,9 @@ class Guard:
             left.cancel()
 
     def _too_large(self) -> RequestError:
-        message = f"the body is larger than {self._largest_body:,} bytes (--body): send less at once."
+        message = (
+            f"the body is larger than {self._largest_body:,} bytes (--body): send less at once."
+        )
         return RequestError(413, message, code="body_too_large")
 
 

@@ -31,7 +31,9 @@ class Ours(BaseModel):
 class EmbeddingsRequest(OfClients):
     """`POST /v1/embeddings`, as OpenAI has it."""
 
-    model: str | None = Field(None, description="A name of /v1/models; NAME:query is its query side.")
+    model: str | None = Field(
+        None, description="A name of /v1/models; NAME:query is its query side."
+    )
     input: str | list[str] | list[int] | list[list[int]] = Field(
         description=f"A text, or up to {MAX_INPUTS:,} texts."
     )

@@ -157,7 +157,7 @@ class Pipeline:
         with self.times.of("bm25"):
             return await in_thread(
                 self.served,
-                lambda: search(queries, depth, allowed=self.index.live.matching(self.where)),
+                lambda: search(queries, depth, allowed=self.index.allowed(self.where)),
             )
 
     async def reranked(self, query: str, found: Found, depth: int) -> Found:
@@ -226,7 +226,9 @@ def _asked(
 ) -> tuple[list[str], NDArray[np.float32] | None]:
     """Return the queries of a request, or its vectors, shape (n, dimension)."""
     given = [
-        name for name in ("query", "queries", "vector", "vectors") if getattr(body, name) is not None
+        name
+        for name in ("query", "queries", "vector", "vectors")
+        if getattr(body, name) is not None
     ]
     if len(given) != 1:
         raise RequestError(400, "give one of query, queries, vector and vectors.", param="query")

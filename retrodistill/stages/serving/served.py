@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.base.config.serve import ServeSettings, named
-from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.base.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.base.manifest import Manifest
+from retrodistill.models.indexes.validation import no_attributes
 from retrodistill.models.students.truncated import Truncated, shortened
 from retrodistill.stages.serving.batching import Admission, Batcher, Outcome
 from retrodistill.stages.serving.engines import RerankEngine, SearchEngine, TextEngine
@@ -23,8 +24,12 @@ from retrodistill.stages.serving.live_index import LiveIndex
 from retrodistill.stages.serving.metrics import Metrics
 
 if TYPE_CHECKING:
+    from retrodistill.data.filters import Expression
     from retrodistill.models.students.dense import DenseEncoder
     from retrodistill.models.students.towers import Side
+
+EXAMPLES = 5
+"""Queries of a collection that the page shows."""
 
 CALLS = 8
 """Threads for what is neither a model's batch nor an index's: BM25, sets, documents, reloading."""
@@ -60,6 +65,9 @@ class ServedIndex:
     lexical: Lexical | None
     """None where the texts are not at hand."""
 
+    examples: list[str]
+    """A few queries of its collection."""
+
     @property
     def methods(self) -> list[str]:
         """Names of the ways to search it, the default first."""
@@ -67,6 +75,22 @@ class ServedIndex:
         assert manifest is not None
         first = "dense" if self.model is not None else str(manifest.details["retriever"])
         return [first, "bm25", "hybrid"] if self.lexical is not None else [first]
+
+    def allowed(self, where: "Expression | None") -> set[str] | None:
+        """Return the ids of the documents that fit a condition; None: all.
+
+        Raises:
+            ConfigError: the index has no attributes, or not those of the condition.
+
+        """
+        if where is None:
+            return None
+        with self.live.reading():
+            attributes = self.live.attributes
+            if attributes is None:
+                raise no_attributes(where)
+            ids = np.array(self.live.searcher.index.ids, object)
+            return set(ids[attributes.matching(where)])
 
     @property
     def dimension(self) -> int | None:
@@ -108,7 +132,10 @@ class Served:
         reranker: ServedReranker | None,
     ) -> None:
         self.indexes = {index.name: index for index in indexes}
-        self.models = {model.name: model for model in models}
+        self.own_models = models
+        """Models without an index."""
+        of_indexes = [index.model for index in indexes if index.model is not None]
+        self.models = {model.name: model for model in (*of_indexes, *models)}
         self.reranker = reranker
         self.calls = ThreadPoolExecutor(CALLS, thread_name_prefix="calls")
         self._idle = Condition()
@@ -133,45 +160,68 @@ class Served:
                 self._users -= 1
                 self._idle.notify_all()
 
-    def close(self) -> None:
-        """Wait for the requests that use it, and stop its threads."""
+    def close(self, *, kept: "Served | None" = None) -> None:
+        """Wait for the requests that use it, and stop its threads but for those that are kept."""
         with self._idle:
             self._idle.wait_for(lambda: not self._users)
         for worker in self.workers:
-            worker.close()
+            if kept is None or worker not in kept.workers:
+                worker.close()
         self.calls.shutdown()
-        for index in self.indexes.values():
-            index.live.close()
-
-
-def open_served(
-    settings: ServeSettings, *, admission: Admission, metrics: Metrics
-) -> Served:
-    """Open all folders and models of the settings.
-
-    Raises:
-        ConfigError: two have one name, or a model cannot be loaded.
-        DataError: a folder is no index, or is damaged.
-
-    """
-    opener = _Opener(settings, admission, metrics)
-    indexes = [
-        opener.index(name, folder, first=not position)
-        for position, (name, folder) in enumerate(named(settings.index, "--index").items())
-    ]
-    models = [index.model for index in indexes if index.model is not None]
-    for name, model in named(settings.model, "--model").items():
-        if name in {index.name for index in indexes}:
-            raise ConfigError(f"--model {name} has the name of an index: write NAME={model}.")
-        models.append(opener.loaded(name, model))
-    return Served(indexes, models, opener.reranker())
+        if kept is None:
+            for index in self.indexes.values():
+                index.live.close()
 
 
 @dataclass(frozen=True, slots=True)
-class _Opener:
+class Opener:
+    """Opens what the settings name, with batchers of one queue and one set of counters."""
+
     settings: ServeSettings
     admission: Admission
     metrics: Metrics
+
+    def all(self) -> Served:
+        """Open every folder and model.
+
+        Raises:
+            ConfigError: two have one name, or a model cannot be loaded.
+            DataError: a folder is no index, or is damaged.
+
+        """
+        indexes = [
+            self.index(name, folder, first=not position)
+            for position, (name, folder) in enumerate(named(self.settings.index, "--index").items())
+        ]
+        models = []
+        for name, model in named(self.settings.model, "--model").items():
+            if name in {index.name for index in indexes}:
+                raise ConfigError(f"--model {name} has the name of an index: write NAME={model}.")
+            models.append(self.loaded(name, model))
+        return Served(indexes, models, self.reranker())
+
+    def again(self, served: Served) -> Iterator[Served]:
+        """Open everything again, part by part; yield what to serve after each.
+
+        An index is opened and has caught up with its changes before it takes the place of the
+        former one, which serves meanwhile.
+
+        Raises:
+            RetrodistillError: a part cannot be opened; it and those after it stay as they were.
+
+        """
+        for name, index in served.indexes.items():
+            fresh = self._served_index(name, index.live.reopened())
+            indexes = {**served.indexes, name: fresh}
+            served = Served([*indexes.values()], served.own_models, served.reranker)
+            yield served
+        for name, model in named(self.settings.model, "--model").items():
+            own = {model.name: model for model in served.own_models}
+            own[name] = self.loaded(name, model)
+            served = Served([*served.indexes.values()], [*own.values()], served.reranker)
+            yield served
+        if served.reranker is not None:
+            yield Served([*served.indexes.values()], served.own_models, self.reranker())
 
     def index(self, name: str, folder: str, *, first: bool) -> ServedIndex:
         """Open an index folder."""
@@ -182,13 +232,24 @@ class _Opener:
             data=self.settings.data if first else None,
             precision=self.settings.precision,
         )
-        lexical = Lexical(live) if live.searcher.docs is not None else None
+        return self._served_index(name, live)
+
+    def _served_index(self, name: str, live: LiveIndex) -> ServedIndex:
+        manifest = live.searcher.manifest
+        assert manifest is not None
+        spec = self.settings.data or manifest.details.get("data")
+        examples = _examples(spec) if live.has_texts else []
+        lexical = Lexical(live) if live.has_texts else None
+        from retrodistill.models.students.dense import DenseEncoder
+
         if live.encoder is None:
-            return ServedIndex(name, live, None, None, lexical)
+            return ServedIndex(name, live, None, None, lexical, examples)
         whole = live.encoder.encoder if isinstance(live.encoder, Truncated) else live.encoder
-        model = self._served(name, whole, (live.searcher.index.dimension,), folder)
+        assert isinstance(whole, DenseEncoder)
+        source = str(manifest.details.get("model", ""))
+        model = self._served(name, whole, (live.searcher.index.dimension,), source)
         nearest = self._batcher(f"{name} search", SearchEngine(live.search))
-        return ServedIndex(name, live, model, nearest, lexical)
+        return ServedIndex(name, live, model, nearest, lexical, examples)
 
     def loaded(self, name: str, model: str) -> ServedModel:
         """Load a model that has no index."""
@@ -237,21 +298,23 @@ class _Opener:
         return Batcher(name, engine, admission=self.admission, observe=observe)
 
 
-def _trained_sizes(source: str) -> tuple[int, ...]:
-    """Return the Matryoshka sizes that the student behind a folder was trained with."""
-    for folder in (source, _model_of(source)):
-        try:
-            config = Manifest.read(Path(folder)).config
-        except (DataError, OSError):
-            continue
-        if sizes := config.get("dims"):
-            return tuple(int(size) for size in sizes)
-    return ()
-
-
-def _model_of(folder: str) -> str:
-    """Return the model that an index folder was made with, as it was named then."""
+def _trained_sizes(model: str) -> tuple[int, ...]:
+    """Return the Matryoshka sizes that a student was trained with, if its folder records them."""
     try:
-        return str(Manifest.read(Path(folder)).details.get("model", ""))
+        sizes = Manifest.read(Path(model)).config.get("dims") or ()
     except (DataError, OSError):
-        return ""
+        return ()
+    return tuple(int(size) for size in sizes)
+
+
+def _examples(spec: str | None) -> list[str]:
+    """Return a few queries of the collection that an index was made from."""
+    from retrodistill.data.datasets.collection import load_collection
+
+    if not spec:
+        return []
+    try:
+        queries = load_collection(spec).queries
+        return [queries[row].text for row in range(min(EXAMPLES, len(queries)))]
+    except RetrodistillError:
+        return []

@@ -15,7 +15,7 @@ from retrodistill.stages.serving.batching import Admission
 from retrodistill.stages.serving.errors import RequestError, unknown_name
 from retrodistill.stages.serving.guard import Keys
 from retrodistill.stages.serving.metrics import Metrics
-from retrodistill.stages.serving.served import Served, ServedIndex, open_served
+from retrodistill.stages.serving.served import Opener, Served, ServedIndex
 
 Result = TypeVar("Result")
 
@@ -29,7 +29,8 @@ class Service:
         self.admission = Admission(settings.queue)
         self.metrics = Metrics(self.admission)
         self._reloading = Lock()
-        self._served = open_served(settings, admission=self.admission, metrics=self.metrics)
+        self._opener = Opener(settings, self.admission, self.metrics)
+        self._served = self._opener.all()
 
     @contextmanager
     def serving(self) -> Iterator[Served]:
@@ -43,17 +44,15 @@ class Service:
 
         Raises:
             RequestError: 409, another reload is running.
-            RetrodistillError: a folder cannot be opened; what was served is served on.
+            RetrodistillError: a folder cannot be opened; it is served as it was.
 
         """
         if not self._reloading.acquire(blocking=False):
             raise RequestError(409, "a reload is running already.", code="reloading")
         try:
-            former = self._served
-            self._served = open_served(
-                self.settings, admission=self.admission, metrics=self.metrics
-            )
-            former.close()
+            for fresh in self._opener.again(self._served):
+                former, self._served = self._served, fresh
+                former.close(kept=fresh)
             log.info(f"reloaded: {', '.join(self._served.models) or 'no model'}.")
         finally:
             self._reloading.release()
