@@ -46,10 +46,11 @@ class TextEngine:
     ) -> list[NDArray[np.float32] | NotFiniteError]:
         """Return the vectors, shape (dimension,)."""
         vectors = self.encoder.encode_tokens(batch, self._beside[key], key)
-        finite = np.isfinite(vectors).all(axis=1).tolist()  # type: ignore[union-attr]
         return [
-            vector if good else NotFiniteError("the model gave NaN or infinity for this text")
-            for vector, good in zip(vectors, finite, strict=True)
+            vector
+            if np.isfinite(vector).all()
+            else NotFiniteError("the model gave NaN or infinity for this text")
+            for vector in vectors
         ]
 
 
