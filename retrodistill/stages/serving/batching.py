@@ -12,7 +12,7 @@ import time
 from bisect import insort
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -54,6 +54,10 @@ class Engine(Protocol[Input]):
 
     budget: int
     """Size of a batch: its inputs times its largest size."""
+
+    def running(self) -> AbstractContextManager[None]:
+        """Return what the thread that calls `run` enters before."""
+        ...
 
     def prepare(self, key: Any, inputs: Sequence[Input]) -> Sequence[tuple[Any, int]]:
         """Return each input as `run` takes it, and its size, in tokens."""
@@ -351,10 +355,11 @@ class Batcher(Generic[Input]):
         return items
 
     def _run_batches(self) -> None:
-        while batch := self._next_batch():
-            pending = [item for item in batch if not item.job.future.done()]
-            if pending:
-                self._run(pending)
+        with self._engine.running():
+            while batch := self._next_batch():
+                pending = [item for item in batch if not item.job.future.done()]
+                if pending:
+                    self._run(pending)
 
     def _next_batch(self) -> list[_Item]:
         """Wait for prepared inputs, and take a batch; none when the batcher is closed."""
