@@ -235,7 +235,8 @@ class DenseEncoder:
 
     def count_whole(self, texts: Sequence[str], side: Side) -> list[int]:
         """Return how many tokens each text of a side has, with its prompt and without a cut."""
-        tokenizer, prompt = self._routes[side][0].tokenizer, self._prompts[side]
+        tokenizer: Any = self._routes[side][0].tokenizer
+        prompt = self._prompts[side]
         with reserved(tokenizer):
             rows = tokenizer([prompt + text for text in texts], verbose=False)["input_ids"]
         return [len(row) for row in rows]

@@ -10,8 +10,8 @@ from retrodistill.base.types import Doc, Pairs, Teacher
 from retrodistill.models.students.towers import Side
 
 if TYPE_CHECKING:
-    from retrodistill.models.inference import Tokens
     from retrodistill.models.indexes.planning import Condition
+    from retrodistill.models.inference import Tokens
     from retrodistill.models.students.dense import DenseEncoder
 
 CHUNK = 16
@@ -46,10 +46,11 @@ class TextEngine:
     ) -> list[NDArray[np.float32] | NotFiniteError]:
         """Return the vectors, shape (dimension,)."""
         vectors = self.encoder.encode_tokens(batch, self._beside[key], key)
-        finite = np.isfinite(vectors).all(axis=1)
         return [
-            vector if good else NotFiniteError("the model gave NaN or infinity for this text")
-            for vector, good in zip(vectors, finite.tolist(), strict=True)
+            vector
+            if np.isfinite(vector).all()
+            else NotFiniteError("the model gave NaN or infinity for this text")
+            for vector in vectors
         ]
 
 
