@@ -94,13 +94,13 @@ class CrossEncoderTeacher:
         """Return the logits of pairs of rows of texts."""
         import torch
 
-        from retrodistill.models.inference import run_model, token_batches
+        from retrodistill.models.inference import casts_kept, run_model, token_batches
 
         tokens = self._tokens(queries, docs, rows)
         batches = list(token_batches(tokens.lengths, self._batch_tokens))
         # Read at the end only: a GPU then never waits for the next batch.
         logits: list[torch.Tensor] = []
-        with torch.inference_mode():
+        with casts_kept(self._dtype, self._device):
             for batch in batches:
                 features = tokens.batch(batch, self._device)
                 logits.append(run_model(self._model, features, self._dtype)["scores"].reshape(-1))

@@ -1,6 +1,7 @@
 """What the batchers drive: an encoder of texts, a reranker of pairs, an index of vectors."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,10 @@ class TextEngine:
         self.encoder = encoder
         self.budget = batch_tokens
         self._beside: dict[Side, dict[str, Any]] = {}
+
+    def running(self) -> AbstractContextManager[None]:
+        """Return what a thread enters before it runs batches."""
+        return self.encoder.encoding()
 
     def prepare(self, key: Side, inputs: Sequence[str]) -> "list[tuple[Tokens, int]]":
         """Tokenise texts, cut at the limit of their side."""
@@ -72,6 +77,10 @@ class RerankEngine:
             (query, documents[start : start + step]) for start in range(0, len(documents), step)
         ]
 
+    def running(self) -> AbstractContextManager[None]:
+        """Return what a thread enters before it runs batches: nothing."""
+        return nullcontext()
+
     def prepare(
         self, key: None, inputs: Sequence[tuple[str, Sequence[Doc]]]
     ) -> list[tuple[tuple[str, Sequence[Doc]], int]]:
@@ -104,6 +113,10 @@ class SearchEngine:
 
     def __init__(self, search: Any) -> None:
         self._search = search
+
+    def running(self) -> AbstractContextManager[None]:
+        """Return what a thread enters before it runs batches: nothing."""
+        return nullcontext()
 
     def prepare(
         self, key: int, inputs: "Sequence[tuple[NDArray[np.float32], Condition]]"
