@@ -7,7 +7,7 @@ import { excerpt, wordsOf } from './highlight.js';
 import { listenToKeys } from './keys.js';
 import * as results from './results.js';
 import { read, write } from './state.js';
-import { SYSTEMS, about, available, lacking, request, shown } from './systems.js';
+import { about, available, fieldsOf, lacking, named, request, shown } from './systems.js';
 import { compose } from './where.js';
 
 const PATIENCE = 150;  // ms before a search says that it searches
@@ -19,7 +19,7 @@ let reranker = '';        // the name of the teacher's model
 let state = read(location.hash);
 let index = null;         // the entry of /indexes that is searched
 let controller = new AbortController();
-let tab = 'dense';        // the column that a narrow window shows
+let tab = 'student';        // the column that a narrow window shows
 let lastSimilar = '';     // the hit whose similar documents were asked for
 let filtersShown = '';    // the index, filters and condition that the panel shows
 
@@ -68,8 +68,8 @@ function showControls() {
   showFilterControls();
   byId('served').replaceChildren(element('p', {},
     [element('strong', {}, index.name), count(index.documents, 'document'), `${index.kind} index`,
-      count(index.dimension, 'dimension'), element('bdi', {}, index.model)]
-      .flatMap((item, i) => (i ? [' · ', item] : [item]))));
+      index.dimension && count(index.dimension, 'dimension'), index.model && element('bdi', {}, index.model)]
+      .filter(Boolean).flatMap((item, i) => (i ? [' · ', item] : [item]))));
 }
 
 /* Show the panel and the chips; the panel is made again only if something else changed it. */
@@ -91,13 +91,15 @@ function showFilterControls() {
 }
 
 function showSystems() {
-  const all = available(index), current = shown(state, index), fields = byId('systems');
-  fields.hidden = all.length < 2 || state.sets || Boolean(state.like);
-  if (fields.dataset.systems !== all.join()) {
-    fields.dataset.systems = all.join();
+  const all = available(index).filter(system => system !== 'teacher' || !state.sets);
+  const current = shown(state, index), fields = byId('systems');
+  fields.hidden = all.length < 2 || Boolean(state.like);
+  const key = [index.name, ...all].join();
+  if (fields.dataset.systems !== key) {
+    fields.dataset.systems = key;
     fields.replaceChildren(element('legend', { class: 'hidden' }, 'Systems to compare'),
       ...all.map(system => element('label', { 'data-system': system },
-        element('input', { type: 'checkbox', value: system }), SYSTEMS[system].name)));
+        element('input', { type: 'checkbox', value: system }), named(system, index).name)));
   }
   for (const box of fields.querySelectorAll('input')) box.checked = current.includes(box.value);
 }
@@ -143,8 +145,8 @@ function showWelcome() {
 
 /* Return a sentence that says which systems a query is put to. */
 function compared() {
-  const names = shown({ ...state, systems: null }, index).map(system => SYSTEMS[system].the);
-  if (names.length === 1) return 'A query is answered by the student, a small dense retriever.';
+  const names = shown({ ...state, systems: null }, index).map(system => named(system, index).the);
+  if (names.length === 1) return `A query is answered by ${names[0]}.`;
   return `A query is put to ${names.slice(0, -1).join(', ')} and ${names.at(-1)} at the same time, and their hits are shown side by side.`;
 }
 
@@ -152,8 +154,8 @@ function indexTable() {
   const rows = served.indexes.map(entry => element('tr', {},
     element('th', { scope: 'row' }, element('a', { href: write({ ...state, index: entry.name }) }, entry.name)),
     element('td', { class: 'number' }, NUMBER.format(entry.documents)),
-    element('td', {}, entry.kind), element('td', { class: 'number' }, entry.dimension),
-    element('td', {}, element('bdi', {}, entry.model))));
+    element('td', {}, entry.kind), element('td', { class: 'number' }, entry.dimension ?? '–'),
+    element('td', {}, element('bdi', {}, entry.model ?? '–'))));
   const heads = ['Index', 'Documents', 'Kind', 'Dimensions', 'Model'];
   return element('section', { 'aria-labelledby': 'indexes' },
     element('h2', { id: 'indexes' }, 'Indexes'),
@@ -175,7 +177,7 @@ function showResults() {
   byId('view').replaceChildren(
     element('div', { class: 'summary' }, element('p', { id: 'comparison' }),
       element('div', { class: 'buttons' }, link, command)),
-    ...results.columnsOf(systems, system => about(system, index, reranker)).filter(Boolean),
+    ...columnsOf(systems),
     notes());
   selectTab(systems.includes(tab) ? tab : systems[0]);
   const send = (system, signal) => ask('search', { body: request(system, state, index, where), signal });
@@ -183,6 +185,9 @@ function showResults() {
     element('a', { href: write({ ...state, filters: {}, where: '' }) }, 'Search without the filters')]
     : ['No document matches. Try other words.']);
 }
+
+const columnsOf = systems => results.columnsOf(systems.map(system => (
+  { system, ...named(system, index), about: about(system, index, reranker) })));
 
 async function showSimilar() {
   const { signal } = controller, { like } = state;
@@ -195,14 +200,14 @@ async function showSimilar() {
       element('a', { href: back, class: 'back' },
         state.query ? `← Results for “${state.query}”` : '← Search'),
       element('p', { class: 'quiet' }, 'Documents similar to'), title, source),
-    ...results.columnsOf(['dense'], system => about(system, index, reranker)).filter(Boolean));
-  selectTab('dense');
+    ...columnsOf(['student']));
+  selectTab('student');
   title.focus();
   const path = encodeURIComponent(like), name = encodeURIComponent(index.name);
   const query = new URLSearchParams({ index: index.name, k: state.k });
   if (where) query.set('where', where);
-  for (const field of Object.keys(index.attributes ?? {})) query.append('fields', field);
-  search(['dense'], () => ask(`similar/${path}?${query}`, { signal }), ['No similar document.']);
+  for (const field of fieldsOf(index)) query.append('fields', field);
+  search(['student'], () => ask(`similar/${path}?${query}`, { signal }), ['No similar document.']);
   if (!index.texts) return;
   const document_ = await ask(`documents/${path}?index=${name}`, { signal }).catch(() => null);
   if (!document_ || signal.aborted) return;
@@ -217,7 +222,8 @@ function search(systems, send, nothing) {
   const { signal } = controller, answers = new Map(), failures = new Map();
   const columns = systems.map(system => byId(`column-${system}`));
   const context = {
-    nothing, words: wordsOf(state.query, state.sets), similar: id => write({ ...state, like: id }),
+    nothing, words: wordsOf(state.query, state.sets),
+    similar: index.methods[0] === 'dense' ? id => write({ ...state, like: id }) : null,
   };
   const start = async (system, column) => {
     results.clear(column);
@@ -231,7 +237,7 @@ function search(systems, send, nothing) {
       if (signal.aborted) return;
       answers.set(system, answer);
       results.showHits(column, { ...answer, elapsed: performance.now() - began }, context);
-      if (!state.like) results.showRanks(columns, answers);
+      if (!state.like) results.showRanks(columns, answers, system => named(system, index));
       announce(system, answer, began);
       if (answers.size === systems.length) showComparison(answers);
       restoreFocus(column);
@@ -266,12 +272,12 @@ function showFailures(systems, failures) {
 
 function announce(system, answer, began) {
   const time = answer.took_ms?.total ?? performance.now() - began;
-  byId('live').textContent = `${SYSTEMS[system].name}: ${count(answer.hits.length, 'hit')} in ${duration(time)}.`;
+  byId('live').textContent = `${named(system, index).name}: ${count(answer.hits.length, 'hit')} in ${duration(time)}.`;
 }
 
 /* Say how the times compare, once all are there. */
 function showComparison(answers) {
-  const student = answers.get('dense')?.took_ms?.total, teacher = answers.get('teacher')?.took_ms?.total;
+  const student = answers.get('student')?.took_ms?.total, teacher = answers.get('teacher')?.took_ms?.total;
   if (!(student > 0) || !(teacher > 0) || !byId('comparison')) return;
   const [slow, fast] = teacher > student ? ['teacher', 'student'] : ['student', 'teacher'];
   const ratio = Math.max(teacher / student, student / teacher);
@@ -364,7 +370,8 @@ async function start() {
   const typed = byId('query').value;  // while the server was asked
   show();
   byId('query').value = typed;
-  if (!state.query && !narrow.matches) byId('query').focus();
+  const idle = document.activeElement === document.body;
+  if (idle && !state.query && !narrow.matches) byId('query').focus();
 }
 
 byId('query').value = state.query;

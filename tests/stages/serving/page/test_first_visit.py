@@ -56,7 +56,7 @@ def test_a_search_is_copied_as_link_and_command(open_page: Open) -> None:
     assert json.loads(subprocess.run(
         ["sh", "-c", line.replace("curl ", "printf '%s\\0' ", 1)], capture_output=True, check=True
     ).stdout.split(b"\0")[-2])["query"] == query  # fmt: skip
-    assert [hit["id"] for hit in run_in_shell(line)["hits"]] == ids(page, "dense")
+    assert [hit["id"] for hit in run_in_shell(line)["hits"]] == ids(page, "student")
 
 
 def test_the_api_page_shows_every_endpoint(open_page: Open, url: str) -> None:
