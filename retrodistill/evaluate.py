@@ -55,7 +55,8 @@ def evaluate(config: EvaluateConfig) -> int:
     systems = read_systems(config, system_names(config.run))
     served: dict[str, dict[str, Any]] = {}
     if config.endpoint:
-        from retrodistill.stages.evaluation.endpoints import connect, endpoint_names
+        from retrodistill.models.retrievers.endpoints.address import endpoint_names
+        from retrodistill.stages.evaluation.endpoints import connect
 
         assert systems.collection is not None
         names = endpoint_names(config.endpoint)

@@ -228,7 +228,7 @@ def evaluate(config: "configs.EvaluateConfig") -> None:
     check_paths("--teacher", config.teacher)
     check_models("--against", config.against)
     if config.endpoint:
-        from retrodistill.stages.evaluation.endpoints import endpoint_names
+        from retrodistill.models.retrievers.endpoints.address import endpoint_names
 
         for argument in endpoint_names(config.endpoint).values():
             check_endpoint(argument)

@@ -4,7 +4,6 @@ What is served is often not what was proven: another folder, another number type
 read as documents. Nothing fails then, the measures alone fall.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,8 +39,6 @@ LENGTHS = 1.05
 """Largest ratio of documents' served and local lengths to each other: a scale that all share
 changes no ranking by inner product, but one that differs from document to document does."""
 
-NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<address>https?://.*)", re.DOTALL)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Likeness:
@@ -54,23 +51,6 @@ class Likeness:
     mean: float
     spread: float
     """Largest by smallest ratio of a served and a local length."""
-
-
-def endpoint_names(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the name of each endpoint in a table, with its address: `NAME=URL`, else the URL.
-
-    Raises:
-        ConfigError: two have the same name.
-
-    """
-    names: dict[str, str] = {}
-    for argument in arguments:
-        match = NAMED.fullmatch(argument)
-        name, address = (match["name"], match["address"]) if match else (argument, argument)
-        if name in names:
-            raise ConfigError(f"two endpoints are called {name!r}: name them, NAME=URL.")
-        names[name] = address
-    return names
 
 
 def depth_of(metrics: str) -> int:

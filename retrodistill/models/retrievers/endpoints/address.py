@@ -1,6 +1,7 @@
 """Where a served model answers, and how it is asked: `URL,option=value,...`."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ VARIABLE = r"[A-Z_][A-Z0-9_]*"
 
 OPTION = re.compile(r",(?=[A-Za-z_-]+=)")
 """Where options are cut: other commas belong to a value, such as a prefix that is a sentence."""
+
+NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<address>https?://.*)", re.DOTALL)
 
 UNTYPED = "none"
 """Value of the option input-type for servers that know one side only."""
@@ -123,6 +126,23 @@ class SearchAddress(Address):
             words = {"true": True, "false": False}
             chosen["rerank"] = words[self.rerank] if self.rerank in words else int(self.rerank)
         return chosen
+
+
+def endpoint_names(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the name of each endpoint in a table, with its address: `NAME=URL`, else the URL.
+
+    Raises:
+        ConfigError: two have the same name.
+
+    """
+    names: dict[str, str] = {}
+    for argument in arguments:
+        match = NAMED.fullmatch(argument)
+        name, address = (match["name"], match["address"]) if match else (argument, argument)
+        if name in names:
+            raise ConfigError(f"two endpoints are called {name!r}: name them, NAME=URL.")
+        names[name] = address
+    return names
 
 
 def parse_address(text: str) -> EmbeddingsAddress | SearchAddress:
