@@ -20,6 +20,7 @@ VERBS = (
     "train",
     "embed",
     "search",
+    "serve",
     "fuse",
     "judge",
     "evaluate",

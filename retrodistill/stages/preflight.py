@@ -6,6 +6,7 @@ more than a file's first bytes, so a mistake is reported in less than a second.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,6 +165,25 @@ def search(config: "configs.SearchConfig") -> None:
 
         for query in config.query:
             parse_sets(query)
+
+
+def serve(config: "configs.ServeConfig") -> None:
+    """Check the settings of `serve`."""
+    from retrodistill.base.config.serve import named
+
+    for module in ("fastapi", "uvicorn", "orjson", "prometheus_client"):
+        if find_spec(module) is None:
+            raise MissingExtra(
+                f"serve needs {module}, which is not installed: pip install 'retrodistill[serve]'."
+            )
+    check_paths("--api-key-file", config.api_key_file)
+    for folder in named(config.index, "--index").values():
+        check_paths("--index", Path(folder).expanduser())
+        Manifest.read(Path(folder).expanduser(), kind="index")
+    for model in named(config.model, "--model").values():
+        check_models("--model", model)
+    if config.reranker is not None:
+        check_part(TEACHERS, config.reranker)
 
 
 def convert(config: "configs.ConvertConfig") -> None:

@@ -19,6 +19,7 @@ from retrodistill.base.config.report import ReportConfig
 from retrodistill.base.config.reproduce import ReproduceConfig
 from retrodistill.base.config.score import ScoreConfig
 from retrodistill.base.config.search import EmbedConfig, IndexSettings, SearchConfig
+from retrodistill.base.config.serve import ServeConfig, ServeSettings
 from retrodistill.base.config.train import Positives, TrainConfig, TrainSettings
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "ReproduceConfig",
     "ScoreConfig",
     "SearchConfig",
+    "ServeConfig",
+    "ServeSettings",
     "TrainConfig",
     "TrainSettings",
     "as_dict",

@@ -65,6 +65,19 @@ class VectorIndex(ABC):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __contains__(self, id: object) -> bool:
+        return id in self._rows
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all documents, in the order of their rows."""
+        return list(self._rows)
+
+    @property
+    def deleted_rows(self) -> int:
+        """Rows of deleted and replaced documents, which the engine holds until it is made again."""
+        return len(self._ids) - len(self._rows)
+
     @abstractmethod
     def _add(self, vectors: NDArray[np.float32]) -> None:
         """Append checked, contiguous vectors to the engine."""
@@ -75,6 +88,10 @@ class VectorIndex(ABC):
 
         At least `k` rows are allowed (None: all), and that many are found.
         """
+
+    @abstractmethod
+    def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of some ascending rows, as exact as the engine knows them."""
 
     @abstractmethod
     def _write(self, path: Path) -> None:
@@ -111,13 +128,42 @@ class VectorIndex(ABC):
 
         """
         ids = list(ids)
-        checked = checked_documents(ids, vectors, self.dimension, self._rows)
+        self._append(ids, checked_documents(ids, vectors, self.dimension, self._rows), attributes)
+
+    def replace(
+        self,
+        ids: Sequence[str],
+        vectors: NDArray[np.float32],
+        attributes: "pa.Table | None" = None,
+    ) -> int:
+        """Add documents, in place of those with the same ids; return how many were replaced.
+
+        Raises:
+            DataError: as `add` does, but for ids that the index holds; nothing is changed then.
+
+        """
+        ids = list(ids)
+        checked = checked_documents(ids, vectors, self.dimension, ())
+        replaced = [id for id in ids if id in self._rows]
+        self._append(ids, checked, attributes, replaced=replaced)
+        return len(replaced)
+
+    def _append(
+        self,
+        ids: list[str],
+        vectors: NDArray[np.float32],
+        attributes: "pa.Table | None",
+        *,
+        replaced: Sequence[str] = (),
+    ) -> None:
+        """Add checked vectors, and delete the rows of those that they replace."""
         joined = self._joined(attributes, len(ids))
-        self._add(checked)
-        self._attributes = joined
+        deleted = np.concatenate([self._deleted, np.zeros(len(ids), np.bool_)])
+        self._add(vectors)
+        deleted[[self._rows.pop(id) for id in replaced]] = True
+        self._attributes, self._deleted = joined, deleted
         self._rows.update(zip(ids, range(len(self._ids), len(self._ids) + len(ids)), strict=True))
         self._ids.extend(ids)
-        self._deleted = np.concatenate([self._deleted, np.zeros(len(ids), np.bool_)])
         self._masks.clear()
 
     def delete(self, ids: Iterable[str]) -> None:
@@ -157,6 +203,45 @@ class VectorIndex(ABC):
             for place, own_ids, own_scores in zip(places.tolist(), *found, strict=True):
                 ids[place], scores[place] = own_ids, own_scores
         return ids, scores
+
+    def vectors_of(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors of documents, as exact as the engine knows them.
+
+        Raises:
+            KeyError: an id is unknown.
+            DataError: the engine cannot give back what was added.
+
+        """
+        if not len(ids):
+            return np.empty((0, self.dimension), np.float32)
+        rows, positions = np.unique([self._rows[id] for id in ids], return_inverse=True)
+        try:
+            return np.array(self._vectors(rows)[positions], np.float32)
+        except RuntimeError as error:
+            raise DataError(f"this kind of index cannot return vectors ({error}).") from error
+
+    @property
+    def schema(self) -> "pa.Schema | None":
+        """The names and types of the attributes; None if the documents have none."""
+        return None if self._attributes is None else self._attributes.table.schema
+
+    @property
+    def attributes(self) -> "Attributes | None":
+        """The attributes of all documents, in the order of `ids`; None if they have none."""
+        if self._attributes is None or not self.deleted_rows:
+            return self._attributes
+        return self._attributes.take(np.flatnonzero(~self._deleted))
+
+    def attributes_of(self, ids: Sequence[str]) -> "pa.Table | None":
+        """Return the rows of attributes of documents; None if the index has none.
+
+        Raises:
+            KeyError: an id is unknown.
+
+        """
+        if self._attributes is None:
+            return None
+        return self._attributes.take([self._rows[id] for id in ids]).table
 
     def plan(self, where: "str | Expression | None", k: int, queries: int = 1) -> Plan:
         """Return how a search would go, without searching.

@@ -75,6 +75,12 @@ class ExactIndex(VectorIndex):
             start += len(block)
         return np.stack([scores for scores, _ in best]), np.stack([rows for _, rows in best])
 
+    def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        ends = np.cumsum([len(block) for block in self._blocks])
+        cuts = np.searchsorted(rows, ends)  # the rows of a block are between two cuts
+        spans = zip(self._blocks, ends, np.split(rows, cuts[:-1]), strict=True)
+        return np.concatenate([block[own - (end - len(block))] for block, end, own in spans])
+
     def _write(self, path: Path) -> None:
         shape = (len(self._ids), self.dimension)
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}

@@ -206,8 +206,39 @@ class DenseEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return how many tokens the model reads of each document, after the cut."""
-        rows, _ = self._tokenized(texts, "document")
+        rows, _ = self.tokenized(texts, "document")
         return np.array([len(row["input_ids"]) for row in rows], np.int64)
+
+    def tokenized(self, texts: Sequence[str], side: Side) -> tuple[list[Tokens], dict[str, Any]]:
+        """Return the tokens of a side's texts, prompted and cut, and what a batch needs beside.
+
+        For callers that make their own batches: tokens of several calls may share one.
+        """
+        body, prompt, limit = self._routes[side][0], self._prompts[side], self._tokens[side]
+        if is_rendered(body):
+            return rendered(body, texts, prompt=prompt, max_tokens=limit, task=side)
+        rows = tokenize(body.tokenizer, [prompt + text for text in texts], max_tokens=limit)
+        return rows, self._prompt_features[side]
+
+    def encode_tokens(
+        self, rows: Sequence[Tokens], beside: dict[str, Any], side: Side
+    ) -> NDArray[np.float32]:
+        """Return vectors of shape (len(rows), dimension) by one forward pass over a batch."""
+        import torch
+
+        with evaluating(self.model), torch.inference_mode():
+            return self._forward(rows, beside, side)
+
+    def max_length(self, side: Side) -> int:
+        """Return the longest query or document that is read whole, in tokens."""
+        return self._tokens[side]
+
+    def count_whole(self, texts: Sequence[str], side: Side) -> list[int]:
+        """Return how many tokens each text of a side has, with its prompt and without a cut."""
+        tokenizer, prompt = self._routes[side][0].tokenizer, self._prompts[side]
+        with reserved(tokenizer):
+            rows = tokenizer([prompt + text for text in texts], verbose=False)["input_ids"]
+        return [len(row) for row in rows]
 
     def save(self, folder: Path) -> None:
         """Write the model into a folder, in sentence-transformers format.
@@ -234,30 +265,28 @@ class DenseEncoder:
             for start in range(0, len(distinct), WINDOW):
                 window = distinct[start : start + WINDOW]
                 for batch, batch_vectors in self._batches(window, side):
-                    vectors[start + batch] = (
-                        batch_vectors[:, : self.dimension].float().cpu().numpy()
-                    )
+                    vectors[start + batch] = batch_vectors
                     advance(len(batch))
         return vectors if len(distinct) == len(texts) else vectors[rows]
 
     def _batches(
         self, texts: Sequence[str], side: Side
-    ) -> Iterator[tuple[NDArray[np.int64], "torch.Tensor"]]:
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield positions of texts and their vectors, longest texts first."""
-        route, device = self._routes[side], self.model.device
-        tokens, beside = self._tokenized(texts, side)
+        tokens, beside = self.tokenized(texts, side)
         lengths = [len(row["input_ids"]) for row in tokens]
         for batch in token_batches(lengths, self.batch_tokens):
-            features = padded(route[0].tokenizer, [tokens[row] for row in batch], device) | beside
-            yield batch, run_model(route, features, self.dtype)["sentence_embedding"]
+            yield batch, self._forward([tokens[row] for row in batch], beside, side)
 
-    def _tokenized(self, texts: Sequence[str], side: Side) -> tuple[list[Tokens], dict[str, Any]]:
-        """Return a side's prompted texts as cut tokens, and features of the whole batch."""
-        body, prompt, limit = self._routes[side][0], self._prompts[side], self._tokens[side]
-        if is_rendered(body):
-            return rendered(body, texts, prompt=prompt, max_tokens=limit, task=side)
-        rows = tokenize(body.tokenizer, [prompt + text for text in texts], max_tokens=limit)
-        return rows, self._prompt_features[side]
+    def _forward(
+        self, rows: Sequence[Tokens], beside: dict[str, Any], side: Side
+    ) -> NDArray[np.float32]:
+        """Return the vectors of a batch, inside `evaluating` and without gradients."""
+        route = self._routes[side]
+        features = padded(route[0].tokenizer, rows, self.model.device) | beside
+        vectors = run_model(route, features, self.dtype)["sentence_embedding"]
+        array: NDArray[np.float32] = vectors[:, : self.dimension].float().cpu().numpy()
+        return array
 
     def _prompt_length(self, side: Side) -> dict[str, int]:
         """Return the length of a prompt, for poolings that exclude it."""

@@ -1,5 +1,6 @@
 """Cross-encoder teachers: logits of a model that reads query and document together."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,6 +66,27 @@ class CrossEncoderTeacher:
         queries = [query.full_text for query in pairs.queries]
         docs = [doc.full_text for doc in pairs.docs]
         return self._logits(queries, docs, (pairs.query_rows, pairs.doc_rows))
+
+    def count_tokens(self, query: str, texts: Sequence[str]) -> int:
+        """Return how many tokens the pairs of a query with texts have, after the cut."""
+        from retrodistill.models.inference import reserved
+
+        tokenizer = self._model[0].tokenizer
+        with reserved(tokenizer):
+            rows = tokenizer([self._prompt + query, *texts], verbose=False)["input_ids"]
+        length, *lengths = map(len, rows)
+        return sum(min(self._max_tokens, length + other) for other in lengths)
+
+    def cut_text(self, text: str, tokens: int) -> str:
+        """Return the beginning of a text that has this number of tokens at most."""
+        from retrodistill.models.inference import reserved
+
+        tokenizer = self._model[0].tokenizer
+        with reserved(tokenizer):
+            spans = tokenizer(
+                text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )["offset_mapping"]
+        return text if len(spans) <= tokens else text[: spans[tokens - 1][1]]
 
     def _logits(
         self, queries: list[str], docs: list[str], rows: tuple[NDArray[np.int64], NDArray[np.int64]]

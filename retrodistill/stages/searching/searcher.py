@@ -260,6 +260,7 @@ class RetrieverSearcher(Searcher):
         self.docs = docs
         self.manifest = manifest
         self.lineage = lineage
+        self.ids = frozenset(ids)
         self._ids = np.array(ids, object)
 
     def set_recall(self, target: float) -> None:

@@ -1,0 +1,112 @@
+"""The HTTP application: routes behind a guard."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from retrodistill import __version__
+from retrodistill.base.config.search import parse_bytes
+from retrodistill.base.config.serve import LOOPBACK, ServeSettings
+from retrodistill.base.logging import log
+from retrodistill.stages.serving import documents, embeddings, health, reranking, searching
+from retrodistill.stages.serving.errors import ANSWERED, RequestError, as_request_error
+from retrodistill.stages.serving.guard import Guard, Keys
+from retrodistill.stages.serving.page import page_routes
+from retrodistill.stages.serving.service import Service, json_response
+
+
+def create_app(
+    settings: ServeSettings,
+    *,
+    keys: Sequence[str] = (),
+    local_only: bool = True,
+    origins: Sequence[str] = (),
+) -> FastAPI:
+    """Return the application that serves indexes, models and a reranker; all are opened here.
+
+    Clients must send one of the `keys`, if there are any. With `local_only`, only requests that
+    address the server by a name of this machine are answered. `origins` are web pages that may
+    call it from a browser. `app.state.service` reloads and closes what is served.
+
+    Raises:
+        ConfigError: a folder or model cannot be served.
+        DataError: a folder is damaged.
+
+    """
+    service = Service(settings, Keys(keys))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="retrodistill",
+        version=__version__,
+        description="Embeddings, reranking and search of distilled students.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    for module in (embeddings, reranking, searching, documents, health):
+        app.include_router(module.routes(service))
+    for route in page_routes():
+        app.router.routes.append(route)
+    _add_handlers(app)
+    app.add_middleware(
+        Guard,  # type: ignore[arg-type]
+        keys=service.keys,
+        metrics=service.metrics,
+        largest_body=parse_bytes(settings.body),
+        timeout=settings.timeout,
+        hosts=LOOPBACK if local_only else None,
+    )
+    if origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=[*origins], allow_methods=["*"], allow_headers=["*"]
+        )
+    return app
+
+
+def _add_handlers(app: FastAPI) -> None:
+    """Let every error be answered in one form."""
+
+    async def invalid(request: Request, error: Any) -> Response:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+        what = f"{'.'.join(place)}: {first['msg']}" if place else first["msg"]
+        return _answer(RequestError(400, what, param=".".join(place) or None, code=first["type"]))
+
+    async def http(request: Request, error: Any) -> Response:
+        messages = {
+            404: f"there is no {request.url.path}: /docs lists what there is.",
+            405: f"{request.method} is not for {request.url.path}: /docs lists what is.",
+        }
+        message = messages.get(error.status_code, str(error.detail))
+        response = _answer(RequestError(error.status_code, message))
+        response.headers.update(error.headers or {})
+        return response
+
+    async def failed(request: Request, error: Exception) -> Response:
+        answer = as_request_error(error)
+        if answer is None or answer.status == 500:
+            log.error(f"{request.method} {request.url.path}: {error}", exc_info=error)
+        return _answer(answer or RequestError(500, "the server failed; its log says why."))
+
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    for kind in (*ANSWERED, Exception):
+        app.add_exception_handler(kind, failed)
+
+
+def _answer(error: RequestError) -> Response:
+    response = json_response(error.content(), error.status)
+    response.headers.update(error.headers())
+    return response

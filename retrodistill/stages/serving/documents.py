@@ -1,0 +1,91 @@
+"""`/documents`: read, put and delete the documents of an index while it is served."""
+
+import asyncio
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from retrodistill.stages.serving.errors import RequestError
+from retrodistill.stages.serving.guard import check_key
+from retrodistill.stages.serving.live_documents import Document, check_documents
+from retrodistill.stages.serving.live_index import Change
+from retrodistill.stages.serving.schemas import DeleteRequest, PutRequest
+from retrodistill.stages.serving.served import Served, ServedIndex
+from retrodistill.stages.serving.service import Service, in_thread, index_of, json_response
+
+
+def routes(service: Service) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["documents"])
+
+    def with_key(request: Request) -> None:
+        check_key(request.scope, service.keys)
+
+    key = [Depends(with_key)]
+
+    @router.get("/documents/{id:path}", summary="A document")
+    async def document(id: str, index: str | None = None) -> Response:
+        with service.serving() as served:
+            chosen = index_of(served, index)
+            doc = await in_thread(served, chosen.live.doc, id)
+            if doc is None:
+                raise RequestError(404, f"{chosen.name} has no document {id!r}.", param="id")
+            return json_response(
+                {"id": doc.id, "title": doc.title, "text": doc.text, "fields": dict(doc.fields)}
+            )
+
+    @router.put("/documents", summary="Add documents, or replace them", dependencies=key)
+    async def put(body: PutRequest, index: str | None = None) -> Response:
+        with service.serving() as served:
+            chosen = _writable(served, index)
+            assert chosen.model is not None
+            docs = [Document(doc.id, doc.title, doc.text, doc.fields) for doc in body.documents]
+            check_documents(docs)
+            texts = [doc.full_text for doc in docs]
+            outcome = await asyncio.wrap_future(chosen.model.embed(texts, "document"))
+            vectors = chosen.shortened(np.stack(outcome.results))
+            change = await in_thread(served, chosen.live.put, docs, vectors)
+            return json_response(
+                {
+                    "index": chosen.name,
+                    "added": change.added,
+                    "replaced": change.replaced,
+                    "documents": change.documents,
+                }
+            )
+
+    @router.delete("/documents", summary="Delete documents", dependencies=key)
+    async def delete(body: DeleteRequest, index: str | None = None) -> Response:
+        with service.serving() as served:
+            chosen = _writable(served, index)
+            change: Change = await in_thread(served, chosen.live.delete, body.ids)
+            return json_response(
+                {
+                    "index": chosen.name,
+                    "deleted": change.deleted,
+                    "unknown": change.unknown,
+                    "documents": change.documents,
+                }
+            )
+
+    @router.post("/reload", summary="Open all folders again", dependencies=key)
+    async def reload() -> Response:
+        await asyncio.to_thread(service.reload)
+        return json_response({"status": "reloaded"})
+
+    return router
+
+
+def _writable(served: Served, name: str | None) -> ServedIndex:
+    """Return an index whose documents may be changed.
+
+    Raises:
+        RequestError: 403, they may not.
+
+    """
+    index = index_of(served, name)
+    if index.live.refusal:
+        message = f"the documents of {index.name} cannot be changed: {index.live.refusal}"
+        raise RequestError(403, message, code="not_writable")
+    return index

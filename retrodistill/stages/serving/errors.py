@@ -1,0 +1,91 @@
+"""Errors as the clients of OpenAI's interface expect them: `{"error": {message, type, param, code}}`."""
+
+from typing import Any
+
+from retrodistill.base.errors import ConfigError, DataError, RetrodistillError, did_you_mean
+from retrodistill.stages.serving.batching import InputError, OverloadedError, WorkerDeadError
+from retrodistill.stages.serving.live_index import IndexClosedError
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    421: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+    504: "server_error",
+}
+
+
+class RequestError(Exception):
+    """What a client is answered instead of a result."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+
+    def content(self) -> dict[str, Any]:
+        """Return the body of the answer."""
+        kind = TYPES.get(self.status, "server_error")
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the answer."""
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        if self.retry_after is not None:
+            headers["Retry-After"] = f"{self.retry_after:.0f}"
+        return headers
+
+
+ANSWERED = (RequestError, RetrodistillError, InputError, OverloadedError, WorkerDeadError)
+"""Exceptions that are expected, each with an answer of its own."""
+
+
+def unknown_name(noun: str, name: str, names: list[str], *, param: str, code: str) -> RequestError:
+    """Return the answer to a name that is not served."""
+    served = ", ".join(names) or "none"
+    message = f"unknown {noun} {name!r}.{did_you_mean(name, names)} Served: {served}."
+    return RequestError(404, message, param=param, code=code)
+
+
+def as_request_error(error: BaseException) -> RequestError | None:
+    """Return what a client is answered at an exception; None: it is a fault of the server."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, InputError):
+        inner = as_request_error(error.error)
+        if inner is None or inner.status >= 500:
+            return RequestError(500, f"input {error.position}: {error.error}", param="input")
+        return inner
+    if isinstance(error, OverloadedError):
+        message = "the server has more to do than it may hold in its queue: try again later."
+        return RequestError(429, message, code="overloaded", retry_after=error.retry_after)
+    if isinstance(error, WorkerDeadError):
+        return RequestError(503, str(error), code="worker_dead")
+    if isinstance(error, TimeoutError):
+        return RequestError(504, "no answer within the server's --timeout.", code="timeout")
+    if isinstance(error, IndexClosedError):  # an index that was opened again meanwhile
+        return RequestError(503, str(error), code="reloading", retry_after=1)
+    if isinstance(error, (ConfigError, DataError)):
+        return RequestError(400, str(error))
+    if isinstance(error, RetrodistillError):
+        return RequestError(500, str(error))
+    return None

@@ -1,0 +1,73 @@
+"""`/healthz`, `/readyz` and `/metrics`: for whoever runs the server."""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from retrodistill.base.types import Doc
+from retrodistill.stages.serving.service import Service, json_response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from retrodistill.stages.serving.batching import Outcome
+    from retrodistill.stages.serving.served import Served
+
+DEADLINE = 5.0
+"""Seconds within which every model has to read a word."""
+
+
+def routes(service: Service) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/healthz", summary="Whether the process answers")
+    async def healthz() -> Response:
+        return json_response({"status": "ok"})
+
+    @router.get("/readyz", summary="Whether every model answers")
+    async def readyz() -> Response:
+        with service.serving() as served:
+            probes = _probes(served)
+            states = await asyncio.gather(*map(_state, probes.values()))
+            dead = [worker.name for worker in served.workers if not worker.alive]
+        models = dict(zip(probes, states, strict=True))
+        ready = not dead and set(states) <= {"ready"}
+        content = {"status": "ready" if ready else "not ready", "models": models, "dead": dead}
+        return json_response(content, 200 if ready else 503)
+
+    @router.get("/metrics", summary="Counters, for Prometheus")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+def _probes(served: "Served") -> "dict[str, Callable[[], Future[Outcome]]]":
+    """Return the models that are to read a word, each with the call that lets it."""
+    probes: dict[str, Callable[[], Future[Outcome]]] = {
+        name: partial(model.texts.submit, ["ready"], "query", urgent=True)
+        for name, model in served.models.items()
+    }
+    if (reranker := served.reranker) is not None and reranker.local:
+        inputs = reranker.engine.inputs("ready", [Doc("", "", "ready")])
+        probes[reranker.name] = partial(reranker.pairs.submit, inputs, urgent=True)
+    return probes
+
+
+async def _state(probe: "Callable[[], Future[Outcome]]") -> str:
+    """Return `ready`, or why not: a real pass through the model decides, within the deadline.
+
+    It is first in the queue, so that a busy server is a ready one.
+    """
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(probe()), DEADLINE)
+    except TimeoutError:
+        return f"no answer within {DEADLINE:g} s"
+    except Exception as error:
+        return str(error)
+    return "ready"
