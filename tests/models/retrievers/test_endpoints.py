@@ -204,13 +204,24 @@ def test_a_model_that_changes_during_the_run_is_noticed(
 ) -> None:
     """Documents of one model compared with queries of the next one."""
     retriever = load_retriever(f"endpoint:{server.url}", collection.docs)
-    assert len([*retriever.top(["heart"], 3)]) == 1
+    assert len([*retriever.top(["heart", "light"], 3)]) == 2
     before = retriever.fingerprint
     other = save_tiny_model(tmp_path, layers=2, prompts=PROMPTS, seed=1)
     server.encoder = DenseEncoder(other, precision="float32")
     with pytest.raises(DataError, match="serves another model than at the start"):
-        [*retriever.top(["heart"], 3)]
+        [*retriever.top(["heart", "light"], 3)]
     assert load_retriever(f"endpoint:{server.url}", collection.docs).fingerprint != before
+
+
+def test_a_single_query_is_a_single_request(
+    server: EmbeddingServer, collection: Collection
+) -> None:
+    """The latency of a benchmark, three times what a client sees."""
+    retriever = load_retriever(f"endpoint:{server.url}", collection.docs)
+    assert retriever.nbytes == 60 * 32 * 4  # the documents are embedded for it
+    server.bodies.clear()
+    [*retriever.top(["heart"], 3)]
+    assert [body["input"] for body in server.bodies] == [["heart"]]
 
 
 def test_a_busy_server_is_waited_for(

@@ -20,9 +20,10 @@ ServedRetriever: TypeAlias = ServedEmbeddings | ServedSearch
 
 
 def open_endpoint(argument: str, docs: "Texts", options: RetrieverOptions) -> ServedRetriever:
-    """Return the retriever behind `URL,option=value`, which is asked a few probes at once.
+    """Return what a server finds, or what is nearest by its vectors: `URL,option=value`.
 
-    The options of local models do not apply: length and number type are the server's.
+    The server is asked a few probes at once. The options of local models do not apply: length and
+    number type are the server's.
 
     Raises:
         ConfigError: an option is unknown, or the server cannot be reached or refuses the probes.

@@ -226,6 +226,7 @@ class ServedEmbeddings:
                 rows = np.arange(start, min(start + DOCS_AT_ONCE, len(docs)))
                 index.add(docs.ids(rows), self.encoder.encode_docs(docs.full_texts(rows)))
                 advance(len(rows))
+        self.encoder.check_unchanged()
         return index
 
     @property
@@ -242,12 +243,15 @@ class ServedEmbeddings:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield rows and scores of each query's nearest documents.
 
+        A single query is not checked, so that its time is that of one request.
+
         Raises:
             DataError: the server's model has changed meanwhile.
 
         """
         index, vectors = self._index, self.encoder.encode_queries(queries)
-        self.encoder.check_unchanged()
+        if len(queries) > 1:
+            self.encoder.check_unchanged()
         ids, scores = index.search(vectors, k)
         for doc_ids, values in zip(ids, scores, strict=True):
             yield self._docs.rows(doc_ids), values
