@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from retrodistill import __version__
 from retrodistill.base.config.search import parse_bytes
 from retrodistill.base.config.serve import LOOPBACK, ServeSettings
 from retrodistill.base.logging import log
@@ -48,7 +48,7 @@ def create_app(
 
     app = FastAPI(
         title="retrodistill",
-        version=__version__,
+        version=version("retrodistill"),
         description="Embeddings, reranking and search of distilled students.",
         lifespan=lifespan,
         docs_url=None,
@@ -61,7 +61,7 @@ def create_app(
         app.router.routes.append(route)
     _add_handlers(app)
     app.add_middleware(
-        Guard,  # type: ignore[arg-type]
+        Guard,
         keys=service.keys,
         metrics=service.metrics,
         largest_body=parse_bytes(settings.body),

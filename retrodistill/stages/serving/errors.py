@@ -1,4 +1,4 @@
-"""Errors as the clients of OpenAI's interface expect them: `{"error": {message, type, param, code}}`."""
+"""Errors in the form of OpenAI: `{"error": {message, type, param, code}}`."""
 
 from typing import Any
 

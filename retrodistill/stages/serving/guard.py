@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,9 @@ class Keys:
         return sum(hmac.compare_digest(digest, own) for own in self._digests) > 0
 
 
-def sent_key(scope: Scope) -> str | None:
+def sent_key(scope: MutableMapping[str, Any]) -> str | None:
     """Return the key of a request's `Authorization: Bearer KEY` or `X-API-Key`."""
-    headers = dict(scope["headers"])
+    headers: dict[bytes, bytes] = dict(scope["headers"])
     kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     if kind.lower() == "bearer":
         return key.strip()
@@ -97,7 +97,7 @@ def sent_key(scope: Scope) -> str | None:
     return None if other is None else other.decode("latin-1").strip()
 
 
-def check_key(scope: Scope, keys: Keys) -> None:
+def check_key(scope: MutableMapping[str, Any], keys: Keys) -> None:
     """Raise RequestError unless a request has a key.
 
     Raises:

@@ -149,7 +149,7 @@ class Pipeline:
             return list(zip(ids, scores, strict=True))
         with self.times.of("encode"):
             outcome = await asyncio.wrap_future(self.index.model.embed(queries, "query"))
-        return await self.nearest(self.index.shortened(np.stack(outcome.results)), depth)
+        return await self.nearest([*self.index.shortened(np.stack(outcome.results))], depth)
 
     async def _lexical(self, queries: Sequence[str], depth: int) -> list[Found]:
         assert self.index.lexical is not None
@@ -298,7 +298,7 @@ def _parsed(where: str | None) -> "Expression | None":
 
 
 async def _documents(stage: Callable[[int], Awaitable[list[Found]]], count: int) -> list[Found]:
-    """Return the best passage of each of the best documents, searching deeper until there are enough.
+    """Return the best passage of each of the best documents, searching as deep as that takes.
 
     As `searching.grouping.best_passages`, for a stage that is awaited.
     """

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from threading import Condition
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from retrodistill.base.config.serve import ServeSettings, named
 from retrodistill.base.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.base.manifest import Manifest
+from retrodistill.models.indexes.base import VectorIndex
 from retrodistill.models.indexes.validation import no_attributes
 from retrodistill.models.students.truncated import Truncated, shortened
 from retrodistill.stages.serving.batching import Admission, Batcher, Outcome
@@ -89,8 +91,9 @@ class ServedIndex:
             attributes = self.live.attributes
             if attributes is None:
                 raise no_attributes(where)
-            ids = np.array(self.live.searcher.index.ids, object)
-            return set(ids[attributes.matching(where)])
+            index = self.live.searcher.index
+            assert isinstance(index, VectorIndex)  # others have no attributes of their own
+            return set(compress(index.ids, attributes.matching(where)))
 
     @property
     def dimension(self) -> int | None:
@@ -186,7 +189,7 @@ class Opener:
 
         Raises:
             ConfigError: two have one name, or a model cannot be loaded.
-            DataError: a folder is no index, or is damaged.
+            DataError: a folder is not an index, or is damaged.
 
         """
         indexes = [
@@ -272,7 +275,9 @@ class Opener:
                 f"--reranker {spec} scores the documents of one collection only, but a server is "
                 "sent any text. Take another, such as cross-encoder:MODEL."
             )
-        limit = {} if self.settings.max_tokens is None else {"max_tokens": self.settings.max_tokens}
+        limit: dict[str, Any] = (
+            {} if self.settings.max_tokens is None else {"max_tokens": self.settings.max_tokens}
+        )
         teacher = load_teacher(
             spec,
             None,  # type: ignore[arg-type]  # checked above
