@@ -183,7 +183,8 @@ def serve(config: "configs.ServeConfig") -> None:
     for model in named(config.model, "--model").values():
         check_models("--model", model)
     if config.reranker is not None:
-        check_part(TEACHERS, config.reranker)
+        (teacher,) = named([config.reranker], "--reranker").values()
+        check_part(TEACHERS, teacher)
 
 
 def convert(config: "configs.ConvertConfig") -> None:
