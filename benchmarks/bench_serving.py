@@ -7,7 +7,7 @@ Each server is a process of its own on 127.0.0.1, and all serve the model of the
 load at a time. Workloads: `query` (a query a request), `batch` (32 documents a request), `rerank`
 (a query with 20 documents), `search` (a query to ten documents; beside `Searcher.search` in one
 thread), and `overload` (queries at twice the rate that 64 clients reached). Rounds alternate
-between the systems; a line has the medians over rounds, and the ratio of its requests/s to the plain
+between the systems; a line has medians over rounds, and the ratio of its requests/s to the plain
 server's and to the library's in the same rounds. `library` has the texts in batches of 64, without
 HTTP: what the machine can do. Peers read the model in float32; ours in --precision, and `ours
 float32` is ours without bfloat16. Clients take part of the same processor.
