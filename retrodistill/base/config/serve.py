@@ -119,7 +119,7 @@ def named(specs: Sequence[str], flag: str) -> dict[str, str]:
             name, value = Path(spec.partition("@")[0]).name.rpartition(":")[2], spec
         if not name or not all(letter.isalnum() or letter in "-_." for letter in name):
             raise ConfigError(
-                f"{flag} {spec}: {name!r} is no name of letters, digits, - _ and dots: write "
+                f"{flag} {spec}: a name has letters, digits, - _ and dots, unlike {name!r}: write "
                 "NAME=FOLDER."
             )
         if name in values:

@@ -48,6 +48,8 @@ def run_model(
 
     `extra`, such as the task, goes to the modules that ask for it.
     """
+    import torch
+
     body, *later_modules = modules
     token_ids = features["input_ids"]
     with body_autocast(dtype, token_ids.device), fused_layers(body, token_ids, dtype):
@@ -56,7 +58,8 @@ def run_model(
         name: value.float() if getattr(value, "dtype", None) == dtype else value
         for name, value in features.items()
     }
-    for module in later_modules:
-        names = getattr(module, "forward_kwargs", ())
-        features = module(features, **{k: v for k, v in extra.items() if k in names})
+    with body_autocast(torch.float32, token_ids.device):
+        for module in later_modules:
+            names = getattr(module, "forward_kwargs", ())
+            features = module(features, **{k: v for k, v in extra.items() if k in names})
     return features

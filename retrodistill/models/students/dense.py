@@ -20,6 +20,7 @@ from retrodistill.data.store.lineage import Lineage, model_lineage
 from retrodistill.models.inference import (
     Tokens,
     body_dtype,
+    casts_kept,
     explained,
     is_rendered,
     loading,
@@ -224,10 +225,14 @@ class DenseEncoder:
         self, rows: Sequence[Tokens], beside: dict[str, Any], side: Side
     ) -> NDArray[np.float32]:
         """Return vectors of shape (len(rows), dimension) by one forward pass over a batch."""
-        import torch
-
-        with evaluating(self.model), torch.inference_mode():
+        with self.encoding():
             return self._forward(rows, beside, side)
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """Prepare the model once for all that this thread encodes in the block."""
+        with evaluating(self.model), casts_kept(self.dtype, self.model.device):
+            yield
 
     def max_length(self, side: Side) -> int:
         """Return the longest query or document that is read whole, in tokens."""
@@ -235,7 +240,8 @@ class DenseEncoder:
 
     def count_whole(self, texts: Sequence[str], side: Side) -> list[int]:
         """Return how many tokens each text of a side has, with its prompt and without a cut."""
-        tokenizer, prompt = self._routes[side][0].tokenizer, self._prompts[side]
+        tokenizer: Any = self._routes[side][0].tokenizer
+        prompt = self._prompts[side]
         with reserved(tokenizer):
             rows = tokenizer([prompt + text for text in texts], verbose=False)["input_ids"]
         return [len(row) for row in rows]
@@ -251,8 +257,6 @@ class DenseEncoder:
             self.model.save(str(folder), safe_serialization=True)
 
     def _encode(self, texts: Sequence[str], side: Side) -> NDArray[np.float32]:
-        import torch
-
         if isinstance(texts, str):
             raise DataError(f"expected a list of texts, but got one string: {texts[:40]!r}.")
         positions: dict[str, int] = {}
@@ -261,7 +265,7 @@ class DenseEncoder:
         vectors = np.empty((len(distinct), self.dimension), np.float32)
         shows_bar = len(distinct) >= BAR_FROM
         shown = bar("encoding", len(distinct)) if shows_bar else nullcontext(_ignore)
-        with shown as advance, evaluating(self.model), torch.inference_mode():
+        with shown as advance, self.encoding():
             for start in range(0, len(distinct), WINDOW):
                 window = distinct[start : start + WINDOW]
                 for batch, batch_vectors in self._batches(window, side):

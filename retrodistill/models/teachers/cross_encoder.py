@@ -1,7 +1,7 @@
 """Cross-encoder teachers: logits of a model that reads query and document together."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ class CrossEncoderTeacher:
         """Return how many tokens the pairs of a query with texts have, after the cut."""
         from retrodistill.models.inference import reserved
 
-        tokenizer = self._model[0].tokenizer
+        tokenizer: Any = self._model[0].tokenizer
         with reserved(tokenizer):
             rows = tokenizer([self._prompt + query, *texts], verbose=False)["input_ids"]
         length, *lengths = map(len, rows)
@@ -81,7 +81,7 @@ class CrossEncoderTeacher:
         """Return the beginning of a text that has this number of tokens at most."""
         from retrodistill.models.inference import reserved
 
-        tokenizer = self._model[0].tokenizer
+        tokenizer: Any = self._model[0].tokenizer
         with reserved(tokenizer):
             spans = tokenizer(
                 text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
@@ -94,13 +94,13 @@ class CrossEncoderTeacher:
         """Return the logits of pairs of rows of texts."""
         import torch
 
-        from retrodistill.models.inference import run_model, token_batches
+        from retrodistill.models.inference import casts_kept, run_model, token_batches
 
         tokens = self._tokens(queries, docs, rows)
         batches = list(token_batches(tokens.lengths, self._batch_tokens))
         # Read at the end only: a GPU then never waits for the next batch.
         logits: list[torch.Tensor] = []
-        with torch.inference_mode():
+        with casts_kept(self._dtype, self._device):
             for batch in batches:
                 features = tokens.batch(batch, self._device)
                 logits.append(run_model(self._model, features, self._dtype)["scores"].reshape(-1))

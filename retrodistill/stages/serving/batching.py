@@ -12,7 +12,7 @@ import time
 from bisect import insort
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -55,6 +55,10 @@ class Engine(Protocol[Input]):
     budget: int
     """Size of a batch: its inputs times its largest size."""
 
+    def running(self) -> AbstractContextManager[None]:
+        """Return what the thread that calls `run` enters before."""
+        ...
+
     def prepare(self, key: Any, inputs: Sequence[Input]) -> Sequence[tuple[Any, int]]:
         """Return each input as `run` takes it, and its size, in tokens."""
         ...
@@ -75,9 +79,12 @@ class Admission:
         self._counted, self._since = 0, time.monotonic()
 
     def enter(self, count: int, *, urgent: bool = False) -> None:
-        """Let inputs in, or raise OverloadedError; urgent ones always fit."""
+        """Let inputs in, or raise OverloadedError; urgent ones always fit.
+
+        So does whatever comes first: a request of more than the limit could never be answered.
+        """
         with self._lock:
-            if not urgent and self.held + count > self.limit:
+            if not urgent and self.held and self.held + count > self.limit:
                 raise OverloadedError(self._retry_after())
             self.held += count
 
@@ -220,6 +227,7 @@ class Batcher(Generic[Input]):
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._prepared = threading.Condition(self._lock)
+        self._jobs: set[_Job] = set()  # neither done nor cancelled
         self._waiting: list[_Job] = []
         self._ready = _Ready()
         self._preparing = 0
@@ -269,12 +277,16 @@ class Batcher(Generic[Input]):
             missing=count,
         )
         with self._lock:
-            if self._failure is not None or self._closing:
-                job.fail(WorkerDeadError(f"{self.name} has stopped: {self._failure or 'closed'}"))
-                return future
-            self._waiting.append(job)
-            self._preparing += count
-            self._arrived.notify()
+            stopped = self._failure is not None or self._closing
+            if not stopped:
+                self._jobs.add(job)
+                self._waiting.append(job)
+                self._preparing += count
+                self._arrived.notify()
+        if stopped:
+            job.fail(WorkerDeadError(f"{self.name} has stopped: {self._failure or 'closed'}"))
+        else:
+            future.add_done_callback(lambda _: self._jobs.discard(job))
         return future
 
     def close(self) -> None:
@@ -287,15 +299,13 @@ class Batcher(Generic[Input]):
             thread.join()
 
     def _guarded(self, loop: Callable[[], None]) -> None:
-        """Run a thread's loop; if it breaks, fail all that is queued instead of leaving it."""
+        """Run a thread's loop; if it breaks, fail every job instead of leaving it."""
         try:
             loop()
         except BaseException as error:
             with self._lock:
                 self._failure = error
-                jobs = self._waiting + [
-                    item.job for items in self._ready.by_key.values() for item in items
-                ]
+                jobs = list(self._jobs)  # waiting, ready, or in the hands of either thread
                 self._waiting, self._ready, self._preparing = [], _Ready(), 0
                 self._arrived.notify_all()
                 self._prepared.notify_all()
@@ -336,10 +346,6 @@ class Batcher(Generic[Input]):
                 jobs[0].fail(error)
                 return []
             return [item for job in jobs for item in self._items(key, [job])]
-        except BaseException as error:  # the thread ends: nobody is left waiting
-            for job in jobs:
-                job.fail(WorkerDeadError(f"{self.name} has stopped: {error}"))
-            raise
         items = []
         for job in jobs:
             due = job.arrived
@@ -351,10 +357,11 @@ class Batcher(Generic[Input]):
         return items
 
     def _run_batches(self) -> None:
-        while batch := self._next_batch():
-            pending = [item for item in batch if not item.job.future.done()]
-            if pending:
-                self._run(pending)
+        with self._engine.running():
+            while batch := self._next_batch():
+                pending = [item for item in batch if not item.job.future.done()]
+                if pending:
+                    self._run(pending)
 
     def _next_batch(self) -> list[_Item]:
         """Wait for prepared inputs, and take a batch; none when the batcher is closed."""
@@ -379,12 +386,9 @@ class Batcher(Generic[Input]):
                 batch[0].job.finish(batch[0].position, error)
                 return
             for item in batch:
-                self._run([item])
+                if not item.job.future.done():
+                    self._run([item])
             return
-        except BaseException as error:  # the thread ends: nobody is left waiting
-            for item in batch:
-                item.job.fail(WorkerDeadError(f"{self.name} has stopped: {error}"))
-            raise
         seconds, size = time.monotonic() - began, sum(item.size for item in batch)
         pace = seconds / max(1, size)
         self._seconds = pace if not self._seconds else 0.9 * self._seconds + 0.1 * pace

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import APIRouter
@@ -92,7 +92,7 @@ def _model_and_side(served: "Served", body: EmbeddingsRequest) -> "tuple[ServedM
         return next(iter(served.models.values())), body.input_type or "document"
     name, _, suffix = body.model.rpartition(":")
     if suffix in SIDES and body.model not in served.models:
-        side = cast("Side", suffix)
+        side: Side = suffix
         if body.input_type not in (None, side):
             raise RequestError(
                 400, f"model {body.model!r} and input_type disagree.", param="input_type"
@@ -138,7 +138,7 @@ def _dimension(model: "ServedModel", requested: int | None) -> int:
     if requested is None or requested in model.dimensions:
         return requested or model.dimensions[0]
     sizes = ", ".join(map(str, model.dimensions))
-    message = f"dimensions {requested} is no size of {model.name}, which has: {sizes}."
+    message = f"dimensions {requested} is not offered by {model.name}, which has: {sizes}."
     raise RequestError(400, message, param="dimensions")
 
 
@@ -152,13 +152,11 @@ async def _check_lengths(
 ) -> None:
     """Refuse a request of too many tokens, or of a text that may not be cut.
 
-    A text has at most as many tokens as characters, beside the few of its frame: most requests are
-    fine without counting.
+    Texts that may be cut have hardly more tokens than bytes, beside the few of their frame: most
+    requests are fine without counting.
     """
     budget, limit = service.settings.request_tokens, model.encoder.max_length(side)
-    characters = [len(text) for text in texts]
-    fits = sum(min(limit, count) for count in characters) <= budget
-    if fits and (body.truncate or max(characters) < limit // 2):
+    if body.truncate and sum(min(limit, len(text.encode())) for text in texts) <= budget:
         return
     counts = await in_thread(served, model.encoder.count_whole, texts, side)
     if not body.truncate:

@@ -1,6 +1,7 @@
 """What the batchers drive: an encoder of texts, a reranker of pairs, an index of vectors."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from retrodistill.base.types import Doc, Pairs, Teacher
 from retrodistill.models.students.towers import Side
 
 if TYPE_CHECKING:
-    from retrodistill.models.inference import Tokens
     from retrodistill.models.indexes.planning import Condition
+    from retrodistill.models.inference import Tokens
     from retrodistill.models.students.dense import DenseEncoder
 
 CHUNK = 16
@@ -25,7 +26,11 @@ SEARCHES = 256
 
 
 class NotFiniteError(Exception):
-    """A model gave NaN or infinity."""
+    """A model gave NaN or infinity, for a document at a position of an input of several."""
+
+    def __init__(self, message: str, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class TextEngine:
@@ -35,6 +40,10 @@ class TextEngine:
         self.encoder = encoder
         self.budget = batch_tokens
         self._beside: dict[Side, dict[str, Any]] = {}
+
+    def running(self) -> AbstractContextManager[None]:
+        """Return what a thread enters before it runs batches."""
+        return self.encoder.encoding()
 
     def prepare(self, key: Side, inputs: Sequence[str]) -> "list[tuple[Tokens, int]]":
         """Tokenise texts, cut at the limit of their side."""
@@ -46,10 +55,11 @@ class TextEngine:
     ) -> list[NDArray[np.float32] | NotFiniteError]:
         """Return the vectors, shape (dimension,)."""
         vectors = self.encoder.encode_tokens(batch, self._beside[key], key)
-        finite = np.isfinite(vectors).all(axis=1)
         return [
-            vector if good else NotFiniteError("the model gave NaN or infinity for this text")
-            for vector, good in zip(vectors, finite.tolist(), strict=True)
+            vector
+            if np.isfinite(vector).all()
+            else NotFiniteError("the model gave NaN or infinity for this text")
+            for vector in vectors
         ]
 
 
@@ -71,6 +81,10 @@ class RerankEngine:
             (query, documents[start : start + step]) for start in range(0, len(documents), step)
         ]
 
+    def running(self) -> AbstractContextManager[None]:
+        """Return what a thread enters before it runs batches: nothing."""
+        return nullcontext()
+
     def prepare(
         self, key: None, inputs: Sequence[tuple[str, Sequence[Doc]]]
     ) -> list[tuple[tuple[str, Sequence[Doc]], int]]:
@@ -88,7 +102,9 @@ class RerankEngine:
         return [
             values
             if np.isfinite(values).all()
-            else NotFiniteError("the reranker gave NaN or infinity for a document")
+            else NotFiniteError(
+                "the reranker gave NaN or infinity", int(np.isfinite(values).argmin())
+            )
             for values in np.split(scores, ends)
         ]
 
@@ -103,6 +119,10 @@ class SearchEngine:
 
     def __init__(self, search: Any) -> None:
         self._search = search
+
+    def running(self) -> AbstractContextManager[None]:
+        """Return what a thread enters before it runs batches: nothing."""
+        return nullcontext()
 
     def prepare(
         self, key: int, inputs: "Sequence[tuple[NDArray[np.float32], Condition]]"

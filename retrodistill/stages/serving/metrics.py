@@ -1,6 +1,6 @@
 """What `/metrics` counts, in Prometheus's text form."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,7 +19,7 @@ class Metrics:
 
     def __init__(self, admission: Admission) -> None:
         self.registry = CollectorRegistry()
-        settings = {"namespace": "retrodistill", "registry": self.registry}
+        settings: dict[str, Any] = {"namespace": "retrodistill", "registry": self.registry}
         self.requests = Counter(
             "requests", "Requests by path and status.", ["path", "status"], **settings
         )

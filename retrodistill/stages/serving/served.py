@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from threading import Condition
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from retrodistill.base.config.serve import ServeSettings, named
 from retrodistill.base.errors import ConfigError, DataError, RetrodistillError
 from retrodistill.base.manifest import Manifest
+from retrodistill.models.indexes.base import VectorIndex
 from retrodistill.models.indexes.validation import no_attributes
 from retrodistill.models.students.truncated import Truncated, shortened
 from retrodistill.stages.serving.batching import Admission, Batcher, Outcome
@@ -89,8 +90,9 @@ class ServedIndex:
             attributes = self.live.attributes
             if attributes is None:
                 raise no_attributes(where)
-            ids = np.array(self.live.searcher.index.ids, object)
-            return set(ids[attributes.matching(where)])
+            index = self.live.searcher.index
+            assert isinstance(index, VectorIndex)  # others have no attributes of their own
+            return set(compress(index.ids, attributes.matching(where)))
 
     @property
     def dimension(self) -> int | None:
@@ -121,8 +123,8 @@ class ServedReranker:
 class Served:
     """All that one application serves, from opening to closing.
 
-    A request uses it within `in_use`, so that `close` waits for the requests that began before a
-    reload, and none of them is lost.
+    A request is between `enter` and `leave`, so that `close` waits for the requests that began
+    before a reload, and none of them is lost.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Served:
         self.calls = ThreadPoolExecutor(CALLS, thread_name_prefix="calls")
         self._idle = Condition()
         self._users = 0
+        self._closed = False
 
     @property
     def workers(self) -> list[Batcher[Any]]:
@@ -148,21 +151,22 @@ class Served:
         rerankers = [self.reranker.pairs] if self.reranker is not None else []
         return [model.texts for model in self.models.values()] + nearest + rerankers
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep it open within the block."""
+    def enter(self) -> bool:
+        """Keep it open until `leave`; False: it is closed already."""
         with self._idle:
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._users -= 1
-                self._idle.notify_all()
+            self._users += not self._closed
+            return not self._closed
+
+    def leave(self) -> None:
+        """Let it be closed."""
+        with self._idle:
+            self._users -= 1
+            self._idle.notify_all()
 
     def close(self, *, kept: "Served | None" = None) -> None:
         """Wait for the requests that use it, and stop its threads but for those that are kept."""
         with self._idle:
+            self._closed = True
             self._idle.wait_for(lambda: not self._users)
         for worker in self.workers:
             if kept is None or worker not in kept.workers:
@@ -186,7 +190,7 @@ class Opener:
 
         Raises:
             ConfigError: two have one name, or a model cannot be loaded.
-            DataError: a folder is no index, or is damaged.
+            DataError: a folder is not an index, or is damaged.
 
         """
         indexes = [
@@ -237,7 +241,8 @@ class Opener:
     def _served_index(self, name: str, live: LiveIndex) -> ServedIndex:
         manifest = live.searcher.manifest
         assert manifest is not None
-        spec = self.settings.data or manifest.details.get("data")
+        is_first = name == next(iter(named(self.settings.index, "--index")))
+        spec = (self.settings.data if is_first else None) or manifest.details.get("data")
         examples = _examples(spec) if live.has_texts else []
         lexical = Lexical(live) if live.has_texts else None
         from retrodistill.models.students.dense import DenseEncoder
@@ -272,7 +277,9 @@ class Opener:
                 f"--reranker {spec} scores the documents of one collection only, but a server is "
                 "sent any text. Take another, such as cross-encoder:MODEL."
             )
-        limit = {} if self.settings.max_tokens is None else {"max_tokens": self.settings.max_tokens}
+        limit: dict[str, Any] = (
+            {} if self.settings.max_tokens is None else {"max_tokens": self.settings.max_tokens}
+        )
         teacher = load_teacher(
             spec,
             None,  # type: ignore[arg-type]  # checked above
