@@ -185,6 +185,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{SERVED} {NOBODY} --card kl.yaml", "search --retriever endpoint:URL --out FOLDER"),
         (f"--qrels run.trec --endpoint {NOBODY}", "--endpoint needs --data"),
         (f"{MEASURE} --against students/kl", "--against is for an --endpoint"),
+        (f"{SERVED} {NOBODY} --min-cosine 0.9", "--min-cosine needs --against"),
     ],
     "report": [
         (f"{MEASURE} --out there", "there exists already"),

@@ -127,8 +127,8 @@ class Transport:
             except _TryAgain as failure:
                 if attempt == TRIES or (failure.wait or 0.0) > LONGEST_WAIT:
                     raise ConfigError(
-                        f"{url} gave no answer in {attempt} tries: {failure}. Is the server "
-                        "overloaded? Lower the option concurrency=, or batch=."
+                        f"{url}: gave up after {attempt} of {TRIES} tries: {failure}. Is the "
+                        "server overloaded? Lower the option concurrency=, or batch=."
                     ) from None
                 if failure.wait is not None:
                     self._pace.hold(failure.wait)
