@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--only", help="workloads, separated by commas")
+    parser.add_argument("--soak", type=float, help="instead: seconds of 64 clients, and memory")
     options = parser.parse_args()
     workloads = options.only.split(",") if options.only else [*CLIENTS, "overload"]
     collection = rd.load_collection(options.data)
@@ -61,7 +62,11 @@ def main() -> None:
     docs = collection.docs.full_texts(range(min(2000, len(collection.docs))))
     bodies = _bodies(queries, docs)
     with ExitStack() as stack:
-        urls = {name: stack.enter_context(server) for name, server in _servers(options)}
+        running = {name: stack.enter_context(server) for name, server in _servers(options)}
+        urls = {name: url for name, (url, _) in running.items()}
+        if options.soak:
+            _soak(*running["ours"], bodies["query"], options.soak)
+            return
         direct = _library(options, queries, docs)
         for workload in workloads:
             if workload == "overload":
@@ -107,8 +112,8 @@ def _servers(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def _process(command: list[str], ready: str) -> Iterator[str]:
-    """Run a server; give its URL when it is ready."""
+def _process(command: list[str], ready: str) -> Iterator[tuple[str, int]]:
+    """Run a server; give its URL and process number when it is ready."""
     global FIRST_PORT
     FIRST_PORT += 1
     url = f"http://127.0.0.1:{FIRST_PORT}"
@@ -125,7 +130,7 @@ def _process(command: list[str], ready: str) -> Iterator[str]:
                     break
                 except OSError:
                     continue
-            yield url
+            yield url, process.pid
         finally:
             process.terminate()
             process.wait()
@@ -230,6 +235,22 @@ def _overload(url: str, bodies: list[dict[str, Any]], options: argparse.Namespac
     run = _loaded(url, "/v1/embeddings", bodies, 4096, 2 * options.seconds, rate=2 * capacity)
     keys = ("per_second", "p50_ms", "p99_ms", "statuses")
     _print(workload="overload", system="ours", rate=2 * capacity, **{key: run[key] for key in keys})
+
+
+def _soak(url: str, process: int, bodies: list[dict[str, Any]], seconds: float) -> None:
+    """Saturate this server, and print its memory and speed in each tenth of the time."""
+    for part in range(10):
+        run = _loaded(url, "/v1/embeddings", bodies, 64, seconds / 10)
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+        memory = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        keys = ("per_second", "p50_ms", "p99_ms", "statuses")
+        _print(
+            workload="soak",
+            system="ours",
+            part=part,
+            resident_mb=int(memory.split()[1]) / 1024,
+            **{key: run[key] for key in keys},
+        )
 
 
 def _loaded(
