@@ -196,8 +196,11 @@ def _compare(
     library = []
     for _ in range(options.rounds):
         for name in names:
+            path = PATHS[workload]
+            if name == "infinity":
+                path = path.removeprefix("/v1")
             rounds[name].append(
-                _loaded(urls[name], PATHS[workload], bodies[workload], clients, options.seconds)
+                _loaded(urls[name], path, bodies[workload], clients, options.seconds)
             )
         library.append(direct[workload](options.seconds))
     limit = statistics.median(library)
