@@ -33,6 +33,7 @@ def test_weights_are_cast_once() -> None:
     assert kept == 2
 
 
+@pytest.mark.filterwarnings("ignore:this cpu has no bfloat16")
 def test_blocks_do_not_change_vectors(tmp_path) -> None:
     """What follows the body is float32: a block around it may not make it bfloat16."""
     encoder = DenseEncoder(save_tiny_model(tmp_path), precision="bfloat16")
@@ -46,6 +47,7 @@ def test_blocks_do_not_change_vectors(tmp_path) -> None:
     assert np.abs(np.linalg.norm(first, axis=1) - 1).max() < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:this cpu has no bfloat16")
 def test_weights_that_change_between_blocks_are_read_again(tmp_path) -> None:
     """Kept beyond its block, a cast would hide what training did meanwhile."""
     encoder = DenseEncoder(save_tiny_model(tmp_path), precision="bfloat16")
