@@ -5,9 +5,10 @@ import { element } from './dom.js';
 const WORD = /[\p{L}\p{N}][\p{L}\p{M}\p{N}]*/gu;
 const UNSPACED = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u;
 const STOPWORDS = new Set((
-  'a an and are as at be but by can do does for from had has have how i if in into is it its me my ' +
-  'no not of on or our should so such that the their then there these they this to was we what ' +
-  'when where which who why will with you your').split(' '));
+  'a about after all also an and any are as at be because before between both but by can could did ' +
+  'do does during each for from had has have how i if in into is it its me more most my no not of on ' +
+  'or other our out over same should so some such than that the their then there these they this ' +
+  'through to under was we were what when where which who why will with would you your').split(' '));
 const EXCERPT = 300;
 const LONGEST = 50_000;  // characters of a text that are looked through for an excerpt
 
