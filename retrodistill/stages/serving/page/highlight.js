@@ -79,13 +79,13 @@ export const whole = (text, words) => marked(text, matches(text, words));
 export function excerpt(text, words) {
   if (text.length <= EXCERPT) return whole(text, words);
   const spans = matches(text.slice(0, LONGEST), words);
-  const [start, end] = window_(text, spans);
+  const [start, end] = stretch(text, spans);
   const nodes = marked(text, spans, start, end);
   return [start > 0 ? '… ' : null, ...nodes, end < text.length ? ' …' : null];
 }
 
 /* Return the bounds of the stretch with most distinct matches (then most), cut between words. */
-function window_(text, spans) {
+function stretch(text, spans) {
   let best = { distinct: 0, total: 0, start: 0 };
   for (let first = 0; first < Math.min(spans.length, 500); first++) {
     const start = spans[first][0], seen = new Set();

@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 from fakes.notes_server import EXAMPLES, NOTES
-from fakes.search_page import QUERY, Open, answer, finished, ids
+from fakes.search_page import Open, answer, finished, ids
 
 pytestmark = pytest.mark.slow
 
