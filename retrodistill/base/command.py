@@ -295,6 +295,8 @@ METAVARS = {
     "doc_student": "MODEL",
     "model": "MODEL",
     "query_model": "MODEL",
+    "against": "MODEL",
+    "endpoint": "URL",
     "vectors": "MODEL",
     "teacher": "TEACHER",
     "judge": "TEACHER",

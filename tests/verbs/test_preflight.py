@@ -30,6 +30,8 @@ EMBED = "--data beir:none --model students/kl --out new"
 DISTIL = "--data beir:none --student students/kl --out new"
 JUDGE = "--data beir:none --run run.trec --out new"
 MEASURE = "--qrels run.trec --run run.trec"
+SERVED = "--data beir:none --endpoint"
+NOBODY = "http://127.0.0.1:9"
 
 MISTAKES: dict[str, list[tuple[str, str]]] = {
     "distil": [
@@ -69,6 +71,8 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{MINE} --retriever splade:m", "Did you mean 'sparse'?"),
         (f"{MINE} --retriever dense:students/kll", "Did you mean 'students/kl'?"),
         (f"{MINE} --retrievers bm25", "Did you mean '--retriever'?"),
+        (f"{MINE} --retriever endpoint:localhost", "must be as http://localhost:8080/v1"),
+        (f"{MINE} --retriever endpoint:{NOBODY}", "127.0.0.1:9/v1/embeddings cannot be reached"),
     ],
     "score": [
         (f"{SCORE} --teacher crossencoder:m", "Did you mean 'cross-encoder'?"),
@@ -174,6 +178,14 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{MEASURE} --teacher none", "--teacher none does not exist"),
         (f"{MEASURE} --json there", "--json: there is a folder"),
         (f"{MEASURE} --card run.trec/card.yaml", "run.trec/card.yaml cannot be written"),
+        (f"{SERVED} {NOBODY}", "127.0.0.1:9/v1/embeddings cannot be reached: Connection refused"),
+        (f"{SERVED} {NOBODY}/search,method=bm52", "method must be one of"),
+        (f"{SERVED} kl={NOBODY} --endpoint kl={NOBODY}/search", "two endpoints are called 'kl'"),
+        (f"{SERVED} {NOBODY} --against students/kll", "Did you mean 'students/kl'?"),
+        (f"{SERVED} {NOBODY} --card kl.yaml", "search --retriever endpoint:URL --out FOLDER"),
+        (f"--qrels run.trec --endpoint {NOBODY}", "--endpoint needs --data"),
+        (f"{MEASURE} --against students/kl", "--against is for an --endpoint"),
+        (f"{SERVED} {NOBODY} --min-cosine 0.9", "--min-cosine needs --against"),
     ],
     "report": [
         (f"{MEASURE} --out there", "there exists already"),

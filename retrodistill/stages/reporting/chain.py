@@ -112,7 +112,7 @@ def inputs_named(verb: str | None, settings: Mapping[str, Any]) -> Iterator[tupl
                 kind, _, argument = name.partition(":")
                 tables = (WRITERS,) if setting == "writer" else (RETRIEVERS, TEACHERS)
                 parts = next((table for table in tables if kind in table), None)
-                is_input = parts is not None and parts.argument(kind) != "LANGUAGE"
+                is_input = parts is not None and parts.argument(kind) not in ("LANGUAGE", "URL")
                 name = argument if is_input else ""
             if name and (setting != "attributes" or Path(name).is_file()):
                 yield setting, f"{setting} {number}" if verb in NUMBERED else setting, name
