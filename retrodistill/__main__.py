@@ -27,6 +27,7 @@ VERBS = (
     "benchmark",
     "reproduce",
     "convert",
+    "export",
     "doctor",
 )
 
