@@ -199,6 +199,15 @@ def convert(config: "configs.ConvertConfig") -> None:
         FORMATS[config.format]
 
 
+def export(config: "configs.ExportConfig") -> None:
+    """Check the settings of `export`."""
+    from retrodistill.stages.exporting.requirements import check_export
+
+    refuse_existing(config.out, overwrite=config.overwrite)
+    check_models("--model", config.model)
+    check_export(config)
+
+
 def fuse(config: "configs.FuseConfig") -> None:
     """Check the settings of `fuse`."""
     from retrodistill.data.rankings.measures import parse_metric
