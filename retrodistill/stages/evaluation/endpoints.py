@@ -164,13 +164,13 @@ def differences(
     """Return a sentence for each way in which an endpoint does not serve a model."""
     sentences = []
     for side, found in likeness.items():
-        if found.lowest < least:
+        if not found.lowest >= least:  # NaN too
             sentences.append(
                 f"{url} does not serve {model}: the least cosine of {side} is {found.lowest:.4f}, "
                 f"below {least:g}. Is it the same folder, with the prompts of both sides?"
             )
     spread = likeness["documents"].spread
-    if spread > LENGTHS:
+    if not spread <= LENGTHS:
         sentences.append(
             f"{url} does not serve {model}: lengths of documents differ by a factor of up to "
             f"{spread:.2f}. Does one of the two normalise its vectors?"
@@ -193,6 +193,8 @@ def likeness_table(
 def _judged_rows(collection: "Collection", qrels: "Qrels") -> "NDArray[np.int64]":
     """Return the rows of the judged queries whose texts the collection has."""
     rows = collection.queries.find([query for query, docs in qrels.items() if docs])
+    if not (rows >= 0).any():
+        raise DataError(f"{collection.name} has the text of no judged query to ask a server.")
     return np.sort(rows[rows >= 0])
 
 

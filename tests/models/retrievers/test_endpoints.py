@@ -256,6 +256,17 @@ def test_a_few_requests_are_in_flight_and_an_error_ends_all(server: EmbeddingSer
     assert len(server.bodies) <= 6
 
 
+def test_a_slow_server_is_asked_for_less_at_a_time(server: EmbeddingServer) -> None:
+    """Four requests that each take too long beside the others, sent again four at a time."""
+    served = endpoint(f"{server.url},batch=1,concurrency=4")
+    server.delay = 0.05
+    server.script = [Refusal(504, "took too long", {"Retry-After": "0.01"})] * 3
+    served.encode_docs([f"heart {number}" for number in range(8)])
+    server.most_at_once = 0
+    served.encode_docs([f"light {number}" for number in range(8)])
+    assert server.most_at_once == 1
+
+
 def test_a_silent_server_is_given_up(server: EmbeddingServer) -> None:
     """A command that hangs for ever."""
     server.delay = 1.0
