@@ -89,15 +89,17 @@ def _agree(
         compare_with,
         differences,
         likeness_table,
+        served_encoders,
     )
     from retrodistill.stages.reporting.tables import print_table
 
     assert systems.collection is not None
     assert config.against is not None
+    encoders = served_encoders(retrievers)
     model = DenseEncoder(config.against, precision="float32")
     found = {
-        name: compare_with(retriever, model, systems.collection, systems.qrels)
-        for name, retriever in retrievers.items()
+        name: compare_with(encoder, model, systems.collection, systems.qrels)
+        for name, encoder in encoders.items()
     }
     print_table(*likeness_table(found), title=f"served vectors beside those of {config.against}")
     sentences = [

@@ -320,6 +320,7 @@ METAVARS = {
     "qrels": "FILE",
     "import_": "FILE",
     "export": "FILE",
+    "push": "REPOSITORY",
     "workload": "FILE",
     "plan": "FILE",
     "memory": "SIZE",

@@ -183,7 +183,8 @@ def serve(config: "configs.ServeConfig") -> None:
     for model in named(config.model, "--model").values():
         check_models("--model", model)
     if config.reranker is not None:
-        check_part(TEACHERS, config.reranker)
+        (teacher,) = named([config.reranker], "--reranker").values()
+        check_part(TEACHERS, teacher)
 
 
 def convert(config: "configs.ConvertConfig") -> None:
@@ -196,6 +197,15 @@ def convert(config: "configs.ConvertConfig") -> None:
     check_paths("--export", config.export)
     if config.format is not None:
         FORMATS[config.format]
+
+
+def export(config: "configs.ExportConfig") -> None:
+    """Check the settings of `export`."""
+    from retrodistill.stages.exporting.requirements import check_export
+
+    refuse_existing(config.out, overwrite=config.overwrite)
+    check_models("--model", config.model)
+    check_export(config)
 
 
 def fuse(config: "configs.FuseConfig") -> None:

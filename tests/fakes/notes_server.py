@@ -137,7 +137,7 @@ def indexes(key: str | None) -> dict[str, Any]:
         "examples": EXAMPLES,
     }  # fmt: skip
     bare = notes | {
-        "name": "bare", "kind": "hnsw", "methods": ["dense"], "reranker": False, "sets": False,
+        "name": "bare", "kind": "hnsw", "methods": ["dense"], "reranker": False,
         "texts": False, "attributes": {}, "examples": [],
     }  # fmt: skip
     return {"indexes": [notes, bare], "default": "notes", "key_needed": key is not None}

@@ -139,6 +139,8 @@ def test_another_model_and_a_search_cannot_be_compared(
     """A comparison that passes because there was nothing to compare."""
     assert run(f"--endpoint {server.origin}/search --against student/model") == 2
     assert "gives hits" in capsys.readouterr().err
+    words = f"--endpoint {server.origin}/search --endpoint kl={server.url}"
+    assert run(f"{words} --against student/model") == 0
     narrow = save_tiny_model(tmp_path, layers=2, dimension=16)
     assert run(f"--endpoint {server.url} --against {narrow}") == 2
     assert "serves vectors of 32 dimensions, but" in capsys.readouterr().err

@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Literal
 from retrodistill.base.config.base import at_least
 from retrodistill.base.errors import ConfigError
 
+MIN_COSINE = 0.999
+"""What number types differ by is less, and what a wrong prompt does is more."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSettings:
@@ -127,7 +130,7 @@ class EvaluateConfig(MeasureSettings):
     """Compare vectors of each --endpoint with those of this local model first, on a sample of
     texts; below --min-cosine the exit status is 1."""
 
-    min_cosine: float = 0.999
+    min_cosine: float = MIN_COSINE
     """Least cosine of a served and a local vector of the same text."""
 
     per_query: bool = False
@@ -146,7 +149,8 @@ class EvaluateConfig(MeasureSettings):
             raise ConfigError("needs --run or --endpoint. See --help.")
         MeasureSettings.__post_init__(self)
         at_least(self, 1, "depth")
-        at_least(self, -1, "min_cosine")
+        if not -1 <= self.min_cosine <= 1:
+            raise ConfigError(f"--min-cosine must be from -1 to 1, but it is {self.min_cosine}.")
         if self.endpoint and self.data is None:
             raise ConfigError("--endpoint needs --data: documents and queries, beside judgements.")
         if self.endpoint and self.card is not None:
@@ -157,3 +161,5 @@ class EvaluateConfig(MeasureSettings):
         for name in ("depth", "against"):
             if getattr(self, name) is not None and not self.endpoint:
                 raise ConfigError(f"--{name} is for an --endpoint: give one.")
+        if self.against is None and self.min_cosine != MIN_COSINE:
+            raise ConfigError("--min-cosine needs --against, the local model.")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retrodistill.base.types import Qrels
     from retrodistill.data.datasets import Collection
     from retrodistill.models.retrievers.endpoints import ServedRetriever
+    from retrodistill.models.retrievers.endpoints.embeddings import EndpointEncoder
     from retrodistill.models.students.dense import DenseEncoder
 
 DEPTH = 100
@@ -110,25 +111,39 @@ def query_ms(
     return percentiles(times) | {"queries": len(times)}
 
 
+def served_encoders(retrievers: "Mapping[str, ServedRetriever]") -> "dict[str, EndpointEncoder]":
+    """Return the encoder behind each embeddings endpoint.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    from retrodistill.models.retrievers.endpoints import ServedEmbeddings
+
+    encoders = {
+        name: retriever.encoder
+        for name, retriever in retrievers.items()
+        if isinstance(retriever, ServedEmbeddings)
+    }
+    if not encoders:
+        raise ConfigError(
+            f"--against compares vectors, and {', '.join(retrievers)} gives hits. Give the "
+            "server's embeddings endpoint too."
+        )
+    return encoders
+
+
 def compare_with(
-    retriever: "ServedRetriever", model: "DenseEncoder", collection: "Collection", qrels: "Qrels"
+    served: "EndpointEncoder", model: "DenseEncoder", collection: "Collection", qrels: "Qrels"
 ) -> dict[str, Likeness]:
     """Return how close an endpoint's vectors are to a model's, for documents and for queries.
 
     Raises:
-        ConfigError: the endpoint searches, and has no vectors to compare.
         DataError: the vectors have more dimensions than the model's.
 
     """
-    from retrodistill.models.retrievers.endpoints import ServedEmbeddings
     from retrodistill.models.students.truncated import Truncated
 
-    if not isinstance(retriever, ServedEmbeddings):
-        raise ConfigError(
-            f"--against compares vectors, and {retriever.address.url} gives hits. Give the "
-            "server's embeddings endpoint too."
-        )
-    served = retriever.encoder
     if served.dimension > model.dimension:
         raise DataError(
             f"{served.address.url} serves vectors of {served.dimension} dimensions, but "
@@ -149,13 +164,13 @@ def differences(
     """Return a sentence for each way in which an endpoint does not serve a model."""
     sentences = []
     for side, found in likeness.items():
-        if found.lowest < least:
+        if not found.lowest >= least:  # NaN too
             sentences.append(
                 f"{url} does not serve {model}: the least cosine of {side} is {found.lowest:.4f}, "
                 f"below {least:g}. Is it the same folder, with the prompts of both sides?"
             )
     spread = likeness["documents"].spread
-    if spread > LENGTHS:
+    if not spread <= LENGTHS:
         sentences.append(
             f"{url} does not serve {model}: lengths of documents differ by a factor of up to "
             f"{spread:.2f}. Does one of the two normalise its vectors?"
@@ -178,6 +193,8 @@ def likeness_table(
 def _judged_rows(collection: "Collection", qrels: "Qrels") -> "NDArray[np.int64]":
     """Return the rows of the judged queries whose texts the collection has."""
     rows = collection.queries.find([query for query, docs in qrels.items() if docs])
+    if not (rows >= 0).any():
+        raise DataError(f"{collection.name} has the text of no judged query to ask a server.")
     return np.sort(rows[rows >= 0])
 
 

@@ -153,7 +153,9 @@ def _input(
         return Input(setting=setting, name=name, kind=kind, fingerprint=input_fingerprint(path))
     kind, now = Manifest.read(path).kind, content_fingerprint(path)
     recorded = now if is_model else manifest.inputs.get(role, now)
-    if setting == "model" and kind == "student":  # the index holds a copy of it
+    if setting == "model" and manifest.kind == "export":
+        recorded = manifest.inputs.get(role, now)
+    elif setting == "model" and kind == "student":  # the index holds a copy of it
         recorded = digest_files(artifact / "model", "*.safetensors")
     if setting == "query_model":
         recorded = manifest.details.get("query_weights", now)

@@ -267,9 +267,9 @@ class Opener:
 
     def reranker(self) -> ServedReranker | None:
         """Load the teacher that reranks."""
-        spec = self.settings.reranker
-        if spec is None:
+        if self.settings.reranker is None:
             return None
+        ((name, spec),) = named([self.settings.reranker], "--reranker").items()
         from retrodistill.models.teachers import load_teacher, takes
 
         if takes(spec, "collection"):
@@ -288,7 +288,6 @@ class Opener:
             **limit,
         )
         engine = RerankEngine(teacher)
-        name = Path(spec.partition(":")[2]).name or spec
         local = not spec.startswith("llm")
         return ServedReranker(name, engine, self._batcher(f"{name} rerank", engine), local)
 

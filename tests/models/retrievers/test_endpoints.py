@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,10 +236,10 @@ def test_a_busy_server_is_waited_for(
     assert time.monotonic() - start >= 0.3
     np.testing.assert_allclose(vectors, encoder.encode_docs(["heart", "light", "print"]), atol=1e-6)
     server.script = [Refusal(429, "slow down", {"Retry-After": "9000"})]
-    with pytest.raises(ConfigError, match="no answer in 1 tries: HTTP 429, slow down"):
+    with pytest.raises(ConfigError, match="gave up after 1 of 6 tries: HTTP 429, slow down"):
         served.encode_docs(["heart"])
     server.script = [Refusal(500, "oops")] * transport.TRIES
-    with pytest.raises(ConfigError, match="no answer in 6 tries: HTTP 500, oops"):
+    with pytest.raises(ConfigError, match="gave up after 6 of 6 tries: HTTP 500, oops"):
         served.encode_docs(["heart"])
 
 
@@ -257,6 +256,17 @@ def test_a_few_requests_are_in_flight_and_an_error_ends_all(server: EmbeddingSer
     assert len(server.bodies) <= 6
 
 
+def test_a_slow_server_is_asked_for_less_at_a_time(server: EmbeddingServer) -> None:
+    """Four requests that each take too long beside the others, sent again four at a time."""
+    served = endpoint(f"{server.url},batch=1,concurrency=4")
+    server.delay = 0.05
+    server.script = [Refusal(504, "took too long", {"Retry-After": "0.01"})] * 3
+    served.encode_docs([f"heart {number}" for number in range(8)])
+    server.most_at_once = 0
+    served.encode_docs([f"light {number}" for number in range(8)])
+    assert server.most_at_once == 1
+
+
 def test_a_silent_server_is_given_up(server: EmbeddingServer) -> None:
     """A command that hangs for ever."""
     server.delay = 1.0
@@ -267,8 +277,8 @@ def test_a_silent_server_is_given_up(server: EmbeddingServer) -> None:
 def test_a_refusal_names_url_status_and_message(server: EmbeddingServer) -> None:
     """`HTTP error`, and nothing about which server, or what it said."""
     with pytest.raises(ConfigError) as caught:
-        endpoint(f"{server.url},model=studnet")
-    assert f"{server.url}/embeddings: HTTP 404, there is no model 'studnet'." in str(caught.value)
+        endpoint(f"{server.url},model=studen")
+    assert f"{server.url}/embeddings: HTTP 404, there is no model 'studen'." in str(caught.value)
     assert "option model=" in str(caught.value)
     server.script = [Refusal(308, "moved", {"Location": "http://127.0.0.1:9/elsewhere"})]
     with pytest.raises(ConfigError, match="it redirects to http://127.0.0.1:9/elsewhere"):
@@ -427,9 +437,8 @@ def test_read_vectors_by_hand() -> None:
     assert read_vectors({"data": rows}, 2, 2).tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
-def test_the_fingerprint_is_of_the_address_too(server: EmbeddingServer) -> None:
-    """Cells of a benchmark that are shared by two prefixes."""
-    plain, prefixed = endpoint(server.url), endpoint(f"{server.url},query-prefix=x")
-    assert plain.fingerprint != prefixed.fingerprint
-    assert plain.fingerprint == endpoint(server.url).fingerprint
-    assert replace(plain.address, batch=2) != plain.address
+def test_the_fingerprint_is_of_what_shapes_the_vectors(server: EmbeddingServer) -> None:
+    """Cells of a benchmark that two prefixes share, or that are measured again for a timeout."""
+    plain = endpoint(server.url)
+    assert endpoint(f"{server.url},query-prefix=x").fingerprint != plain.fingerprint
+    assert endpoint(f"{server.url},timeout=7,concurrency=2").fingerprint == plain.fingerprint

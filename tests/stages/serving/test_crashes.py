@@ -72,7 +72,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_nothing_acknowledged_is_lost_in_many_crashes(tmp_path: Path) -> None:
     """Rare moments, such as within a record, are met only by many kills."""
-    crash("-", tmp_path / "changes", kills=60, seed=1)
+    crash("-", tmp_path / "changes", kills=30, seed=1)
 
 
 @pytest.mark.slow

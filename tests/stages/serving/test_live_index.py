@@ -480,6 +480,16 @@ def test_what_takes_no_changes_says_so(made: Made, open_live: Open, tmp_path: Pa
         live.delete(["d1"])
 
 
+def test_changes_are_not_dropped_by_a_kind_that_takes_none(
+    open_live: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embedded again for Milvus, say, an index would start without documents that it had."""
+    put(open_live(), documents(1))
+    monkeypatch.setattr("retrodistill.stages.serving.live_index._refusal", lambda _: "no reason.")
+    with pytest.raises(ConfigError, match="holds changes of documents.*no reason"):
+        open_live()
+
+
 def test_texts_of_another_collection_are_refused(
     made: Made, open_live: Open, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -51,6 +51,11 @@ class Address:
                 "the option key= takes the name of an environment variable that holds the key, "
                 f"such as {KEYS[0]}, and never the key itself."
             )
+
+    @property
+    def identity(self) -> str:
+        """Return what shapes an answer: the address without key, concurrency and timeout."""
+        return repr(replace(self, key=None, concurrency=1, timeout=1.0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

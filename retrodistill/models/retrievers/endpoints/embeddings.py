@@ -67,7 +67,7 @@ class EndpointEncoder:
         self._probes = self._first_answers()
         self.dimension = self._probes["query"].shape[1]
         answers = [vectors.tobytes() for vectors in self._probes.values()]
-        self.fingerprint = digest(repr(address), *answers)
+        self.fingerprint = digest(address.identity, *answers)
         self._log()
 
     @property
@@ -105,7 +105,7 @@ class EndpointEncoder:
             listed = self._transport.get(url)["data"]
             # our own servers list rerankers too
             names = [row["id"] for row in listed if row.get("kind", "embedding") == "embedding"]
-        except (Refused, KeyError, TypeError, AttributeError):
+        except (Refused, DataError, KeyError, TypeError, AttributeError):
             return None
         if len(names) == 1:
             return str(names[0])

@@ -36,7 +36,7 @@ class ServedSearch:
         self._docs = docs
         self._transport = Transport(address)
         rows, scores = self._hits(PROBE, PROBE_HITS)
-        self.fingerprint = digest(repr(address), rows.tobytes(), scores.tobytes())
+        self.fingerprint = digest(address.identity, rows.tobytes(), scores.tobytes())
 
     @property
     def nbytes(self) -> int:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import Lock, Semaphore
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retrodistill.base.endpoints import (
@@ -37,6 +38,9 @@ CONNECT = 10.0
 AGAIN = (408, 409, 429)
 """HTTP errors, beside those of 500 and more, after which the same request may succeed."""
 
+SLOW = (408, 504)
+"""HTTP errors of a server that has not answered in time."""
+
 SHOWN = 300
 """Characters of a server's message that an error repeats."""
 
@@ -50,15 +54,17 @@ class Refused(ConfigError):
 
 
 class _TryAgain(Exception):
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, wait: float | None = None, *, is_slow: bool = False) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.is_slow = is_slow
 
 
 class Transport:
     """Requests to the server of one address; threads may share it.
 
-    Before the server has answered once, a missing answer ends it at once: it is not up.
+    Before the server has answered once, a missing answer ends it at once: it is not up. Whenever
+    an answer takes too long, one request less is in flight from then on.
 
     Raises:
         ConfigError: the key cannot be sent.
@@ -77,6 +83,9 @@ class Transport:
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=address.concurrency))
         self._pace = Pace(0)
+        self._slots = Semaphore(address.concurrency)
+        self._in_flight = address.concurrency
+        self._narrowing = Lock()
         self._answered = False
         self._jitter = random.Random(os.getpid())  # so that processes do not retry all at once
 
@@ -123,18 +132,28 @@ class Transport:
         for attempt in range(1, TRIES + 1):
             self._pace.wait()
             try:
-                return self._once(method, url, body)
+                with self._slots:
+                    return self._once(method, url, body)
             except _TryAgain as failure:
+                if failure.is_slow:
+                    self._narrow()
                 if attempt == TRIES or (failure.wait or 0.0) > LONGEST_WAIT:
                     raise ConfigError(
-                        f"{url} gave no answer in {attempt} tries: {failure}. Is the server "
-                        "overloaded? Lower the option concurrency=, or batch=."
+                        f"{url}: gave up after {attempt} of {TRIES} tries: {failure}. Is the "
+                        "server overloaded? Lower batch=, or raise its time limit."
                     ) from None
                 if failure.wait is not None:
                     self._pace.hold(failure.wait)
                 else:
                     self._pace.sleep(BACK_OFF * 2 ** (attempt - 1) * self._jitter.uniform(0.5, 1))
         raise AssertionError("the last try returns or raises")
+
+    def _narrow(self) -> None:
+        """Send one request less at a time, but for the last."""
+        with self._narrowing:
+            if self._in_flight > 1:
+                self._in_flight -= 1
+                self._slots.acquire()
 
     def _once(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
         """Return the server's answer to one request."""
@@ -147,7 +166,7 @@ class Transport:
             )
         except Timeout:
             reason = f"no answer within {self._address.timeout:g} s"
-            raise self._unanswered(url, reason) from None
+            raise self._unanswered(url, reason, is_slow=True) from None
         except (RequestException, UnicodeError) as error:
             raise self._unanswered(url, without_key(_cause(error), self._key)) from None
         if not response.ok or response.is_redirect:
@@ -161,9 +180,9 @@ class Transport:
                 "it the address of an embeddings endpoint or of a search?"
             ) from None
 
-    def _unanswered(self, url: str, reason: str) -> Exception:
+    def _unanswered(self, url: str, reason: str, *, is_slow: bool = False) -> Exception:
         if self._answered:
-            return _TryAgain(reason)
+            return _TryAgain(reason, is_slow=is_slow)
         return ConfigError(
             f"{url} cannot be reached: {reason}. Is the server up, and its address right? (The "
             "option timeout= sets how long to wait.)"
@@ -173,7 +192,8 @@ class Transport:
         """Return the exception for an HTTP error: try again, or give up."""
         status, message = response.status_code, self._message(response)
         if status in AGAIN or status >= 500:
-            return _TryAgain(f"HTTP {status}, {message}", asked_wait(response.headers))
+            wait = asked_wait(response.headers)
+            return _TryAgain(f"HTTP {status}, {message}", wait, is_slow=status in SLOW)
         if response.is_redirect:
             message = f"it redirects to {response.headers['location']}; give that address"
         return Refused(f"{url}: HTTP {status}, {message}.{self._hint(status)}", status)

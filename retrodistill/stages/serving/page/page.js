@@ -1,13 +1,14 @@
 /* The search page: reads the state from the address, asks each system, shows what comes. */
 
 import { ask, askForKey, curl, Failure } from './api.js';
-import { NUMBER, byId, copy, count, duration, element } from './dom.js';
+import { byId, copy, count, duration, element } from './dom.js';
 import { showChips, showFilters } from './filters.js';
 import { excerpt, wordsOf } from './highlight.js';
 import { listenToKeys } from './keys.js';
 import * as results from './results.js';
 import { read, write } from './state.js';
-import { about, available, fieldsOf, lacking, named, request, shown } from './systems.js';
+import { about, available, fieldsOf, named, request, shown } from './systems.js';
+import { notes, welcome } from './welcome.js';
 import { compose } from './where.js';
 
 const PATIENCE = 150;  // ms before a search says that it searches
@@ -19,13 +20,14 @@ let reranker = '';        // the name of the teacher's model
 let state = read(location.hash);
 let index = null;         // the entry of /indexes that is searched
 let controller = new AbortController();
-let tab = 'student';        // the column that a narrow window shows
+let tab = 'student';      // the column that a narrow window shows
 let lastSimilar = '';     // the hit whose similar documents were asked for
 let filtersShown = '';    // the index, filters and condition that the panel shows
 
 /* ---- the state and its controls ---- */
 
 function go(next) {
+  lastSimilar = '';
   const hash = write(next);
   if (hash !== write(read(location.hash))) history.pushState(null, '', hash === '#' ? './' : hash);
   if (served) show();
@@ -47,10 +49,11 @@ function show() {
   document.title = `${state.query ? `${state.query} · ` : ''}retrodistill`;
   if (state.like) showSimilar();
   else if (state.query) showResults();
-  else showWelcome();
+  else byId('view').replaceChildren(welcome(served, index, state));
 }
 
 function showControls() {
+  byId('options').hidden = false;
   byId('query').value = state.query;
   const option = (value, current) => {
     const node = element('option', { value }, value);
@@ -122,51 +125,6 @@ function showNoIndex(name) {
   byId('view').replaceChildren(element('div', { class: 'notice error' }, element('p', {}, text), link || null));
 }
 
-function showWelcome() {
-  const examples = index.examples ?? [];
-  const line = curl('search', {
-    method: 'POST', key: served.key_needed,
-    body: JSON.stringify({ query: examples[0] ?? 'your question', index: index.name, k: 5 }),
-  });
-  const copyButton = element('button', { type: 'button', onclick: () => copy(line, copyButton) }, 'Copy');
-  byId('view').replaceChildren(element('div', { class: 'welcome' },
-    element('h1', {}, `Search ${count(index.documents, 'document')}`),
-    element('p', { class: 'lead' }, compared()),
-    examples.length > 0 && element('section', { 'aria-labelledby': 'examples' },
-      element('h2', { id: 'examples' }, 'Try'),
-      element('ul', { class: 'examples' }, examples.map(query => element('li', {},
-        element('a', { href: write({ ...state, query }), dir: 'auto' }, query))))),
-    served.indexes.length > 1 && indexTable(),
-    element('section', { 'aria-labelledby': 'shell' },
-      element('h2', { id: 'shell' }, 'From a shell'),
-      element('div', { class: 'code' }, element('pre', { tabindex: '0' }, element('code', {}, line)), copyButton)),
-    notes()));
-}
-
-/* Return a sentence that says which systems a query is put to. */
-function compared() {
-  const names = shown({ ...state, systems: null }, index).map(system => named(system, index).the);
-  if (names.length === 1) return `A query is answered by ${names[0]}.`;
-  return `A query is put to ${names.slice(0, -1).join(', ')} and ${names.at(-1)} at the same time, and their hits are shown side by side.`;
-}
-
-function indexTable() {
-  const rows = served.indexes.map(entry => element('tr', {},
-    element('th', { scope: 'row' }, element('a', { href: write({ ...state, index: entry.name }) }, entry.name)),
-    element('td', { class: 'number' }, NUMBER.format(entry.documents)),
-    element('td', {}, entry.kind), element('td', { class: 'number' }, entry.dimension ?? '–'),
-    element('td', {}, element('bdi', {}, entry.model ?? '–'))));
-  const heads = ['Index', 'Documents', 'Kind', 'Dimensions', 'Model'];
-  return element('section', { 'aria-labelledby': 'indexes' },
-    element('h2', { id: 'indexes' }, 'Indexes'),
-    element('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-labelledby': 'indexes' },
-      element('table', {}, element('thead', {}, element('tr', {},
-        heads.map(head => element('th', { scope: 'col' }, head)))), element('tbody', {}, rows))));
-}
-
-const notes = () => element('div', { class: 'notes quiet' },
-  lacking(index).map(([before, code, after]) => element('p', {}, before, element('code', {}, code), after)));
-
 function showResults() {
   const systems = shown(state, index);
   const where = compose(state.filters, index.attributes ?? {}, state.where);
@@ -178,7 +136,7 @@ function showResults() {
     element('div', { class: 'summary' }, element('p', { id: 'comparison' }),
       element('div', { class: 'buttons' }, link, command)),
     ...columnsOf(systems),
-    notes());
+    notes(index));
   selectTab(systems.includes(tab) ? tab : systems[0]);
   const send = (system, signal) => ask('search', { body: request(system, state, index, where), signal });
   search(systems, send, where ? ['No document matches the query and the filters. ',
@@ -209,10 +167,10 @@ async function showSimilar() {
   for (const field of fieldsOf(index)) query.append('fields', field);
   search(['student'], () => ask(`similar/${path}?${query}`, { signal }), ['No similar document.']);
   if (!index.texts) return;
-  const document_ = await ask(`documents/${path}?index=${name}`, { signal }).catch(() => null);
-  if (!document_ || signal.aborted) return;
-  title.textContent = document_.title || like;
-  source.replaceChildren(element('p', { dir: 'auto' }, excerpt(document_.text ?? '', wordsOf(state.query, state.sets))));
+  const original = await ask(`documents/${path}?index=${name}`, { signal }).catch(() => null);
+  if (!original || signal.aborted) return;
+  title.textContent = original.title || like;
+  source.replaceChildren(element('p', { dir: 'auto' }, excerpt(original.text ?? '', wordsOf(state.query, state.sets))));
 }
 
 /* ---- searching ---- */

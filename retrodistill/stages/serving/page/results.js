@@ -62,7 +62,8 @@ export function showHits(column, answer, context) {
     .map(([step, time]) => `${step} ${duration(time)}`);
   column.querySelector('.figures').replaceChildren(
     element('span', {}, count(hits.length, 'hit')), element('span', { class: 'shared' }),
-    element('span', { class: 'parts' }, parts.length > 1 ? parts.join(' · ') : ''));
+    element('span', { class: 'parts' }, parts.length > 1 && parts.flatMap(
+      (part, i) => [i ? ' · ' : '', element('span', {}, part)])));
 }
 
 /* Show why a column has no hits, and a button that tries again. */

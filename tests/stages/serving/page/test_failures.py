@@ -136,7 +136,6 @@ def test_an_index_without_texts_shows_what_it_has(open_page: Open) -> None:
     """Columns that can only fail; a lack that nobody explains."""
     page = finished(open_page(link(q=QUERY, index="bare")), 1)
     assert page.locator("#systems").is_hidden()
-    assert page.locator("#sets-option").is_hidden()
     notes = page.locator(".notes").inner_text()
     assert "Start the server with --data COLLECTION" in notes
     assert "Start the server with --reranker TEACHER" in notes

@@ -114,6 +114,12 @@ def test_conditions_are_escaped_as_the_server_reads_them(open_page: Open) -> Non
         Compare("odd", ">=", "1 or 2"),
     ]
     assert parse_where(page.evaluate(compose, [filters, attributes, ""])) == all_of(expected)
+    days = [{"value": "2024-02-28", "documents": 1}, {"value": "2024-02-29", "documents": 2}]
+    dated = {"day": {"type": "str", "values": days, "distinct": 2}}
+    filters_of_day = {"day": {"values": [], "from": "2024-02-28", "to": "2024-02-29"}}
+    assert parse_where(page.evaluate(compose, [filters_of_day, dated, ""])) == all_of(
+        [Compare("day", ">=", "2024-02-28"), Compare("day", "<", "2024-03-01")]
+    )
     free = "year is missing or lang = 'de'"
     composed = page.evaluate(compose, [filters, attributes, free])
     assert parse_where(composed) == all_of([parse_where(free), *expected])
