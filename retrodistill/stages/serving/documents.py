@@ -77,11 +77,6 @@ def routes(service: Service) -> APIRouter:
             }
         )
 
-    @router.post("/reload", summary="Open all folders again", dependencies=key)
-    async def reload() -> Response:
-        await asyncio.to_thread(service.reload)
-        return json_response({"status": "reloaded"})
-
     return router
 
 

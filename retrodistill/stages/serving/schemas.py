@@ -26,7 +26,7 @@ def _unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character.") from None
+        raise ValueError("holds half of a surrogate pair, which is not a character.") from None
     return text
 
 
