@@ -36,6 +36,7 @@ from retrodistill.base.config import (
     ReproduceConfig,
     ScoreConfig,
     SearchConfig,
+    ServeConfig,
     TrainConfig,
     as_dict,
 )
@@ -53,6 +54,7 @@ WORDS: dict[type, str] = {
     EmbedConfig: "--data beir:x --model m --out i --max-tokens 200 --recall 0.9 --memory 2GB",
     SearchConfig: "--index i 'two words' 007 --k 3 --where 'year >= 2020' --explain",
     ExportConfig: "--data beir:x --model m --out e --precision int8 --min-cosine 0.9 --no-weights",
+    ServeConfig: "--index kl=i --index j --reranker bm25 --port 0 --timeout 1e-3 --no-key",
     EvaluateConfig: "--run a --run b --qrels q --test fisher --no-per-query",
     FuseConfig: "--run a --run b --out run --weight 0.4 --weight 0.6 --norm z",
     JudgeConfig: "--data beir:x --run a --run b --judge llm:m --out j --max-failed 0.1",

@@ -129,6 +129,26 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("--index index x --query-model students/kll", "Did you mean 'students/kl'?"),
         ("--data beir:none x --model students/kl --query-model students/kl", "needs --index"),
     ],
+    "serve": [
+        ("", "there is nothing to serve"),
+        ("--index none", "--index none does not exist"),
+        ("--index there", "there is not an index folder"),
+        ("--index index --index index", "two are called 'index'"),
+        ("--index index --model index=students/kl", "two are called 'index'"),
+        ("--index 'a b=index'", "unlike 'a b': write NAME=FOLDER"),
+        ("--model students/kll", "Did you mean 'students/kl'?"),
+        ("--index index --reranker cross-encoder:students/kll", "Did you mean 'students/kl'?"),
+        ("--index index --reranker crossencoder:m", "Did you mean 'cross-encoder'?"),
+        ("--index index --host 0.0.0.0", "--host 0.0.0.0 can be reached from other machines"),
+        ("--index index --api-key-file none", "--api-key-file none does not exist"),
+        ("--index index --api-key-file short.txt", "key 1 is not one"),
+        ("--index index --api-key-file empty.txt", "holds no key"),
+        ("--index index --port 65536", "--port must be from 0 to 65535"),
+        ("--index index --body lots", "--body must be a size"),
+        ("--index index --host 192.0.2.1 --no-key", "192.0.2.1 --port 8080 cannot be listened at"),
+        ("--model students/kl --changes changes", "--changes is for the documents of an index"),
+        ("--index index --idnex index", "Did you mean '--index'?"),
+    ],
     "reproduce": [
         ("", "needs one card"),
         ("none.yaml", "card none.yaml does not exist"),
@@ -219,6 +239,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "students" / "kl" / "modules.json").write_text("[]")
     (place / "towers").mkdir()
     (place / "towers" / "modules.json").write_text('[{"type": "a.modules.router.Router"}]')
+    (place / "short.txt").write_text("# keys\nsecret\n")
+    (place / "empty.txt").write_text("# keys\n\n")
     (place / "run.trec").write_text("q1 Q0 d1 1 1.0 tag\n")
     (place / "index").mkdir()
     manifest = {"kind": "index", "fingerprint": "ab", "versions": {}}

@@ -195,7 +195,7 @@ class SearchConfig:
             raise ConfigError("--sets and --explain need --index, an index folder made by embed.")
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, flag: str = "--memory") -> int:
     """Return the bytes that `2GB`, `512 MB` or `1.5GiB` means.
 
     Raises:
@@ -204,7 +204,7 @@ def parse_bytes(text: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b\s*", text.lower())
     if match is None or float(match[1]) == 0:
-        raise ConfigError(f"--memory must be a size such as 2GB or 512MB, but it is {text!r}.")
+        raise ConfigError(f"{flag} must be a size such as 2GB or 512MB, but it is {text!r}.")
     number, letter, binary = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(letter or " "))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from retrodistill.base.config.base import Precision, at_least
+from retrodistill.base.config.search import parse_bytes
 from retrodistill.base.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -68,8 +69,15 @@ class ServeSettings:
             )
         at_least(self, 1, "batch_tokens", "queue", "request_tokens")
         at_least(self, 4, "max_tokens")
-        if self.timeout <= 0:
+        if not self.timeout > 0:
             raise ConfigError(f"--timeout must be above 0 seconds, but it is {self.timeout}.")
+        parse_bytes(self.body, "--body")
+        models = named(self.model, "--model")
+        for name in named(self.index, "--index"):
+            if name in models:
+                raise ConfigError(
+                    f"--index and --model: two are called {name!r}: write NAME={models[name]}."
+                )
         if self.changes is not None and not self.index:
             raise ConfigError("--changes is for the documents of an index: give --index FOLDER.")
         if self.data is not None and not self.index:
@@ -92,8 +100,9 @@ class ServeConfig(ServeSettings):
     """File of keys that clients must send, one a line; the environment variable
     RETRODISTILL_API_KEY may hold one as well."""
 
-    no_key: bool = False
-    """Serve beyond this machine without a key: whoever reaches the port may ask."""
+    key: bool = True
+    """Refuse to listen beyond this machine without a key; with --no-key, whoever reaches the port
+    may ask."""
 
     allow_origin: tuple[str, ...] = ()
     """Origin of web pages that may call the server from a browser, as in https://example.org;

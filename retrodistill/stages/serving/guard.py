@@ -57,14 +57,14 @@ def read_keys(file: Path | None) -> list[str]:
     return keys
 
 
-def check_access(host: str, keys: Sequence[str], *, no_key: bool) -> None:
+def check_access(host: str, keys: Sequence[str], *, key: bool) -> None:
     """Refuse to be reached from other machines without a key, unless that is wanted.
 
     Raises:
         ConfigError: the host is not this machine alone, and there is no key.
 
     """
-    if host not in LOOPBACK and not keys and not no_key:
+    if host not in LOOPBACK and not keys and key:
         raise ConfigError(
             f"--host {host} can be reached from other machines, and no key is set: give "
             f"--api-key-file FILE or the environment variable {VARIABLE}, or --no-key if whoever "

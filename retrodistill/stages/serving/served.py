@@ -197,11 +197,10 @@ class Opener:
             self.index(name, folder, first=not position)
             for position, (name, folder) in enumerate(named(self.settings.index, "--index").items())
         ]
-        models = []
-        for name, model in named(self.settings.model, "--model").items():
-            if name in {index.name for index in indexes}:
-                raise ConfigError(f"--model {name} has the name of an index: write NAME={model}.")
-            models.append(self.loaded(name, model))
+        models = [
+            self.loaded(name, model)
+            for name, model in named(self.settings.model, "--model").items()
+        ]
         return Served(indexes, models, self.reranker())
 
     def again(self, served: Served) -> Iterator[Served]:

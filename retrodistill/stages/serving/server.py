@@ -33,7 +33,7 @@ def run_server(config: ServeConfig) -> None:
 
     """
     keys = read_keys(config.api_key_file)
-    check_access(config.host, keys, no_key=config.no_key)
+    check_access(config.host, keys, key=config.key)
     sock = bound(config.host, config.port)  # before the models are loaded
     try:
         app = create_app(
