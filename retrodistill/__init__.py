@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retrodistill.base.config import IndexSettings as IndexSettings
     from retrodistill.base.config import JudgeSettings as JudgeSettings
     from retrodistill.base.config import MineSettings as MineSettings
+    from retrodistill.base.config import ServeSettings as ServeSettings
     from retrodistill.base.config import TrainSettings as TrainSettings
     from retrodistill.base.errors import ConfigError as ConfigError
     from retrodistill.base.errors import DataError as DataError
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from retrodistill.stages.scoring import verify_scores as verify_scores
     from retrodistill.stages.scoring.audit import audit_teachers as audit_teachers
     from retrodistill.stages.searching import Searcher as Searcher
+    from retrodistill.stages.serving.app import create_app as create_app
     from retrodistill.stages.training import train_student as train_student
 
 _HOMES = {
@@ -88,11 +90,13 @@ _HOMES = {
     "MineSettings": "retrodistill.base.config",
     "JudgeSettings": "retrodistill.base.config",
     "IndexSettings": "retrodistill.base.config",
+    "ServeSettings": "retrodistill.base.config",
     "EvaluationSettings": "retrodistill.base.config",
     "train_student": "retrodistill.stages.training",
     "DenseEncoder": "retrodistill.models.students.dense",
     "embed_collection": "retrodistill.stages.indexing",
     "Searcher": "retrodistill.stages.searching",
+    "create_app": "retrodistill.stages.serving.app",
     "judge_runs": "retrodistill.stages.judging.judging",
     "evaluate_runs": "retrodistill.stages.evaluation",
     "fidelity": "retrodistill.stages.evaluation.fidelity",

@@ -28,6 +28,7 @@ VERBS = (
     "benchmark",
     "reproduce",
     "convert",
+    "export",
     "doctor",
 )
 

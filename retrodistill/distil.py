@@ -49,6 +49,7 @@ def distil(config: DistilConfig) -> int:
     print(f"Report: {config.out / 'report.html'}")
     index = shlex.quote(str(config.out / "index"))
     print(f'Search: python -m retrodistill.search --index {index} "your question"')
+    print(f"Serve:  python -m retrodistill.serve --index {index}")
     return int(not distilled.choice.paid)
 
 

@@ -5,17 +5,20 @@
     python -m retrodistill.evaluate --qrels q.txt --run s.trec --metrics "map@100(rel=2),ndcg@10"
     python -m retrodistill.evaluate --data beir:scifact --run theirs.trec --trained-on train
     python -m retrodistill.evaluate --data beir:scifact --run kl --teacher scores --card kl.yaml
+    python -m retrodistill.evaluate --data beir:scifact --run runs/kl \\
+        --endpoint http://localhost:8080/v1,model=kl --against students/kl
     python -m retrodistill.evaluate --metrics help
 
 Every judged query counts; one that a run lacks counts 0. judged@K is the share of the documents up
 to rank K that have a judgement: where it is low, a system may be better than its numbers. Where
 training is recorded, or named by --trained-on, the systems are also measured on the queries that it
 has not seen: a gain on all queries alone may be memory. --teacher adds how closely each run follows
-a teacher.
+a teacher. --endpoint measures what a server gives, and --against compares it with a local model.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +27,21 @@ from retrodistill.base.config import EvaluateConfig
 from retrodistill.base.logging import log
 
 if TYPE_CHECKING:
+    from retrodistill.models.retrievers.endpoints import ServedRetriever
     from retrodistill.stages.evaluation import Evaluation
     from retrodistill.stages.evaluation.systems import Systems
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status (0 done, 2 a user's mistake)."""
+    """Run the command; return the exit status.
+
+    0 done, 1 an endpoint does not serve the model of --against, 2 a user's mistake.
+    """
     return run(EvaluateConfig, evaluate, verb="evaluate", about=__doc__, words=words)
 
 
-def evaluate(config: EvaluateConfig) -> None:
-    """Measure, print the tables and tests, and write the JSON and the card."""
+def evaluate(config: EvaluateConfig) -> int:
+    """Measure, print the tables and tests, write the JSON and the card, and return the status."""
     from retrodistill.base.files import json_text, write_atomically
     from retrodistill.data.rankings.measures import measures_help
     from retrodistill.stages import preflight
@@ -43,19 +50,99 @@ def evaluate(config: EvaluateConfig) -> None:
 
     if config.metrics == "help":
         print(measures_help())
-        return
+        return 0
     preflight.evaluate(config)
     systems = read_systems(config, system_names(config.run))
+    served: dict[str, dict[str, Any]] = {}
+    if config.endpoint:
+        from retrodistill.models.retrievers.endpoints.address import endpoint_names
+        from retrodistill.stages.evaluation.endpoints import connect
+
+        assert systems.collection is not None
+        names = endpoint_names(config.endpoint)
+        retrievers = connect(systems.collection, names, taken=[*systems.runs])
+        if config.against is not None and not _agree(systems, retrievers, config):
+            return 1
+        systems, served = _measured(systems, retrievers, names, config)
     evaluation = systems.evaluate()
     print_results(evaluation.to_dict())
+    _print_times(served)
     _log_identical_ids(evaluation)
     content = evaluation.to_dict(per_query=config.per_query)
+    if served:
+        content["endpoints"] = served
     if config.teacher is not None:
         content["fidelity"] = _fidelity(systems, config.teacher, per_query=config.per_query)
     if config.json is not None:
         write_atomically(config.json, json_text(content).encode())
     if config.card is not None:
         _write_card(systems, content, config.card)
+    return 0
+
+
+def _agree(
+    systems: "Systems", retrievers: "Mapping[str, ServedRetriever]", config: EvaluateConfig
+) -> bool:
+    """Compare each endpoint with the local model, print it, and return whether all serve it."""
+    from retrodistill.models.students.dense import DenseEncoder
+    from retrodistill.stages.evaluation.endpoints import (
+        compare_with,
+        differences,
+        likeness_table,
+        served_encoders,
+    )
+    from retrodistill.stages.reporting.tables import print_table
+
+    assert systems.collection is not None
+    assert config.against is not None
+    encoders = served_encoders(retrievers)
+    model = DenseEncoder(config.against, precision="float32")
+    found = {
+        name: compare_with(encoder, model, systems.collection, systems.qrels)
+        for name, encoder in encoders.items()
+    }
+    print_table(*likeness_table(found), title=f"served vectors beside those of {config.against}")
+    sentences = [
+        sentence
+        for name, likeness in found.items()
+        for sentence in differences(
+            likeness, url=name, model=config.against, least=config.min_cosine
+        )
+    ]
+    for sentence in sentences:
+        log.error(f"retrodistill.evaluate: {sentence}")
+    return not sentences
+
+
+def _measured(
+    systems: "Systems",
+    retrievers: "Mapping[str, ServedRetriever]",
+    names: Mapping[str, str],
+    config: EvaluateConfig,
+) -> "tuple[Systems, dict[str, dict[str, Any]]]":
+    """Return the systems with the runs of endpoints, and what the JSON says of these."""
+    from retrodistill.stages.evaluation.endpoints import depth_of, query_ms, served_run
+
+    assert systems.collection is not None
+    depth = config.depth or depth_of(config.metrics)
+    runs, about = {}, {}
+    for name, retriever in retrievers.items():
+        runs[name] = served_run(
+            retriever, systems.collection, systems.qrels, depth=depth, address=names[name]
+        )
+        times = query_ms(retriever, systems.collection, systems.qrels)
+        about[name] = {"address": names[name], "depth": depth, "query_ms": times}
+    return replace(systems, runs={**systems.runs, **runs}), about
+
+
+def _print_times(served: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print how long a request with one query took at each endpoint."""
+    for name, about in served.items():
+        times = about["query_ms"]
+        print(
+            f"{name}: a query takes {times['p50']:.1f} ms (p50), {times['p95']:.1f} ms (p95), of "
+            f"{times['queries']} sent one at a time."
+        )
 
 
 def _log_identical_ids(evaluation: "Evaluation") -> None:

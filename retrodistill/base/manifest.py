@@ -46,8 +46,8 @@ class Manifest:
     """The contents of a `manifest.json`."""
 
     kind: str
-    """`queries`, `run`, `scores`, `student`, `index`, `collection`, `judgements`, `evaluation` or
-    `cell`."""
+    """`queries`, `run`, `scores`, `student`, `index`, `export`, `collection`, `judgements`,
+    `evaluation` or `cell`."""
 
     fingerprint: str
     """Hash of the content: equal fingerprints mean equal artifacts."""

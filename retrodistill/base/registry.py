@@ -128,8 +128,8 @@ class Registry(Mapping[str, Any]):
     def argument(self, name: str) -> str:
         """Return what the argument of a part is, as the table writes it behind the name.
 
-        `MODEL` is a model of ours, `PATH` a file or a folder that must exist; it is empty for a
-        part that takes none, or that is not in the table.
+        `MODEL` is a model of ours, `PATH` a file or a folder that must exist, `URL` a server's
+        address; it is empty for a part that takes none, or that is not in the table.
         """
         return self._arguments.get(name, "")
 
@@ -258,8 +258,16 @@ RETRIEVERS = Registry(
         "late-interaction:MODEL": (
             "retrodistill.models.retrievers.late_interaction:LateInteractionRetriever"
         ),
+        "endpoint:URL": "retrodistill.models.retrievers.endpoints:open_endpoint",
     },
-    aliases={"bi-encoder": "dense", "splade": "sparse", "pyserini": "lucene", "lexical": "bm25"},
+    aliases={
+        "bi-encoder": "dense",
+        "splade": "sparse",
+        "pyserini": "lucene",
+        "lexical": "bm25",
+        "served": "endpoint",
+        "openai": "endpoint",
+    },
 )
 
 WRITERS = Registry(

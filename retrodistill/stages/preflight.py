@@ -183,7 +183,8 @@ def serve(config: "configs.ServeConfig") -> None:
     for model in named(config.model, "--model").values():
         check_models("--model", model)
     if config.reranker is not None:
-        check_part(TEACHERS, config.reranker)
+        (teacher,) = named([config.reranker], "--reranker").values()
+        check_part(TEACHERS, teacher)
 
 
 def convert(config: "configs.ConvertConfig") -> None:
@@ -196,6 +197,15 @@ def convert(config: "configs.ConvertConfig") -> None:
     check_paths("--export", config.export)
     if config.format is not None:
         FORMATS[config.format]
+
+
+def export(config: "configs.ExportConfig") -> None:
+    """Check the settings of `export`."""
+    from retrodistill.stages.exporting.requirements import check_export
+
+    refuse_existing(config.out, overwrite=config.overwrite)
+    check_models("--model", config.model)
+    check_export(config)
 
 
 def fuse(config: "configs.FuseConfig") -> None:
@@ -246,6 +256,12 @@ def evaluate(config: "configs.EvaluateConfig") -> None:
     _measuring(config)
     check_paths("--run", *config.run)
     check_paths("--teacher", config.teacher)
+    check_models("--against", config.against)
+    if config.endpoint:
+        from retrodistill.models.retrievers.endpoints.address import endpoint_names
+
+        for argument in endpoint_names(config.endpoint).values():
+            check_endpoint(argument)
 
 
 def report(config: "configs.ReportConfig") -> None:
@@ -312,7 +328,7 @@ def check_models(flag: str, model: str | None) -> None:
 
 
 def check_part(parts: Registry, spec: str) -> None:
-    """Raise ConfigError if `name:argument` has an unknown name, or a model that is not there."""
+    """Raise ConfigError if `name:argument` has an unknown name, or what is not there."""
     parts.split(spec)
     name, _, argument = spec.partition(":")
     if parts.argument(name) == "PATH":
@@ -320,6 +336,16 @@ def check_part(parts: Registry, spec: str) -> None:
     elif parts.argument(name) == "MODEL":
         with _named(f"{parts.kind} {spec}"):
             check_model(argument)
+    elif parts.argument(name) == "URL":
+        check_endpoint(argument)
+
+
+def check_endpoint(argument: str) -> None:
+    """Raise ConfigError if no server answers at an endpoint's address, or an option is wrong."""
+    from retrodistill.models.retrievers.endpoints.address import parse_address
+    from retrodistill.models.retrievers.endpoints.transport import check_reachable
+
+    check_reachable(parse_address(argument))
 
 
 def _measuring(config: "MeasureSettings") -> None:

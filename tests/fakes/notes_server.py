@@ -124,7 +124,8 @@ def described(name: str) -> dict[str, Any]:
                 else max(values)}  # fmt: skip
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     common = Counter(flat).most_common(20)
-    return {"type": TYPES[name], "values": [{"value": v, "documents": n} for v, n in common]}
+    listed = [{"value": value, "documents": number} for value, number in common]
+    return {"type": TYPES[name], "values": listed, "distinct": len(set(flat))}
 
 
 def indexes(key: str | None) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def indexes(key: str | None) -> dict[str, Any]:
         "examples": EXAMPLES,
     }  # fmt: skip
     bare = notes | {
-        "name": "bare", "kind": "hnsw", "methods": ["dense"], "reranker": False, "sets": False,
+        "name": "bare", "kind": "hnsw", "methods": ["dense"], "reranker": False,
         "texts": False, "attributes": {}, "examples": [],
     }  # fmt: skip
     return {"indexes": [notes, bare], "default": "notes", "key_needed": key is not None}

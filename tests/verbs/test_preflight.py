@@ -29,7 +29,10 @@ TRAIN = "--data beir:none --student students/kl --out new"
 EMBED = "--data beir:none --model students/kl --out new"
 DISTIL = "--data beir:none --student students/kl --out new"
 JUDGE = "--data beir:none --run run.trec --out new"
+EXPORT = "--data beir:none --model students/kl --out new"
 MEASURE = "--qrels run.trec --run run.trec"
+SERVED = "--data beir:none --endpoint"
+NOBODY = "http://127.0.0.1:9"
 
 MISTAKES: dict[str, list[tuple[str, str]]] = {
     "distil": [
@@ -69,6 +72,8 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{MINE} --retriever splade:m", "Did you mean 'sparse'?"),
         (f"{MINE} --retriever dense:students/kll", "Did you mean 'students/kl'?"),
         (f"{MINE} --retrievers bm25", "Did you mean '--retriever'?"),
+        (f"{MINE} --retriever endpoint:localhost", "must be as http://localhost:8080/v1"),
+        (f"{MINE} --retriever endpoint:{NOBODY}", "127.0.0.1:9/v1/embeddings cannot be reached"),
     ],
     "score": [
         (f"{SCORE} --teacher crossencoder:m", "Did you mean 'cross-encoder'?"),
@@ -131,6 +136,15 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("run.trec --out run.trec/new", "run.trec/new cannot be written"),
         ("run.trec --qrels none", "--qrels none does not exist"),
     ],
+    "export": [
+        ("--data beir:none --model students/kl --out there", "there exists already"),
+        ("--data beir:none --model students/kll --out new", "Did you mean 'students/kl'?"),
+        (f"{EXPORT} --format onnx --precision int8-static", "is written in float32, int8, but"),
+        (f"{EXPORT} --precision int4", "invalid choice: 'int4'"),
+        (f"{EXPORT} --max-docs 0", "--max-docs must be at least 1"),
+        (f"{EXPORT} --push mine", "--push must name a repository as in ORGANISATION/NAME"),
+        ("--data beir:none --model towers --out new", "is a model of two towers"),
+    ],
     "convert": [
         ("--data beir:none --out new --import run.trec --format trek", "Did you mean 'trec'?"),
         ("--data beir:none --out run.trec/s --import run.trec", "run.trec/s/shards cannot be"),
@@ -174,6 +188,14 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{MEASURE} --teacher none", "--teacher none does not exist"),
         (f"{MEASURE} --json there", "--json: there is a folder"),
         (f"{MEASURE} --card run.trec/card.yaml", "run.trec/card.yaml cannot be written"),
+        (f"{SERVED} {NOBODY}", "127.0.0.1:9/v1/embeddings cannot be reached: Connection refused"),
+        (f"{SERVED} {NOBODY}/search,method=bm52", "method must be one of"),
+        (f"{SERVED} kl={NOBODY} --endpoint kl={NOBODY}/search", "two endpoints are called 'kl'"),
+        (f"{SERVED} {NOBODY} --against students/kll", "Did you mean 'students/kl'?"),
+        (f"{SERVED} {NOBODY} --card kl.yaml", "search --retriever endpoint:URL --out FOLDER"),
+        (f"--qrels run.trec --endpoint {NOBODY}", "--endpoint needs --data"),
+        (f"{MEASURE} --against students/kl", "--against is for an --endpoint"),
+        (f"{SERVED} {NOBODY} --min-cosine 0.9", "--min-cosine needs --against"),
     ],
     "report": [
         (f"{MEASURE} --out there", "there exists already"),
@@ -195,6 +217,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "there").mkdir()
     (place / "students" / "kl").mkdir(parents=True)
     (place / "students" / "kl" / "modules.json").write_text("[]")
+    (place / "towers").mkdir()
+    (place / "towers" / "modules.json").write_text('[{"type": "a.modules.router.Router"}]')
     (place / "run.trec").write_text("q1 Q0 d1 1 1.0 tag\n")
     (place / "index").mkdir()
     manifest = {"kind": "index", "fingerprint": "ab", "versions": {}}

@@ -10,6 +10,7 @@ from retrodistill.base.config.benchmark import BenchmarkConfig
 from retrodistill.base.config.convert import ConvertConfig
 from retrodistill.base.config.distil import DistilConfig
 from retrodistill.base.config.evaluate import EvaluateConfig, EvaluationSettings
+from retrodistill.base.config.export import ExportConfig
 from retrodistill.base.config.fuse import FuseConfig
 from retrodistill.base.config.generate import GenerateConfig, GenerateSettings
 from retrodistill.base.config.judge import JudgeConfig, JudgeSettings
@@ -32,6 +33,7 @@ __all__ = [
     "EvaluateConfig",
     "EvaluationSettings",
     "Executor",
+    "ExportConfig",
     "FuseConfig",
     "GenerateConfig",
     "GenerateSettings",

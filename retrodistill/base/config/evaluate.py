@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Literal
 from retrodistill.base.config.base import at_least
 from retrodistill.base.errors import ConfigError
 
+MIN_COSINE = 0.999
+"""What number types differ by is less, and what a wrong prompt does is more."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSettings:
@@ -104,6 +107,7 @@ class EvaluateConfig(MeasureSettings):
 
     GROUPS: ClassVar[Mapping[str, str]] = {
         "runs": "run",
+        "served models": "endpoint",
         "output": "per_query",
     }
 
@@ -111,7 +115,23 @@ class EvaluateConfig(MeasureSettings):
     """Run folder, score store, or TREC, JSONL or Parquet run; once for each system."""
 
     teacher: Path | None = None
-    """Score store or run of a teacher: also measure how closely each --run follows it."""
+    """Score store or run of a teacher: also measure how closely each system follows it."""
+
+    endpoint: tuple[str, ...] = ()
+    """Served model to measure on the queries of --split; once for each. URL is an OpenAI-compatible
+    embeddings endpoint or a server's /search, with options after commas, as in
+    URL/v1,model=NAME or URL/search,method=hybrid,rerank=50. NAME=URL names it in the table."""
+
+    depth: int | None = None
+    """Documents of a query to ask an --endpoint for (default: the highest cutoff of --metrics, at
+    least 100)."""
+
+    against: str | None = None
+    """Compare vectors of each --endpoint with those of this local model first, on a sample of
+    texts; below --min-cosine the exit status is 1."""
+
+    min_cosine: float = MIN_COSINE
+    """Least cosine of a served and a local vector of the same text."""
 
     per_query: bool = False
     """Include each query's values in the JSON."""
@@ -125,6 +145,21 @@ class EvaluateConfig(MeasureSettings):
     def __post_init__(self) -> None:
         if self.metrics == "help":
             return
-        if not self.run:
-            raise ConfigError("needs --run. See --help.")
+        if not (self.run or self.endpoint):
+            raise ConfigError("needs --run or --endpoint. See --help.")
         MeasureSettings.__post_init__(self)
+        at_least(self, 1, "depth")
+        if not -1 <= self.min_cosine <= 1:
+            raise ConfigError(f"--min-cosine must be from -1 to 1, but it is {self.min_cosine}.")
+        if self.endpoint and self.data is None:
+            raise ConfigError("--endpoint needs --data: documents and queries, beside judgements.")
+        if self.endpoint and self.card is not None:
+            raise ConfigError(
+                "a card names runs that can be read again, which an --endpoint is not: write its "
+                "run with `search --retriever endpoint:URL --out FOLDER`, and give it with --run."
+            )
+        for name in ("depth", "against"):
+            if getattr(self, name) is not None and not self.endpoint:
+                raise ConfigError(f"--{name} is for an --endpoint: give one.")
+        if self.against is None and self.min_cosine != MIN_COSINE:
+            raise ConfigError("--min-cosine needs --against, the local model.")

@@ -20,7 +20,8 @@ class MineSettings:
     }
 
     retriever: tuple[str, ...] = ("bm25",)
-    """bm25, lucene, dense:MODEL or sparse:MODEL; several are fused by reciprocal ranks."""
+    """bm25, lucene, dense:MODEL, sparse:MODEL or endpoint:URL; several are fused by reciprocal
+    ranks."""
 
     depth: int = 100
     """Candidates to keep for each query."""
@@ -56,11 +57,13 @@ class MineSettings:
         at_least(self, 4, "max_tokens")
         at_least(self, 0, "rrf_k", "false_negative_ratio")
         check_workers(self.executor, self.workers)
-        lexical = all(spec.partition(":")[0] in ("bm25", "lucene") for spec in self.retriever)
-        if self.executor != "local" and lexical:
+        elsewhere = ("bm25", "lucene", "endpoint")
+        if self.executor != "local" and all(
+            spec.partition(":")[0] in elsewhere for spec in self.retriever
+        ):
             raise ConfigError(
                 "--executor encodes documents: it needs --retriever dense:MODEL. The others are "
-                "cheap in one process."
+                "cheap in one process, or a server's work."
             )
         if self.drop_positives and self.add_positives:
             raise ConfigError("--drop-positives and --add-positives exclude each other.")

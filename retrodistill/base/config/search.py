@@ -117,8 +117,8 @@ class SearchConfig:
     the cache at the first time."""
 
     retriever: tuple[str, ...] = ()
-    """Instead of --index: bm25, lucene, dense:MODEL or sparse:MODEL over the documents of --data;
-    several are fused by reciprocal ranks."""
+    """Instead of --index: bm25, lucene, dense:MODEL, sparse:MODEL or endpoint:URL over the
+    documents of --data; several are fused by reciprocal ranks."""
 
     data: str | None = None
     """Collection to search, whose queries to search for (with --split), or whose texts to show."""

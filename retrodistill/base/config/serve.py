@@ -29,7 +29,7 @@ class ServeSettings:
     """Bi-encoder to serve embeddings of without an index, or NAME=MODEL; repeatable."""
 
     reranker: str | None = None
-    """Teacher that orders documents, as in cross-encoder:MODEL."""
+    """Teacher that orders documents, as in cross-encoder:MODEL, or NAME=TEACHER."""
 
     data: str | None = None
     """Collection whose texts the first index shows (default: the one that it was made from)."""

@@ -18,6 +18,9 @@ from retrodistill.data.filters.columns import KINDS, cast, examples, typed, unkn
 from retrodistill.data.filters.expressions import Expression
 from retrodistill.data.filters.matching import evaluated
 
+MERGED = 65_536
+"""Rows up to which neighbouring chunks of a column become one."""
+
 
 class Attributes:
     """Typed columns, one row a vector; see `columns` for the types. Immutable.
@@ -121,8 +124,10 @@ class Attributes:
                     f"rows {KINDS[theirs.type]}{examples(theirs)}. Convert them."
                 )
             target = types.pop() if types else pa.null()
-            chunks = [*mine.cast(target).chunks, *cast(theirs, target).chunks]
-            columns[name] = pa.chunked_array(chunks, type=target)
+            before = mine.chunks if mine.type == target else mine.cast(target).chunks
+            columns[name] = pa.chunked_array(
+                _few([*before, *cast(theirs, target).chunks]), type=target
+            )
         return Attributes(pa.table(columns)) if columns else self
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "Attributes":
@@ -175,3 +180,17 @@ class Attributes:
                 f"{path} cannot be read as attributes ({error}). Write them again."
             ) from error
         return cls.from_table(table)
+
+
+def _few(chunks: list[pa.Array]) -> list[pa.Array]:
+    """Join the last chunks while the later is as large as the one before, up to MERGED rows.
+
+    So rows that come one by one are copied a few times each, and do not end in a chunk each.
+    """
+    chunks = [chunk for chunk in chunks if len(chunk)]
+    while len(chunks) > 1:
+        before, last = chunks[-2:]
+        if len(before) > len(last) or len(before) + len(last) > MERGED:
+            break
+        chunks[-2:] = [pa.concat_arrays([before, last])]
+    return chunks

@@ -3,6 +3,8 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -39,6 +41,30 @@ Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Scores and row numbers, both of shape (queries, k); row -1 means that nothing was found."""
 
 
+@dataclass(frozen=True, eq=False)
+class Allowed:
+    """The rows that may be found; what is counted of them is counted once."""
+
+    mask: Mask
+    deleted_only: bool
+    """Whether nothing but deleted rows is excluded."""
+
+    @cached_property
+    def count(self) -> int:
+        """How many rows they are."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Their numbers, ascending; not remembered, for they take eight bytes each."""
+        return np.flatnonzero(self.mask)
+
+    @cached_property
+    def bits(self) -> NDArray[np.uint8]:
+        """The mask as bits, the lowest first."""
+        return np.packbits(self.mask, bitorder="little")
+
+
 class VectorIndex(ABC):
     """String ids and attributes over an engine that knows row numbers only.
 
@@ -60,7 +86,7 @@ class VectorIndex(ABC):
         self._rows: dict[str, int] = {}
         self._deleted = np.zeros(0, np.bool_)
         self._attributes: Attributes | None = None
-        self._masks: dict[Expression | None, Mask | None] = {}
+        self._masks: dict[Expression | None, Allowed | None] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -83,7 +109,7 @@ class VectorIndex(ABC):
         """Append checked, contiguous vectors to the engine."""
 
     @abstractmethod
-    def _search(self, queries: NDArray[np.float32], k: int, allowed: Mask | None) -> Rows:
+    def _search(self, queries: NDArray[np.float32], k: int, allowed: Allowed | None) -> Rows:
         """Return the best `k` of the allowed rows for each query, best first.
 
         At least `k` rows are allowed (None: all), and that many are found.
@@ -196,7 +222,7 @@ class VectorIndex(ABC):
         scores = [np.empty(0, np.float32)] * len(queries)
         for condition, places in grouped(where, len(queries)):
             allowed = self._allowed(condition)
-            count = len(self) if allowed is None else int(allowed.sum())
+            count = len(self) if allowed is None else allowed.count
             if not count or not len(places):
                 continue
             found = self._named(*self._search(queries[places], min(k, count), allowed))
@@ -254,12 +280,13 @@ class VectorIndex(ABC):
         allowed = self._allowed(condition)
         if allowed is None and len(self):
             return Plan("search", len(self), len(self))  # as `search` does
-        matches = 0 if allowed is None else int(allowed.sum())
-        return self._plan(matches, k, queries) if matches else Plan("nothing", 0, len(self))
+        if allowed is None or not allowed.count:
+            return Plan("nothing", 0, len(self))
+        return self._plan(allowed, k, queries)
 
-    def _plan(self, matches: int, k: int, queries: int) -> Plan:
-        """Return how the engine finds `k` of the matching rows."""
-        return Plan("scan", matches, len(self))
+    def _plan(self, allowed: Allowed, k: int, queries: int) -> Plan:
+        """Return how the engine finds `k` of the allowed rows."""
+        return Plan("scan", allowed.count, len(self))
 
     def save(self, folder: Path) -> None:
         """Write the index into an existing folder: vectors, ids, attributes and checksums."""
@@ -324,18 +351,18 @@ class VectorIndex(ABC):
             index._attributes = Attributes.read(folder / ATTRIBUTES)
         return index
 
-    def _allowed(self, condition: "Expression | None") -> Mask | None:
+    def _allowed(self, condition: "Expression | None") -> Allowed | None:
         """Return which rows may be found, or None if all may."""
         try:
             return self._masks[condition]
         except KeyError:
             pass
-        allowed = None if not self._deleted.any() else ~self._deleted
+        allowed = Allowed(~self._deleted, True) if self.deleted_rows else None
         if condition is not None:
             if self._attributes is None:
                 raise no_attributes(condition)
             fits = self._attributes.matching(condition)
-            allowed = fits if allowed is None else fits & allowed
+            allowed = Allowed(fits if allowed is None else fits & allowed.mask, False)
         if len(self._masks) >= MASKS:
             self._masks.clear()
         self._masks[condition] = allowed
@@ -354,13 +381,20 @@ class VectorIndex(ABC):
         new = Attributes.from_table(attributes)
         return new if self._attributes is None else self._attributes.append(new)
 
+    def _names_of(self, rows: NDArray[np.int64]) -> list[list[str]]:
+        """Return the ids of rows; for a few of them, without an array of all ids."""
+        if len(self._names) != len(self._ids):
+            if rows.size < len(self._ids) // 4:
+                return [[self._ids[row] for row in own] for own in rows.tolist()]
+            self._names = np.array(self._ids, object)
+        names: list[list[str]] = self._names[rows].tolist()
+        return names
+
     def _named(
         self, scores: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> tuple[list[list[str]], list[NDArray[np.float32]]]:
         """Return each query's ids and scores, without empty places, ties by descending id."""
-        if len(self._names) != len(self._ids):
-            self._names = np.array(self._ids, object)
-        ids, values = self._names[rows].tolist(), list(scores)
+        ids, values = self._names_of(rows), list(scores)
         tied = (scores[:, 1:] == scores[:, :-1]).any(axis=1)
         for query in np.flatnonzero((rows < 0).any(axis=1) | tied):
             there = np.flatnonzero(rows[query] >= 0)

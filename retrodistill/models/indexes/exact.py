@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
-from retrodistill.models.indexes.base import Mask, Rows, VectorIndex
+from retrodistill.models.indexes.base import Allowed, Rows, VectorIndex
 from retrodistill.models.indexes.validation import matrix_of
 
 QUERIES, DOCS = 256, 65_536
@@ -44,7 +44,7 @@ class ExactIndex(VectorIndex):
             while len(self._blocks) > 1 and _mergeable(*map(len, self._blocks[-2:])):
                 self._blocks[-2:] = [np.concatenate(self._blocks[-2:])]
 
-    def _search(self, queries: NDArray[np.float32], k: int, allowed: Mask | None) -> Rows:
+    def _search(self, queries: NDArray[np.float32], k: int, allowed: Allowed | None) -> Rows:
         ids = self._ids
         if len(self._rank) != len(ids):
             descending = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
@@ -57,15 +57,15 @@ class ExactIndex(VectorIndex):
         ]
         return np.concatenate([s for s, _ in parts]), np.concatenate([r for _, r in parts])
 
-    def _search_block(self, queries: NDArray[np.float32], k: int, allowed: Mask | None) -> Rows:
+    def _search_block(self, queries: NDArray[np.float32], k: int, allowed: Allowed | None) -> Rows:
         """Return the best rows of a few queries, block of documents by block."""
         best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
         start = 0
         for block in self._blocks:
             own = np.arange(len(block))
             if allowed is not None:
-                own = np.flatnonzero(allowed[start : start + len(block)])
-            products = queries @ (block if len(own) == len(block) else block[own]).T
+                own = np.flatnonzero(allowed.mask[start : start + len(block)])
+            products = _products(queries, block, own)
             for query, found in enumerate(products):
                 near = _at_least_kth(found, k)
                 scores = np.concatenate([best[query][0], found[near]])
@@ -95,6 +95,16 @@ class ExactIndex(VectorIndex):
         except ValueError as error:
             raise DataError(f"{path} cannot be read ({error}). Embed again.") from error
         self._add(matrix_of(vectors, self.dimension, str(path)) if len(vectors) else vectors)
+
+
+def _products(
+    queries: NDArray[np.float32], block: NDArray[np.float32], own: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the inner products with some rows of a block; with most of them, none are copied."""
+    if 2 * len(own) < len(block):
+        return queries @ block[own].T
+    products = queries @ block.T
+    return products if len(own) == len(block) else products[:, own]
 
 
 def _mergeable(before: int, last: int) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
-from retrodistill.models.indexes.base import Mask, Rows, VectorIndex
+from retrodistill.models.indexes.base import Allowed, Rows, VectorIndex
 from retrodistill.models.indexes.layout import pieces
 from retrodistill.models.indexes.planning import MANY, Plan, choose
 from retrodistill.models.indexes.products import largest, merged
@@ -136,29 +136,31 @@ class FaissIndex(VectorIndex):
         engine.add(vectors)
         self._factory, self._engine = factory, engine  # only now: what failed changes nothing
 
-    def _search(self, queries: NDArray[np.float32], k: int, allowed: Mask | None) -> Rows:
+    def _search(self, queries: NDArray[np.float32], k: int, allowed: Allowed | None) -> Rows:
         if allowed is None and len(queries) >= MANY and _compares_all(self._engine):
             return self._scan(queries, k, np.arange(len(self._ids)))
-        rows = None if allowed is None else np.flatnonzero(allowed)
-        if rows is not None and self._plan(len(rows), k, len(queries)).how == "scan":
-            return self._scan(queries, k, rows)
-        share = 1.0 if rows is None else len(rows) / len(self._ids)
+        if allowed is not None and self._plan(allowed, k, len(queries)).how == "scan":
+            return self._scan(queries, k, allowed.rows)
+        share = 1.0 if allowed is None else allowed.count / len(self._ids)
         scores, found = self._engine.search(queries, k, params=self._parameters(k, allowed, share))
         short = np.flatnonzero((found < 0).any(axis=1))
         if len(short):  # as where the lists that are looked into hold fewer than k
-            rows = np.arange(len(self._ids)) if rows is None else rows
+            rows = np.arange(len(self._ids)) if allowed is None else allowed.rows
             scores[short], found[short] = self._scan(queries[short], k, rows)
         return scores, found
 
-    def _plan(self, matches: int, k: int, queries: int) -> Plan:
+    def _plan(self, allowed: Allowed, k: int, queries: int) -> Plan:
         engine, effort = _core(self._engine), self.effort
+        if allowed.deleted_only and 2 * allowed.count >= len(self._ids):
+            shared = queries >= MANY and _compares_all(self._engine)
+            return Plan("scan" if shared else "search", allowed.count, len(self))
         if hasattr(engine, "hnsw"):
             walk = max(effort["ef_search"], k) * STEPS
         elif hasattr(engine, "nprobe"):
             walk = len(self._ids) * min(1.0, effort["nprobe"] / engine.nlist)
         else:
             walk = len(self._ids)
-        return choose(matches, len(self), queries, walk)
+        return choose(allowed.count, len(self), queries, walk)
 
     def _scan(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Rows:
         """Return the best of these rows, each compared with each query."""
@@ -185,13 +187,12 @@ class FaissIndex(VectorIndex):
         )
         return np.asarray(found, np.float32)
 
-    def _parameters(self, k: int, allowed: Mask | None, share: float) -> Any:
+    def _parameters(self, k: int, allowed: Allowed | None, share: float) -> Any:
         """Return faiss's search parameters, wider the smaller the share that may be found."""
         faiss = _faiss()
         chosen: dict[str, Any] = {}
         if allowed is not None:
-            bits = np.packbits(allowed, bitorder="little")
-            chosen["sel"] = faiss.IDSelectorBitmap(bits)
+            chosen["sel"] = faiss.IDSelectorBitmap(allowed.bits)
 
         def of(engine: Any) -> Any:
             engine = faiss.downcast_index(engine)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from retrodistill.base.config import (
     ConvertConfig,
     EmbedConfig,
+    ExportConfig,
     GenerateConfig,
     JudgeConfig,
     MineConfig,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from retrodistill.data.datasets import Collection
     from retrodistill.data.store.runs import Run
+    from retrodistill.stages.exporting import Exported
     from retrodistill.stages.judging.judgements import JudgedPool
 
 PASSAGES = 100
@@ -185,6 +187,13 @@ def search(config: SearchConfig) -> None:
     )
 
 
+def export(config: ExportConfig) -> "Exported":
+    """Export a model, write its folder if it passes the gate, and return what was measured."""
+    from retrodistill.stages.exporting import export_model
+
+    return export_model(load_collection(config.data), config)
+
+
 def judge(config: JudgeConfig) -> "JudgedPool":
     """Judge what the runs found, write the judgements, and return them."""
     from retrodistill.data.store.runs import Run
@@ -238,6 +247,7 @@ RUN: Mapping[str, Callable[[Any], object]] = {
     "embed": embed,
     "search": search,
     "fuse": fuse,
+    "export": export,
     "judge": judge,
 }
 """Verb -> its function: the artifact verbs of `retrodistill.stages.reporting.commands`."""

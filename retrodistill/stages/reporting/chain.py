@@ -112,7 +112,7 @@ def inputs_named(verb: str | None, settings: Mapping[str, Any]) -> Iterator[tupl
                 kind, _, argument = name.partition(":")
                 tables = (WRITERS,) if setting == "writer" else (RETRIEVERS, TEACHERS)
                 parts = next((table for table in tables if kind in table), None)
-                is_input = parts is not None and parts.argument(kind) != "LANGUAGE"
+                is_input = parts is not None and parts.argument(kind) not in ("LANGUAGE", "URL")
                 name = argument if is_input else ""
             if name and (setting != "attributes" or Path(name).is_file()):
                 yield setting, f"{setting} {number}" if verb in NUMBERED else setting, name
@@ -153,7 +153,9 @@ def _input(
         return Input(setting=setting, name=name, kind=kind, fingerprint=input_fingerprint(path))
     kind, now = Manifest.read(path).kind, content_fingerprint(path)
     recorded = now if is_model else manifest.inputs.get(role, now)
-    if setting == "model" and kind == "student":  # the index holds a copy of it
+    if setting == "model" and manifest.kind == "export":
+        recorded = manifest.inputs.get(role, now)
+    elif setting == "model" and kind == "student":  # the index holds a copy of it
         recorded = digest_files(artifact / "model", "*.safetensors")
     if setting == "query_model":
         recorded = manifest.details.get("query_weights", now)

@@ -8,6 +8,7 @@ from typing import Any
 from retrodistill.base.config import (
     ConvertConfig,
     EmbedConfig,
+    ExportConfig,
     FuseConfig,
     GenerateConfig,
     JudgeConfig,
@@ -46,6 +47,7 @@ VERBS: Mapping[str, ArtifactVerb] = {
     "embed": ArtifactVerb(EmbedConfig, ("index",), ("model", "attributes", "workload")),
     "search": ArtifactVerb(SearchConfig, ("run",), ("index", "query_model")),
     "fuse": ArtifactVerb(FuseConfig, ("run", "scores"), ("run", "tune", "qrels")),
+    "export": ArtifactVerb(ExportConfig, ("export",), ("model",)),
     "judge": ArtifactVerb(JudgeConfig, ("judgements",), ("run", "judge", "rubric")),
 }
 

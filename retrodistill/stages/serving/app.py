@@ -13,9 +13,8 @@ from starlette.responses import Response
 
 from retrodistill.base.config.search import parse_bytes
 from retrodistill.base.config.serve import LOOPBACK, ServeSettings
-from retrodistill.base.logging import log
 from retrodistill.stages.serving import documents, embeddings, health, reranking, searching
-from retrodistill.stages.serving.errors import ANSWERED, RequestError, as_request_error
+from retrodistill.stages.serving.errors import ANSWERED, RequestError, answer_to
 from retrodistill.stages.serving.guard import Guard, Keys
 from retrodistill.stages.serving.page import page_routes
 from retrodistill.stages.serving.service import Service, json_response
@@ -44,7 +43,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        service.close()
+        await service.closed()
 
     app = FastAPI(
         title="retrodistill",
@@ -80,9 +79,14 @@ def _add_handlers(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Any) -> Response:
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-        what = f"{'.'.join(place)}: {first['msg']}" if place else first["msg"]
-        return _answer(RequestError(400, what, param=".".join(place) or None, code=first["type"]))
+        code = first["type"]
+        if code == "json_invalid":
+            said = f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][1]}."
+            return _answer(RequestError(400, said, code=code))
+        place = ".".join(map(str, first["loc"][1:]))  # without `body` or `query`
+        said = first["msg"].removeprefix("Value error, ")
+        what = f"{place}: {said}" if place else said
+        return _answer(RequestError(400, what, param=place or None, code=code))
 
     async def http(request: Request, error: Any) -> Response:
         messages = {
@@ -94,16 +98,13 @@ def _add_handlers(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    async def failed(request: Request, error: Exception) -> Response:
-        answer = as_request_error(error)
-        if answer is None or answer.status == 500:
-            log.error(f"{request.method} {request.url.path}: {error}", exc_info=error)
-        return _answer(answer or RequestError(500, "the server failed; its log says why."))
+    async def expected(request: Request, error: Exception) -> Response:
+        return _answer(answer_to(error, f"{request.method} {request.url.path}"))
 
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    for kind in (*ANSWERED, Exception):
-        app.add_exception_handler(kind, failed)
+    for kind in ANSWERED:  # the guard answers the others
+        app.add_exception_handler(kind, expected)
 
 
 def _answer(error: RequestError) -> Response:

@@ -205,7 +205,7 @@ class ChangeLog:
             written = 0
             while written < len(frame):
                 written += os.pwrite(self._handle, frame[written:], self._end + written)
-            os.fsync(self._handle)
+            self._sync()
         except BaseException as error:
             self._cut(self._end)
             if isinstance(error, OSError):
@@ -218,6 +218,10 @@ class ChangeLog:
         self.number += 1
         self._entries += entries
         self._last = entries
+
+    def _sync(self) -> None:
+        """Wait until the disk has what was written."""
+        os.fsync(self._handle)
 
     def _cut(self, end: int) -> None:
         """Cut the file there; if that fails, nothing is appended until it is opened again."""

@@ -1,18 +1,23 @@
 """`/documents`: read, put and delete the documents of an index while it is served."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from retrodistill.base.logging import log
 from retrodistill.stages.serving.errors import RequestError
 from retrodistill.stages.serving.guard import check_key
 from retrodistill.stages.serving.live_documents import Document, check_documents
-from retrodistill.stages.serving.live_index import Change
+from retrodistill.stages.serving.live_index import Change, IndexClosedError
 from retrodistill.stages.serving.schemas import DeleteRequest, PutRequest
 from retrodistill.stages.serving.served import Served, ServedIndex
 from retrodistill.stages.serving.service import Service, in_thread, index_of, json_response
+
+PAUSE = 0.05
+"""Seconds between looks for an index that is opened again."""
 
 
 def routes(service: Service) -> APIRouter:
@@ -37,44 +42,63 @@ def routes(service: Service) -> APIRouter:
 
     @router.put("/documents", summary="Add documents, or replace them", dependencies=key)
     async def put(body: PutRequest, index: str | None = None) -> Response:
-        with service.serving() as served:
-            chosen = _writable(served, index)
+        docs = [Document(doc.id, doc.title, doc.text, doc.fields) for doc in body.documents]
+        check_documents(docs)
+        texts = [doc.full_text for doc in docs]
+
+        async def changed(served: Served, chosen: ServedIndex) -> Change:
             assert chosen.model is not None
-            docs = [Document(doc.id, doc.title, doc.text, doc.fields) for doc in body.documents]
-            check_documents(docs)
-            texts = [doc.full_text for doc in docs]
             outcome = await asyncio.wrap_future(chosen.model.embed(texts, "document"))
             vectors = chosen.shortened(np.stack(outcome.results))
-            change = await in_thread(served, chosen.live.put, docs, vectors)
-            return json_response(
-                {
-                    "index": chosen.name,
-                    "added": change.added,
-                    "replaced": change.replaced,
-                    "documents": change.documents,
-                }
-            )
+            return await in_thread(served, chosen.live.put, docs, vectors)
+
+        name, change = await _change(service, index, changed)
+        return json_response(
+            {
+                "index": name,
+                "added": change.added,
+                "replaced": change.replaced,
+                "documents": change.documents,
+            }
+        )
 
     @router.delete("/documents", summary="Delete documents", dependencies=key)
     async def delete(body: DeleteRequest, index: str | None = None) -> Response:
-        with service.serving() as served:
-            chosen = _writable(served, index)
-            change: Change = await in_thread(served, chosen.live.delete, body.ids)
-            return json_response(
-                {
-                    "index": chosen.name,
-                    "deleted": change.deleted,
-                    "unknown": change.unknown,
-                    "documents": change.documents,
-                }
-            )
+        async def changed(served: Served, chosen: ServedIndex) -> Change:
+            return await in_thread(served, chosen.live.delete, body.ids)
 
-    @router.post("/reload", summary="Open all folders again", dependencies=key)
-    async def reload() -> Response:
-        await asyncio.to_thread(service.reload)
-        return json_response({"status": "reloaded"})
+        name, change = await _change(service, index, changed)
+        return json_response(
+            {
+                "index": name,
+                "deleted": change.deleted,
+                "unknown": change.unknown,
+                "documents": change.documents,
+            }
+        )
 
     return router
+
+
+async def _change(
+    service: Service,
+    name: str | None,
+    changed: Callable[[Served, ServedIndex], Awaitable[Change]],
+) -> tuple[str, Change]:
+    """Return the name of an index and its change; it waits for an index that is opened again.
+
+    Raises:
+        RequestError: 403, its documents may not be changed.
+
+    """
+    while True:
+        with service.serving() as served:
+            chosen = _writable(served, name)
+            try:
+                return chosen.name, await changed(served, chosen)
+            except IndexClosedError:
+                log.info(f"{chosen.name} is opened again: a change waits for it.")
+        await asyncio.sleep(PAUSE)
 
 
 def _writable(served: Served, name: str | None) -> ServedIndex:

@@ -152,13 +152,11 @@ async def _check_lengths(
 ) -> None:
     """Refuse a request of too many tokens, or of a text that may not be cut.
 
-    A text has at most as many tokens as characters, beside the few of its frame: most requests are
-    fine without counting.
+    Texts that may be cut have hardly more tokens than bytes, beside the few of their frame: most
+    requests are fine without counting.
     """
     budget, limit = service.settings.request_tokens, model.encoder.max_length(side)
-    characters = [len(text) for text in texts]
-    fits = sum(min(limit, count) for count in characters) <= budget
-    if fits and (body.truncate or max(characters) < limit // 2):
+    if body.truncate and sum(min(limit, len(text.encode())) for text in texts) <= budget:
         return
     counts = await in_thread(served, model.encoder.count_whole, texts, side)
     if not body.truncate:

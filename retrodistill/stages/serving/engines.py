@@ -26,7 +26,11 @@ SEARCHES = 256
 
 
 class NotFiniteError(Exception):
-    """A model gave NaN or infinity."""
+    """A model gave NaN or infinity, for a document at a position of an input of several."""
+
+    def __init__(self, message: str, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class TextEngine:
@@ -98,7 +102,9 @@ class RerankEngine:
         return [
             values
             if np.isfinite(values).all()
-            else NotFiniteError("the reranker gave NaN or infinity for a document")
+            else NotFiniteError(
+                "the reranker gave NaN or infinity", int(np.isfinite(values).argmin())
+            )
             for values in np.split(scores, ends)
         ]
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from retrodistill.base.errors import ConfigError, DataError, RetrodistillError, did_you_mean
+from retrodistill.base.logging import log
 from retrodistill.stages.serving.batching import InputError, OverloadedError, WorkerDeadError
 from retrodistill.stages.serving.live_index import IndexClosedError
 
@@ -12,6 +13,7 @@ TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "invalid_request_error",
     409: "conflict_error",
     413: "invalid_request_error",
     421: "invalid_request_error",
@@ -43,9 +45,14 @@ class RequestError(Exception):
 
     def content(self) -> dict[str, Any]:
         """Return the body of the answer."""
-        kind = TYPES.get(self.status, "server_error")
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": error}
+        return {
+            "error": {
+                "message": _writable(self.message),
+                "type": TYPES.get(self.status, "server_error"),
+                "param": None if self.param is None else _writable(self.param),
+                "code": self.code,
+            }
+        }
 
     def headers(self) -> dict[str, str]:
         """Return the headers of the answer."""
@@ -64,6 +71,19 @@ def unknown_name(noun: str, name: str, names: list[str], *, param: str, code: st
     served = ", ".join(names) or "none"
     message = f"unknown {noun} {name!r}.{did_you_mean(name, names)} Served: {served}."
     return RequestError(404, message, param=param, code=code)
+
+
+def answer_to(error: Exception, request: str) -> RequestError:
+    """Return what a client is answered at any exception; faults of the server are logged."""
+    answer = as_request_error(error)
+    if answer is None or answer.status == 500:
+        log.error(f"{request}: {error}", exc_info=error)
+    return answer or RequestError(500, "the server failed; its log says why.")
+
+
+def _writable(text: str) -> str:
+    """Return a text that may repeat what a client sent, as UTF-8 can write it."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def as_request_error(error: BaseException) -> RequestError | None:

@@ -13,7 +13,7 @@ import orjson
 
 from retrodistill.base.config.serve import LOOPBACK
 from retrodistill.base.errors import ConfigError
-from retrodistill.stages.serving.errors import RequestError, as_request_error
+from retrodistill.stages.serving.errors import RequestError, answer_to
 from retrodistill.stages.serving.metrics import Metrics
 
 VARIABLE = "RETRODISTILL_API_KEY"
@@ -155,13 +155,13 @@ class Guard:
 
         try:
             self._check(scope)
-            if not await self._answered(scope, await self._whole(receive), receive, sending):
+            body = await self._whole(receive)
+            if body is None or not await self._answered(scope, body, receive, sending):
                 status = LEFT
         except Exception as error:
-            answer = as_request_error(error)
-            if answer is None or started:
+            if started:
                 raise
-            await respond(sending, answer)
+            await respond(sending, answer_to(error, f"{scope['method']} {scope['path']}"))
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "other")
@@ -186,19 +186,29 @@ class Guard:
         if self._keys and not preflight and path not in OPEN and not path.startswith("/page/"):
             check_key(scope, self._keys)
 
-    async def _whole(self, receive: Any) -> bytes:
-        """Return the body, up to the limit, whatever its header says."""
+    async def _whole(self, receive: Any) -> bytes | None:
+        """Return the body, up to the limit, whatever its header says; None: the client has left.
+
+        Raises:
+            RequestError: 413, it is too large, or 408, it does not come to its end.
+
+        """
         parts: list[bytes] = []
         more, size = True, 0
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                break  # the client has left
-            size += len(message.get("body", b""))
-            if size > self._largest_body:
-                raise self._too_large()
-            parts.append(message.get("body", b""))
-            more = message.get("more_body", False)
+        try:
+            async with asyncio.timeout(self._timeout):
+                while more:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return None
+                    size += len(message.get("body", b""))
+                    if size > self._largest_body:
+                        raise self._too_large()
+                    parts.append(message.get("body", b""))
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            message = "the body did not come within the server's --timeout."
+            raise RequestError(408, message, code="timeout") from None
         return b"".join(parts)
 
     async def _answered(self, scope: Scope, body: bytes, receive: Any, send: Any) -> bool:

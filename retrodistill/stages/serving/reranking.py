@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from retrodistill.base.types import Doc
+from retrodistill.stages.serving.batching import InputError
+from retrodistill.stages.serving.engines import NotFiniteError
 from retrodistill.stages.serving.errors import RequestError, unknown_name
 from retrodistill.stages.serving.schemas import RerankRequest
 from retrodistill.stages.serving.service import Service, in_thread, json_response
@@ -64,8 +66,21 @@ def reranker_of(served: "Served", name: str | None = None) -> "ServedReranker":
 async def scored(
     reranker: "ServedReranker", query: str, docs: Sequence[Doc]
 ) -> NDArray[np.float32]:
-    """Return the raw scores of documents, shape (len(docs),)."""
-    outcome = await asyncio.wrap_future(reranker.pairs.submit(reranker.engine.inputs(query, docs)))
+    """Return the raw scores of documents, shape (len(docs),).
+
+    Raises:
+        RequestError: the reranker gave NaN for a document; its position is said.
+
+    """
+    inputs = reranker.engine.inputs(query, docs)
+    try:
+        outcome = await asyncio.wrap_future(reranker.pairs.submit(inputs))
+    except InputError as failed:
+        if not isinstance(failed.error, NotFiniteError):
+            raise
+        before = sum(len(part) for _, part in inputs[: failed.position])
+        message = f"document {before + failed.error.position}: {failed.error}."
+        raise RequestError(500, message, param="documents") from failed
     return np.concatenate([np.zeros(0, np.float32), *outcome.results])
 
 

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 MAX_INPUTS = 2048
 """Texts, documents or ids of a request."""
@@ -12,8 +20,34 @@ MAX_QUERIES = 256
 
 MAX_K = 1000
 
-Id = Annotated[str, Field(min_length=1, max_length=1024)]
-Condition = Annotated[str, Field(max_length=10_000)]
+
+def _unicode(text: str) -> str:
+    """Return a text that a tokenizer can read: JSON can hold half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is not a character.") from None
+    return text
+
+
+def _one_of(expected: str) -> Any:
+    """Say what may stand in a field of several types, in place of what each of them lacks."""
+
+    def checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError as error:
+            for detail in error.errors():
+                if detail["type"] in ("value_error", "too_long", "too_short"):
+                    raise ValueError(detail["msg"].removeprefix("Value error, ")) from None
+            raise ValueError(f"must be {expected}.") from None
+
+    return WrapValidator(checked)
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+Id = Annotated[Text, Field(min_length=1, max_length=1024)]
+Condition = Annotated[Text, Field(max_length=10_000)]
 
 
 class OfClients(BaseModel):
@@ -34,9 +68,10 @@ class EmbeddingsRequest(OfClients):
     model: str | None = Field(
         None, description="A name of /v1/models; NAME:query is its query side."
     )
-    input: str | list[str] | list[int] | list[list[int]] = Field(
-        description=f"A text, or up to {MAX_INPUTS:,} texts."
-    )
+    input: Annotated[
+        Text | list[Text] | list[int] | list[list[int]],
+        _one_of("a text or a list of texts"),
+    ] = Field(description=f"A text, or up to {MAX_INPUTS:,} texts.")
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, description="The model's size, or a Matryoshka size.")
     input_type: Literal["query", "document"] | None = Field(
@@ -49,15 +84,17 @@ class EmbeddingsRequest(OfClients):
 class RerankDocument(OfClients):
     """A document of a rerank request."""
 
-    text: str
+    text: Text
 
 
 class RerankRequest(OfClients):
     """`POST /rerank`, as Cohere and Jina have it."""
 
     model: str | None = None
-    query: str = Field(min_length=1)
-    documents: list[str | RerankDocument] = Field(min_length=1, max_length=MAX_INPUTS)
+    query: Text = Field(min_length=1)
+    documents: list[Annotated[Text | RerankDocument, _one_of("a text or an object with one")]] = (
+        Field(min_length=1, max_length=MAX_INPUTS)
+    )
     top_n: int | None = Field(None, ge=1)
     return_documents: bool = False
     raw_scores: bool = Field(
@@ -69,8 +106,8 @@ class RerankRequest(OfClients):
 class SearchRequest(Ours):
     """`POST /search`: one of query, queries, vector and vectors."""
 
-    query: str | None = None
-    queries: list[str] | None = Field(None, min_length=1, max_length=MAX_QUERIES)
+    query: Text | None = None
+    queries: list[Text] | None = Field(None, min_length=1, max_length=MAX_QUERIES)
     vector: list[float] | None = None
     vectors: list[list[float]] | None = Field(None, min_length=1, max_length=MAX_QUERIES)
     index: str | None = Field(None, description="A name of /indexes (default: the first).")
@@ -80,9 +117,10 @@ class SearchRequest(Ours):
     method: str | None = Field(
         None, description="A method of /indexes: dense, bm25 or hybrid (default: the first)."
     )
-    rerank: bool | Annotated[int, Field(ge=1, le=MAX_K)] = Field(
-        False, description="Order the hits by the reranker; a number is how many."
-    )
+    rerank: Annotated[
+        bool | Annotated[int, Field(ge=1, le=MAX_K)],
+        _one_of(f"true, false or a number from 1 to {MAX_K:,}"),
+    ] = Field(False, description="Order the hits by the reranker; a number is how many.")
     sets: bool = Field(False, description="Read AND, OR, NOT and brackets in the query.")
     by_document: bool = Field(False, description="Each document once, by its best passage.")
 
@@ -91,8 +129,8 @@ class NewDocument(Ours):
     """A document to put."""
 
     id: Id
-    title: str = ""
-    text: str = ""
+    title: Text = ""
+    text: Text = ""
     fields: dict[str, Any] = {}
 
 

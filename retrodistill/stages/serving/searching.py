@@ -23,6 +23,7 @@ from retrodistill.stages.serving.service import Service, in_thread, index_of, js
 
 if TYPE_CHECKING:
     from retrodistill.data.filters import Expression
+    from retrodistill.stages.serving.live_documents import Document
     from retrodistill.stages.serving.served import Served, ServedIndex
 
 RERANKED = 50
@@ -62,12 +63,13 @@ def routes(service: Service) -> APIRouter:
             if vector is None:
                 raise _no_document(chosen, id)
             times = Times()
-            pipeline = Pipeline(served, chosen, "dense", _parsed(where), times)
+            condition = await _parsed(served, where)
+            pipeline = Pipeline(served, chosen, "dense", condition, times)
             (found,) = await pipeline.nearest([vector], k + 1)
             others = [pair for pair in zip(*found, strict=True) if pair[0] != id][:k]
-            hits = _hits(chosen, others, [])
+            hits = await in_thread(served, _hits, chosen, [others], [])
             return json_response(
-                {"index": chosen.name, "method": "dense", "hits": hits, "took_ms": times.ms()}
+                {"index": chosen.name, "method": "dense", "hits": hits[0], "took_ms": times.ms()}
             )
 
     @router.get("/indexes", summary="What can be searched, and by which attributes")
@@ -164,9 +166,10 @@ class Pipeline:
         """Return the first hits in the order of the reranker, with its raw scores."""
         reranker = reranker_of(self.served)
         ids = found[0][:depth]
+        docs = await in_thread(self.served, self.index.live.docs, ids)
         pairs = [
             (name, Doc(name, doc.title, doc.text))
-            for name, doc in zip(ids, self.index.live.docs(ids), strict=True)
+            for name, doc in zip(ids, docs, strict=True)
             if doc is not None  # deleted meanwhile
         ]
         if not pairs:
@@ -192,10 +195,13 @@ async def _searched(served: "Served", body: SearchRequest) -> dict[str, Any]:
     index = index_of(served, body.index)
     queries, vectors = _asked(index, body)
     method = _method(index, body, vectors is not None)
-    _check_fields(index, body.fields)
+    if body.fields:
+        await in_thread(served, _check_fields, index, body.fields)
     depth = max(body.k, _rerank_depth(served, index, body))
     times = Times()
-    pipeline = Pipeline(served, index, method, _parsed(body.where), times)
+    pipeline = Pipeline(served, index, method, await _parsed(served, body.where), times)
+    if body.sets and body.by_document:
+        raise RequestError(400, "by_document goes with no sets.", param="by_document")
     if body.sets:
         lists = [await _sets(pipeline, query, depth) for query in queries]
     else:
@@ -211,10 +217,8 @@ async def _searched(served: "Served", body: SearchRequest) -> dict[str, Any]:
             await pipeline.reranked(query, found, depth)
             for query, found in zip(queries, lists, strict=True)
         ]
-    answers = [
-        _hits(index, list(zip(ids, scores.tolist(), strict=True))[: body.k], body.fields)
-        for ids, scores in lists
-    ]
+    found = [list(zip(ids, scores.tolist(), strict=True))[: body.k] for ids, scores in lists]
+    answers = await in_thread(served, _hits, index, found, body.fields)
     about = {"index": index.name, "method": method}
     if body.query is not None or body.vector is not None:
         return {**about, "hits": answers[0], "took_ms": times.ms()}
@@ -252,7 +256,8 @@ def _asked(
                 f"{index.dimension}.",
                 param=given[0],
             )
-    vectors = np.array(rows, np.float32)
+    with np.errstate(over="ignore"):
+        vectors = np.array(rows, np.float32)
     if not np.isfinite(vectors).all():
         raise RequestError(400, "a vector holds numbers beyond float32.", param=given[0])
     return [], vectors
@@ -289,12 +294,13 @@ def _rerank_depth(served: "Served", index: "ServedIndex", body: SearchRequest) -
     return RERANKED if body.rerank is True else int(body.rerank)
 
 
-def _parsed(where: str | None) -> "Expression | None":
+async def _parsed(served: "Served", where: str | None) -> "Expression | None":
+    """Return a condition; a long one is parsed for more than 0.1 s, so a thread does it."""
     if where is None or not where.strip():
         return None
     from retrodistill.data.filters import parse_where
 
-    return parse_where(where)
+    return await in_thread(served, parse_where, where)
 
 
 async def _documents(stage: Callable[[int], Awaitable[list[Found]]], count: int) -> list[Found]:
@@ -333,19 +339,29 @@ async def _sets(pipeline: Pipeline, query: str, k: int) -> Found:
 
 
 def _hits(
-    index: "ServedIndex", found: Sequence[tuple[str, float]], fields: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return hits with their texts, and the attributes that were asked for."""
-    docs = index.live.docs([name for name, _ in found])
-    hits = []
-    for (name, score), doc in zip(found, docs, strict=True):
-        if doc is None:  # deleted meanwhile
-            continue
-        hit: dict[str, Any] = {"id": name, "score": score, "title": doc.title, "text": doc.text}
-        if fields:
-            hit["fields"] = {field_name: doc.fields.get(field_name) for field_name in fields}
-        hits.append(hit)
-    return hits
+    index: "ServedIndex", lists: Sequence[Sequence[tuple[str, float]]], fields: Sequence[str]
+) -> list[list[dict[str, Any]]]:
+    """Return the hits of each list with their texts, and the attributes that were asked for.
+
+    It waits for a change that is applied, so it is not for the event loop.
+    """
+    ids = list(dict.fromkeys(name for found in lists for name, _ in found))
+    docs = dict(zip(ids, index.live.docs(ids), strict=True))
+    return [
+        [
+            _hit(doc, score, fields)
+            for name, score in found
+            if (doc := docs[name]) is not None  # else deleted meanwhile
+        ]
+        for found in lists
+    ]
+
+
+def _hit(doc: "Document", score: float, fields: Sequence[str]) -> dict[str, Any]:
+    hit: dict[str, Any] = {"id": doc.id, "score": score, "title": doc.title, "text": doc.text}
+    if fields:
+        hit["fields"] = {name: doc.fields.get(name) for name in fields}
+    return hit
 
 
 def _check_fields(index: "ServedIndex", fields: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -124,8 +123,8 @@ class ServedReranker:
 class Served:
     """All that one application serves, from opening to closing.
 
-    A request uses it within `in_use`, so that `close` waits for the requests that began before a
-    reload, and none of them is lost.
+    A request is between `enter` and `leave`, so that `close` waits for the requests that began
+    before a reload, and none of them is lost.
     """
 
     def __init__(
@@ -143,6 +142,7 @@ class Served:
         self.calls = ThreadPoolExecutor(CALLS, thread_name_prefix="calls")
         self._idle = Condition()
         self._users = 0
+        self._closed = False
 
     @property
     def workers(self) -> list[Batcher[Any]]:
@@ -151,21 +151,22 @@ class Served:
         rerankers = [self.reranker.pairs] if self.reranker is not None else []
         return [model.texts for model in self.models.values()] + nearest + rerankers
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep it open within the block."""
+    def enter(self) -> bool:
+        """Keep it open until `leave`; False: it is closed already."""
         with self._idle:
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._users -= 1
-                self._idle.notify_all()
+            self._users += not self._closed
+            return not self._closed
+
+    def leave(self) -> None:
+        """Let it be closed."""
+        with self._idle:
+            self._users -= 1
+            self._idle.notify_all()
 
     def close(self, *, kept: "Served | None" = None) -> None:
         """Wait for the requests that use it, and stop its threads but for those that are kept."""
         with self._idle:
+            self._closed = True
             self._idle.wait_for(lambda: not self._users)
         for worker in self.workers:
             if kept is None or worker not in kept.workers:
@@ -240,7 +241,8 @@ class Opener:
     def _served_index(self, name: str, live: LiveIndex) -> ServedIndex:
         manifest = live.searcher.manifest
         assert manifest is not None
-        spec = self.settings.data or manifest.details.get("data")
+        is_first = name == next(iter(named(self.settings.index, "--index")))
+        spec = (self.settings.data if is_first else None) or manifest.details.get("data")
         examples = _examples(spec) if live.has_texts else []
         lexical = Lexical(live) if live.has_texts else None
         from retrodistill.models.students.dense import DenseEncoder
@@ -265,9 +267,9 @@ class Opener:
 
     def reranker(self) -> ServedReranker | None:
         """Load the teacher that reranks."""
-        spec = self.settings.reranker
-        if spec is None:
+        if self.settings.reranker is None:
             return None
+        ((name, spec),) = named([self.settings.reranker], "--reranker").items()
         from retrodistill.models.teachers import load_teacher, takes
 
         if takes(spec, "collection"):
@@ -286,7 +288,6 @@ class Opener:
             **limit,
         )
         engine = RerankEngine(teacher)
-        name = Path(spec.partition(":")[2]).name or spec
         local = not spec.startswith("llm")
         return ServedReranker(name, engine, self._batcher(f"{name} rerank", engine), local)
 

@@ -96,6 +96,8 @@ def _reload_at_sighup(service: Service) -> None:
             service.reload()
         except (RetrodistillError, RequestError) as error:
             log.error(f"not reloaded, and served as before: {error}")
+        except Exception as error:
+            log.error(f"not reloaded, and served as before: {error}", exc_info=error)
 
     def begin(number: int, frame: FrameType | None) -> Any:
         Thread(target=reload, name="reload", daemon=True).start()

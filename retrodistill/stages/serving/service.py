@@ -1,9 +1,10 @@
 """What the routes share: what is served now, how to look names up, and how to answer."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, TypeVar
 
 import orjson
@@ -18,6 +19,9 @@ from retrodistill.stages.serving.metrics import Metrics
 from retrodistill.stages.serving.served import Opener, Served, ServedIndex
 
 Result = TypeVar("Result")
+
+CLOSING = 10.0
+"""Seconds for batches that run when the server ends."""
 
 
 class Service:
@@ -36,8 +40,14 @@ class Service:
     def serving(self) -> Iterator[Served]:
         """Keep what is served now open within the block."""
         served = self._served
-        with served.in_use():
+        while not served.enter():
+            if served is self._served:
+                raise RequestError(503, "the server is closing.", code="closing", retry_after=1)
+            served = self._served  # a reload has just put another in its place
+        try:
             yield served
+        finally:
+            served.leave()
 
     def reload(self) -> None:
         """Open all folders again, and serve them instead; requests that run end with the old ones.
@@ -60,6 +70,16 @@ class Service:
     def close(self) -> None:
         """Stop all threads, when their work is done."""
         self._served.close()
+
+    async def closed(self) -> None:
+        """Close, while requests that were cancelled end; a model that hangs is not waited for."""
+        thread = Thread(target=self.close, name="close", daemon=True)
+        thread.start()
+        until = time.monotonic() + CLOSING
+        while thread.is_alive() and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        if thread.is_alive():
+            log.warning(f"a model has not ended within {CLOSING:g} s: it is left.")
 
 
 def index_of(served: Served, name: str | None) -> ServedIndex:

@@ -20,6 +20,7 @@ from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.registry import INDEXES
 from retrodistill.base.types import Index
 from retrodistill.models.indexes import index_kind, new_index
+from retrodistill.models.indexes.base import VectorIndex
 from retrodistill.models.indexes.exact import ExactIndex
 from retrodistill.models.indexes.faiss import FaissIndex, FlatIndex, HNSWIndex
 from retrodistill.models.indexes.tuning import EffortTuning, choose_effort, tune
@@ -600,3 +601,38 @@ def test_faiss_and_torch_live_in_one_process() -> None:
     assert torch.ones(64, 64).matmul(torch.ones(64, 64)).sum() == 64**3
     assert len(index.search(unit_vectors(2, 16), 5)[0][0]) == 5
     assert torch.ones(64, 64).matmul(torch.ones(64, 64)).sum() == 64**3
+
+
+@every_index
+def test_replaced_documents_and_their_vectors(name: str) -> None:
+    """A replaced row that is still found, or another row's vector, looks like a weak model."""
+    vectors = near_vectors(2000)
+    index = filled(name, vectors)
+    assert isinstance(index, VectorIndex)
+    assert index.replace(["d5", "new", "d1999"], vectors[[7, 8, 9]]) == 2
+    assert (len(index), index.deleted_rows) == (2001, 2)
+    assert index.ids[-3:] == ["d5", "new", "d1999"]
+    assert "new" in index
+    ids = ["new", "d5", "d3", "d1999", "d5"]
+    np.testing.assert_allclose(index.vectors_of(ids), vectors[[8, 7, 3, 9, 7]], atol=0.05)
+    with pytest.raises(KeyError):
+        index.vectors_of(["d5", "never"])
+    (found,), _ = index.search(vectors[7:8], 20)
+    assert {"d5", "d7"} <= set(found)
+    assert len(set(found)) == 20
+    with pytest.raises(DataError, match="NaN"):
+        index.replace(["d5"], np.full((1, 64), np.nan, np.float32))
+    assert len(index) == 2001
+
+
+@every_index
+def test_a_deleted_row_leaves_the_way_of_searching(name: str) -> None:
+    """One deletion would make every later search compare each document, as a condition does."""
+    index = filled(name, near_vectors(2000))
+    assert isinstance(index, VectorIndex)
+    before = index.plan(None, 10).how
+    index.delete(["d3"])
+    assert index.plan(None, 10).how == ("scan" if name == "exact" else before)
+    index.delete([f"d{row}" for row in range(100, 1990)])
+    ids, _ = index.search(near_vectors(3, seed=2), 200)
+    assert [len(row) for row in ids] == [109] * 3

@@ -21,6 +21,7 @@ from fakes.llm_server import BIAS, Reply, Server, completion, reader, refusal, s
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrodistill.base.endpoints import asked_wait
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra, RetrodistillError
 from retrodistill.base.types import SCALES, Comparer, Comparisons, Doc, Pairs, Teacher
 from retrodistill.models.teachers.llm import (
@@ -30,7 +31,6 @@ from retrodistill.models.teachers.llm import (
     client,
 )
 from retrodistill.models.teachers.llm.answers import Answer, Malformed, log_odds, parse_completion
-from retrodistill.models.teachers.llm.limits import asked_wait
 from retrodistill.models.teachers.llm.listwise import read_permutation, windows
 from retrodistill.models.teachers.llm.pairwise import meetings
 from retrodistill.models.teachers.llm.pointwise import read_grade

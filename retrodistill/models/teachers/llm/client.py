@@ -7,8 +7,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlsplit
 
+from retrodistill.base.endpoints import (
+    LONGEST_WAIT,
+    Pace,
+    Stopped,
+    api_key,
+    asked_wait,
+    check_address,
+    without_key,
+)
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import cache_folder, digest
@@ -21,7 +29,7 @@ from retrodistill.models.teachers.llm.answers import (
     parse_completion,
 )
 from retrodistill.models.teachers.llm.cache import AnswerCache
-from retrodistill.models.teachers.llm.limits import Account, Pace, Stopped, asked_wait
+from retrodistill.models.teachers.llm.limits import Account
 from retrodistill.models.teachers.llm.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,11 +41,8 @@ Result = TypeVar("Result")
 FIRST_WAIT = 0.5
 """Back-off before the second try, in seconds; it doubles from try to try."""
 
-SHORTEST_KEY = 8
-"""Fewest characters of a secret key; local servers take shorter words."""
-
-LONGEST_WAIT = 600.0
-"""Longest pause, in seconds, that an endpoint may request before it is given up."""
+KEY = "OPENAI_API_KEY"
+"""Environment variable of the key."""
 
 BYTES_PER_TOKEN = 3
 """For estimates of cost, before an endpoint has counted."""
@@ -95,7 +100,7 @@ class Client:
     """
 
     def __init__(self, model: str, settings: Settings, *, top: int) -> None:
-        self._key = api_key()
+        self._key = api_key(KEY)
         self._endpoint = _connect(settings.url, self._key, settings.timeout)
         self._model = model
         self._settings = settings
@@ -304,28 +309,7 @@ class Client:
 
     def _without_key(self, text: str) -> str:
         """Return a message of the endpoint with the key removed, should it repeat the key."""
-        if len(self._key) < SHORTEST_KEY:
-            return text
-        spellings = (self._key, repr(self._key)[1:-1], json.dumps(self._key)[1:-1])
-        for spelling in (*spellings, quote(self._key), quote(self._key, safe="")):
-            text = text.replace(spelling, "[key]")
-        return text
-
-
-def api_key() -> str:
-    """Return the key of $OPENAI_API_KEY, without a trailing line end.
-
-    Raises:
-        ConfigError: it holds characters that no HTTP header can carry. It is not shown.
-
-    """
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError(
-            "OPENAI_API_KEY holds a space, a line end, or a character beyond ASCII, which a "
-            "request cannot carry. Set it to the key alone."
-        )
-    return key
+        return without_key(text, self._key)
 
 
 def _connect(url: str, key: str, timeout: float) -> "OpenAI":
@@ -336,23 +320,11 @@ def _connect(url: str, key: str, timeout: float) -> "OpenAI":
             "teachers behind an endpoint need the package openai: pip install 'retrodistill[llm]'"
         ) from error
     url = url or os.environ.get("OPENAI_BASE_URL", "")
-    _refuse_secrets(url)
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("http", "https") or not parts.hostname):
-        raise ConfigError(f"option url must be as http://localhost:8000/v1, but it is {url!r}.")
+    if url:
+        check_address(url, name="option url", variable=KEY, example="http://localhost:8000/v1")
     if not url and not key:
         raise ConfigError(
             "no endpoint to ask: set OPENAI_API_KEY for OpenAI's own, or give the option url "
             "(or OPENAI_BASE_URL) of another, as http://localhost:8000/v1."
         )
     return OpenAI(api_key=key or "none", base_url=url or None, timeout=timeout, max_retries=0)
-
-
-def _refuse_secrets(url: str) -> None:
-    """Raise ConfigError if an address may hold a key, without showing it."""
-    secret = "a name or password" if "@" in url else "a query (?...)"
-    if any(sign in url for sign in "@?#"):
-        raise ConfigError(
-            f"option url holds {secret} beside the address, and would be written to manifests. "
-            "Give the address alone, and set OPENAI_API_KEY."
-        )

@@ -1,61 +1,10 @@
-"""Limits of requests: how often they start, and what they may cost."""
+"""The limit on what requests may cost."""
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
-from threading import Event, Lock
+from threading import Lock
 
 from retrodistill.base.errors import ConfigError
-
-
-class Stopped(Exception):
-    """Another request has failed for good: this one is not sent."""
-
-
-class Pace:
-    """Start times of requests: evenly spaced, and none while the endpoint asks for a pause.
-
-    `per_minute` counts starts, of second tries too; 0 means no limit.
-    """
-
-    def __init__(self, per_minute: int) -> None:
-        self._gap = 60.0 / per_minute if per_minute else 0.0
-        self._next = 0.0
-        self._lock = Lock()
-        self._stop = Event()
-
-    def wait(self) -> None:
-        """Return when a request may start."""
-        with self._lock:
-            now = time.monotonic()
-            start = max(now, self._next)
-            self._next = start + self._gap
-        self.sleep(start - now)
-
-    def hold(self, seconds: float) -> None:
-        """Let no request of any thread start for this time."""
-        with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait this time.
-
-        Raises:
-            Stopped: `stop` was called, before or during the wait.
-
-        """
-        if self._stop.wait(seconds):
-            raise Stopped
-
-    def stop(self) -> None:
-        """Wake all waiting threads, and let them give up."""
-        self._stop.set()
-
-    def resume(self) -> None:
-        """Let requests start again after `stop`."""
-        self._stop.clear()
 
 
 class Account:
@@ -149,19 +98,3 @@ class Account:
 
     def _price(self, tokens_in: int, tokens_out: int) -> float:
         return tokens_in * self._prices[0] + tokens_out * self._prices[1]
-
-
-def asked_wait(headers: Mapping[str, str]) -> float | None:
-    """Return how many seconds a response's `Retry-After` asks to wait, None if it asks for none."""
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        try:
-            seconds = float(value) * unit
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - time.time()
-            except (ValueError, OverflowError):
-                continue
-        if math.isfinite(seconds) and seconds > 0:
-            return seconds
-    return None

@@ -163,7 +163,7 @@ function commandOf(path, method, operation, parameters) {
     if (parameter.in === 'path') address = address.replace(`{${parameter.name}}`, encodeURIComponent(value));
     else if (parameter.in === 'query' && parameter.required) query.set(parameter.name, value);
   }
-  address = address.replace(/^\//, '') + (query.size ? `?${query}` : '');
+  address = address.replace(/^\//, '') + (String(query) && `?${query}`);
   const media = resolved(operation.requestBody).content?.[JSON_TYPE];
   const security = operation.security ?? spec.security ?? [];
   return curl(address, {

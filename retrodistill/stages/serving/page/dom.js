@@ -18,10 +18,10 @@ export function element(tag, attributes = {}, ...children) {
 /* Return "1 hit" or "2 hits". */
 export const count = (number, noun) => `${NUMBER.format(number)} ${noun}${number === 1 ? '' : 's'}`;
 
-/* Return milliseconds with two or three significant digits, as "0.42 ms", "12.3 ms" or "1.24 s". */
+/* Return milliseconds with about three significant digits, as "0.42 ms", "12.3 ms" or "1.24 s". */
 export function duration(milliseconds) {
   if (!Number.isFinite(milliseconds)) return '';
-  if (milliseconds >= 999.5) return `${(milliseconds / 1000).toFixed(2)} s`;
+  if (milliseconds >= 999.5) return `${(milliseconds / 1000).toFixed(milliseconds < 9995 ? 2 : 1)} s`;
   return `${milliseconds.toFixed(milliseconds < 1 ? 2 : milliseconds < 99.95 ? 1 : 0)} ms`;
 }
 

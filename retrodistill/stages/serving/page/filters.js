@@ -5,7 +5,6 @@ import { active } from './state.js';
 import { compose, kindOf } from './where.js';
 
 const SHORT = 6;    // choices that show without a click
-const LISTED = 20;  // values that a server lists at most: there may be more
 
 /* Show a field set for each attribute and the free condition.
  *
@@ -13,7 +12,8 @@ const LISTED = 20;  // values that a server lists at most: there may be more
  * that was typed becomes a choice.
  */
 export function showFilters(attributes, state, changed) {
-  const names = new Set([...Object.keys(attributes), ...Object.keys(state.filters)]);
+  const filled = Object.keys(attributes).filter(name => attributes[name].type !== 'null');
+  const names = new Set([...filled, ...Object.keys(state.filters)]);
   const sets = [...names].map(name => fieldset(name, attributes[name], state.filters[name]));
   byId('filters').replaceChildren(...names.size
     ? [element('div', { class: 'fieldsets' }, sets), freeCondition(state.where)]
@@ -47,7 +47,7 @@ function choices(name, attribute, filter) {
     rows.length > SHORT && element('details', { open },
       element('summary', {}, `${rows.length - SHORT} more`),
       element('div', { class: 'choices' }, rows.slice(SHORT))),
-    attribute?.type !== 'bool' && (listed.length === 0 || listed.length >= LISTED) && element('input', {
+    attribute?.type !== 'bool' && (attribute?.distinct ?? Infinity) > listed.length && element('input', {
       type: 'text', class: 'another', placeholder: 'another value', 'aria-label': `${name}: another value`,
     }),
   ];

@@ -5,9 +5,10 @@ import { element } from './dom.js';
 const WORD = /[\p{L}\p{N}][\p{L}\p{M}\p{N}]*/gu;
 const UNSPACED = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u;
 const STOPWORDS = new Set((
-  'a an and are as at be but by can do does for from had has have how i if in into is it its me my ' +
-  'no not of on or our should so such that the their then there these they this to was we what ' +
-  'when where which who why will with you your').split(' '));
+  'a about after all also an and any are as at be because before between both but by can could did ' +
+  'do does during each for from had has have how i if in into is it its me more most my no not of on ' +
+  'or other our out over same should so some such than that the their then there these they this ' +
+  'through to under was we were what when where which who why will with would you your').split(' '));
 const EXCERPT = 300;
 const LONGEST = 50_000;  // characters of a text that are looked through for an excerpt
 
@@ -78,13 +79,13 @@ export const whole = (text, words) => marked(text, matches(text, words));
 export function excerpt(text, words) {
   if (text.length <= EXCERPT) return whole(text, words);
   const spans = matches(text.slice(0, LONGEST), words);
-  const [start, end] = window_(text, spans);
+  const [start, end] = stretch(text, spans);
   const nodes = marked(text, spans, start, end);
   return [start > 0 ? '… ' : null, ...nodes, end < text.length ? ' …' : null];
 }
 
 /* Return the bounds of the stretch with most distinct matches (then most), cut between words. */
-function window_(text, spans) {
+function stretch(text, spans) {
   let best = { distinct: 0, total: 0, start: 0 };
   for (let first = 0; first < Math.min(spans.length, 500); first++) {
     const start = spans[first][0], seen = new Set();

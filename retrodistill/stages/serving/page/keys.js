@@ -39,7 +39,7 @@ function actionOf(event, { selectTab, toggleFilters }) {
     case 'k': case 'ArrowUp': return hit && (() => move(-1));
     case 'l': case 'ArrowRight': return hit && (() => beside(hit, 1, selectTab));
     case 'h': case 'ArrowLeft': return hit && (() => beside(hit, -1, selectTab));
-    case 's': return hit && (() => hit.querySelector('.similar').click());
+    case 's': return hit?.querySelector('.similar') && (() => hit.querySelector('.similar').click());
     default: return null;
   }
 }

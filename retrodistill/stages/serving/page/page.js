@@ -1,13 +1,14 @@
 /* The search page: reads the state from the address, asks each system, shows what comes. */
 
 import { ask, askForKey, curl, Failure } from './api.js';
-import { NUMBER, byId, copy, count, duration, element } from './dom.js';
+import { byId, copy, count, duration, element } from './dom.js';
 import { showChips, showFilters } from './filters.js';
 import { excerpt, wordsOf } from './highlight.js';
 import { listenToKeys } from './keys.js';
 import * as results from './results.js';
 import { read, write } from './state.js';
-import { SYSTEMS, about, available, lacking, request, shown } from './systems.js';
+import { about, available, fieldsOf, named, request, shown } from './systems.js';
+import { notes, welcome } from './welcome.js';
 import { compose } from './where.js';
 
 const PATIENCE = 150;  // ms before a search says that it searches
@@ -19,13 +20,14 @@ let reranker = '';        // the name of the teacher's model
 let state = read(location.hash);
 let index = null;         // the entry of /indexes that is searched
 let controller = new AbortController();
-let tab = 'dense';        // the column that a narrow window shows
+let tab = 'student';      // the column that a narrow window shows
 let lastSimilar = '';     // the hit whose similar documents were asked for
 let filtersShown = '';    // the index, filters and condition that the panel shows
 
 /* ---- the state and its controls ---- */
 
 function go(next) {
+  lastSimilar = '';
   const hash = write(next);
   if (hash !== write(read(location.hash))) history.pushState(null, '', hash === '#' ? './' : hash);
   if (served) show();
@@ -47,10 +49,11 @@ function show() {
   document.title = `${state.query ? `${state.query} · ` : ''}retrodistill`;
   if (state.like) showSimilar();
   else if (state.query) showResults();
-  else showWelcome();
+  else byId('view').replaceChildren(welcome(served, index, state));
 }
 
 function showControls() {
+  byId('options').hidden = false;
   byId('query').value = state.query;
   const option = (value, current) => {
     const node = element('option', { value }, value);
@@ -68,8 +71,8 @@ function showControls() {
   showFilterControls();
   byId('served').replaceChildren(element('p', {},
     [element('strong', {}, index.name), count(index.documents, 'document'), `${index.kind} index`,
-      count(index.dimension, 'dimension'), element('bdi', {}, index.model)]
-      .flatMap((item, i) => (i ? [' · ', item] : [item]))));
+      index.dimension && count(index.dimension, 'dimension'), index.model && element('bdi', {}, index.model)]
+      .filter(Boolean).flatMap((item, i) => (i ? [' · ', item] : [item]))));
 }
 
 /* Show the panel and the chips; the panel is made again only if something else changed it. */
@@ -91,13 +94,15 @@ function showFilterControls() {
 }
 
 function showSystems() {
-  const all = available(index), current = shown(state, index), fields = byId('systems');
-  fields.hidden = all.length < 2 || state.sets || Boolean(state.like);
-  if (fields.dataset.systems !== all.join()) {
-    fields.dataset.systems = all.join();
+  const all = available(index).filter(system => system !== 'teacher' || !state.sets);
+  const current = shown(state, index), fields = byId('systems');
+  fields.hidden = all.length < 2 || Boolean(state.like);
+  const key = [index.name, ...all].join();
+  if (fields.dataset.systems !== key) {
+    fields.dataset.systems = key;
     fields.replaceChildren(element('legend', { class: 'hidden' }, 'Systems to compare'),
       ...all.map(system => element('label', { 'data-system': system },
-        element('input', { type: 'checkbox', value: system }), SYSTEMS[system].name)));
+        element('input', { type: 'checkbox', value: system }), named(system, index).name)));
   }
   for (const box of fields.querySelectorAll('input')) box.checked = current.includes(box.value);
 }
@@ -120,51 +125,6 @@ function showNoIndex(name) {
   byId('view').replaceChildren(element('div', { class: 'notice error' }, element('p', {}, text), link || null));
 }
 
-function showWelcome() {
-  const examples = index.examples ?? [];
-  const line = curl('search', {
-    method: 'POST', key: served.key_needed,
-    body: JSON.stringify({ query: examples[0] ?? 'your question', index: index.name, k: 5 }),
-  });
-  const copyButton = element('button', { type: 'button', onclick: () => copy(line, copyButton) }, 'Copy');
-  byId('view').replaceChildren(element('div', { class: 'welcome' },
-    element('h1', {}, `Search ${count(index.documents, 'document')}`),
-    element('p', { class: 'lead' }, compared()),
-    examples.length > 0 && element('section', { 'aria-labelledby': 'examples' },
-      element('h2', { id: 'examples' }, 'Try'),
-      element('ul', { class: 'examples' }, examples.map(query => element('li', {},
-        element('a', { href: write({ ...state, query }), dir: 'auto' }, query))))),
-    served.indexes.length > 1 && indexTable(),
-    element('section', { 'aria-labelledby': 'shell' },
-      element('h2', { id: 'shell' }, 'From a shell'),
-      element('div', { class: 'code' }, element('pre', { tabindex: '0' }, element('code', {}, line)), copyButton)),
-    notes()));
-}
-
-/* Return a sentence that says which systems a query is put to. */
-function compared() {
-  const names = shown({ ...state, systems: null }, index).map(system => SYSTEMS[system].the);
-  if (names.length === 1) return 'A query is answered by the student, a small dense retriever.';
-  return `A query is put to ${names.slice(0, -1).join(', ')} and ${names.at(-1)} at the same time, and their hits are shown side by side.`;
-}
-
-function indexTable() {
-  const rows = served.indexes.map(entry => element('tr', {},
-    element('th', { scope: 'row' }, element('a', { href: write({ ...state, index: entry.name }) }, entry.name)),
-    element('td', { class: 'number' }, NUMBER.format(entry.documents)),
-    element('td', {}, entry.kind), element('td', { class: 'number' }, entry.dimension),
-    element('td', {}, element('bdi', {}, entry.model))));
-  const heads = ['Index', 'Documents', 'Kind', 'Dimensions', 'Model'];
-  return element('section', { 'aria-labelledby': 'indexes' },
-    element('h2', { id: 'indexes' }, 'Indexes'),
-    element('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-labelledby': 'indexes' },
-      element('table', {}, element('thead', {}, element('tr', {},
-        heads.map(head => element('th', { scope: 'col' }, head)))), element('tbody', {}, rows))));
-}
-
-const notes = () => element('div', { class: 'notes quiet' },
-  lacking(index).map(([before, code, after]) => element('p', {}, before, element('code', {}, code), after)));
-
 function showResults() {
   const systems = shown(state, index);
   const where = compose(state.filters, index.attributes ?? {}, state.where);
@@ -175,14 +135,17 @@ function showResults() {
   byId('view').replaceChildren(
     element('div', { class: 'summary' }, element('p', { id: 'comparison' }),
       element('div', { class: 'buttons' }, link, command)),
-    ...results.columnsOf(systems, system => about(system, index, reranker)).filter(Boolean),
-    notes());
+    ...columnsOf(systems),
+    notes(index));
   selectTab(systems.includes(tab) ? tab : systems[0]);
   const send = (system, signal) => ask('search', { body: request(system, state, index, where), signal });
   search(systems, send, where ? ['No document matches the query and the filters. ',
     element('a', { href: write({ ...state, filters: {}, where: '' }) }, 'Search without the filters')]
     : ['No document matches. Try other words.']);
 }
+
+const columnsOf = systems => results.columnsOf(systems.map(system => (
+  { system, ...named(system, index), about: about(system, index, reranker) })));
 
 async function showSimilar() {
   const { signal } = controller, { like } = state;
@@ -195,19 +158,19 @@ async function showSimilar() {
       element('a', { href: back, class: 'back' },
         state.query ? `← Results for “${state.query}”` : '← Search'),
       element('p', { class: 'quiet' }, 'Documents similar to'), title, source),
-    ...results.columnsOf(['dense'], system => about(system, index, reranker)).filter(Boolean));
-  selectTab('dense');
+    ...columnsOf(['student']));
+  selectTab('student');
   title.focus();
   const path = encodeURIComponent(like), name = encodeURIComponent(index.name);
   const query = new URLSearchParams({ index: index.name, k: state.k });
   if (where) query.set('where', where);
-  for (const field of Object.keys(index.attributes ?? {})) query.append('fields', field);
-  search(['dense'], () => ask(`similar/${path}?${query}`, { signal }), ['No similar document.']);
+  for (const field of fieldsOf(index)) query.append('fields', field);
+  search(['student'], () => ask(`similar/${path}?${query}`, { signal }), ['No similar document.']);
   if (!index.texts) return;
-  const document_ = await ask(`documents/${path}?index=${name}`, { signal }).catch(() => null);
-  if (!document_ || signal.aborted) return;
-  title.textContent = document_.title || like;
-  source.replaceChildren(element('p', { dir: 'auto' }, excerpt(document_.text ?? '', wordsOf(state.query, state.sets))));
+  const original = await ask(`documents/${path}?index=${name}`, { signal }).catch(() => null);
+  if (!original || signal.aborted) return;
+  title.textContent = original.title || like;
+  source.replaceChildren(element('p', { dir: 'auto' }, excerpt(original.text ?? '', wordsOf(state.query, state.sets))));
 }
 
 /* ---- searching ---- */
@@ -217,7 +180,8 @@ function search(systems, send, nothing) {
   const { signal } = controller, answers = new Map(), failures = new Map();
   const columns = systems.map(system => byId(`column-${system}`));
   const context = {
-    nothing, words: wordsOf(state.query, state.sets), similar: id => write({ ...state, like: id }),
+    nothing, words: wordsOf(state.query, state.sets),
+    similar: index.methods[0] === 'dense' ? id => write({ ...state, like: id }) : null,
   };
   const start = async (system, column) => {
     results.clear(column);
@@ -231,7 +195,7 @@ function search(systems, send, nothing) {
       if (signal.aborted) return;
       answers.set(system, answer);
       results.showHits(column, { ...answer, elapsed: performance.now() - began }, context);
-      if (!state.like) results.showRanks(columns, answers);
+      if (!state.like) results.showRanks(columns, answers, system => named(system, index));
       announce(system, answer, began);
       if (answers.size === systems.length) showComparison(answers);
       restoreFocus(column);
@@ -266,12 +230,12 @@ function showFailures(systems, failures) {
 
 function announce(system, answer, began) {
   const time = answer.took_ms?.total ?? performance.now() - began;
-  byId('live').textContent = `${SYSTEMS[system].name}: ${count(answer.hits.length, 'hit')} in ${duration(time)}.`;
+  byId('live').textContent = `${named(system, index).name}: ${count(answer.hits.length, 'hit')} in ${duration(time)}.`;
 }
 
 /* Say how the times compare, once all are there. */
 function showComparison(answers) {
-  const student = answers.get('dense')?.took_ms?.total, teacher = answers.get('teacher')?.took_ms?.total;
+  const student = answers.get('student')?.took_ms?.total, teacher = answers.get('teacher')?.took_ms?.total;
   if (!(student > 0) || !(teacher > 0) || !byId('comparison')) return;
   const [slow, fast] = teacher > student ? ['teacher', 'student'] : ['student', 'teacher'];
   const ratio = Math.max(teacher / student, student / teacher);
@@ -364,7 +328,8 @@ async function start() {
   const typed = byId('query').value;  // while the server was asked
   show();
   byId('query').value = typed;
-  if (!state.query && !narrow.matches) byId('query').focus();
+  const idle = document.activeElement === document.body;
+  if (idle && !state.query && !narrow.matches) byId('query').focus();
 }
 
 byId('query').value = state.query;

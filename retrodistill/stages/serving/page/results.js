@@ -2,26 +2,25 @@
 
 import { NUMBER, count, duration, element } from './dom.js';
 import { excerpt, whole } from './highlight.js';
-import { SYSTEMS } from './systems.js';
 
-/* Return the empty columns of systems, with tabs for narrow windows. */
-export function columnsOf(systems, aboutOf) {
+/* Return the empty columns of systems ({system, name, about} each), with tabs for narrow windows. */
+export function columnsOf(systems) {
   const tabs = element('div', { class: 'tabs', role: 'tablist', 'aria-label': 'Systems' },
-    systems.map(system => element('button', {
+    systems.map(({ system, name }) => element('button', {
       type: 'button', role: 'tab', id: `tab-${system}`, 'data-system': system,
       'aria-controls': `column-${system}`,
-    }, element('span', { class: 'name' }, SYSTEMS[system].name), element('span', { class: 'time' }))));
-  const columns = element('div', { class: 'columns' }, systems.map(system => element('section', {
+    }, element('span', { class: 'name' }, name), element('span', { class: 'time' }))));
+  const columns = element('div', { class: 'columns' }, systems.map(({ system, name, about }) => element('section', {
     class: 'column', id: `column-${system}`, 'data-system': system, 'aria-labelledby': `title-${system}`,
   },
   element('header', {},
-    element('h2', { id: `title-${system}` }, SYSTEMS[system].name),
+    element('h2', { id: `title-${system}` }, name),
     element('span', { class: 'time' }),
-    element('p', { class: 'about', title: aboutOf(system) }, element('bdi', {}, aboutOf(system))),
+    element('p', { class: 'about', title: about }, element('bdi', {}, about)),
     element('p', { class: 'figures' })),
   element('div', { class: 'body' }))));
   columns.style.setProperty('--columns', systems.length);
-  return [systems.length > 1 ? tabs : null, columns];
+  return systems.length > 1 ? [tabs, columns] : [columns];
 }
 
 /* Show that a column waits, with the seconds that it has waited. */
@@ -59,11 +58,12 @@ export function showHits(column, answer, context) {
   column.querySelector('.body').replaceChildren(hits.length
     ? element('ol', { class: 'hits' }, hits.map((hit, i) => hitOf(hit, i + 1, context)))
     : element('p', { class: 'empty' }, context.nothing.map(node => node.cloneNode?.(true) ?? node)));
-  const parts = ['encode', 'search', 'rerank'].filter(part => answer.took_ms?.[part] > 0)
-    .map(part => `${part} ${duration(answer.took_ms[part])}`);
+  const parts = Object.entries(answer.took_ms ?? {}).filter(([step, time]) => step !== 'total' && time > 0)
+    .map(([step, time]) => `${step} ${duration(time)}`);
   column.querySelector('.figures').replaceChildren(
     element('span', {}, count(hits.length, 'hit')), element('span', { class: 'shared' }),
-    element('span', { class: 'parts' }, parts.length > 1 ? parts.join(' · ') : ''));
+    element('span', { class: 'parts' }, parts.length > 1 && parts.flatMap(
+      (part, i) => [i ? ' · ' : '', element('span', {}, part)])));
 }
 
 /* Show why a column has no hits, and a button that tries again. */
@@ -103,7 +103,7 @@ function hitOf(hit, rank, { words, similar }) {
         element('span', { class: 'score', title: 'score' },
           element('span', { class: 'hidden' }, 'score '), scoreText(hit.score)),
         element('span', { class: 'ranks' }),
-        element('a', { class: 'similar', href: similar(hit.id), 'aria-label': `Documents similar to ${title}` },
+        similar && element('a', { class: 'similar', href: similar(hit.id), 'aria-label': `Documents similar to ${title}` },
           'Similar'))));
 }
 
@@ -128,9 +128,10 @@ function scoreText(score) {
 
 /* Show on each hit where the other systems rank it, and in each column how much they share.
  *
- * `answers` is a Map: system -> answer, of those that have answered this search.
+ * `answers` is a Map: system -> answer, of those that have answered this search; `nameOf` returns the
+ * names of a system.
  */
-export function showRanks(columns, answers) {
+export function showRanks(columns, answers, nameOf) {
   const ranks = new Map(columns.map(column => column.dataset.system).filter(system => answers.has(system))
     .map(system => [system, new Map(answers.get(system).hits.map((hit, i) => [hit.id, i + 1]))]));
   for (const column of columns) {
@@ -139,14 +140,14 @@ export function showRanks(columns, answers) {
     const others = [...ranks].filter(([system]) => system !== own);
     column.querySelectorAll('.hit').forEach((hit, i) => {
       hit.querySelector('.ranks').replaceChildren(...others.map(
-        ([system, rank]) => marker(system, rank.get(hit.dataset.id), i + 1, rank.size)));
+        ([system, rank]) => marker({ system, ...nameOf(system) }, i + 1, rank.get(hit.dataset.id), rank.size)));
     });
     showShared(column, answers.get(own).hits, others);
   }
 }
 
-function marker(system, rank, own, size) {
-  const { name, the } = SYSTEMS[system], gain = own - rank;
+function marker({ system, name, the }, own, rank, size) {
+  const gain = own - rank;
   const sentence = rank == null ? `not among ${the}’s ${size}`
     : `${the}’s rank ${rank}${gain ? `, ${Math.abs(gain)} ${gain > 0 ? 'higher' : 'lower'}` : ', the same'}`;
   const arrow = rank == null ? '' : gain > 0 ? `▲${gain}` : gain < 0 ? `▼${-gain}` : '=';

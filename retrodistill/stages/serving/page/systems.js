@@ -1,44 +1,56 @@
-/* The systems that are compared: what each asks of the server, and what an index must have for it. */
+/* The systems that are compared: what each asks of the server, and what an index must have for it.
+ *
+ * `student` is the index's first method: dense for vectors, else the retriever of the index.
+ */
 
-export const SYSTEMS = {
-  dense: { name: 'Student', the: 'the student' },
+const SYSTEMS = {
+  student: { name: 'Student', the: 'the student' },
   bm25: { name: 'BM25', the: 'BM25' },
   hybrid: { name: 'Hybrid', the: 'the hybrid' },
   teacher: { name: 'Teacher', the: 'the teacher' },
 };
 
-/* Return the systems that an index has, in the order of the columns. */
-export function available(index) {
-  const methods = ['dense', 'bm25', 'hybrid'].filter(method => index.methods.includes(method));
-  return index.reranker ? [...methods, 'teacher'] : methods;
+/* Return a system's name, and its name in a sentence; an index without vectors names its retriever. */
+export function named(system, index) {
+  const [first] = index.methods;
+  return system === 'student' && first !== 'dense' ? { name: first, the: first } : SYSTEMS[system];
 }
 
-/* Return the systems to show. Hybrid is shown on request; a set expression is for the student. */
+/* Return the systems that an index has, in the order of the columns. */
+export function available(index) {
+  const methods = ['bm25', 'hybrid'].filter(method => index.methods.indexOf(method) > 0);
+  return ['student', ...methods, ...index.reranker ? ['teacher'] : []];
+}
+
+/* Return the systems to show. Hybrid is shown on request, and a teacher reads no operators. */
 export function shown(state, index) {
-  if (state.sets || state.like) return ['dense'];
-  const all = available(index);
+  if (state.like) return ['student'];
+  const all = available(index).filter(system => system !== 'teacher' || !state.sets);
   const chosen = all.filter(system => state.systems?.includes(system));
   return chosen.length ? chosen : all.filter(system => system !== 'hybrid');
 }
 
 /* Return the body of a system's request. The teacher orders the first hits of student and BM25. */
 export function request(system, state, index, where) {
-  const first = index.methods.includes('hybrid') ? 'hybrid' : 'dense';
-  const body = { query: state.query, index: index.name, k: state.k };
-  body.method = system === 'teacher' ? first : system;
+  const candidates = index.methods.includes('hybrid') ? 'hybrid' : index.methods[0];
+  const method = { student: index.methods[0], teacher: candidates }[system] ?? system;
+  const body = { query: state.query, index: index.name, k: state.k, method };
   if (system === 'teacher') body.rerank = true;
   if (where) body.where = where;
   if (state.sets) body.sets = true;
-  const fields = Object.keys(index.attributes ?? {});
+  const fields = fieldsOf(index);
   if (fields.length) body.fields = fields;
   return body;
 }
+
+/* Return the attributes to ask for with each hit; a request may name 256. */
+export const fieldsOf = index => Object.keys(index.attributes ?? {}).slice(0, 256);
 
 /* Return a line that says what a system does. */
 export function about(system, index, reranker) {
   const both = index.methods.includes('hybrid');
   return {
-    dense: index.model,
+    student: index.model ?? 'the retriever of this index',
     bm25: 'counts shared words',
     hybrid: 'student and BM25, joined by rank',
     teacher: `${reranker || 'reranker'}, over the hits of ${both ? 'student and BM25' : 'the student'}`,

@@ -4,11 +4,16 @@ const KEYWORDS = /^(and|or|not|in|between|is|missing|true|false)$/i;
 const NUMERAL = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
 const DAY = /^\d{4}-\d\d-\d\d$/;
 
-/* Return how an attribute is filtered: by "choice", "number" or "date". */
+/* Return how an attribute is filtered: by "choice", "number" or "date".
+ *
+ * Strings that are all dates of ISO 8601 are dates too: they compare in the order of time.
+ */
 export function kindOf(attribute) {
-  if (attribute?.type === 'int' || attribute?.type === 'float') return 'number';
-  if (attribute?.type === 'date') return 'date';
-  return 'choice';
+  const { type, values = [] } = attribute ?? {};
+  if (type === 'int' || type === 'float') return 'number';
+  if (type === 'date') return 'date';
+  const dated = values.length > 0 && values.every(({ value }) => /^\d{4}-\d\d-\d\d(T|$)/.test(value));
+  return type === 'str' && dated ? 'date' : 'choice';
 }
 
 /* Return a column's name; one that is not plain is written in backticks. */

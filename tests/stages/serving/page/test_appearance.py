@@ -39,13 +39,13 @@ def test_a_phone_shows_one_system_at_a_time(open_page: Open) -> None:
     ]
     assert all(re.search(r"\d m?s", tab.inner_text()) for tab in tabs.all())
     panels = page.locator("[role=tabpanel]:visible")
-    assert [panel.get_attribute("data-system") for panel in panels.all()] == ["dense"]
+    assert [panel.get_attribute("data-system") for panel in panels.all()] == ["student"]
     tabs.nth(2).click()
     assert [panel.get_attribute("data-system") for panel in panels.all()] == ["teacher"]
     assert tabs.nth(2).get_attribute("aria-selected") == "true"
     page.keyboard.press("ArrowRight")
-    assert [panel.get_attribute("data-system") for panel in panels.all()] == ["dense"]
-    assert page.evaluate("document.activeElement.id") == "tab-dense"
+    assert [panel.get_attribute("data-system") for panel in panels.all()] == ["student"]
+    assert page.evaluate("document.activeElement.id") == "tab-student"
     page.set_viewport_size({"width": 1280, "height": 800})
     assert page.locator(".column:visible").count() == 3
     assert page.locator("[role=tabpanel]").count() == 0
@@ -70,7 +70,7 @@ def test_light_and_dark_can_both_be_read(open_page: Open, scheme: str) -> None:
     """Grey on grey: contrast of text is at least 4.5 : 1 in both, as WCAG AA asks."""
     page = finished(open_page(link(q=QUERY, k=20, where="year > 0"), color_scheme=scheme))
     page.click("#show-filters")
-    page.locator("#column-dense .title").first.click()
+    page.locator("#column-student .title").first.click()
     pairs = page.evaluate(COLOURS)
     welcome = open_page(color_scheme=scheme)
     welcome.locator(".welcome").wait_for()

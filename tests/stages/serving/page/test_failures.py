@@ -52,7 +52,7 @@ def test_a_key_that_expires_is_asked_for_again(open_page: Open, url: str) -> Non
     page.fill("#key", "new")
     page.keyboard.press("Enter")
     finished(page)
-    assert len(ids(page, "dense")) == 10
+    assert len(ids(page, "student")) == 10
 
 
 def test_a_busy_server_is_named_and_can_be_asked_again(open_page: Open, url: str) -> None:
@@ -71,7 +71,7 @@ def test_a_busy_server_is_named_and_can_be_asked_again(open_page: Open, url: str
     page.goto(url + link(q=QUERY))
     column = page.locator("#column-bm25")
     column.get_by_text("The queue is full. Try again in 3 seconds.").wait_for()
-    assert len(ids(page, "dense")) == len(ids(page, "teacher")) == 10
+    assert len(ids(page, "student")) == len(ids(page, "teacher")) == 10
     busy = False
     column.get_by_role("button", name="Try again").click()
     assert len(ids(page, "bm25")) == 10
@@ -126,7 +126,7 @@ def test_no_hit_is_said_and_filters_can_be_dropped(open_page: Open) -> None:
     assert page.get_by_text("No document matches the query and the filters.").count() == 3
     page.get_by_role("link", name="Search without the filters").first.click()
     finished(page)
-    assert len(ids(page, "dense")) == 10
+    assert len(ids(page, "student")) == 10
     assert (
         page.locator("#column-bm25 .empty").inner_text() == "No document matches. Try other words."
     )
@@ -136,11 +136,10 @@ def test_an_index_without_texts_shows_what_it_has(open_page: Open) -> None:
     """Columns that can only fail; a lack that nobody explains."""
     page = finished(open_page(link(q=QUERY, index="bare")), 1)
     assert page.locator("#systems").is_hidden()
-    assert page.locator("#sets-option").is_hidden()
     notes = page.locator(".notes").inner_text()
     assert "Start the server with --data COLLECTION" in notes
     assert "Start the server with --reranker TEACHER" in notes
-    assert page.locator("#column-dense .title").all_inner_texts() == ids(page, "dense")
+    assert page.locator("#column-student .title").all_inner_texts() == ids(page, "student")
     page.select_option("#index", "notes")
     finished(page)
     assert page.locator(".notes").inner_text().strip() == ""
@@ -163,8 +162,8 @@ def test_set_expressions_go_to_the_student(open_page: Open) -> None:
     assert "NOT children" in page.locator("#sets-help").inner_text()
     page.fill("#query", '"reset" AND password NOT router')
     page.keyboard.press("Enter")
-    finished(page, 1)
-    assert [(body["method"], body["sets"]) for body in bodies] == [("dense", True)]
+    finished(page, 2)
+    assert [(body["method"], body["sets"]) for body in bodies] == [("dense", True), ("bm25", True)]
     marks = {mark.lower() for mark in page.locator("mark").all_inner_texts()}
     assert "reset" in marks
     assert not marks & {"and", "not", "router"}

@@ -38,14 +38,14 @@ def test_filters_become_conditions_that_the_server_understands(open_page: Open) 
     box.nth(names.index(QUOTED_SOURCE)).check()
     finished(page)
     assert parse_where(sent[-1]) == Among("source", (QUOTED_SOURCE,))
-    assert ids(page, "dense") == [HOSTILE]
+    assert ids(page, "student") == [HOSTILE]
     page.fill("[data-name=published] [data-side=to]", "2024-02-29")
     page.keyboard.press("Tab")
     finished(page)
-    assert ids(page, "dense") == [HOSTILE]  # it is of that day
+    assert ids(page, "student") == [HOSTILE]  # it is of that day
     page.fill("[data-name=published] [data-side=to]", "2024-02-28")
     page.keyboard.press("Tab")
-    page.locator("#column-dense .empty").wait_for()
+    page.locator("#column-student .empty").wait_for()
     page.locator("#chips button").nth(1).click()
     box.nth(names.index("handbook")).check()
     page.fill("[data-name=year] [data-side=from]", "2023")
@@ -62,7 +62,7 @@ def test_filters_become_conditions_that_the_server_understands(open_page: Open) 
             Among("reviewed", (True,)),
         ]
     )
-    assert ids(page, "dense") == ["reset"]
+    assert ids(page, "student") == ["reset"]
     assert page.locator("#show-filters").inner_text() == "Filters (6)"
     page.get_by_text("Remove all").click()
     finished(page)
@@ -114,6 +114,12 @@ def test_conditions_are_escaped_as_the_server_reads_them(open_page: Open) -> Non
         Compare("odd", ">=", "1 or 2"),
     ]
     assert parse_where(page.evaluate(compose, [filters, attributes, ""])) == all_of(expected)
+    days = [{"value": "2024-02-28", "documents": 1}, {"value": "2024-02-29", "documents": 2}]
+    dated = {"day": {"type": "str", "values": days, "distinct": 2}}
+    filters_of_day = {"day": {"values": [], "from": "2024-02-28", "to": "2024-02-29"}}
+    assert parse_where(page.evaluate(compose, [filters_of_day, dated, ""])) == all_of(
+        [Compare("day", ">=", "2024-02-28"), Compare("day", "<", "2024-03-01")]
+    )
     free = "year is missing or lang = 'de'"
     composed = page.evaluate(compose, [filters, attributes, free])
     assert parse_where(composed) == all_of([parse_where(free), *expected])
@@ -139,7 +145,7 @@ def test_a_mistake_in_a_condition_is_explained(open_page: Open) -> None:
     assert notice.count() == 0
     assert page.locator("#where").get_attribute("aria-invalid") is None
     assert parse_where(sent[-1]) == Missing("year")
-    assert ids(page, "dense") == ["untitled"]
+    assert ids(page, "student") == ["untitled"]
 
 
 def test_a_filter_that_an_index_lacks_is_not_dropped(open_page: Open) -> None:

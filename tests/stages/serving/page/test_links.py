@@ -24,8 +24,8 @@ def test_a_link_holds_the_whole_state(open_page: Open, url: str) -> None:
     page.uncheck("#systems [value=bm25]")
     page.check("#systems [value=hybrid]")
     finished(page)
-    shown = {system: ids(page, system) for system in ("dense", "hybrid", "teacher")}
-    assert 0 < len(shown["dense"]) <= 5
+    shown = {system: ids(page, system) for system in ("student", "hybrid", "teacher")}
+    assert 0 < len(shown["student"]) <= 5
     again = finished(open_page(page.url.removeprefix(url)))
     assert {system: ids(again, system) for system in shown} == shown
     assert again.locator("#column-bm25").count() == 0
@@ -46,17 +46,17 @@ def test_back_and_forward_repeat_searches(open_page: Open) -> None:
         page.fill("#query", query)
         page.keyboard.press("Enter")
         finished(page)
-        titles.append(ids(page, "dense"))
+        titles.append(ids(page, "student"))
     page.go_back()
     finished(page)
     assert page.locator("#query").input_value() == "printer lamp"
-    assert ids(page, "dense") == titles[0] != titles[1]
+    assert ids(page, "student") == titles[0] != titles[1]
     page.go_back()
     page.locator(".welcome").wait_for()
     page.go_forward()
     page.go_forward()
-    page.locator('#column-dense .hit[data-id="phone"]').wait_for()
-    assert ids(page, "dense") == titles[1]
+    page.locator('#column-student .hit[data-id="phone"]').wait_for()
+    assert ids(page, "student") == titles[1]
     page.focus("#query")
     page.keyboard.press("Enter")  # the same search makes no further entry
     finished(page)
@@ -67,18 +67,18 @@ def test_back_and_forward_repeat_searches(open_page: Open) -> None:
 def test_similar_documents_and_the_way_back(open_page: Open, url: str) -> None:
     """An id with a slash or a # that leads elsewhere; a way back that loses the hit."""
     page = finished(open_page(link(q="router", k=50)))
-    hit = page.locator(f'#column-dense .hit[data-id="{HOSTILE}"]')
+    hit = page.locator(f'#column-student .hit[data-id="{HOSTILE}"]')
     hit.locator(".similar").click()
     page.locator(".like").wait_for()
     with urlopen(f"{url}similar/{quote(HOSTILE, safe='')}?index=notes&k=50") as response:
         expected = [hit["id"] for hit in json.load(response)["hits"]]
-    assert ids(page, "dense") == expected
+    assert ids(page, "student") == expected
     assert HOSTILE not in expected
     page.get_by_role("heading", name=HOSTILE_TITLE).wait_for()
     assert page.locator(".column").count() == 1
-    page.locator("#column-dense .title").first.click()
-    assert "year" in page.locator("#column-dense dl").first.inner_text()
+    page.locator("#column-student .title").first.click()
+    assert "year" in page.locator("#column-student dl").first.inner_text()
     page.locator(".back").click()
     finished(page)
     assert page.locator("#query").input_value() == "router"
-    assert focused(page) == [HOSTILE, "dense"]
+    assert focused(page) == [HOSTILE, "student"]

@@ -19,14 +19,15 @@ def test_a_typed_query_is_answered_by_each_system(open_page: Open, url: str) -> 
     def note(response: Any) -> None:
         if response.url.endswith("/search"):
             body = response.request.post_data_json
-            sent["teacher" if body.get("rerank") else body["method"]] = response.json()
+            names = {"dense": "student", "hybrid": "teacher"}
+            sent[names.get(body["method"], body["method"])] = response.json()
 
     page.on("response", note)
     page.locator("#query").type(QUERY)
     page.keyboard.press("Enter")
     finished(page)
     for system, asked in [
-        ("dense", {"method": "dense"}),
+        ("student", {"method": "dense"}),
         ("bm25", {"method": "bm25"}),
         ("teacher", {"method": "hybrid", "rerank": True}),
     ]:
@@ -40,7 +41,7 @@ def test_a_typed_query_is_answered_by_each_system(open_page: Open, url: str) -> 
         assert float(time.split()[0]) * scale == pytest.approx(
             sent[system]["took_ms"]["total"], rel=0.1, abs=0.06
         )
-    ratio = sent["teacher"]["took_ms"]["total"] / sent["dense"]["took_ms"]["total"]
+    ratio = sent["teacher"]["took_ms"]["total"] / sent["student"]["took_ms"]["total"]
     slow, fast = ("teacher", "student") if ratio > 1 else ("student", "teacher")
     assert f"The {slow} took" in page.locator("#comparison").inner_text()
     assert f"as long as the {fast}" in page.locator("#comparison").inner_text()
@@ -50,7 +51,7 @@ def test_each_hit_shows_its_rank_with_the_others(open_page: Open, url: str) -> N
     """Arrows that point the wrong way: ▲ means that the other system ranks it higher."""
     page = finished(open_page(link(q=QUERY)))
     ranks = {
-        "dense": [hit["id"] for hit in answer(url, query=QUERY)["hits"]],
+        "student": [hit["id"] for hit in answer(url, query=QUERY)["hits"]],
         "bm25": [hit["id"] for hit in answer(url, query=QUERY, method="bm25")["hits"]],
         "teacher": [
             hit["id"] for hit in answer(url, query=QUERY, method="hybrid", rerank=True)["hits"]
@@ -78,17 +79,17 @@ def test_each_hit_shows_its_rank_with_the_others(open_page: Open, url: str) -> N
                 assert marker.locator(".arrow").inner_text() == arrow
                 changes.add(arrow[0])
     assert changes >= {"absent", "▲", "▼", "="}
-    shared = len(set(ranks["dense"]) & set(ranks["teacher"]))
+    shared = len(set(ranks["student"]) & set(ranks["teacher"]))
     assert (
         f"{shared} of them in the teacher{APOSTROPHE}s 10"
-        in page.locator("#column-dense").inner_text()
+        in page.locator("#column-student").inner_text()
     )
 
 
 def test_documents_are_text_and_never_markup(open_page: Open) -> None:
     """A document that runs a script in the reader's browser, or whose tags are swallowed."""
     page = finished(open_page(link(q="router script title password", k=50)))
-    for system in ("dense", "bm25", "teacher"):
+    for system in ("student", "bm25", "teacher"):
         hit = page.locator(f'#column-{system} .hit[data-id="{HOSTILE}"]')
         assert hit.locator(".title").text_content() == HOSTILE_TITLE
         hit.locator(".title").click()
@@ -120,16 +121,16 @@ def test_a_query_is_text_too(open_page: Open) -> None:
 def test_matched_words_are_marked_and_the_excerpt_shows_them(open_page: Open) -> None:
     """An excerpt that always shows the beginning, or marks `the`; inflected forms unmarked."""
     page = finished(open_page(link(q="the router forgets its settings", k=30)))
-    hit = page.locator('#column-dense .hit[data-id="manager"]')
+    hit = page.locator('#column-student .hit[data-id="manager"]')
     excerpt = hit.locator(".excerpt").inner_text()
     assert "router forgets its settings" in excerpt
     assert not excerpt.startswith("A password manager")
     assert len(excerpt) < 400
-    marks = {mark.lower() for mark in page.locator("#column-dense mark").all_inner_texts()}
+    marks = {mark.lower() for mark in page.locator("#column-student mark").all_inner_texts()}
     assert marks >= {"router", "forgets", "settings"}
     assert not marks & {"the", "its"}
     page = finished(open_page(link(q="reset", k=30)))
-    assert {"Resetting", "reset"} <= set(page.locator("#column-dense mark").all_inner_texts())
+    assert {"Resetting", "reset"} <= set(page.locator("#column-student mark").all_inner_texts())
 
 
 @pytest.mark.parametrize(
@@ -141,14 +142,14 @@ def test_words_of_other_scripts_are_marked(
 ) -> None:
     """Marks for English only."""
     page = finished(open_page(link(q=query, k=30)))
-    hit = page.locator(f'#column-dense .hit[data-id="{document}"]')
+    hit = page.locator(f'#column-student .hit[data-id="{document}"]')
     assert marked in hit.locator("mark").all_inner_texts()
 
 
 def test_right_to_left_text_is_laid_out_so(open_page: Open) -> None:
     """Arabic with its full stop on the wrong side."""
     page = finished(open_page(link(q="password", k=30)))
-    text = page.locator('#column-dense .hit[data-id="arabic"] .excerpt')
+    text = page.locator('#column-student .hit[data-id="arabic"] .excerpt')
     assert text.text_content() == RIGHT_TO_LEFT
     assert text.evaluate("node => getComputedStyle(node).direction") == "rtl"
 
@@ -156,7 +157,7 @@ def test_right_to_left_text_is_laid_out_so(open_page: Open) -> None:
 def test_a_hit_opens_to_its_whole_text_and_attributes(open_page: Open) -> None:
     """A text that stays cut."""
     page = finished(open_page(link(q=QUERY, k=30)))
-    hit = page.locator('#column-dense .hit[data-id="manager"]')
+    hit = page.locator('#column-student .hit[data-id="manager"]')
     title = hit.locator(".title")
     assert title.get_attribute("aria-expanded") == "false"
     title.click()
@@ -167,4 +168,6 @@ def test_a_hit_opens_to_its_whole_text_and_attributes(open_page: Open) -> None:
     title.click()
     assert hit.locator(".excerpt").is_visible()
     assert not hit.locator(".text").is_visible()
-    assert page.locator('#column-dense .hit[data-id="untitled"] .title').inner_text() == "untitled"
+    assert (
+        page.locator('#column-student .hit[data-id="untitled"] .title').inner_text() == "untitled"
+    )
