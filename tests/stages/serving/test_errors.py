@@ -78,7 +78,7 @@ BAD: list[tuple[str, str, str | None, str]] = [
     ("/search", '{"query": "a", "method": "bm52"}', "method", "dense, bm25, hybrid"),
     ("/search", '{"query": "a", "method": "\\ud800"}', "method", "unknown method"),
     ("/search", '{"query": "a", "fields": ["yeer"]}', "fields", "year, lang"),
-    ("/search", '{"query": "a", "where": "yeer = 3"}', None, "year"),
+    ("/search", '{"query": "a", "where": "yeer = 3"}', "where", "year"),
     ("/search", '{"query": "a", "where": "year >"}', None, "year"),
     ("/search", json.dumps({"query": "a", "where": "(" * 5000}), None, "nested more than 20"),
     ("/search", json.dumps({"query": "a", "where": "not " * 2500 + "year=1"}), "where", "10000"),
