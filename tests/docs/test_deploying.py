@@ -46,7 +46,7 @@ def test_the_container_starts_a_server_with_a_key() -> None:
     settings = parsed([*instruction("ENTRYPOINT"), *instruction("CMD")])
     assert settings.host == "0.0.0.0"
     assert str(settings.api_key_file) == "/run/secrets/retrodistill_keys"
-    assert not settings.no_key
+    assert settings.key
     text = read("Containerfile")
     assert f"EXPOSE {settings.port}" in text
     assert f"127.0.0.1:{settings.port}/readyz" in text
