@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query
@@ -64,11 +64,11 @@ def routes(service: Service) -> APIRouter:
         index: str | None = None,
         k: int = Query(10, ge=1, le=MAX_K),
         where: Condition | None = None,
-        fields: list[str] = Query([], max_length=256),
+        fields: Annotated[list[str] | None, Query(max_length=256)] = None,
     ) -> Response:
         with service.serving() as served:
             chosen = index_of(served, index)
-            await in_thread(served, _check_fields, chosen, fields)
+            await in_thread(served, _check_fields, chosen, fields or [])
             if chosen.model is None:
                 raise RequestError(400, f"{chosen.name} holds no dense vectors: use /search.")
             vector = await in_thread(served, chosen.live.vector, id)
@@ -79,7 +79,7 @@ def routes(service: Service) -> APIRouter:
             pipeline = Pipeline(served, chosen, "dense", condition, times)
             (found,) = await pipeline.nearest([vector], k + 1)
             others = [pair for pair in zip(*found, strict=True) if pair[0] != id][:k]
-            hits = await in_thread(served, _hits, chosen, [others], fields)
+            hits = await in_thread(served, _hits, chosen, [others], fields or [])
             return json_response(
                 {"index": chosen.name, "method": "dense", "hits": hits[0], "took_ms": times.ms()}
             )
