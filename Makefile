@@ -13,7 +13,7 @@ install: $(READY)  ## Make .venv with the pinned versions (the other targets do 
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[cpu,documents,quickstart,llm,lora,serve,docs,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[cpu,documents,quickstart,llm,lora,serve,export,docs,dev]'
 	touch $@
 
 extras: $(READY)  ## Add what optional tests need: Lucene with a Java, and Ray.

@@ -53,6 +53,21 @@ def test_the_container_starts_a_server_with_a_key() -> None:
     assert text.index("USER retrodistill") < text.index("ENTRYPOINT")
 
 
+def test_the_page_starts_the_container_with_flags_that_there_are() -> None:
+    """A `docker run` of last year: the test of documented commands does not know it."""
+    page = (DEPLOY.parent / "deploying.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    runs = [line for line in page.splitlines() if line.startswith("docker run ")]
+    for line in runs:
+        words = shlex.split(line)
+        settings = parsed([*instruction("ENTRYPOINT"), *words[words.index("retrodistill") + 1 :]])
+        targets = [
+            word.split(":")[1] for word in words if word.count(":") in (1, 2) and "/" in word
+        ]
+        for path in (*settings.index, str(settings.changes), str(settings.api_key_file)):
+            assert any(path.startswith(target) for target in targets), path
+    assert runs
+
+
 def test_the_container_copies_what_there_is() -> None:
     """A file that has moved, and a build that fails."""
     for sources in re.findall(r"^COPY ([^-].*) \S+$", read("Containerfile"), re.MULTILINE):

@@ -82,6 +82,9 @@ class EmbeddingServer:
             return Refusal(404, f"no such path: {path}")
         if self.sides == "refused" and "input_type" in body:
             return Refusal(400, "Unrecognized request argument supplied: input_type")
+        for number, text in enumerate(body.get("input", ())):
+            if not text.strip():
+                return Refusal(400, f"input {number} is an empty text")
         if self.models and body.get("model", self.models[0]) not in self.models:
             return Refusal(404, f"there is no model {body['model']!r}")
         return None

@@ -142,6 +142,7 @@ def compare_with(
         DataError: the vectors have more dimensions than the model's.
 
     """
+    from retrodistill.models.retrievers.endpoints.embeddings import has_text
     from retrodistill.models.students.truncated import Truncated
 
     if served.dimension > model.dimension:
@@ -150,7 +151,8 @@ def compare_with(
             f"{model.name} has {model.dimension}: it serves another model."
         )
     local = Truncated(model, served.dimension, normalised=model.normalised)
-    docs = collection.docs.full_texts(spread_rows(len(collection.docs), COMPARED))
+    sample = collection.docs.full_texts(spread_rows(len(collection.docs), COMPARED))
+    docs = [*filter(has_text, sample)]
     queries = _sampled_queries(collection, qrels, COMPARED)
     return {
         "documents": _likeness(served.encode_docs(docs), local.encode_docs(docs)),
@@ -200,8 +202,11 @@ def _judged_rows(collection: "Collection", qrels: "Qrels") -> "NDArray[np.int64]
 
 def _sampled_queries(collection: "Collection", qrels: "Qrels", count: int) -> list[str]:
     """Return the texts of some of the judged queries, evenly spread."""
+    from retrodistill.models.retrievers.endpoints.embeddings import has_text
+
     rows = _judged_rows(collection, qrels)
-    return collection.queries.full_texts(rows[spread_rows(len(rows), count)])
+    texts = collection.queries.full_texts(rows[spread_rows(len(rows), count)])
+    return [*filter(has_text, texts)]
 
 
 def _likeness(served: "NDArray[np.float32]", local: "NDArray[np.float32]") -> Likeness:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +17,7 @@ from retrodistill.base.config.serve import LOOPBACK, ServeSettings
 from retrodistill.stages.serving import documents, embeddings, health, reranking, searching
 from retrodistill.stages.serving.errors import ANSWERED, RequestError, answer_to
 from retrodistill.stages.serving.guard import Guard, Keys
+from retrodistill.stages.serving.openapi import document
 from retrodistill.stages.serving.page import page_routes
 from retrodistill.stages.serving.service import Service, json_response
 
@@ -59,6 +61,7 @@ def create_app(
     for route in page_routes():
         app.router.routes.append(route)
     _add_handlers(app)
+    app.openapi = cache(partial(document, app, keys=bool(keys)))  # type: ignore[method-assign]
     app.add_middleware(
         Guard,
         keys=service.keys,

@@ -1,6 +1,7 @@
 """What `/indexes` says of an index: its size, its ways to search, and its attributes."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -38,7 +39,7 @@ def described(index: "ServedIndex", reranker: bool) -> dict[str, Any]:
         "kind": details.get("index") or details.get("retriever"),
         "documents": len(live),
         "dimension": index.dimension,
-        "model": details.get("model"),
+        "model": _shown(details.get("model")),
         "collection": details.get("collection"),
         "methods": index.methods,
         "reranker": reranker and live.has_texts,
@@ -48,6 +49,11 @@ def described(index: "ServedIndex", reranker: bool) -> dict[str, Any]:
         "attributes": {name: _column(table[name]) for name in table.column_names},
         "examples": index.examples,
     }
+
+
+def _shown(model: str | None) -> str | None:
+    """Return a model's name: of a path, which is nobody's business, the last part."""
+    return Path(model).name if model and Path(model).is_absolute() else model
 
 
 def _column(column: pa.ChunkedArray) -> dict[str, Any]:

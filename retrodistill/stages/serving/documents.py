@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from retrodistill.base.logging import log
+from retrodistill.stages.serving.answers import StoredDocument, WasDeleted, WasPut, answer
 from retrodistill.stages.serving.errors import RequestError
 from retrodistill.stages.serving.guard import check_key
 from retrodistill.stages.serving.live_documents import Document, check_documents
@@ -29,7 +30,7 @@ def routes(service: Service) -> APIRouter:
 
     key = [Depends(with_key)]
 
-    @router.get("/documents/{id:path}", summary="A document")
+    @router.get("/documents/{id:path}", summary="A document", responses=answer(StoredDocument))
     async def document(id: str, index: str | None = None) -> Response:
         with service.serving() as served:
             chosen = index_of(served, index)
@@ -40,7 +41,12 @@ def routes(service: Service) -> APIRouter:
                 {"id": doc.id, "title": doc.title, "text": doc.text, "fields": dict(doc.fields)}
             )
 
-    @router.put("/documents", summary="Add documents, or replace them", dependencies=key)
+    @router.put(
+        "/documents",
+        summary="Add documents, or replace them",
+        dependencies=key,
+        responses=answer(WasPut),
+    )
     async def put(body: PutRequest, index: str | None = None) -> Response:
         docs = [Document(doc.id, doc.title, doc.text, doc.fields) for doc in body.documents]
         check_documents(docs)
@@ -62,7 +68,12 @@ def routes(service: Service) -> APIRouter:
             }
         )
 
-    @router.delete("/documents", summary="Delete documents", dependencies=key)
+    @router.delete(
+        "/documents",
+        summary="Delete documents",
+        dependencies=key,
+        responses=answer(WasDeleted),
+    )
     async def delete(body: DeleteRequest, index: str | None = None) -> Response:
         async def changed(served: Served, chosen: ServedIndex) -> Change:
             return await in_thread(served, chosen.live.delete, body.ids)
@@ -76,11 +87,6 @@ def routes(service: Service) -> APIRouter:
                 "documents": change.documents,
             }
         )
-
-    @router.post("/reload", summary="Open all folders again", dependencies=key)
-    async def reload() -> Response:
-        await asyncio.to_thread(service.reload)
-        return json_response({"status": "reloaded"})
 
     return router
 

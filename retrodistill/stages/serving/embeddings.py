@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from retrodistill.models.students.towers import SIDES
 from retrodistill.models.students.truncated import shortened
+from retrodistill.stages.serving.answers import Embeddings, ServedName, ServedNames, answer
 from retrodistill.stages.serving.errors import RequestError, unknown_name
 from retrodistill.stages.serving.schemas import MAX_INPUTS, EmbeddingsRequest
 from retrodistill.stages.serving.service import Service, in_thread, json_response
@@ -28,7 +29,7 @@ def routes(service: Service) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["embeddings"])
 
-    @router.post("/v1/embeddings", summary="Vectors of texts")
+    @router.post("/v1/embeddings", summary="Vectors of texts", responses=answer(Embeddings))
     @router.post("/embeddings", include_in_schema=False)
     async def embeddings(body: EmbeddingsRequest) -> Response:
         with service.serving() as served:
@@ -42,12 +43,12 @@ def routes(service: Service) -> APIRouter:
                 return _answer(*arguments)
             return await in_thread(served, _answer, *arguments)
 
-    @router.get("/v1/models", summary="What is served")
+    @router.get("/v1/models", summary="What is served", responses=answer(ServedNames))
     async def models() -> Response:
         with service.serving() as served:
             return json_response({"object": "list", "data": _listed(served)})
 
-    @router.get("/v1/models/{name:path}", summary="One of them")
+    @router.get("/v1/models/{name:path}", summary="One of them", responses=answer(ServedName))
     async def model(name: str) -> Response:
         with service.serving() as served:
             listed = {entry["id"]: entry for entry in _listed(served)}

@@ -1,13 +1,14 @@
-"""`/healthz`, `/readyz` and `/metrics`: for whoever runs the server."""
+"""`/healthz`, `/readyz`, `/metrics` and `/reload`: for whoever runs the server."""
 
 import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from retrodistill.base.types import Doc
+from retrodistill.stages.serving.guard import check_key
 from retrodistill.stages.serving.service import Service, json_response
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def routes(service: Service) -> APIRouter:
     @router.get("/metrics", summary="Counters, for Prometheus")
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @router.post("/reload", summary="Open all folders again")
+    async def reload(request: Request) -> Response:
+        check_key(request.scope, service.keys)
+        await asyncio.to_thread(service.reload)
+        return json_response({"status": "reloaded"})
 
     return router
 

@@ -53,6 +53,10 @@ class Lexical:
             found.append((names[rows].tolist(), scores[rows]))
         return found
 
+    def warm(self) -> None:
+        """Make the lexicon, so that no search waits for it."""
+        self._current()
+
     def _current(self) -> "tuple[Lexicon, NDArray[np.object_]]":
         from retrodistill.models.retrievers.bm25 import Lexicon
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from retrodistill.base.types import Doc
+from retrodistill.stages.serving.answers import Reranking, answer
 from retrodistill.stages.serving.batching import InputError
 from retrodistill.stages.serving.engines import NotFiniteError
 from retrodistill.stages.serving.errors import RequestError, unknown_name
@@ -28,7 +29,11 @@ def routes(service: Service) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["reranking"])
 
-    @router.post("/rerank", summary="Documents in the order of their relevance")
+    @router.post(
+        "/rerank",
+        summary="Documents in the order of their relevance",
+        responses=answer(Reranking),
+    )
     @router.post("/v1/rerank", include_in_schema=False)
     @router.post("/v2/rerank", include_in_schema=False)
     async def rerank(body: RerankRequest) -> Response:

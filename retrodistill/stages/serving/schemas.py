@@ -26,7 +26,7 @@ def _unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character.") from None
+        raise ValueError("holds half of a surrogate pair, which is not a character.") from None
     return text
 
 
@@ -50,6 +50,11 @@ Id = Annotated[Text, Field(min_length=1, max_length=1024)]
 Condition = Annotated[Text, Field(max_length=10_000)]
 
 
+def _example(**body: Any) -> ConfigDict:
+    """Return the settings of a body that is documented by an example."""
+    return ConfigDict(json_schema_extra={"examples": [body]})
+
+
 class OfClients(BaseModel):
     """A body that other people's clients send: fields that mean nothing here are ignored."""
 
@@ -64,6 +69,8 @@ class Ours(BaseModel):
 
 class EmbeddingsRequest(OfClients):
     """`POST /v1/embeddings`, as OpenAI has it."""
+
+    model_config = _example(input=["how do I reset it"], input_type="query")
 
     model: str | None = Field(
         None, description="A name of /v1/models; NAME:query is its query side."
@@ -90,6 +97,8 @@ class RerankDocument(OfClients):
 class RerankRequest(OfClients):
     """`POST /rerank`, as Cohere and Jina have it."""
 
+    model_config = _example(query="how do I reset it", documents=["Hold the button.", "A hotel."])
+
     model: str | None = None
     query: Text = Field(min_length=1)
     documents: list[Annotated[Text | RerankDocument, _one_of("a text or an object with one")]] = (
@@ -105,6 +114,8 @@ class RerankRequest(OfClients):
 
 class SearchRequest(Ours):
     """`POST /search`: one of query, queries, vector and vectors."""
+
+    model_config = _example(query="how do I reset it", k=5)
 
     query: Text | None = None
     queries: list[Text] | None = Field(None, min_length=1, max_length=MAX_QUERIES)
@@ -137,10 +148,14 @@ class NewDocument(Ours):
 class PutRequest(Ours):
     """`PUT /documents`."""
 
+    model_config = _example(documents=[{"id": "n1", "title": "Reset", "text": "Hold the button."}])
+
     documents: list[NewDocument] = Field(min_length=1, max_length=MAX_INPUTS)
 
 
 class DeleteRequest(Ours):
     """`DELETE /documents`."""
+
+    model_config = _example(ids=["n1"])
 
     ids: list[Id] = Field(min_length=1, max_length=MAX_INPUTS)

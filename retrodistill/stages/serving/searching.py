@@ -5,17 +5,21 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query
 from numpy.typing import NDArray
 from starlette.responses import Response
 
+from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Doc
 from retrodistill.data.rankings.sets import evaluate_sets
 from retrodistill.stages.searching.grouping import DEEPER, first_passages
+from retrodistill.stages.serving.answers import Found as FoundAnswer
+from retrodistill.stages.serving.answers import FoundForEach, ServedIndexes, answer
 from retrodistill.stages.serving.attributes import described
+from retrodistill.stages.serving.batching import InputError
 from retrodistill.stages.serving.errors import RequestError
 from retrodistill.stages.serving.reranking import reranker_of, scored
 from retrodistill.stages.serving.schemas import MAX_K, Condition, SearchRequest
@@ -43,20 +47,28 @@ def routes(service: Service) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["search"])
 
-    @router.post("/search", summary="Documents for queries or vectors")
+    @router.post(
+        "/search",
+        summary="Documents for queries or vectors",
+        responses=answer(FoundAnswer | FoundForEach),
+    )
     async def search(body: SearchRequest) -> Response:
         with service.serving() as served:
             return json_response(await _searched(served, body))
 
-    @router.get("/similar/{id:path}", summary="Documents near a document")
+    @router.get(
+        "/similar/{id:path}", summary="Documents near a document", responses=answer(FoundAnswer)
+    )
     async def similar(
         id: str,
         index: str | None = None,
         k: int = Query(10, ge=1, le=MAX_K),
         where: Condition | None = None,
+        fields: Annotated[list[str] | None, Query(max_length=256)] = None,
     ) -> Response:
         with service.serving() as served:
             chosen = index_of(served, index)
+            await in_thread(served, _check_fields, chosen, fields or [])
             if chosen.model is None:
                 raise RequestError(400, f"{chosen.name} holds no dense vectors: use /search.")
             vector = await in_thread(served, chosen.live.vector, id)
@@ -67,12 +79,12 @@ def routes(service: Service) -> APIRouter:
             pipeline = Pipeline(served, chosen, "dense", condition, times)
             (found,) = await pipeline.nearest([vector], k + 1)
             others = [pair for pair in zip(*found, strict=True) if pair[0] != id][:k]
-            hits = await in_thread(served, _hits, chosen, [others], [])
+            hits = await in_thread(served, _hits, chosen, [others], fields or [])
             return json_response(
                 {"index": chosen.name, "method": "dense", "hits": hits[0], "took_ms": times.ms()}
             )
 
-    @router.get("/indexes", summary="What can be searched, and by which attributes")
+    @router.get("/indexes", summary="What can be searched", responses=answer(ServedIndexes))
     async def indexes() -> Response:
         with service.serving() as served:
             entries = [
@@ -134,7 +146,7 @@ class Pipeline:
     async def nearest(self, vectors: Sequence[NDArray[np.float32]], depth: int) -> list[Found]:
         """Return the documents of the nearest vectors."""
         assert self.index.nearest is not None
-        with self.times.of("search"):
+        with self.times.of("search"), of_condition():
             inputs = [(vector, self.where) for vector in vectors]
             outcome = await asyncio.wrap_future(self.index.nearest.submit(inputs, depth))
         found: list[Found] = outcome.results
@@ -143,7 +155,7 @@ class Pipeline:
     async def _own(self, queries: Sequence[str], depth: int) -> list[Found]:
         """Return what the index's own student finds."""
         if self.index.model is None:
-            with self.times.of("search"):
+            with self.times.of("search"), of_condition():
                 find = self.index.live.searcher.find
                 ids, scores = await in_thread(
                     self.served, lambda: find(queries, depth, where=self.where)
@@ -156,7 +168,7 @@ class Pipeline:
     async def _lexical(self, queries: Sequence[str], depth: int) -> list[Found]:
         assert self.index.lexical is not None
         search = self.index.lexical.search
-        with self.times.of("bm25"):
+        with self.times.of("bm25"), of_condition():
             return await in_thread(
                 self.served,
                 lambda: search(queries, depth, allowed=self.index.allowed(self.where)),
@@ -300,7 +312,21 @@ async def _parsed(served: "Served", where: str | None) -> "Expression | None":
         return None
     from retrodistill.data.filters import parse_where
 
-    return await in_thread(served, parse_where, where)
+    with of_condition():
+        return await in_thread(served, parse_where, where)
+
+
+@contextmanager
+def of_condition() -> Iterator[None]:
+    """Let a condition that does not fit be an error of the field `where`."""
+    try:
+        yield
+    except InputError as error:
+        if not isinstance(error.error, ConfigError):
+            raise
+        raise RequestError(400, str(error.error), param="where") from error
+    except ConfigError as error:
+        raise RequestError(400, str(error), param="where") from error
 
 
 async def _documents(stage: Callable[[int], Awaitable[list[Found]]], count: int) -> list[Found]:

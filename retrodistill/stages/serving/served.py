@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 EXAMPLES = 5
 """Queries of a collection that the page shows."""
 
+WARMED = 50_000
+"""Documents up to which BM25 is made at the start, and not by the first search that needs it."""
+
 CALLS = 8
 """Threads for what is neither a model's batch nor an index's: BM25, sets, documents, reloading."""
 
@@ -140,6 +143,9 @@ class Served:
         self.models = {model.name: model for model in (*of_indexes, *models)}
         self.reranker = reranker
         self.calls = ThreadPoolExecutor(CALLS, thread_name_prefix="calls")
+        for index in indexes:
+            if index.lexical is not None and len(index.live) <= WARMED:
+                self.calls.submit(index.lexical.warm)
         self._idle = Condition()
         self._users = 0
         self._closed = False

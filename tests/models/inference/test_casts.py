@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from fakes.models import save_tiny_model
+
 from retrodistill.models.inference import body_autocast, casts_kept
 from retrodistill.models.students.dense import DenseEncoder
 

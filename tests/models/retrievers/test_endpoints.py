@@ -223,6 +223,22 @@ def test_a_single_query_is_a_single_request(
     assert [body["input"] for body in server.bodies] == [["heart"]]
 
 
+def test_documents_and_queries_without_text_are_not_sent(
+    server: EmbeddingServer, collection: Collection, tmp_path: Path
+) -> None:
+    """One empty document of a corpus, and no server can be measured on it."""
+    folder = save_small_collection(tmp_path / "gaps")
+    with (folder / "corpus.jsonl").open("a") as corpus:
+        corpus.write('{"_id": "empty", "title": "", "text": " "}\n')
+    docs = load_collection(f"beir:{folder}").docs
+    retriever = load_retriever(f"endpoint:{server.url}", docs)
+    (full, _), (nothing, _), (last, _) = retriever.top(["heart", " ", "light"], 100)
+    assert len(full) == len(last) == 60
+    assert len(nothing) == 0
+    whole = load_retriever(f"endpoint:{server.url}", collection.docs)
+    assert [*last] == [*[*whole.top(["heart", "light"], 100)][1][0]]
+
+
 def test_a_busy_server_is_waited_for(
     server: EmbeddingServer, encoder: DenseEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

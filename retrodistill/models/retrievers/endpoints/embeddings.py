@@ -199,6 +199,11 @@ def read_vectors(answer: Any, count: int, dimension: int | None) -> NDArray[np.f
     return matrix
 
 
+def has_text(text: str) -> bool:
+    """Return whether a server can embed a text: blanks alone are refused as no text is."""
+    return bool(text.strip())
+
+
 def cosines(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the cosine of each row with the same row of the other matrix."""
     first, second = first.astype(np.float64), second.astype(np.float64)
@@ -209,7 +214,11 @@ def cosines(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[
 
 
 class ServedEmbeddings:
-    """The documents whose served vectors have the highest inner product with the query's."""
+    """The documents whose served vectors have the highest inner product with the query's.
+
+    Servers refuse empty texts: documents without text are not sent and never found, and a query
+    without text finds nothing.
+    """
 
     def __init__(self, address: EmbeddingsAddress, docs: "Texts") -> None:
         self.encoder = EndpointEncoder(address)
@@ -224,8 +233,13 @@ class ServedEmbeddings:
         with bar(f"embedding at {self.encoder.address.url}", len(docs)) as advance:
             for start in range(0, len(docs), DOCS_AT_ONCE):
                 rows = np.arange(start, min(start + DOCS_AT_ONCE, len(docs)))
-                index.add(docs.ids(rows), self.encoder.encode_docs(docs.full_texts(rows)))
+                texts = docs.full_texts(rows)
+                filled = np.flatnonzero([has_text(text) for text in texts])
+                vectors = self.encoder.encode_docs([texts[row] for row in filled])
+                index.add(docs.ids(rows[filled]), vectors)
                 advance(len(rows))
+        if len(index) < len(docs):
+            log.info(f"{len(docs) - len(index):,} documents without text are not sent.")
         self.encoder.check_unchanged()
         return index
 
@@ -249,12 +263,14 @@ class ServedEmbeddings:
             DataError: the server's model has changed meanwhile.
 
         """
-        index, vectors = self._index, self.encoder.encode_queries(queries)
+        index = self._index
+        vectors = self.encoder.encode_queries([query for query in queries if has_text(query)])
         if len(queries) > 1:
             self.encoder.check_unchanged()
-        ids, scores = index.search(vectors, k)
-        for doc_ids, values in zip(ids, scores, strict=True):
-            yield self._docs.rows(doc_ids), values
+        hits = zip(*index.search(vectors, k), strict=True)
+        for query in queries:
+            doc_ids, scores = next(hits) if has_text(query) else ([], np.empty(0, np.float32))
+            yield self._docs.rows(doc_ids), scores
 
 
 def _vector(value: Any, number: int) -> NDArray[np.float32]:
