@@ -289,14 +289,14 @@ class Batcher(Generic[Input]):
             future.add_done_callback(lambda _: self._jobs.discard(job))
         return future
 
-    def close(self) -> None:
-        """Finish what is queued, and stop."""
+    def close(self, timeout: float | None = None) -> None:
+        """Finish what is queued, and stop; a batch that runs for longer (seconds) is left."""
         with self._lock:
             self._closing = True
             self._arrived.notify_all()
             self._prepared.notify_all()
         for thread in self._threads:
-            thread.join()
+            thread.join(timeout)
 
     def _guarded(self, loop: Callable[[], None]) -> None:
         """Run a thread's loop; if it breaks, fail every job instead of leaving it."""

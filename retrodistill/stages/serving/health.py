@@ -2,7 +2,7 @@
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -25,6 +25,7 @@ DEADLINE = 5.0
 def routes(service: Service) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["operation"])
+    probing: asyncio.Future[dict[str, Any]] | None = None
 
     @router.get("/healthz", summary="Whether the process answers")
     async def healthz() -> Response:
@@ -32,14 +33,11 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/readyz", summary="Whether every model answers")
     async def readyz() -> Response:
-        with service.serving() as served:
-            probes = _probes(served)
-            states = await asyncio.gather(*map(_state, probes.values()))
-            dead = [worker.name for worker in served.workers if not worker.alive]
-        models = dict(zip(probes, states, strict=True))
-        ready = not dead and set(states) <= {"ready"}
-        content = {"status": "ready" if ready else "not ready", "models": models, "dead": dead}
-        return json_response(content, 200 if ready else 503)
+        nonlocal probing
+        if probing is None or probing.done():  # else: whoever asks meanwhile gets the same answer
+            probing = asyncio.ensure_future(_readiness(service))
+        content = await asyncio.shield(probing)
+        return json_response(content, 200 if content["status"] == "ready" else 503)
 
     @router.get("/metrics", summary="Counters, for Prometheus")
     async def metrics() -> Response:
@@ -52,6 +50,17 @@ def routes(service: Service) -> APIRouter:
         return json_response({"status": "reloaded"})
 
     return router
+
+
+async def _readiness(service: Service) -> dict[str, Any]:
+    """Return the answer of `/readyz`."""
+    with service.serving() as served:
+        probes = _probes(served)
+        states = await asyncio.gather(*map(_state, probes.values()))
+        dead = [worker.name for worker in served.workers if not worker.alive]
+    ready = not dead and set(states) <= {"ready"}
+    models = dict(zip(probes, states, strict=True))
+    return {"status": "ready" if ready else "not ready", "models": models, "dead": dead}
 
 
 def _probes(served: "Served") -> "dict[str, Callable[[], Future[Outcome]]]":

@@ -35,6 +35,9 @@ EXAMPLES = 5
 WARMED = 50_000
 """Documents up to which BM25 is made at the start, and not by the first search that needs it."""
 
+LONGEST_BATCH = 30.0
+"""Seconds after which a model that is closed is taken to hang, and left."""
+
 CALLS = 8
 """Threads for what is neither a model's batch nor an index's: BM25, sets, documents, reloading."""
 
@@ -176,7 +179,7 @@ class Served:
             self._idle.wait_for(lambda: not self._users)
         for worker in self.workers:
             if kept is None or worker not in kept.workers:
-                worker.close()
+                worker.close(LONGEST_BATCH)
         self.calls.shutdown()
         if kept is None:
             for index in self.indexes.values():

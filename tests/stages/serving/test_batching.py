@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -41,6 +41,9 @@ class Upper:
         self.gate.set()
         self.entered = threading.Event()
         self.seconds = 0.0
+
+    def running(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def prepare(self, key: Any, inputs: Sequence[str]) -> list[tuple[str, int]]:
         if any("lethal" in text for text in inputs):

@@ -15,7 +15,7 @@ import pytest
 from fakes.serving import KEY, Folders, Running, error_of, running
 
 from retrodistill.base.config import ServeSettings
-from retrodistill.stages.serving import health
+from retrodistill.stages.serving import health, served
 from retrodistill.stages.serving.batching import Batcher
 from retrodistill.stages.serving.served import ServedIndex
 
@@ -114,6 +114,31 @@ def test_a_busy_server_is_ready(settings: dict[str, Any]) -> None:
             eventually(lambda: held(server) == 5)
         assert probe.result(SOON).status_code == 200
         assert all(future.result(SOON)["data"] for future in waiting)
+
+
+def test_many_who_ask_whether_it_is_ready_are_one_pass(settings: dict[str, Any]) -> None:
+    """Probes that need no key and pass the queue's limit: anybody could fill the queue."""
+    with running(ServeSettings(**settings)) as server:
+        texts = served_index(server).model.texts  # type: ignore[union-attr]
+        with ThreadPoolExecutor() as pool, held_up(texts) as batches:
+            probes = [pool.submit(server.client.get, "/readyz") for _ in range(4)]
+            eventually(lambda: len(batches) == 1)
+            time.sleep(0.2)
+            assert held(server) == 1
+        assert all(probe.result(SOON).status_code == 200 for probe in probes)
+
+
+def test_a_reload_replaces_a_model_that_hangs(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload that waits for ever for what it should replace, and forbids all others."""
+    monkeypatch.setattr(served, "LONGEST_BATCH", 0.2)
+    with running(ServeSettings(**settings, timeout=1), keys=[KEY]) as server:
+        texts = served_index(server).model.texts  # type: ignore[union-attr]
+        with held_up(texts):
+            server.refused("POST", "/v1/embeddings", 504, json={"input": "a"})
+            assert server.client.post("/reload").status_code == 200
+            assert server.ask("/v1/embeddings", input="a")["data"]
 
 
 class EndingError(BaseException):
