@@ -16,12 +16,13 @@ from fakes.models import save_tiny_cross_encoder, save_tiny_model
 
 from retrodistill.base.config import ExportConfig
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.manifest import Manifest, check_model_files
+from retrodistill.base.manifest import Manifest, check_model_files, digest_files
 from retrodistill.data.datasets import Collection
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.models.students.towers import two_towers
 from retrodistill.stages.exporting import export_model, graphs
 from retrodistill.stages.exporting.runtimes import open_graph, put_graph
+from retrodistill.stages.reporting.chain import chain
 
 for package in ("onnx", "onnxruntime", "openvino"):
     pytest.importorskip(package)
@@ -253,3 +254,18 @@ def test_absent_split_says_what_there_is(
     config = settings(tiny_model, folder, tmp_path / "out", split="dev")
     with pytest.raises(ConfigError, match=r"no split 'dev' .* It has: test, train\. Give one"):
         export_model(collection, config)
+
+
+def test_an_export_can_be_traced_and_repeated(
+    tmp_path: Path, tiny_model: Path, folder: Path, collection: Collection
+) -> None:
+    """A report of an exported folder that calls its student changed, or does not know the verb."""
+    student = shutil.copytree(tiny_model, tmp_path / "student")
+    weights = digest_files(student, "*.safetensors")
+    Manifest(kind="student", fingerprint=weights, config={"student": "m"}).write(student)
+    out = tmp_path / "out"
+    export_model(collection, settings(student, folder, out))
+    origin = chain([out])[-1]
+    assert (origin.verb, origin.kind, origin.cannot) == ("export", "export", "")
+    assert [(source.setting, source.kind) for source in origin.inputs] == [("model", "student")]
+    assert f"--model {student}" in origin.command
