@@ -91,14 +91,12 @@ class Measured:
         """Return the table below COLUMNS."""
         rates, single, sizes = self.per_second, self.single_ms, self.bytes
         scores = self.likeness == "r"
-        rows = [
-            ("r of the scores", "1", f"{self.min_cosine:.5f}", "", f"{self.limits['cosine']:g}")
-            if scores
-            else (
-                "lowest cosine",
+        return [
+            (
+                "r of the scores" if scores else "lowest cosine",
                 "1",
                 f"{self.min_cosine:.5f}",
-                f"mean {self.mean_cosine:.5f}",
+                "" if scores else f"mean {self.mean_cosine:.5f}",
                 f"at least {self.limits['cosine']:g}",
             ),
             (
@@ -130,7 +128,6 @@ class Measured:
                 "",
             ),
         ]
-        return rows
 
 
 def check_split(collection: "Collection", split: str) -> None:

@@ -149,12 +149,12 @@ def write_hints(path: Path, precision: str) -> None:
     path.write_text(json.dumps(hints, indent=2) + "\n", encoding="utf-8")
 
 
-def has_vnni() -> bool:
+def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Tell whether int8 products of this processor do not saturate: VNNI, or not x86 at all."""
     if os.uname().machine not in ("x86_64", "i686", "AMD64"):
         return True
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+        flags = cpuinfo.read_text(encoding="utf-8").split()
     except OSError:
         return False
     return any(flag in flags for flag in ("avx512_vnni", "avx_vnni"))

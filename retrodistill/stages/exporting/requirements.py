@@ -10,12 +10,11 @@ from retrodistill.base.config import ExportConfig
 from retrodistill.base.errors import ConfigError, MissingExtra
 
 PACKAGES = {
-    "float32": ("onnx", "onnxruntime"),
-    "int8": ("onnx", "onnxruntime"),
-    "bfloat16": ("onnx", "openvino"),
-    "int8-static": ("onnx", "openvino", "nncf"),
+    "onnx": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+    "int8-static": ("nncf",),
 }
-"""Precision -> the packages that write and run it; float32 of OpenVINO needs its own."""
+"""Format or precision -> the packages that write and run it."""
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -39,9 +38,8 @@ def check_export(config: ExportConfig) -> None:
         raise ConfigError(
             f"--push must name a repository as in ORGANISATION/NAME, but it is {config.push!r}."
         )
-    needed = ("onnx", "openvino") if config.format == "openvino" else ()
-    for package in (*PACKAGES[config.precision], *needed):
-        if find_spec(package) is None and not (needed and package == "onnxruntime"):
+    for package in (*PACKAGES[config.format], *PACKAGES.get(config.precision, ())):
+        if find_spec(package) is None:
             raise MissingExtra(
                 f"--format {config.format} --precision {config.precision} needs the package "
                 f"{package}: pip install 'retrodistill[export]'."

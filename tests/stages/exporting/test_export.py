@@ -1,7 +1,10 @@
 """Exports of tiny models: graphs, gate, folder, and what is refused."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,13 @@ from fakes.models import save_tiny_cross_encoder, save_tiny_model
 
 from retrodistill.base.config import ExportConfig
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.base.manifest import Manifest, check_model_files
+from retrodistill.base.manifest import Manifest, check_model_files, digest_files
 from retrodistill.data.datasets import Collection
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.models.students.towers import two_towers
 from retrodistill.stages.exporting import export_model, graphs
 from retrodistill.stages.exporting.runtimes import open_graph, put_graph
+from retrodistill.stages.reporting.chain import chain
 
 for package in ("onnx", "onnxruntime", "openvino"):
     pytest.importorskip(package)
@@ -84,6 +88,62 @@ def test_graph_reads_batches_lengths_masks_and_segments(
             changed = graph(inputs | {name: np.ones_like(ids) - types})
             if shape[1] > 4:
                 assert np.abs(changed - values)[real].max() > 0.05, name
+
+
+def test_reduced_range_has_weights_of_7_bits(tmp_path: Path, tiny_model: Path) -> None:
+    """Without it, sums saturate on processors without VNNI, and vectors are wrong there only."""
+    import onnx
+
+    graphs.write_onnx(load_bi_encoder(str(tiny_model), CPU), tmp_path / "float32.onnx")
+    highest = {}
+    for reduced in (False, True):
+        path = tmp_path / f"{reduced}.onnx"
+        graphs.quantise_onnx(tmp_path / "float32.onnx", path, reduce_range=reduced)
+        weights = [
+            onnx.numpy_helper.to_array(tensor)
+            for tensor in onnx.load(path).graph.initializer
+            if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2
+        ]
+        assert len(weights) >= 36  # six layers of six products
+        highest[reduced] = max(np.abs(values.astype(int)).max() for values in weights)
+    assert highest[False] > 100
+    assert highest[True] <= 64
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"), [("avx2 avx512f", False), ("avx2 avx_vnni", True), ("avx512_vnni", True)]
+)
+def test_vnni_is_read_from_the_processor(flags: str, has: bool, tmp_path: Path) -> None:
+    """Full-range weights on a processor that saturates."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("other processors do not saturate")
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu {flags} sse\n")
+    assert graphs.has_vnni(tmp_path / "cpuinfo") is has
+
+
+@pytest.mark.slow
+def test_static_int8_is_calibrated_and_silent(
+    tmp_path: Path, tiny_model: Path, folder: Path, collection: Collection
+) -> None:
+    """Static int8 whose scales do not fit the documents; a tool that reports its use."""
+    pytest.importorskip("nncf")
+    config = settings(
+        *(tiny_model, folder, tmp_path / "out"),
+        format="openvino",
+        precision="int8-static",
+        calibration=16,
+        min_cosine=0.8,
+    )
+    measured = export_model(collection, config).measured
+    assert not measured.failures
+    assert measured.min_cosine < 0.99999
+    assert json.loads((tmp_path / "out" / graphs.HINTS).read_text()) == {
+        "INFERENCE_PRECISION_HINT": "f32"
+    }
+    call = "graphs._import_nncf(); from nncf.telemetry import wrapper as w; print(w.telemetry)"
+    code = f"from retrodistill.stages.exporting import graphs; {call}"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert "MagicMock" in said  # a stub, without the library that sends
 
 
 def test_exported_folder_is_the_model_in_pytorch_too(exported: Path, tiny_model: Path) -> None:
@@ -194,3 +254,18 @@ def test_absent_split_says_what_there_is(
     config = settings(tiny_model, folder, tmp_path / "out", split="dev")
     with pytest.raises(ConfigError, match=r"no split 'dev' .* It has: test, train\. Give one"):
         export_model(collection, config)
+
+
+def test_an_export_can_be_traced_and_repeated(
+    tmp_path: Path, tiny_model: Path, folder: Path, collection: Collection
+) -> None:
+    """A report of an exported folder that calls its student changed, or does not know the verb."""
+    student = shutil.copytree(tiny_model, tmp_path / "student")
+    weights = digest_files(student, "*.safetensors")
+    Manifest(kind="student", fingerprint=weights, config={"student": "m"}).write(student)
+    out = tmp_path / "out"
+    export_model(collection, settings(student, folder, out))
+    origin = chain([out])[-1]
+    assert (origin.verb, origin.kind, origin.cannot) == ("export", "export", "")
+    assert [(source.setting, source.kind) for source in origin.inputs] == [("model", "student")]
+    assert f"--model {student}" in origin.command
