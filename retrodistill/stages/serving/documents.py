@@ -1,7 +1,8 @@
 """`/documents`: read, put and delete the documents of an index while it is served."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request
@@ -50,15 +51,7 @@ def routes(service: Service) -> APIRouter:
     async def put(body: PutRequest, index: str | None = None) -> Response:
         docs = [Document(doc.id, doc.title, doc.text, doc.fields) for doc in body.documents]
         check_documents(docs)
-        texts = [doc.full_text for doc in docs]
-
-        async def changed(served: Served, chosen: ServedIndex) -> Change:
-            assert chosen.model is not None
-            outcome = await asyncio.wrap_future(chosen.model.embed(texts, "document"))
-            vectors = chosen.shortened(np.stack(outcome.results))
-            return await in_thread(served, chosen.live.put, docs, vectors)
-
-        name, change = await _change(service, index, changed)
+        name, change = await _change(service, index, partial(_put, docs))
         return json_response(
             {
                 "index": name,
@@ -75,10 +68,7 @@ def routes(service: Service) -> APIRouter:
         responses=answer(WasDeleted),
     )
     async def delete(body: DeleteRequest, index: str | None = None) -> Response:
-        async def changed(served: Served, chosen: ServedIndex) -> Change:
-            return await in_thread(served, chosen.live.delete, body.ids)
-
-        name, change = await _change(service, index, changed)
+        name, change = await _change(service, index, partial(_delete, body.ids))
         return json_response(
             {
                 "index": name,
@@ -89,6 +79,18 @@ def routes(service: Service) -> APIRouter:
         )
 
     return router
+
+
+async def _put(docs: Sequence[Document], served: Served, index: ServedIndex) -> Change:
+    assert index.model is not None
+    texts = [doc.full_text for doc in docs]
+    outcome = await asyncio.wrap_future(index.model.embed(texts, "document"))
+    vectors = index.shortened(np.stack(outcome.results))
+    return await in_thread(served, index.live.put, docs, vectors)
+
+
+async def _delete(ids: Sequence[str], served: Served, index: ServedIndex) -> Change:
+    return await in_thread(served, index.live.delete, ids)
 
 
 async def _change(

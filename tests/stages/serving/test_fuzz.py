@@ -14,6 +14,9 @@ from retrodistill.base.config import ServeSettings
 
 schemathesis = pytest.importorskip("schemathesis")
 
+UNREADABLE = b"Invalid HTTP request received."
+"""uvicorn's answer to what is not HTTP, such as too long a path."""
+
 OPERATIONS = (
     ("/v1/embeddings", "POST"),
     ("/v1/models", "GET"),
@@ -61,7 +64,7 @@ def fuzzed(server: Running, path: str, method: str, examples: int) -> None:
     def check(case: Any) -> None:
         response = case.call(headers={"Authorization": f"Bearer {KEY}"}, timeout=30)
         assert response.status_code < 500, (case.body, response.content[:500])
-        if response.status_code >= 400:
+        if response.status_code >= 400 and response.content != UNREADABLE:
             assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
     modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]

@@ -373,7 +373,7 @@ class TestChangingFolders:
             own = server.ask("/v1/embeddings", input=text)["data"][0]["embedding"]
             assert server.ask("/search", vector=own)["hits"][0]["id"] == "new"
             for body, word in (
-                ({"documents": [{"id": "x", "text": "a", "fields": {"yaer": 1}}]}, "year"),
+                ({"documents": [{"id": "x", "text": "a", "fields": {"month": 1}}]}, "year"),
                 ({"documents": [{"id": "x", "text": "a", "fields": {"year": 2**70}}]}, "year"),
                 ({"documents": [{"id": "x"}]}, "neither"),
                 ({"documents": [{"id": "x", "text": "a"}] * 2}, "twice"),
