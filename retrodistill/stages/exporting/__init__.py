@@ -1,5 +1,6 @@
 """Exporting: from a student to a folder with an ONNX or OpenVINO graph that passed a gate."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,12 @@ from retrodistill.base.manifest import FILE, Manifest, digest_file, digest_files
 from retrodistill.data.store.lineage import model_lineage
 from retrodistill.stages.exporting import gate, graphs
 from retrodistill.stages.exporting.card import write_section
-from retrodistill.stages.exporting.layout import differences, read_layout, write_portable
+from retrodistill.stages.exporting.layout import (
+    SETTINGS,
+    differences,
+    read_layout,
+    write_portable,
+)
 from retrodistill.stages.exporting.pushing import push
 from retrodistill.stages.exporting.requirements import refuse_kind
 
@@ -81,8 +87,7 @@ def _load(model: str) -> Any:
     """Return a bi-encoder or a cross-encoder on the CPU, with float32 weights."""
     import torch
 
-    from retrodistill.models.inference import saved_settings
-    from retrodistill.models.inference.models import model_path
+    from retrodistill.models.inference import model_path, saved_settings
     from retrodistill.models.students.cross_encoder import load_cross_encoder
     from retrodistill.models.students.dense import load_bi_encoder
     from retrodistill.models.students.kinds import kind_of
@@ -99,13 +104,25 @@ def _load(model: str) -> Any:
 
 
 def _save(model: Any, name: str, folder: Path) -> None:
-    """Write a model in sentence-transformers' format, with the card and lineage of its folder."""
-    from retrodistill.models.inference import without_bars
+    """Write a model in sentence-transformers' format, with the card of its folder.
+
+    A cross-encoder keeps the activation that it was saved with: it was loaded without any.
+    """
+    from sentence_transformers import CrossEncoder
+
+    from retrodistill.models.inference import model_path, saved_settings, without_bars
     from retrodistill.stages.training.card import CARD
 
     with without_bars():
         model.save(str(folder), create_model_card=False, safe_serialization=True)
-    card = Path(name).expanduser() / CARD
+    if isinstance(model, CrossEncoder):
+        default = type(model.get_default_activation_fn())
+        saved = saved_settings(model_path(name), SETTINGS)
+        activation = saved.get("activation_fn") or f"{default.__module__}.{default.__qualname__}"
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings |= {"activation_fn": activation}
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    card = Path(model_path(name)) / CARD
     if card.is_file():
         shutil.copyfile(card, folder / CARD)
 
@@ -135,16 +152,15 @@ def _calibration(collection: "Collection", config: ExportConfig, model: Any) -> 
     """Return the inputs of documents, or of pairs of them, drawn at random from the collection."""
     import numpy as np
     import torch
+    from sentence_transformers import CrossEncoder
 
     from retrodistill.models.inference import padded, tokenize
-    from retrodistill.models.students.kinds import RANKING_HEAD
     from retrodistill.models.students.towers import side_prompts
 
     rng = np.random.default_rng(config.seed)
     rows = rng.permutation(len(collection.docs))[: config.calibration]
     texts = collection.docs.full_texts(rows)
-    is_pair = type(model[0].model).__name__.endswith(RANKING_HEAD)
-    if is_pair:  # the start of a document stands for a query
+    if isinstance(model, CrossEncoder):  # the start of a document stands for a query
         firsts, seconds = [" ".join(text.split()[:8]) for text in texts], texts
     else:
         firsts, seconds = [side_prompts(model)[1] + text for text in texts], None

@@ -30,7 +30,10 @@ TOP = 10
 PAIRS = 20
 """Documents of BM25 that a cross-encoder reranks for a query, with the relevant ones."""
 BLOCK = 128
-"""Texts that one model encodes before it is the other's turn."""
+"""Texts that one model encodes before it is the other's turn; fewer, down to SMALLEST, where there
+would be less than TURNS turns."""
+TURNS = 5
+SMALLEST = 16
 SINGLE = 40
 """Queries that are encoded one by one, for the time of a single one."""
 
@@ -201,7 +204,8 @@ def in_turns(
     A block is done by one after the other, each time another one first, so that what else the
     machine does meets both. The first items are done once before.
     """
-    blocks = np.array_split(np.arange(len(items)), max(1, len(items) // BLOCK))
+    count = max(len(items) // BLOCK, min(TURNS, len(items) // SMALLEST), 1)
+    blocks = np.array_split(np.arange(len(items)), count)
     results: dict[str, list[Values]] = {name: [] for name in work}
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for run in work.values():

@@ -38,17 +38,17 @@ def check_export(config: ExportConfig) -> None:
         raise ConfigError(
             f"--push must name a repository as in ORGANISATION/NAME, but it is {config.push!r}."
         )
+    folder = Path(config.model).expanduser()
+    if folder.is_dir():
+        modules = _json(folder / "modules.json") or []
+        settings = _json(folder / "config_sentence_transformers.json") or {}
+        refuse_kind(config.model, settings.get("model_type", ""), [m["type"] for m in modules])
     for package in (*PACKAGES[config.format], *PACKAGES.get(config.precision, ())):
         if find_spec(package) is None:
             raise MissingExtra(
                 f"--format {config.format} --precision {config.precision} needs the package "
                 f"{package}: pip install 'retrodistill[export]'."
             )
-    folder = Path(config.model).expanduser()
-    if folder.is_dir():
-        modules = _json(folder / "modules.json") or []
-        settings = _json(folder / "config_sentence_transformers.json") or {}
-        refuse_kind(config.model, settings.get("model_type", ""), [m["type"] for m in modules])
 
 
 def refuse_kind(model: str, model_type: str, module_types: list[str]) -> None:

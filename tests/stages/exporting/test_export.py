@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
+from sentence_transformers import CrossEncoder
 
 from retrodistill.base.config import ExportConfig
 from retrodistill.base.errors import ConfigError, DataError
@@ -225,6 +226,11 @@ def test_cross_encoder(tmp_path: Path, folder: Path, collection: Collection) -> 
     assert (names[-1], output) == ("token_type_ids", "logits")
     body = json.loads((tmp_path / "out" / "sentence_bert_config.json").read_text())
     assert body["max_seq_length"] == 256
+    pairs = [("heart", text) for text in TEXTS]
+    scores = [
+        CrossEncoder(str(path), device="cpu").predict(pairs) for path in (model, tmp_path / "out")
+    ]
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-6)  # with its sigmoid
 
 
 def test_prompts_are_measured_with(tmp_path: Path, folder: Path, collection: Collection) -> None:
