@@ -63,7 +63,7 @@ def opened(folder: str, changes: Path):
     from retrodistill.base.manifest import Manifest
     from retrodistill.models.indexes import new_index
     from retrodistill.stages.searching import Searcher
-    from retrodistill.stages.serving import live_index
+    from retrodistill.stages.serving.live import index as live_index
 
     if folder != "-":
         return live_index.LiveIndex.open(
@@ -87,7 +87,7 @@ def opened(folder: str, changes: Path):
 
 def main() -> None:
     """Make changes until the process is killed."""
-    from retrodistill.stages.serving.live_documents import Document
+    from retrodistill.stages.serving.live.documents import Document
 
     folder, changes, start = sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
     live = opened(folder, changes)

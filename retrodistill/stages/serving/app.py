@@ -14,11 +14,11 @@ from starlette.responses import Response
 
 from retrodistill.base.config.search import parse_bytes
 from retrodistill.base.config.serve import LOOPBACK, ServeSettings
-from retrodistill.stages.serving import documents, embeddings, health, reranking, searching
 from retrodistill.stages.serving.errors import ANSWERED, RequestError, answer_to
 from retrodistill.stages.serving.guard import Guard, Keys
-from retrodistill.stages.serving.openapi import document
 from retrodistill.stages.serving.page import page_routes
+from retrodistill.stages.serving.routes import documents, embeddings, health, reranking, searching
+from retrodistill.stages.serving.routes.openapi import document
 from retrodistill.stages.serving.service import Service, json_response
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from retrodistill.base.errors import ConfigError, DataError, RetrodistillError, did_you_mean
 from retrodistill.base.logging import log
 from retrodistill.stages.serving.batching import InputError, OverloadedError, WorkerDeadError
-from retrodistill.stages.serving.live_index import IndexClosedError
+from retrodistill.stages.serving.live.index import IndexClosedError
 
 TYPES = {
     400: "invalid_request_error",

@@ -15,13 +15,13 @@ from retrodistill.base.types import Doc
 from retrodistill.data.rankings.sets import evaluate_sets
 from retrodistill.stages.searching.grouping import DEEPER, first_passages
 from retrodistill.stages.serving.batching import InputError
-from retrodistill.stages.serving.errors import RequestError
-from retrodistill.stages.serving.reranking import reranker_of, scored
+from retrodistill.stages.serving.engines import NotFiniteError
+from retrodistill.stages.serving.errors import RequestError, unknown_name
 from retrodistill.stages.serving.service import in_thread
 
 if TYPE_CHECKING:
     from retrodistill.data.filters import Expression
-    from retrodistill.stages.serving.served import Served, ServedIndex
+    from retrodistill.stages.serving.served import Served, ServedIndex, ServedReranker
 
 FUSED = 100
 """Hits of either system from which a hybrid search is fused, at least."""
@@ -182,3 +182,41 @@ def of_condition() -> Iterator[None]:
         raise RequestError(400, str(error.error), param="where") from error
     except ConfigError as error:
         raise RequestError(400, str(error), param="where") from error
+
+
+def reranker_of(served: "Served", name: str | None = None) -> "ServedReranker":
+    """Return the reranker.
+
+    Raises:
+        RequestError: there is none, or none of this name.
+
+    """
+    reranker = served.reranker
+    if reranker is None:
+        raise RequestError(404, "no reranker is served: start with --reranker TEACHER.")
+    if name not in (None, reranker.name):
+        raise unknown_name(
+            "reranker", str(name), [reranker.name], param="model", code="model_not_found"
+        )
+    return reranker
+
+
+async def scored(
+    reranker: "ServedReranker", query: str, docs: Sequence[Doc]
+) -> NDArray[np.float32]:
+    """Return the raw scores of documents, shape (len(docs),).
+
+    Raises:
+        RequestError: the reranker gave NaN for a document; its position is said.
+
+    """
+    inputs = reranker.engine.inputs(query, docs)
+    try:
+        outcome = await asyncio.wrap_future(reranker.pairs.submit(inputs))
+    except InputError as failed:
+        if not isinstance(failed.error, NotFiniteError):
+            raise
+        before = sum(len(part) for _, part in inputs[: failed.position])
+        message = f"document {before + failed.error.position}: {failed.error}."
+        raise RequestError(500, message, param="documents") from failed
+    return np.concatenate([np.zeros(0, np.float32), *outcome.results])

@@ -21,7 +21,7 @@ from retrodistill.models.students.truncated import Truncated, shortened
 from retrodistill.stages.serving.batching import Admission, Batcher, Outcome
 from retrodistill.stages.serving.engines import RerankEngine, SearchEngine, TextEngine
 from retrodistill.stages.serving.lexical import Lexical
-from retrodistill.stages.serving.live_index import LiveIndex
+from retrodistill.stages.serving.live.index import LiveIndex
 from retrodistill.stages.serving.metrics import Metrics
 
 if TYPE_CHECKING:

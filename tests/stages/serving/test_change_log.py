@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import ConfigError, DataError
-from retrodistill.stages.serving.change_log import FILE, ChangeLog, Latest, Origin
-from retrodistill.stages.serving.live_documents import Document
+from retrodistill.stages.serving.live.change_log import FILE, ChangeLog, Latest, Origin
+from retrodistill.stages.serving.live.documents import Document
 
 ORIGIN = Origin("index", "encoder", "small")
 Plain = dict[str, tuple[str, list[float]] | None]

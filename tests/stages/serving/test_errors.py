@@ -82,7 +82,7 @@ BAD: list[tuple[str, str, str | None, str]] = [
     ("/search", '{"query": "a", "where": "year >"}', "where", "year"),
     ("/search", json.dumps({"query": "a", "where": "(" * 5000}), "where", "nested more than 20"),
     ("/search", json.dumps({"query": "a", "where": "not " * 2500 + "year=1"}), "where", "10000"),
-    ("/search", '{"query": "a", "where": "year = 1", "index": "sparse"}', "where", "--where"),
+    ("/search", '{"query": "a", "where": "year = 1", "index": "sparse"}', "where", "where"),
     ("/search", '{"query": "x AND", "sets": true}', None, "is not understood"),
     ("/search", json.dumps({"query": "(a AND " * 300, "sets": True}), None, "brackets"),
     ("/search", '{"query": "a", "sets": true, "by_document": true}', "by_document", "sets"),

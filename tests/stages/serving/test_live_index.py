@@ -21,8 +21,8 @@ from retrodistill.base.manifest import digest_files
 from retrodistill.data.datasets import load_collection
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.stages.indexing import embed_collection
-from retrodistill.stages.serving.live_documents import Document
-from retrodistill.stages.serving.live_index import IndexClosedError, LiveIndex
+from retrodistill.stages.serving.live.documents import Document
+from retrodistill.stages.serving.live.index import IndexClosedError, LiveIndex
 
 KINDS = ["exact", "flat", "hnsw", "ivf", "ivf-pq", "sq8", "binary", "faiss:HNSW16,SQ8"]
 WHOLE = ("exact", "flat", "hnsw", "ivf")
@@ -485,7 +485,7 @@ def test_changes_are_not_dropped_by_a_kind_that_takes_none(
 ) -> None:
     """Embedded again for Milvus, say, an index would start without documents that it had."""
     put(open_live(), documents(1))
-    monkeypatch.setattr("retrodistill.stages.serving.live_index._refusal", lambda _: "no reason.")
+    monkeypatch.setattr("retrodistill.stages.serving.live.index._refusal", lambda _: "no reason.")
     with pytest.raises(ConfigError, match="holds changes of documents.*no reason"):
         open_live()
 

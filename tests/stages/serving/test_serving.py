@@ -15,8 +15,9 @@ import pytest
 from fakes.serving import KEY, Folders, Running, error_of, running
 
 from retrodistill.base.config import ServeSettings
-from retrodistill.stages.serving import health, served
+from retrodistill.stages.serving import served
 from retrodistill.stages.serving.batching import Batcher
+from retrodistill.stages.serving.routes import health
 from retrodistill.stages.serving.served import ServedIndex
 
 SOON = 10.0

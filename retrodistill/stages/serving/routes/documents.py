@@ -9,12 +9,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from retrodistill.base.logging import log
-from retrodistill.stages.serving.answers import StoredDocument, WasDeleted, WasPut, answer
 from retrodistill.stages.serving.errors import RequestError
 from retrodistill.stages.serving.guard import check_key
-from retrodistill.stages.serving.live_documents import Document, check_documents
-from retrodistill.stages.serving.live_index import Change, IndexClosedError
-from retrodistill.stages.serving.schemas import DeleteRequest, PutRequest
+from retrodistill.stages.serving.live.documents import Document, check_documents
+from retrodistill.stages.serving.live.index import Change, IndexClosedError
+from retrodistill.stages.serving.routes.answers import StoredDocument, WasDeleted, WasPut, answer
+from retrodistill.stages.serving.routes.requests import DeleteRequest, PutRequest
 from retrodistill.stages.serving.served import Served, ServedIndex
 from retrodistill.stages.serving.service import Service, in_thread, index_of, json_response
 

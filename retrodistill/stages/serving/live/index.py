@@ -28,15 +28,15 @@ from retrodistill.models.indexes.planning import Where
 from retrodistill.models.indexes.validation import checked_documents
 from retrodistill.models.students.truncated import Truncated
 from retrodistill.stages.searching.searcher import RetrieverSearcher, Searcher
-from retrodistill.stages.serving.change_log import FILE, ChangeLog, Latest, Origin, Put
-from retrodistill.stages.serving.live_documents import (
+from retrodistill.stages.serving.live.change_log import FILE, ChangeLog, Latest, Origin, Put
+from retrodistill.stages.serving.live.documents import (
     Document,
     attribute_rows,
     check_documents,
     check_id,
     fitting_fields,
 )
-from retrodistill.stages.serving.read_write_lock import ReadWriteLock
+from retrodistill.stages.serving.live.read_write_lock import ReadWriteLock
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Texts

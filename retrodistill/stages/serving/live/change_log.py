@@ -31,7 +31,7 @@ from xxhash import xxh3_64_digest, xxh3_128_digest
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.files import new_file, write_atomically
 from retrodistill.base.logging import log
-from retrodistill.stages.serving.live_documents import Document
+from retrodistill.stages.serving.live.documents import Document
 
 FORMAT = 1
 """Version of the payloads."""

@@ -1,6 +1,5 @@
 """`/rerank`: the interface of Cohere and Jina."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -11,15 +10,14 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from retrodistill.base.types import Doc
-from retrodistill.stages.serving.answers import Reranking, answer
-from retrodistill.stages.serving.batching import InputError
-from retrodistill.stages.serving.engines import NotFiniteError
-from retrodistill.stages.serving.errors import RequestError, unknown_name
-from retrodistill.stages.serving.schemas import RerankRequest
+from retrodistill.stages.serving.errors import RequestError
+from retrodistill.stages.serving.pipeline import reranker_of, scored
+from retrodistill.stages.serving.routes.answers import Reranking, answer
+from retrodistill.stages.serving.routes.requests import RerankRequest
 from retrodistill.stages.serving.service import Service, in_thread, json_response
 
 if TYPE_CHECKING:
-    from retrodistill.stages.serving.served import Served, ServedReranker
+    from retrodistill.stages.serving.served import ServedReranker
 
 PROBABLE = ("probability", "percentiles", "min-max")
 """Scales that are from 0 to 1 already."""
@@ -49,44 +47,6 @@ def routes(service: Service) -> APIRouter:
             return json_response(content)
 
     return router
-
-
-def reranker_of(served: "Served", name: str | None = None) -> "ServedReranker":
-    """Return the reranker.
-
-    Raises:
-        RequestError: there is none, or none of this name.
-
-    """
-    reranker = served.reranker
-    if reranker is None:
-        raise RequestError(404, "no reranker is served: start with --reranker TEACHER.")
-    if name not in (None, reranker.name):
-        raise unknown_name(
-            "reranker", str(name), [reranker.name], param="model", code="model_not_found"
-        )
-    return reranker
-
-
-async def scored(
-    reranker: "ServedReranker", query: str, docs: Sequence[Doc]
-) -> NDArray[np.float32]:
-    """Return the raw scores of documents, shape (len(docs),).
-
-    Raises:
-        RequestError: the reranker gave NaN for a document; its position is said.
-
-    """
-    inputs = reranker.engine.inputs(query, docs)
-    try:
-        outcome = await asyncio.wrap_future(reranker.pairs.submit(inputs))
-    except InputError as failed:
-        if not isinstance(failed.error, NotFiniteError):
-            raise
-        before = sum(len(part) for _, part in inputs[: failed.position])
-        message = f"document {before + failed.error.position}: {failed.error}."
-        raise RequestError(500, message, param="documents") from failed
-    return np.concatenate([np.zeros(0, np.float32), *outcome.results])
 
 
 def relevance(scores: NDArray[np.float32], scale: str) -> NDArray[np.float32]:

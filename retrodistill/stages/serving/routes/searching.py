@@ -8,9 +8,6 @@ from fastapi import APIRouter, Query
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from retrodistill.stages.serving.answers import Found as FoundAnswer
-from retrodistill.stages.serving.answers import FoundForEach, ServedIndexes, answer
-from retrodistill.stages.serving.attributes import described
 from retrodistill.stages.serving.errors import RequestError
 from retrodistill.stages.serving.pipeline import (
     Found,
@@ -20,13 +17,16 @@ from retrodistill.stages.serving.pipeline import (
     found_by_sets,
     of_condition,
 )
-from retrodistill.stages.serving.reranking import reranker_of
-from retrodistill.stages.serving.schemas import MAX_K, Condition, SearchRequest
+from retrodistill.stages.serving.routes.answers import Found as FoundAnswer
+from retrodistill.stages.serving.routes.answers import FoundForEach, ServedIndexes, answer
+from retrodistill.stages.serving.routes.attributes import described
+from retrodistill.stages.serving.routes.requests import MAX_K, Condition, SearchRequest
+from retrodistill.stages.serving.routes.reranking import reranker_of
 from retrodistill.stages.serving.service import Service, in_thread, index_of, json_response
 
 if TYPE_CHECKING:
     from retrodistill.data.filters import Expression
-    from retrodistill.stages.serving.live_documents import Document
+    from retrodistill.stages.serving.live.documents import Document
     from retrodistill.stages.serving.served import Served, ServedIndex
 
 RERANKED = 50

@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from retrodistill.models.students.towers import SIDES
 from retrodistill.models.students.truncated import shortened
-from retrodistill.stages.serving.answers import Embeddings, ServedName, ServedNames, answer
 from retrodistill.stages.serving.errors import RequestError, unknown_name
-from retrodistill.stages.serving.schemas import MAX_INPUTS, EmbeddingsRequest
+from retrodistill.stages.serving.routes.answers import Embeddings, ServedName, ServedNames, answer
+from retrodistill.stages.serving.routes.requests import MAX_INPUTS, EmbeddingsRequest
 from retrodistill.stages.serving.service import Service, in_thread, json_response
 
 if TYPE_CHECKING:
