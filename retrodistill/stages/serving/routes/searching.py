@@ -16,12 +16,12 @@ from retrodistill.stages.serving.pipeline import (
     best_passages,
     found_by_sets,
     of_condition,
+    reranker_of,
 )
 from retrodistill.stages.serving.routes.answers import Found as FoundAnswer
 from retrodistill.stages.serving.routes.answers import FoundForEach, ServedIndexes, answer
 from retrodistill.stages.serving.routes.attributes import described
 from retrodistill.stages.serving.routes.requests import MAX_K, Condition, SearchRequest
-from retrodistill.stages.serving.routes.reranking import reranker_of
 from retrodistill.stages.serving.service import Service, in_thread, index_of, json_response
 
 if TYPE_CHECKING:
