@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--index", required=True, type=Path)
     parser.add_argument("--reranker", help="folder of a cross-encoder")
     parser.add_argument("--infinity", help="its command, in an environment of its own")
+    parser.add_argument("--infinity-model", help="the model in a form that infinity reads")
+    parser.add_argument("--infinity-reranker", help="the reranker in a form that infinity reads")
     parser.add_argument("--data", default="builtin:pydocs", help="collection of the texts")
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--rounds", type=int, default=3)
@@ -105,7 +107,9 @@ def _servers(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     yield "plain", _process(plain, "/docs")
     if options.infinity:
         command = [options.infinity, "v2", "--host", "127.0.0.1", "--port", "PORT"]
-        for folder, served in ((model, "model"), *((folder, "reranker") for folder in rerank)):
+        reranker = options.infinity_reranker or options.reranker
+        named = ((options.infinity_model or model, "model"), (reranker, "reranker"))
+        for folder, served in named[: 1 + len(rerank)]:
             command += ["--model-id", folder, "--served-model-name", served]
             command += ["--engine", "torch", "--device", "cpu", "--no-bettertransformer"]
         yield "infinity", _process(command, "/health")
