@@ -39,6 +39,7 @@ SIGNALS = {
     "preferences": "B N N",
     "preference_mask": "B N N",
     "batch_scores": "B M",
+    "teacher_batch_scores": "B M",
     "batch_candidates": "B M",
     "batch_labels": "B M",
     "batch_mask": "B M",
@@ -59,7 +60,8 @@ relevant without a label. `log_weights`: logarithm of the weight of a sampled ca
 stands for several. `pair_scores`: the scores of a head that sees both vectors. `preferences`: a
 teacher's log p(i is better than j), in nats, where `preference_mask` says that it compared them.
 
-The batch. `batch_scores`: the student's scores of every distinct document of the batch.
+The batch. `batch_scores`, `teacher_batch_scores`: the student's and a live teacher's scores of
+every distinct document of the batch.
 `batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
 `batch_mask`: which are relevant, and which may be compared at all.
 
@@ -162,6 +164,7 @@ INPUTS = {
     "log_weights": "--scores",
     "preferences": "--preferences",
     "teacher_doc_vectors": "--vectors",
+    "teacher_batch_scores": "--teacher",
     "labels": "labels",
     "batch_labels": "labels",
 }
@@ -202,7 +205,7 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
             if missing:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "
-                    f"{', '.join(signals)}. Give --scores (or --vectors) of a teacher, "
+                    f"{', '.join(signals)}. Give --scores, --vectors or --teacher, "
                     "or drop the loss."
                 )
             arguments = {name: signals[name] for name in required}

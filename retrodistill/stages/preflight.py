@@ -128,6 +128,11 @@ def train(config: "configs.TrainConfig") -> None:
     check_models("--student", config.student)
     check_models("--doc-student", config.doc_student)
     check_models("--vectors", config.vectors)
+    if config.teacher is not None:
+        from retrodistill.stages.training.sources.teacher import check_live
+
+        check_part(TEACHERS, config.teacher)
+        check_live(config.teacher, config)
     sources = [SIGNAL_SOURCES[name] for name in SIGNAL_SOURCES if getattr(config, name, None)]
     check_settings(terms, config, config.split, sources)
     if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting

@@ -163,7 +163,7 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
     if "documents" in manifest.details:
         rows.append(("documents", f"{manifest.details['documents']:,}"))
-    rows += [("teacher", shown(name)) for name in teachers]
+    rows += [("teacher", shown(name)) for name in teachers if ("teacher", shown(name)) not in rows]
     lineage = manifest.details.get("lineage", {})
     rows += [
         (

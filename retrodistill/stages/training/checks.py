@@ -107,14 +107,18 @@ def with_perplexity(
     if target is None:
         return terms
     assert scores is not None  # `check_settings` has asked for them
-    named = {term.name: term.settings_with(Role.TEACHER_TEMPERATURE) for term in terms}
+    named = {
+        term.name: term.settings_with(Role.TEACHER_TEMPERATURE)
+        for term in terms
+        if "teacher_scores" in term.signals
+    }
     if not any(named.values()):
         raise ConfigError(
             f"--teacher-perplexity sets a teacher temperature, but objective "
             f"{settings.objective!r} has none. Omit it, or choose a listwise loss."
         )
     for term in terms:
-        if given := term.settings.keys() & set(named[term.name]):
+        if given := term.settings.keys() & set(named.get(term.name, ())):
             raise ConfigError(
                 f"{term.name} has a {', '.join(sorted(given))} in --objective, and "
                 "--teacher-perplexity sets it too: give one of the two."
@@ -127,7 +131,10 @@ def with_perplexity(
         f"{target:g} documents and more."
     )
     return tuple(
-        replace(term, settings={**term.settings, **dict.fromkeys(named[term.name], temperature)})
+        replace(
+            term,
+            settings={**term.settings, **dict.fromkeys(named.get(term.name, ()), temperature)},
+        )
         for term in terms
     )
 
