@@ -321,9 +321,11 @@ class TrainConfig(TrainSettings):
     vectors: str | None = None
     """Model whose vectors the student learns to match: a folder, a hub id or packaged:NAME."""
 
-    teacher: str | None = None
+    teacher: tuple[str, ...] = ()
     """Live teacher, which scores the documents of each batch while the student trains:
-    late-interaction:MODEL, bi-encoder:MODEL, cross-encoder:MODEL (reads every pair), ..."""
+    late-interaction:MODEL, bi-encoder:MODEL, cross-encoder:MODEL (reads every pair), ... Several
+    have labels, `LABEL=bi-encoder:MODEL`, for losses such as
+    `batch-kl(teacher_batch_scores=LABEL.batch_scores)`."""
 
     split: str = "train"
     """Split whose labels are used."""

@@ -36,7 +36,7 @@ TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
 
 OBJECTIVE = (
     "contrastive(own_negatives=false) + soft-nn + listwise-kl-in-batch + m3-kd + in-batch-kl + ckd "
-    "+ batch-kl + batch-margin-mse"
+    "+ batch-kl + batch-margin-mse + listwise-kl(teacher_scores=again.scores)"
 )
 
 
@@ -70,11 +70,12 @@ def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str,
     terms = parse_objective(OBJECTIVE)
     student = load_student("bi-encoder", str(model), torch.device("cpu"))
     vectors = VectorSource(DenseEncoder(model, precision="float32"))
-    live = TeacherSource(f"late-interaction:{model.parents[1] / 'late' / 'model'}")
+    late = f"late-interaction:{model.parents[1] / 'late' / 'model'}"
+    live = [TeacherSource(late), TeacherSource(late, label="again")]
     material = Material(collection=collection, queries=candidates.queries)
-    for source in (vectors, live):
+    for source in (vectors, *live):
         source.prepare(material, terms, settings)
-    task = build_task(student, terms, settings, torch.float32, [live]).eval()
+    task = build_task(student, terms, settings, torch.float32, live).eval()
     seen: list[Signals] = []
 
     def spy(signals: Signals) -> dict[str, torch.Tensor]:
@@ -82,7 +83,7 @@ def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str,
         return bind(terms)(signals)
 
     task._objective = spy
-    collate = build_batches(student, settings, collection, [*TEACHER, vectors, live])
+    collate = build_batches(student, settings, collection, [*TEACHER, vectors, *live])
     task(**collate([schedule[index] for index in range(rank, 6, world)]))["loss"].backward()
     return task.losses, seen[0]
 

@@ -21,10 +21,12 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.base.types import Pairs
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
+from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.students.late_interaction import LateInteractionEncoder
 from retrodistill.models.teachers import load_teacher
 from retrodistill.models.teachers.late_interaction import LateInteractionTeacher
 from retrodistill.objectives.objective import Signals, bind, parse_objective
+from retrodistill.stages.reporting.chain import inputs_named
 from retrodistill.stages.reporting.commands import command_of
 from retrodistill.stages.training import loop, train_student
 from retrodistill.stages.training.building import build_batches, build_task, load_student
@@ -67,18 +69,20 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def seen_by(
-    source: TeacherSource,
+    source: TeacherSource | list[TeacherSource],
     collection: Collection,
     student: Path,
     settings: TrainSettings = TINY,
     scores: Run = UNEVEN,
 ) -> tuple[list[Signals], Any]:
     """Return the signals that reach the objective in one forward pass of all queries, and them."""
+    sources = source if isinstance(source, list) else [source]
     terms = parse_objective(settings.objective)
     material = gather_material(collection, "train", scores, terms, settings)
-    source.prepare(material, terms, settings)
+    for each in sources:
+        each.prepare(material, terms, settings)
     model = load_student("bi-encoder", str(student), torch.device("cpu"))
-    task = build_task(model, terms, settings, torch.float32, [source]).eval()
+    task = build_task(model, terms, settings, torch.float32, sources).eval()
     examples = list(material.schedule(model, replace(settings, batch_size=3, max_steps=1)))
     seen: list[Signals] = []
 
@@ -87,7 +91,7 @@ def seen_by(
         return bind(terms)(signals)
 
     task._objective = spy
-    task(**build_batches(model, settings, collection, [source])(examples))["loss"].backward()
+    task(**build_batches(model, settings, collection, sources)(examples))["loss"].backward()
     return seen, examples
 
 
@@ -330,6 +334,10 @@ def test_without_scores_the_batch_is_the_labelled_documents(
         ({"objective": "contrastive"}, "learns nothing from a live teacher.*Drop --teacher"),
         ({"student_kind": "cross-encoder"}, "--student-kind cross-encoder reads a query with its"),
         (
+            {"objective": "batch-kl + margin-mse(teacher_scores=old.scores)"},
+            "asks for old.scores: give --teacher old=TEACHER",
+        ),
+        (
             {"freeze": "document", "compare": "collection"},
             "--compare collection makes each batch the whole collection",
         ),
@@ -377,3 +385,79 @@ def test_the_recipes_are_not_what_they_would_silently_become(
     assert live != pytest.approx(value("listwise-kl(student_temperature=1)"), rel=0.05)
     whole = value("batch-margin-mse")
     assert whole != pytest.approx(value("margin-mse"), rel=0.05)
+
+
+def test_several_teachers_have_labels_and_weights(
+    collection: Collection, tiny_model: Path, late: str, tmp_path: Path
+) -> None:
+    """Two terms of one teacher, weights that are lost, or the scores of another query's list."""
+    dense = f"bi-encoder:{SAVE['bi-encoder'](tmp_path)}"
+    sources = [TeacherSource(late), TeacherSource(dense, label="old")]
+    objective = (
+        "0.7*batch-kl + 0.3*batch-kl(teacher_batch_scores=old.batch_scores) "
+        "+ margin-mse(teacher_scores=old.scores)"
+    )
+    settings = replace(TINY, objective=objective)
+    (signals,), examples = seen_by(sources, collection, tiny_model, settings)
+    rows = np.unique(np.concatenate([example.docs for example in examples]))
+    for row, example in enumerate(examples):
+        columns = np.searchsorted(rows, example.docs)
+        own = signals["old.batch_scores"][row, torch.from_numpy(columns)]
+        assert torch.equal(signals["old.scores"][row, : len(columns)], own)
+    values = bind(parse_objective(objective))(signals)
+    single = bind(parse_objective("batch-kl"))
+    each = [
+        single(Signals(**{**signals, "teacher_batch_scores": signals[name]}))["batch-kl"].item()
+        for name in ("teacher_batch_scores", "old.batch_scores")
+    ]
+    assert each[0] != pytest.approx(each[1], rel=0.01)
+    assert values["batch-kl"].item() == pytest.approx(0.7 * each[0] + 0.3 * each[1])
+    stored = Signals(**signals, teacher_scores=signals["old.scores"])
+    expected = bind(parse_objective("margin-mse"))(stored)["margin-mse"]
+    assert values["margin-mse"].item() == pytest.approx(expected.item())
+
+
+def test_labels_are_given_on_the_command_line(
+    folder: Path, tiny_model: Path, late: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second teacher that replaces the first, or that manifest or card lose."""
+    dense = f"bi-encoder:{SAVE['bi-encoder'](tmp_path)}"
+    words = f"--data beir:{folder} --student {tiny_model} --out {tmp_path / 's'} --max-steps 2 "
+    words += f"--batch-size 4 --doc-tokens 32 --query-tokens 16 --teacher {late} "
+    assert train.main([*words.split(), "--objective", "batch-kl", "--teacher", dense]) == 2
+    assert "two sources of teacher are given" in capsys.readouterr().err
+    objective = "batch-kl+batch-margin-mse(teacher_batch_scores=old.batch_scores)"
+    words += f"--teacher old={dense} --objective {objective}"
+    assert train.main(words.split()) == 0
+    manifest = Manifest.read(tmp_path / "s", kind="student")
+    prints = [manifest.inputs[name] for name in ("teacher", "teacher-old")]
+    assert len({*prints}) == 2
+    command = command_of(asdict(manifest)) or ""
+    assert f"--teacher {late}" in command
+    assert f"--teacher old={dense}" in command
+    named = [name for setting, _, name in inputs_named("train", manifest.config)]
+    assert {late.partition(":")[2], dense.partition(":")[2]} <= {*named}
+    card = (tmp_path / "s" / "README.md").read_text()
+    assert card.count("| teacher | `old=bi-encoder:model` |") == 1
+
+
+def test_a_live_bi_encoder_gives_what_its_stored_vectors_give(
+    collection: Collection, scores: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Two names of one loss that differ by a cut, a prompt or an order of documents."""
+    folder = save_tiny_model(tmp_path, dimension=48, prompts={"query": "find: "}, seed=1)
+    rows = []
+    for objective, source in (
+        ("batch-kl(teacher_temperature=0.05)", TeacherSource(f"bi-encoder:{folder}")),
+        ("in-batch-kl", DenseEncoder(folder, precision="float32")),
+    ):
+        out = train_student(
+            collection,
+            tiny_model,
+            tmp_path / objective,
+            sources=[scores, source],
+            settings=replace(TINY, objective=objective),
+        )
+        losses = Manifest.read(out).details["losses"]
+        rows.append([value for row in losses for name, value in row.items() if name != "step"])
+    assert rows[0] == pytest.approx(rows[1], rel=1e-4)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from retrodistill.base.calls import split_label
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.base.registry import TEACHERS
@@ -33,6 +34,9 @@ class TeacherSource(SignalSource):
     object, a device of its own, is in evaluation mode, and neither receives a gradient nor is saved
     with the student. Each process scores the queries of all processes with its own documents, so
     that a text is read by one process, and all share the scores.
+
+    With a label, its signals are `LABEL.batch_scores` and, of a query's own candidates,
+    `LABEL.scores`, and a training may have several.
     """
 
     name = "teacher"
@@ -40,7 +44,12 @@ class TeacherSource(SignalSource):
     gives = frozenset({"teacher_batch_scores"})
     live = True
 
-    def __init__(self, teacher: Teacher | str) -> None:
+    def __init__(self, teacher: Teacher | str, *, label: str | None = None) -> None:
+        if label is not None:
+            self.name = f"teacher-{label}"
+            self.about = f"the teacher {label}"
+            self.gives = frozenset({f"{label}.scores", f"{label}.batch_scores"})
+        self.label = label
         self.spec = teacher if isinstance(teacher, str) else type(teacher).__name__
         self._teacher = None if isinstance(teacher, str) else teacher
         self._collection: Collection | None = None
@@ -54,8 +63,9 @@ class TeacherSource(SignalSource):
 
     @classmethod
     def open(cls, name: str, settings: "TrainSettings") -> Self:
-        """Return the teacher that `late-interaction:MODEL` names; it is loaded when prepared."""
-        return cls(name)
+        """Return the teacher of `late-interaction:MODEL` or `LABEL=...`; it is loaded later."""
+        label, spec = split_label(name)
+        return cls(spec, label=label)
 
     @property
     def teacher(self) -> Teacher:
@@ -76,7 +86,7 @@ class TeacherSource(SignalSource):
     @property
     def teachers(self) -> Sequence[str]:
         """Name of the teacher, as it was given."""
-        return (self.spec,)
+        return (self.spec if self.label is None else f"{self.label}={self.spec}",)
 
     def prepare(
         self, material: "Material", terms: "Sequence[LossTerm]", settings: "TrainSettings"
@@ -109,12 +119,18 @@ class TeacherSource(SignalSource):
         log.info(f"--teacher {self.spec} reads up to {work} in each of {steps:,} steps.")
 
     def of(self, batch: "BatchRows", student: "dict[str, Tensor] | None") -> "dict[str, Tensor]":
-        """Return `teacher_batch_scores` (B, M), of the documents of all processes."""
+        """Return `teacher_batch_scores` (B, M), of the documents of all processes.
+
+        With a label, `LABEL.batch_scores`, and `LABEL.scores` (B, N) of the query's candidates.
+        """
         if self._batch is not batch:  # a student of several dimensions asks once for each
             assert student is not None
             self._batch, self._scores = batch, self._of_all(batch, student["batch_scores"].device)
         assert self._scores is not None
-        return {"teacher_batch_scores": self._scores}
+        if self.label is None:
+            return {"teacher_batch_scores": self._scores}
+        scores = self._scores.gather(1, _columns(batch).to(self._scores.device))
+        return {f"{self.label}.batch_scores": self._scores, f"{self.label}.scores": scores}
 
     def _of_all(self, batch: "BatchRows", device: Any) -> "Tensor":
         """Return the scores (B, M) of this process's queries, columns as `SharedRows` has them."""
@@ -148,6 +164,18 @@ class TeacherSource(SignalSource):
         return scores
 
 
+def _columns(batch: "BatchRows") -> "Tensor":
+    """Return the column (B, N) of each candidate, 0 for padding: own documents come first."""
+    import torch
+
+    width = max(len(example.docs) for example in batch.examples)
+    columns = torch.zeros(len(batch.examples), width, dtype=torch.long)
+    for row, example in enumerate(batch.examples):
+        positions = np.searchsorted(batch.docs, example.docs)
+        columns[row, : len(positions)] = torch.from_numpy(positions)
+    return columns
+
+
 def score_all(teacher: Teacher, queries: Sequence[Doc], docs: Sequence[Doc]) -> NDArray[np.float32]:
     """Return a teacher's scores of each query with each document, (queries, documents)."""
     if hasattr(teacher, "score_all"):
@@ -171,6 +199,8 @@ def check_live(teacher: Teacher | str, settings: "TrainSettings", *, processes: 
         ConfigError: it scores before training only, or reads more pairs a step than is allowed.
 
     """
+    if isinstance(teacher, str):
+        teacher = split_label(teacher)[1]
     name = teacher if isinstance(teacher, str) else type(teacher).__name__
     kind = name.partition(":")[0]
     if isinstance(teacher, str) and kind in TEACHERS and kind not in LIVE:
