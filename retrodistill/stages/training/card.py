@@ -158,6 +158,7 @@ def _losses(text: str) -> Iterator[tuple[str, str, str]]:
 def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     config = manifest.config
     rows = [("split", str(config.get("split", "")))]
+    # live teachers are named with the others, below
     roles = ("data", *(name for name in SIGNAL_SOURCES if name != "teacher"))
     rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
     if "queries" in manifest.details:

@@ -107,18 +107,18 @@ def with_perplexity(
     if target is None:
         return terms
     assert scores is not None  # `check_settings` has asked for them
-    named = {
-        term.name: term.settings_with(Role.TEACHER_TEMPERATURE)
+    # Other teachers, live ones and those of vectors, have scales of their own.
+    named = [
+        term.settings_with(Role.TEACHER_TEMPERATURE) if "teacher_scores" in term.signals else ()
         for term in terms
-        if "teacher_scores" in term.signals
-    }
-    if not any(named.values()):
+    ]
+    if not any(named):
         raise ConfigError(
             f"--teacher-perplexity sets a teacher temperature, but objective "
             f"{settings.objective!r} has none. Omit it, or choose a listwise loss."
         )
-    for term in terms:
-        if given := term.settings.keys() & set(named.get(term.name, ())):
+    for term, temperatures in zip(terms, named, strict=True):
+        if given := term.settings.keys() & {*temperatures}:
             raise ConfigError(
                 f"{term.name} has a {', '.join(sorted(given))} in --objective, and "
                 "--teacher-perplexity sets it too: give one of the two."
@@ -131,11 +131,8 @@ def with_perplexity(
         f"{target:g} documents and more."
     )
     return tuple(
-        replace(
-            term,
-            settings={**term.settings, **dict.fromkeys(named.get(term.name, ()), temperature)},
-        )
-        for term in terms
+        replace(term, settings={**term.settings, **dict.fromkeys(temperatures, temperature)})
+        for term, temperatures in zip(terms, named, strict=True)
     )
 
 

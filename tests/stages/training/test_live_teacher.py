@@ -10,6 +10,7 @@ import pytest
 import torch
 from fakes import models as fake_models
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
+from fakes.language_models import save_tiny_causal
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
 from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
@@ -30,6 +31,7 @@ from retrodistill.stages.reporting.chain import inputs_named
 from retrodistill.stages.reporting.commands import command_of
 from retrodistill.stages.training import loop, train_student
 from retrodistill.stages.training.building import build_batches, build_task, load_student
+from retrodistill.stages.training.checks import with_perplexity
 from retrodistill.stages.training.material import gather_material
 from retrodistill.stages.training.sources.teacher import TeacherSource, check_live
 
@@ -50,6 +52,7 @@ SAVE: dict[str, Callable[[Path], Path]] = {
     "bi-encoder": lambda folder: save_tiny_model(folder, layers=1, dimension=48, seed=1),
     "sparse": lambda folder: save_tiny_sparse(folder, seed=1),
     "cross-encoder": lambda folder: save_tiny_cross_encoder(folder, seed=1),
+    "causal-lm": lambda folder: save_tiny_causal(folder),
 }
 
 UNEVEN = Run.from_dict(
@@ -331,7 +334,7 @@ def test_without_scores_the_batch_is_the_labelled_documents(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": "contrastive"}, "learns nothing from a live teacher.*Drop --teacher"),
+        ({"objective": "contrastive"}, "learns nothing from a live teacher.*Drop the teacher"),
         ({"student_kind": "cross-encoder"}, "--student-kind cross-encoder reads a query with its"),
         (
             {"objective": "batch-kl + margin-mse(teacher_scores=old.scores)"},
@@ -461,3 +464,20 @@ def test_a_live_bi_encoder_gives_what_its_stored_vectors_give(
         losses = Manifest.read(out).details["losses"]
         rows.append([value for row in losses for name, value in row.items() if name != "step"])
     assert rows[0] == pytest.approx(rows[1], rel=1e-4)
+
+
+def test_the_perplexity_of_stored_scores_is_not_that_of_a_live_teacher(
+    collection: Collection, scores: Run
+) -> None:
+    """MaxSims divided by a temperature that was found for logits."""
+    objective = (
+        "listwise-kl + batch-kl + "
+        "0.5*listwise-kl(teacher_scores=old.scores,teacher_temperature=0.05)"
+    )
+    terms = parse_objective(objective)
+    settings = replace(TINY, objective=objective, teacher_perplexity=2.0)
+    material = gather_material(collection, "train", scores, terms, settings)
+    own, live, old = with_perplexity(terms, scores, material, settings)
+    assert own.settings["teacher_temperature"] > 0
+    assert not live.settings
+    assert old.settings == {"teacher_temperature": 0.05}
