@@ -4,9 +4,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from retrodistill.objectives.losses.contract import StudentTemperature, TeacherTemperature
+from retrodistill.objectives.losses.contract import (
+    ScaleFree,
+    StudentTemperature,
+    TeacherTemperature,
+)
 from retrodistill.objectives.losses.inputs import loss
-from retrodistill.objectives.losses.lists import average
+from retrodistill.objectives.losses.lists import average, of_unit_size
 
 
 @loss(zero_at={"batch_scores": "teacher_batch_scores"})
@@ -17,14 +21,16 @@ def batch_margin_mse(
     *,
     student_temperature: StudentTemperature = 1.0,
     teacher_temperature: TeacherTemperature = 1.0,
+    scaled: ScaleFree = False,
 ) -> Float[Tensor, ""]:
     """Margin-MSE between a query's positive and every other document of the batch.
 
     The margin of document j is score[positive] - score[j], for each labelled candidate of the
     query as the positive and every other document of the batch, positives and negatives of other
     queries alike: the teacher has scored them, so none is taken for a negative. Margins are
-    divided by the temperature of their side: a student of cosines needs one near 0.05. In squared
-    units of the teacher's scores, a mean over all these pairs of the batch.
+    divided by the temperature of their side: a student of cosines needs one near 0.05. `scaled` is
+    for bounded teachers, as in `margin_mse`. In squared units of the teacher's scores, a mean over
+    all these pairs of the batch.
 
     Source: the in-batch half of TAS-Balanced, Hofstaetter et al. 2021, arXiv:2104.06967, which
     weighs it by 0.75 beside `margin_mse` of stored scores.
@@ -35,8 +41,10 @@ def batch_margin_mse(
     # P x M: margins of each labelled pair over each document
     student = batch_scores[rows, columns][:, None] - batch_scores[rows]
     teacher = teacher_batch_scores[rows, columns][:, None] - teacher_batch_scores[rows]
-    errors = student / student_temperature - teacher / teacher_temperature
-    return average(errors.square()[others])
+    student, teacher = student[others] / student_temperature, teacher[others] / teacher_temperature
+    if scaled:
+        student, teacher = of_unit_size(student), of_unit_size(teacher)
+    return average((student - teacher).square())
 
 
 @loss

@@ -68,3 +68,13 @@ def test_a_batch_without_a_label_costs_nothing() -> None:
     assert loss.item() == 0.0
     assert student.grad is not None
     assert not student.grad.any()
+
+
+def test_a_scaled_loss_asks_for_the_proportions_of_the_margins() -> None:
+    """A bounded teacher whose small margins the student's scores have to shrink to."""
+    signals = STUDENT, TEACHER / 50, LABELS
+    assert batch_margin_mse(*signals, scaled=True).item() == pytest.approx(
+        batch_margin_mse(STUDENT, TEACHER, LABELS, scaled=True).item()
+    )
+    assert batch_margin_mse(TEACHER / 9, TEACHER, LABELS, scaled=True).item() == pytest.approx(0)
+    assert batch_margin_mse(*signals, scaled=True).item() > 0.1

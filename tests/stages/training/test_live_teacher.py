@@ -481,3 +481,16 @@ def test_the_perplexity_of_stored_scores_is_not_that_of_a_live_teacher(
     assert own.settings["teacher_temperature"] > 0
     assert not live.settings
     assert old.settings == {"teacher_temperature": 0.05}
+
+
+def test_a_teacher_that_is_one_hot_or_flat_is_reported_before_the_first_step(
+    collection: Collection, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cosines at a temperature of 1: hours of a loss that teaches the mean of the batch."""
+    source = TeacherSource(f"bi-encoder:{SAVE['bi-encoder'](tmp_path)}")
+    settings = replace(TINY, objective="batch-kl + batch-margin-mse", dims=(8,))
+    seen_by(source, collection, tiny_model, settings)
+    messages = capsys.readouterr().err
+    assert messages.count("batch-kl: at teacher_temperature 1 the teacher spreads half") == 1
+    assert "of the 7 best documents and more, so its lists are nearly flat" in messages
+    assert "batch-margin-mse: the teacher's scores are bounded" in messages

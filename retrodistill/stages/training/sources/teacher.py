@@ -53,6 +53,8 @@ class TeacherSource(SignalSource):
         self.spec = teacher if isinstance(teacher, str) else type(teacher).__name__
         self._teacher = None if isinstance(teacher, str) else teacher
         self._collection: Collection | None = None
+        self._unseen: Sequence[LossTerm] = ()
+        """Terms of its scores, until the first batch has been looked at."""
         self._batch: BatchRows | None = None
         self._scores: Tensor | None = None
 
@@ -111,6 +113,8 @@ class TeacherSource(SignalSource):
                 precision=settings.teacher_precision,
             )
         self._collection = material.collection
+        signal = "teacher_batch_scores" if self.label is None else f"{self.label}.batch_scores"
+        self._unseen = [term for term in terms if signal in term.signals]
         steps = material.steps(settings)
         queries, docs = texts_a_step(settings, world_size())
         work = f"{queries:,} queries and {docs:,} documents"
@@ -136,7 +140,8 @@ class TeacherSource(SignalSource):
         """Return the scores (B, M) of this process's queries, columns as `SharedRows` has them."""
         import torch
 
-        from retrodistill.models.students.processes import SharedRows, gathered
+        from retrodistill.models.students.processes import SharedRows, gathered, is_main
+        from retrodistill.stages.training.checks import check_live_scores
 
         own_queries, own_docs = (
             torch.from_numpy(rows).to(device) for rows in (batch.queries, batch.docs)
@@ -144,6 +149,9 @@ class TeacherSource(SignalSource):
         # The queries of all processes, in the same order in each of them.
         queries = torch.unique(gathered(own_queries))
         scores = self._grid(queries.cpu().numpy(), batch.docs)
+        if is_main():
+            check_live_scores(self._unseen, scores)
+        self._unseen = ()
         # (documents, queries): the columns of this process, then those of all.
         columns = SharedRows(own_docs)(torch.from_numpy(scores.T.copy()).to(device))
         return columns[:, torch.searchsorted(queries, own_queries)].T
