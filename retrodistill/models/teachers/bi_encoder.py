@@ -59,11 +59,11 @@ class BiEncoderTeacher:
         return self._compare(queries[pairs.query_rows], docs[pairs.doc_rows])
 
     def score_all(self, queries: Sequence[Doc], docs: Sequence[Doc]) -> NDArray[np.float32]:
-        """Return the inner product of each query with each document, (queries, documents)."""
+        """Return the score of each query with each document, (queries, documents)."""
         query_vectors = self._encoder.encode_queries([query.full_text for query in queries])
         doc_vectors = self._encoder.encode_docs([doc.full_text for doc in docs])
-        scores: NDArray[np.float32] = query_vectors @ doc_vectors.T
-        return scores
+        repeated = (np.tile(vector, (len(docs), 1)) for vector in query_vectors)
+        return np.stack([self._compare(vectors, doc_vectors) for vectors in repeated])
 
     def _compare(
         self, queries: NDArray[np.float32], docs: NDArray[np.float32]

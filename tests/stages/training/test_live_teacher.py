@@ -24,6 +24,7 @@ from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.students.late_interaction import LateInteractionEncoder
+from retrodistill.models.students.pair_head import PairHead
 from retrodistill.models.teachers import load_teacher
 from retrodistill.models.teachers.late_interaction import LateInteractionTeacher
 from retrodistill.objectives.objective import Signals, bind, parse_objective
@@ -34,6 +35,15 @@ from retrodistill.stages.training.building import build_batches, build_task, loa
 from retrodistill.stages.training.checks import with_perplexity
 from retrodistill.stages.training.material import gather_material
 from retrodistill.stages.training.sources.teacher import TeacherSource, check_live
+
+
+def save_pair_head(folder: Path) -> Path:
+    model = save_tiny_model(folder, layers=1, seed=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        PairHead(32).save(model)
+    return model
+
 
 OBJECTIVE = "batch-kl(student_temperature=1) + batch-margin-mse"
 TINY = TrainSettings(
@@ -50,6 +60,7 @@ TINY = TrainSettings(
 SAVE: dict[str, Callable[[Path], Path]] = {
     "late-interaction": lambda folder: save_tiny_late_interaction(folder, seed=1),
     "bi-encoder": lambda folder: save_tiny_model(folder, layers=1, dimension=48, seed=1),
+    "pair-head": lambda folder: save_pair_head(folder),
     "sparse": lambda folder: save_tiny_sparse(folder, seed=1),
     "cross-encoder": lambda folder: save_tiny_cross_encoder(folder, seed=1),
     "causal-lm": lambda folder: save_tiny_causal(folder),
@@ -302,6 +313,14 @@ def test_a_teacher_of_pairs_costs_what_is_allowed(
     with pytest.raises(ConfigError, match=r"8 x 16 = 128 pairs a step"):
         check_live(spec, replace(TINY, teacher_pairs=64), processes=2)
     check_live("late-interaction:any", dear)
+
+
+def test_a_teacher_of_whole_lists_is_refused(tmp_path: Path, collection: Collection) -> None:
+    """A score that depends on which other documents the process has drawn."""
+    pairwise = load_teacher(f"pairwise:{save_tiny_cross_encoder(tmp_path)}", collection)
+    for teacher in (pairwise, "llm-listwise:m", "bm25"):
+        with pytest.raises(ConfigError, match="cannot score while the student trains"):
+            check_live(teacher, TINY)
 
 
 def test_a_score_that_is_no_number_is_named(

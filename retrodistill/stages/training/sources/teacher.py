@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retrodistill.objectives.objective import LossTerm
     from retrodistill.stages.training.material import Material
 
-LIVE = ("late-interaction", "bi-encoder", "sparse", "cross-encoder", "causal-lm")
+LIVE = ("late-interaction", "bi-encoder", "pair-head", "sparse", "cross-encoder", "causal-lm")
 """Teachers that can score any query with any document, at no price but time."""
 
 
@@ -32,8 +32,8 @@ class TeacherSource(SignalSource):
 
     The teacher stays outside the trained module: it has a tokenizer, a number type and, as an
     object, a device of its own, is in evaluation mode, and neither receives a gradient nor is saved
-    with the student. Each process scores the queries of all processes with its own documents, so
-    that a text is read by one process, and all share the scores.
+    with the student. Each process scores the queries of all processes with its own documents, and
+    all share the scores: no process reads the documents of another.
 
     With a label, its signals are `LABEL.batch_scores` and, of a query's own candidates,
     `LABEL.scores`, and a training may have several.
@@ -211,10 +211,12 @@ def check_live(teacher: Teacher | str, settings: "TrainSettings", *, processes: 
         teacher = split_label(teacher)[1]
     name = teacher if isinstance(teacher, str) else type(teacher).__name__
     kind = name.partition(":")[0]
-    if isinstance(teacher, str) and kind in TEACHERS and kind not in LIVE:
+    part = TEACHERS.split(teacher)[0] if isinstance(teacher, str) else teacher
+    stored = isinstance(teacher, str) and kind in TEACHERS and kind not in LIVE
+    if stored or getattr(part, "unit", None) == "list":
         raise ConfigError(
-            f"--teacher {name} cannot score while the student trains: it takes one of "
-            f"{', '.join(LIVE)}. Score the candidates before training: retrodistill score "
+            f"--teacher {name} cannot score while the student trains: take one of "
+            f"{', '.join(LIVE)}. Or score the candidates before training: retrodistill score "
             f"--teacher {name}, then train --scores."
         )
     if settings.compare == "collection":
@@ -222,7 +224,6 @@ def check_live(teacher: Teacher | str, settings: "TrainSettings", *, processes: 
             "--teacher scores the documents of a batch, and --compare collection makes each batch "
             "the whole collection. Omit --compare, or use a teacher's --vectors or --scores."
         )
-    part = TEACHERS.split(teacher)[0] if isinstance(teacher, str) else teacher
     queries, docs = texts_a_step(settings, processes)
     if not _reads_alone(part) and queries * docs > settings.teacher_pairs:
         raise ConfigError(
