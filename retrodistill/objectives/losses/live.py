@@ -57,8 +57,8 @@ def batch_kl(
 ) -> Float[Tensor, ""]:
     """KL divergence over all documents of the batch, from a live teacher's scores.
 
-    KL(teacher || student), each a softmax over every distinct document of the batch, whose query
-    it was drawn for: a relevant document of another query is not a plain negative. In nats,
+    KL(teacher || student), each a softmax over every distinct document of the batch, whichever
+    query it was drawn for: a relevant document of another query is not a plain negative. In nats,
     averaged over queries, without a factor of the temperature squared.
 
     Source: Lin, Yang and Lin 2021, "In-Batch Negatives for Knowledge Distillation with
