@@ -4,6 +4,8 @@
     python benchmarks/bench_objectives.py --work /tmp/scifact --main --seeds 3 \\
         > benchmarks/results/objectives_MACHINE_YYYYMM.jsonl
     python benchmarks/bench_objectives.py --work /tmp/scifact --recipes specialise,pair,simlm-kd
+    python benchmarks/bench_objectives.py --work /tmp/scifact --recipes tct-colbert,tas-b \\
+        --teacher late-interaction:MODEL
     python benchmarks/tables.py RESULTS.jsonl --also recall@100,fidelity --sort
 
 What bench_scifact.py left in --work is the data: train queries and titles, candidates, the z-scored
@@ -13,6 +15,7 @@ four documents of TOKENS tokens, then searched with over the whole collection. `
 mean Spearman correlation with the teacher over the 100 candidates of each test query. A recipe is
 run by its name as it is, but for this budget (steps, batch, candidates, tokens, learning rate): its
 objective, draws, filters and projection are its own, and at most half of the candidates positives.
+A live teacher is the contrastive six-layer student, or --teacher.
 
 One JSON line a run as it ends, and one an objective and row of queries (`rows.py`): means over the
 seeds, and the paired test against contrastive of the queries' means. What is finished in --work is
@@ -37,6 +40,7 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.objectives.objective import inputs_of, parse_objective
 from retrodistill.objectives.recipes import load_recipe
 from retrodistill.stages.searching import search_run
+from retrodistill.stages.training.sources.teacher import TeacherSource
 
 STEPS, BATCH, TOKENS, DOCS = 24, 16, 64, 4
 QUEUE = 1024
@@ -71,6 +75,8 @@ OBJECTIVES = {
     "mixed-negatives": "mixed-negatives(temperature=0.05)",
     "arm": "arm",
     "in-batch-kl + contrastive": f"in-batch-kl + {NCE}",
+    "batch-kl + contrastive": f"batch-kl({T},teacher_temperature=0.05) + {NCE}",
+    "batch-margin-mse + contrastive": f"batch-margin-mse({T},teacher_temperature=0.05) + {NCE}",
     "embed-distill + contrastive": f"embed-distill + {NCE}",
     "leaf + contrastive": f"leaf + {NCE}",
     "ckd + contrastive": f"ckd + {NCE}",
@@ -136,6 +142,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="objectives to run (default: all)")
     parser.add_argument("--main", action="store_true", help=f"run {', '.join(MAIN)}")
     parser.add_argument("--recipes", default="", help="recipes to run by name, comma-separated")
+    parser.add_argument("--teacher", help="live teacher (default: the contrastive student)")
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args()
     work: Path = options.work
@@ -152,6 +159,7 @@ def main() -> None:
 
     scores, judge = teacher_of("train"), teacher_of("test")
     vectors = rd.DenseEncoder(str(work / "students" / "contrastive"), max_tokens=128)
+    live = options.teacher or f"bi-encoder:{work / 'students' / 'contrastive'}"
 
     def measured(name: str, seed: int) -> tuple[rd.Run, dict[str, Any]]:
         folder = work / "objectives" / f"{name.replace(' ', '').replace(':', '-')}-{seed}"
@@ -167,7 +175,11 @@ def main() -> None:
                 collection,
                 start,
                 folder / "student",
-                sources=[teacher, vectors if "--vectors" in needs else None],
+                sources=[
+                    teacher,
+                    vectors if "--vectors" in needs else None,
+                    TeacherSource(live) if "--teacher" in needs else None,
+                ],
                 settings=settings,
                 overwrite=True,
             )

@@ -12,6 +12,11 @@ training under the same settings. Recipes are published methods as settings, whi
     python -m retrodistill.train --data beir:scifact --recipe leaf --vectors TEACHER \\
         --student MODEL --out students/leaf
 
+    python -m retrodistill.train --data beir:scifact --recipe tct-colbert --scores runs/bm25 \\
+        --teacher late-interaction:COLBERT --student MODEL --out students/tct
+
+A live teacher scores the documents of each batch for all its queries while the student trains.
+
 An objective that compares vectors alone needs neither labels nor scores: without --scores it
 learns from every document and query of the collection.
 """

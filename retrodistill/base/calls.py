@@ -1,4 +1,4 @@
-"""Parse `name(key=value, ...)`, as objectives, negative sampling and metrics are written."""
+"""Parse `name(key=value, ...)`, as objectives and metrics are written, and `LABEL=TEACHER`."""
 
 import re
 from collections.abc import Iterable
@@ -8,6 +8,8 @@ from retrodistill.base.errors import ConfigError, did_you_mean
 
 NAME = r"[\w:.-]+"
 """A registered name, or a path to code such as `my_lab.losses:focal`."""
+
+_LABEL = re.compile(r"([A-Za-z][\w-]*)=(?=.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,9 @@ def parse_call(text: str, kind: str, *, example: str, name: str = NAME) -> Call:
             raise ConfigError(f"{kind} {match[1]!r}: setting {key!r} is given twice.")
         settings[key] = value
     return Call(kind, match[1], settings)
+
+
+def split_label(text: str) -> tuple[str | None, str]:
+    """Return the label, if there is one, and what it names: `previous=bi-encoder:MODEL`."""
+    match = _LABEL.match(text)
+    return (match[1], text[match.end() :]) if match else (None, text)

@@ -165,6 +165,8 @@ LOSSES = Registry(
         "listwise-kl": "retrodistill.objectives.losses.listwise:listwise_kl",
         "listwise-kl-in-batch": "retrodistill.objectives.losses.in_batch:listwise_kl_in_batch",
         "in-batch-kl": "retrodistill.objectives.losses.in_batch:in_batch_kl",
+        "batch-kl": "retrodistill.objectives.losses.live:batch_kl",
+        "batch-margin-mse": "retrodistill.objectives.losses.live:batch_margin_mse",
         "m3-kd": "retrodistill.objectives.losses.in_batch:m3_kd",
         "top-k-kl": "retrodistill.objectives.losses.listwise:top_k_kl",
         "standardised-kl": "retrodistill.objectives.losses.listwise:standardised_kl",
@@ -371,6 +373,7 @@ SIGNAL_SOURCES = Registry(
         "scores": "retrodistill.stages.training.sources.scores:ScoreSource",
         "preferences": "retrodistill.stages.training.sources.preferences:PreferenceSource",
         "vectors": "retrodistill.stages.training.sources.vectors:VectorSource",
+        "teacher": "retrodistill.stages.training.sources.teacher:TeacherSource",
     },
 )
 """What a student learns from beside labels: the name is the flag of `train`."""

@@ -39,6 +39,7 @@ SIGNALS = {
     "preferences": "B N N",
     "preference_mask": "B N N",
     "batch_scores": "B M",
+    "teacher_batch_scores": "B M",
     "batch_candidates": "B M",
     "batch_labels": "B M",
     "batch_mask": "B M",
@@ -59,7 +60,8 @@ relevant without a label. `log_weights`: logarithm of the weight of a sampled ca
 stands for several. `pair_scores`: the scores of a head that sees both vectors. `preferences`: a
 teacher's log p(i is better than j), in nats, where `preference_mask` says that it compared them.
 
-The batch. `batch_scores`: the student's scores of every distinct document of the batch.
+The batch. `batch_scores`, `teacher_batch_scores`: the student's and a live teacher's scores of
+every distinct document of the batch.
 `batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
 `batch_mask`: which are relevant, and which may be compared at all.
 
@@ -67,9 +69,25 @@ Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries a
 documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`: the student's
 in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
+
+A teacher with a label gives `LABEL.scores` and `LABEL.batch_scores`, of the shapes of
+`teacher_scores` and `teacher_batch_scores`, to the terms that ask for them:
+`listwise-kl(teacher_scores=LABEL.scores)`.
 """
 
+LABELLED = ("teacher_scores", "teacher_batch_scores")
+"""Signals that a labelled teacher can give in the place of the training's own."""
+
+_ALIAS = re.compile(r"[A-Za-z][\w-]*\.\w+")
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
+
+
+def shape_of(signal: str) -> str | None:
+    """Return the letters of a signal's shape, also of `LABEL.scores`; None if it is unknown."""
+    label, _, name = signal.rpartition(".")
+    if not label:
+        return SIGNALS.get(name)
+    return SIGNALS[f"teacher_{name}"] if f"teacher_{name}" in LABELLED else None
 
 
 class Signals(dict[str, "Tensor"]):
@@ -85,9 +103,10 @@ class Signals(dict[str, "Tensor"]):
         super().__init__(tensors)
         sizes: dict[str, tuple[int, str]] = {}
         for name, tensor in tensors.items():
-            if name not in SIGNALS:
+            shape = shape_of(name)
+            if shape is None:
                 raise DataError(f"unknown signal {name!r}. Known: {', '.join(SIGNALS)}.")
-            letters = SIGNALS[name].split()
+            letters = shape.split()
             if tensor.ndim != len(letters):
                 raise DataError(
                     f"signal {name} must have shape ({', '.join(letters)}), "
@@ -110,6 +129,9 @@ class LossTerm:
     weight: float = 1.0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Parameter -> signal of a labelled source that takes its place, `LABEL.scores`."""
+
     @property
     def function(self) -> "Callable[..., Tensor]":
         """The loss as a function of signals and settings."""
@@ -118,8 +140,12 @@ class LossTerm:
     @property
     def signals(self) -> tuple[str, ...]:
         """Names of the signals that the loss asks for."""
-        parameters = LOSSES.signature(self.name).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+        return tuple(self.inputs.values())
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Parameter of the loss -> name of the signal that it is given."""
+        return {name: self.aliases.get(name, name) for name in _signals_of(self.name)}
 
     @property
     def contract(self) -> Contract:
@@ -153,7 +179,10 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             match["call"], "loss", example="listwise-kl(teacher_temperature=0.5) + 0.1*contrastive"
         )
         weight = _weight(match["weight"] or "1", text)
-        terms.append(LossTerm(name=call.name, weight=weight, settings=_checked(call)))
+        aliases = _aliases(call)
+        options = {key: call.settings[key] for key in call.settings if key not in aliases}
+        settings = _checked(Call(call.kind, call.name, options))
+        terms.append(LossTerm(name=call.name, weight=weight, settings=settings, aliases=aliases))
     return tuple(terms)
 
 
@@ -162,6 +191,7 @@ INPUTS = {
     "log_weights": "--scores",
     "preferences": "--preferences",
     "teacher_doc_vectors": "--vectors",
+    "teacher_batch_scores": "--teacher",
     "labels": "labels",
     "batch_labels": "labels",
 }
@@ -171,7 +201,11 @@ INPUTS = {
 def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
     """Return the inputs that an objective needs, each once: flags of `train`, and labels."""
     signals = [signal for term in terms for signal in term.signals]
-    return tuple(dict.fromkeys(INPUTS[signal] for signal in signals if signal in INPUTS))
+    inputs = [
+        f"--teacher {signal.partition('.')[0]}=TEACHER" if "." in signal else INPUTS.get(signal)
+        for signal in signals
+    ]
+    return tuple(dict.fromkeys(name for name in inputs if name))
 
 
 def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
@@ -193,19 +227,19 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         ConfigError: on a call, if a loss asks for a signal that the batch lacks.
 
     """
-    bound = [(term, term.function, term.signals) for term in terms]
+    bound = [(term, term.function, term.inputs) for term in terms]
 
     def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
         for term, loss, required in bound:
-            missing = [name for name in required if name not in signals]
+            missing = [name for name in required.values() if name not in signals]
             if missing:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "
-                    f"{', '.join(signals)}. Give --scores (or --vectors) of a teacher, "
+                    f"{', '.join(signals)}. Give --scores, --vectors or --teacher, "
                     "or drop the loss."
                 )
-            arguments = {name: signals[name] for name in required}
+            arguments = {parameter: signals[name] for parameter, name in required.items()}
             value = term.weight * loss(**arguments, **term.settings)
             values[term.name] = values[term.name] + value if term.name in values else value
         return values
@@ -224,6 +258,30 @@ def _weight(text: str, objective: str) -> float:
             "above 0. To omit a term, drop it."
         )
     return weight
+
+
+def _signals_of(loss: str) -> list[str]:
+    """Return the parameters of a loss that are signals."""
+    parameters = LOSSES.signature(loss).parameters.values()
+    return [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+
+
+def _aliases(call: Call) -> dict[str, str]:
+    """Return the signals of labelled teachers that take the place of a teacher's, by parameter.
+
+    Raises:
+        ConfigError: an alias does not name such a signal, or one of another shape.
+
+    """
+    signals = [name for name in _signals_of(call.name) if name in call.settings]
+    aliases = {name: call.settings[name] for name in signals if name in LABELLED}
+    for name, alias in aliases.items():
+        if not _ALIAS.fullmatch(alias) or shape_of(alias) != SIGNALS[name]:
+            raise ConfigError(
+                f"{call.name}: {name}={alias} is not understood. Write "
+                f"{name}=LABEL.{name.removeprefix('teacher_')}, with --teacher LABEL=TEACHER."
+            )
+    return aliases
 
 
 def _settings_of(loss: str) -> "list[Parameter]":

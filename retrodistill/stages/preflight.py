@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrodistill.base.calls import split_label
 from retrodistill.base.errors import ConfigError, MissingExtra, did_you_mean
 from retrodistill.base.files import check_writable, refuse_existing
 from retrodistill.base.manifest import Manifest
@@ -17,7 +18,6 @@ from retrodistill.base.registry import (
     FORMATS,
     INDEXES,
     RETRIEVERS,
-    SIGNAL_SOURCES,
     STUDENT_KINDS,
     TEACHERS,
     WRITERS,
@@ -115,6 +115,7 @@ def train(config: "configs.TrainConfig") -> None:
     from retrodistill.objectives.objective import parse_objective
     from retrodistill.stages.training.requirements import check_kind, check_settings
     from retrodistill.stages.training.sampling import parse_negative_sampling
+    from retrodistill.stages.training.sources import named_sources
 
     refuse_existing(config.out, overwrite=config.overwrite)
     terms = parse_objective(config.objective)
@@ -128,8 +129,9 @@ def train(config: "configs.TrainConfig") -> None:
     check_models("--student", config.student)
     check_models("--doc-student", config.doc_student)
     check_models("--vectors", config.vectors)
-    sources = [SIGNAL_SOURCES[name] for name in SIGNAL_SOURCES if getattr(config, name, None)]
-    check_settings(terms, config, config.split, sources)
+    for spec in config.teacher:
+        check_part(TEACHERS, split_label(spec)[1])
+    check_settings(terms, config, config.split, named_sources(config))
     if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting
         check_kind(config)  # imports torch
 

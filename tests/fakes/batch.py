@@ -59,6 +59,7 @@ def batch(
         teacher_query_vectors=draw(b, 3),
         teacher_doc_vectors=draw(b * n, 3),
         queue_vectors=draw(6, 3),
+        teacher_batch_scores=draw(b, b * n),
     )
 
 

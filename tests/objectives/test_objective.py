@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from retrodistill.base.errors import ConfigError
-from retrodistill.objectives.objective import LossTerm, Signals, bind, parse_objective
+from retrodistill.base.errors import ConfigError, DataError
+from retrodistill.objectives.objective import LossTerm, Signals, bind, inputs_of, parse_objective
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,10 @@ def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float
         ("-1*contrastive", "invalid weight '-1'.*drop it"),
         ("listwise-kl + 0*contrastive", "invalid weight '0'.*drop it"),
         ("1-1*contrastive", "invalid weight '1-1'"),
+        ("listwise-kl(teacher_scores=old)", "Write teacher_scores=LABEL.scores, with --teacher"),
+        ("listwise-kl(teacher_scores=old.batch_scores)", "Write teacher_scores=LABEL.scores"),
+        ("batch-kl(teacher_batch_scores=old.scores)", "=LABEL.batch_scores"),
+        ("listwise-kl(student_scores=old.scores)", "has no setting 'student_scores'"),
         ("", "is not understood"),
         ("listwise-kl + ", "is not understood"),
         ("listwise-kl listwise-kl", "is not understood"),
@@ -85,3 +89,27 @@ def test_terms_are_weighted_and_summed_by_name() -> None:
     )
     terms = (LossTerm(name="margin-mse", weight=2.0), LossTerm(name="margin-mse", weight=1.0))
     assert bind(terms)(signals)["margin-mse"].item() == pytest.approx(27.0)
+
+
+def test_a_term_asks_a_labelled_teacher() -> None:
+    """Two teachers of which both terms learn the first."""
+    text = "listwise-kl(teacher_scores=old.scores,student_temperature=1) + margin-mse"
+    labelled, plain = terms = parse_objective(text)
+    assert labelled.settings == {"student_temperature": 1.0}
+    assert labelled.signals == ("student_scores", "old.scores", "mask")
+    assert plain.signals == ("student_scores", "teacher_scores", "mask")
+    assert inputs_of(terms) == ("--teacher old=TEACHER", "--scores")
+    scores = torch.tensor([[2.0, 1.0]])
+    signals = Signals(
+        student_scores=scores,
+        teacher_scores=scores + torch.tensor([3.0, 0.0]),
+        mask=torch.ones(1, 2, dtype=torch.bool),
+        **{"old.scores": scores},
+    )
+    values = bind(terms)(signals)
+    assert values["listwise-kl"].item() == pytest.approx(0.0)
+    assert values["margin-mse"].item() == pytest.approx(9.0)
+    with pytest.raises(DataError, match=r"old\.scores has N = 3, but student_scores has N = 2"):
+        Signals(student_scores=scores, **{"old.scores": torch.zeros(1, 3)})
+    with pytest.raises(DataError, match=r"unknown signal 'old\.mask'"):
+        Signals(**{"old.mask": torch.zeros(1, 3)})

@@ -109,6 +109,18 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (TRAIN, "needs teacher scores: give --scores"),
         (f"{TRAIN} --objective contrastive", "beir:none: there is no such folder"),
         (f"{TRAIN} --vectors package:all-MiniLM-L6-v2", "Did you mean 'packaged'?"),
+        (f"{TRAIN} --objective batch-kl", "needs a live teacher: give --teacher"),
+        (f"{TRAIN} --teacher late-interactoin:m", "Did you mean 'late-interaction'?"),
+        (f"{TRAIN} --teacher bi-encoder:students/kll", "Did you mean 'students/kl'?"),
+        (f"{TRAIN} --teacher bm25", "cannot score while the student trains"),
+        (
+            f"{TRAIN} --objective contrastive --teacher bi-encoder:students/kl",
+            "learns nothing from a live teacher",
+        ),
+        (
+            f"{TRAIN} --recipe tct-colbert --teacher cross-encoder:students/kl",
+            "96 x 192 = 18,432 pairs a step, above --teacher-pairs 4,096",
+        ),
         (f"{TRAIN} --dev-split dev --dev-metric ndgc@10", "Did you mean 'ndcg'?"),
         (f"{TRAIN} --batchsize 3", "unknown setting '--batchsize'. Did you mean '--batch-size'?"),
     ],

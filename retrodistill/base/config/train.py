@@ -168,6 +168,16 @@ class TrainSettings:
     vector_tokens: int | None = None
     """Longest text that the model of --vectors reads, in tokens (default: its own limit)."""
 
+    teacher_tokens: int = 256
+    """Longest input of the model of --teacher, in tokens."""
+
+    teacher_precision: Precision = "auto"
+    """Number type of the body of the model of --teacher."""
+
+    teacher_pairs: int = 4096
+    """Most pairs of a step that --teacher may read, if it reads pairs as a cross-encoder does: the
+    queries of a batch times its documents."""
+
     average: Literal["none", "ema", "sma"] = "none"
     """Average the weights over the training: exponentially, or evenly over its last part."""
 
@@ -210,9 +220,9 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "pool", "batch_size", "batch_tokens", "width", "clusters")
-        at_least(self, 1, "dev_queries")
+        at_least(self, 1, "dev_queries", "teacher_pairs")
         at_least(self, 2, "candidates_per_query")
-        at_least(self, 4, "query_tokens", "doc_tokens", "vector_tokens")
+        at_least(self, 4, "query_tokens", "doc_tokens", "vector_tokens", "teacher_tokens")
         at_least(self, 0, "learning_rate", "warmup", "weight_decay", "dropout")
         at_least(self, 1, "positives_per_query")
         at_least(self, 0, "lora_rank", "queue", "eval_steps", "patience", "drop_weak_queries")
@@ -310,6 +320,12 @@ class TrainConfig(TrainSettings):
 
     vectors: str | None = None
     """Model whose vectors the student learns to match: a folder, a hub id or packaged:NAME."""
+
+    teacher: tuple[str, ...] = ()
+    """Live teacher, which scores the documents of each batch while the student trains:
+    late-interaction:MODEL, bi-encoder:MODEL, cross-encoder:MODEL (reads every pair), ... Several
+    have labels, `LABEL=bi-encoder:MODEL`, for losses such as
+    `batch-kl(teacher_batch_scores=LABEL.batch_scores)`."""
 
     split: str = "train"
     """Split whose labels are used."""

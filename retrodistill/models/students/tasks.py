@@ -62,6 +62,9 @@ class Task(nn.Module):
     gives: frozenset[str]
     """Signals that a student of this kind has."""
 
+    reads_apart: bool = False
+    """Whether queries and documents are read apart, so that a batch has all their pairs."""
+
     def __init__(
         self,
         model: Any,
@@ -139,6 +142,8 @@ class Task(nn.Module):
 
 class RetrieverTask(Task):
     """Students that read queries and documents apart; each document of a batch once."""
+
+    reads_apart = True
 
     compares_all: bool = False
     """Whether the documents of a batch are those of the whole collection, in every process."""

@@ -1,5 +1,6 @@
 """Bi-encoder teachers: inner products of vectors, each document encoded once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import digest
-from retrodistill.base.types import Pairs, Unit
+from retrodistill.base.types import Doc, Pairs, Unit
 from retrodistill.models.inference.options import DEFAULTS, ModelOptions
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ class BiEncoderTeacher:
     """Inner products of a sentence-transformers model's vectors.
 
     The whole collection is encoded at the first call (and kept in the cache), so that a score
-    never depends on the other pairs of a call.
+    never depends on the other pairs of a call. `score_all` encodes what it is given, and no more.
     """
 
     unit: Unit = "pair"
+    reads_alone = True
 
     def __init__(
         self,
@@ -55,6 +57,13 @@ class BiEncoderTeacher:
         queries = self._encoder.encode_queries([query.full_text for query in pairs.queries])
         docs = self._docs[self._collection.docs.rows([doc.id for doc in pairs.docs])]
         return self._compare(queries[pairs.query_rows], docs[pairs.doc_rows])
+
+    def score_all(self, queries: Sequence[Doc], docs: Sequence[Doc]) -> NDArray[np.float32]:
+        """Return the score of each query with each document, (queries, documents)."""
+        query_vectors = self._encoder.encode_queries([query.full_text for query in queries])
+        doc_vectors = self._encoder.encode_docs([doc.full_text for doc in docs])
+        repeated = (np.tile(vector, (len(docs), 1)) for vector in query_vectors)
+        return np.stack([self._compare(vectors, doc_vectors) for vectors in repeated])
 
     def _compare(
         self, queries: NDArray[np.float32], docs: NDArray[np.float32]

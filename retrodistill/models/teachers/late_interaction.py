@@ -28,6 +28,7 @@ class LateInteractionTeacher:
     """
 
     unit: Unit = "document"
+    reads_alone = True
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class SparseTeacher:
 
     scale = "dot"
     unit: Unit = "document"
+    reads_alone = True
 
     def __init__(
         self,

@@ -16,6 +16,12 @@ def average(values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
     return values.sum() / max(values.numel(), 1)
 
 
+def of_unit_size(values: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """Return the values divided by their root mean square; unchanged if all are 0."""
+    square = average(values.square())
+    return values / torch.where(square > 0, square, 1.0).sqrt()
+
+
 def real_lists(mask: Bool[Tensor, "B N"], *, least: int = 2) -> Bool[Tensor, " B"]:
     """Return which queries have at least `least` real candidates."""
     return mask.sum(-1) >= least

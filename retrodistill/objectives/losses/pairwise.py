@@ -12,7 +12,14 @@ from retrodistill.objectives.losses.contract import (
     TeacherTemperature,
 )
 from retrodistill.objectives.losses.inputs import loss
-from retrodistill.objectives.losses.lists import average, best_first, binary_kl, gains, preferred
+from retrodistill.objectives.losses.lists import (
+    average,
+    best_first,
+    binary_kl,
+    gains,
+    of_unit_size,
+    preferred,
+)
 
 SMALLEST = torch.finfo(torch.float32).tiny
 """Lower bound of a sum of weights that is divided by."""
@@ -51,7 +58,7 @@ def margin_mse(
     student = ((student_scores[:, :1] - student_scores[:, 1:]) / student_temperature)[real]
     teacher = ((teacher_scores[:, :1] - teacher_scores[:, 1:]) / teacher_temperature)[real]
     if scaled:
-        student, teacher = _scaled(student), _scaled(teacher)
+        student, teacher = of_unit_size(student), of_unit_size(teacher)
     return average((student - teacher).square())
 
 
@@ -143,12 +150,6 @@ def preference_kl(
     margins = _differences(student_scores / student_temperature)[preference_mask]
     better = preferences[preference_mask].clamp(max=0.0)
     return average(binary_kl(margins, better - torch.log(-torch.expm1(better))))
-
-
-def _scaled(margins: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
-    """Return the margins divided by their root mean square; unchanged if all are 0."""
-    square = average(margins.square())
-    return margins / torch.where(square > 0, square, 1.0).sqrt()
 
 
 def _differences(values: Float[Tensor, "B N"]) -> Float[Tensor, "B N N"]:

@@ -99,13 +99,10 @@ def convert(config: ConvertConfig) -> None:
 
 def train(config: TrainConfig) -> None:
     """Train a student, and write its folder."""
-    from retrodistill.base.registry import SIGNAL_SOURCES
+    from retrodistill.stages.training.sources import open_sources
 
     collection = load_collection(config.data, queries=config.queries)
-    named = {name: getattr(config, name, None) for name in SIGNAL_SOURCES}
-    sources = [
-        SIGNAL_SOURCES[name].open(str(value), config) for name, value in named.items() if value
-    ]
+    sources = open_sources(config)
 
     from retrodistill.stages.training.trainer import train_student  # imports torch: last
 

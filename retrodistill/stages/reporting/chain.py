@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retrodistill.base.calls import split_label
 from retrodistill.base.manifest import FILE, Manifest, digest_file, digest_files
 from retrodistill.base.registry import RETRIEVERS, TEACHERS, WRITERS
 from retrodistill.data.store.runs import Run
@@ -109,7 +110,7 @@ def inputs_named(verb: str | None, settings: Mapping[str, Any]) -> Iterator[tupl
         for number, text in enumerate(values, 1):
             name = str(text)
             if setting in SPECS:
-                kind, _, argument = name.partition(":")
+                kind, _, argument = split_label(name)[1].partition(":")
                 tables = (WRITERS,) if setting == "writer" else (RETRIEVERS, TEACHERS)
                 parts = next((table for table in tables if kind in table), None)
                 is_input = parts is not None and parts.argument(kind) not in ("LANGUAGE", "URL")

@@ -125,6 +125,14 @@ def build_task(
             f"--student-kind {settings.student_kind} has no {', '.join(sorted(absent))}: choose "
             "another objective, or a bi-encoder."
         )
+    of_batch = {"teacher_batch_scores", "teacher_doc_vectors"}
+    labelled = any("." in signal for signal in requested)
+    if not kind.task.reads_apart and (labelled or requested & of_batch):
+        raise ConfigError(
+            f"--student-kind {settings.student_kind} reads a query with its own candidates alone, "
+            "but the objective compares it with all documents of a batch: use listwise-kl or "
+            "margin-mse with --scores, or train a bi-encoder."
+        )
     dimension = next((source.dimension for source in sources if source.dimension), None)
     task = kind.task.build(model, terms, settings, dtype, teacher_dimension=dimension)
     if doc_vectors is not None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retrodistill.base.calls import split_label
 from retrodistill.base.config import TrainSettings, as_dict
 from retrodistill.base.errors import RetrodistillError
 from retrodistill.base.files import write_atomically
@@ -157,13 +158,16 @@ def _losses(text: str) -> Iterator[tuple[str, str, str]]:
 def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     config = manifest.config
     rows = [("split", str(config.get("split", "")))]
-    roles = ("data", *SIGNAL_SOURCES)
+    # live teachers are named with the others, below
+    roles = ("data", *(name for name in SIGNAL_SOURCES if name != "teacher"))
     rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
     if "documents" in manifest.details:
         rows.append(("documents", f"{manifest.details['documents']:,}"))
-    rows += [("teacher", shown(name)) for name in teachers]
+    for name in teachers:
+        label, spec = split_label(name)
+        rows.append(("teacher", f"{label}={shown(spec)}" if label else shown(name)))
     lineage = manifest.details.get("lineage", {})
     rows += [
         (

@@ -11,11 +11,11 @@ from retrodistill.base.logging import log
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.data.rankings import calibrated_temperature, perplexity
 from retrodistill.data.rankings.segments import Floats, Segments, numbered, scores_of
+from retrodistill.data.store.runs import Run
 from retrodistill.objectives.losses.contract import UNDECLARED, Role
 
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
-    from retrodistill.data.store.runs import Run
     from retrodistill.objectives.objective import LossTerm
     from retrodistill.stages.training.material import Material
 
@@ -88,6 +88,31 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, depth: int) -> 
     return perplexities
 
 
+def check_live_scores(terms: "Sequence[LossTerm]", scores: "Floats") -> None:
+    """Log what a live teacher's scores (queries, documents) of a batch can teach these terms.
+
+    As `check_teacher` does it: over how many documents a softmax is spread, with a better
+    temperature where that is nearly one or nearly all; margins of a bounded teacher.
+    """
+    queries, docs = scores.shape
+    if not queries or docs < 2:
+        return
+    rows = np.repeat(np.arange(queries), docs).astype(str).tolist()
+    columns = np.tile(np.arange(docs), queries).astype(str).tolist()
+    run = Run.from_columns(rows, columns, scores.ravel())
+    teacher = _Teacher(run, Segments.of(numbered([run], "query_id")[1][0]), scores_of(run))
+    for term in terms:
+        temperature = next(iter(term.settings_with(Role.TEACHER_TEMPERATURE)), None)
+        if temperature is None:
+            continue
+        switches = term.settings_with(Role.SCALE_FREE)
+        for switch in switches:
+            if not term.all_settings[switch] and term.all_settings[temperature] == 1:
+                _log_if_bounded(term.name, temperature, switch, teacher)
+        if not switches:
+            _perplexity(term, temperature, teacher, docs)
+
+
 def with_perplexity(
     terms: "tuple[LossTerm, ...]",
     scores: "Run | None",
@@ -107,14 +132,18 @@ def with_perplexity(
     if target is None:
         return terms
     assert scores is not None  # `check_settings` has asked for them
-    named = {term.name: term.settings_with(Role.TEACHER_TEMPERATURE) for term in terms}
-    if not any(named.values()):
+    # Other teachers, live ones and those of vectors, have scales of their own.
+    named = [
+        term.settings_with(Role.TEACHER_TEMPERATURE) if "teacher_scores" in term.signals else ()
+        for term in terms
+    ]
+    if not any(named):
         raise ConfigError(
             f"--teacher-perplexity sets a teacher temperature, but objective "
             f"{settings.objective!r} has none. Omit it, or choose a listwise loss."
         )
-    for term in terms:
-        if given := term.settings.keys() & set(named[term.name]):
+    for term, temperatures in zip(terms, named, strict=True):
+        if given := term.settings.keys() & {*temperatures}:
             raise ConfigError(
                 f"{term.name} has a {', '.join(sorted(given))} in --objective, and "
                 "--teacher-perplexity sets it too: give one of the two."
@@ -127,8 +156,8 @@ def with_perplexity(
         f"{target:g} documents and more."
     )
     return tuple(
-        replace(term, settings={**term.settings, **dict.fromkeys(named[term.name], temperature)})
-        for term in terms
+        replace(term, settings={**term.settings, **dict.fromkeys(temperatures, temperature)})
+        for term, temperatures in zip(terms, named, strict=True)
     )
 
 

@@ -41,6 +41,20 @@ def check_settings(
             raise ConfigError(
                 f"objective {settings.objective!r} needs {source.about}: give --{name}."
             )
+    for signal in sorted(absent):
+        label, _, name = signal.rpartition(".")
+        if label:
+            raise ConfigError(
+                f"objective {settings.objective!r} asks for {signal}: give --teacher "
+                f"{label}=TEACHER."
+            )
+    for each in sources:
+        if each.live and not each.gives & signals:
+            raise ConfigError(
+                f"objective {settings.objective!r} learns nothing from {each.about}: it asks for "
+                f"no {' and no '.join(sorted(each.gives))}. Drop the teacher, or add a loss such "
+                "as batch-kl."
+            )
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:
         if all(source.name != "scores" for source in sources):

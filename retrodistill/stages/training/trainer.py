@@ -38,7 +38,8 @@ def train_student(
 
     `student` is where it starts: a folder or a hub id. `sources` are what it learns from beside
     labels: a `Run` of candidates with teacher scores, a `PreferenceStore` of a pairwise teacher,
-    an `Encoder` whose vectors it follows, or a `SignalSource` of your own. Without a run, it
+    an `Encoder` whose vectors it follows, a `Teacher` that scores each batch while the student
+    trains, or a `SignalSource` of your own. Without a run, it
     learns from labels and in-batch negatives; an objective of vectors alone needs neither labels
     nor scores, and without scores it learns from every text of the collection. Checkpoints are in
     `OUT.checkpoints` until the training is done.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fakes.corpus import save_small_collection
+from fakes.encoders import save_tiny_late_interaction
 from fakes.models import save_tiny_model
 
 from retrodistill.base.config import MineSettings, TrainSettings
@@ -26,6 +27,7 @@ from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.examples import Schedule
 from retrodistill.stages.training.material import Material
 from retrodistill.stages.training.sources.scores import ScoreSource
+from retrodistill.stages.training.sources.teacher import TeacherSource
 from retrodistill.stages.training.sources.vectors import VectorSource
 
 TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
@@ -33,7 +35,8 @@ TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
 
 
 OBJECTIVE = (
-    "contrastive(own_negatives=false) + soft-nn + listwise-kl-in-batch + m3-kd + in-batch-kl + ckd"
+    "contrastive(own_negatives=false) + soft-nn + listwise-kl-in-batch + m3-kd + in-batch-kl + ckd "
+    "+ batch-kl + batch-margin-mse + listwise-kl(teacher_scores=again.scores)"
 )
 
 
@@ -62,13 +65,17 @@ def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str,
     shared = {f"d{number}": 1.0 / number for number in range(20, 26)}
     lists = {f"q{number}": {f"d{number}": 2.0, **shared} for number in range(6)}
     candidates = gather(collection, "train", Run.from_dict(lists), pool=6)
-    schedule = Schedule(candidates, 6, per_query=6, seed=0)
+    schedule = Schedule(candidates, 6, per_query=3, seed=0)
     settings = TrainSettings(query_tokens=16, doc_tokens=32, queue=60)
     terms = parse_objective(OBJECTIVE)
     student = load_student("bi-encoder", str(model), torch.device("cpu"))
-    task = build_task(student, terms, settings, torch.float32).eval()
     vectors = VectorSource(DenseEncoder(model, precision="float32"))
-    vectors.prepare(Material(collection=collection, queries=candidates.queries), terms, settings)
+    late = f"late-interaction:{model.parents[1] / 'late' / 'model'}"
+    live = [TeacherSource(late), TeacherSource(late, label="again")]
+    material = Material(collection=collection, queries=candidates.queries)
+    for source in (vectors, *live):
+        source.prepare(material, terms, settings)
+    task = build_task(student, terms, settings, torch.float32, live).eval()
     seen: list[Signals] = []
 
     def spy(signals: Signals) -> dict[str, torch.Tensor]:
@@ -76,7 +83,7 @@ def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str,
         return bind(terms)(signals)
 
     task._objective = spy
-    collate = build_batches(student, settings, collection, [*TEACHER, vectors])
+    collate = build_batches(student, settings, collection, [*TEACHER, vectors, *live])
     task(**collate([schedule[index] for index in range(rank, 6, world)]))["loss"].backward()
     return task.losses, seen[0]
 
@@ -97,6 +104,7 @@ def test_two_processes_have_the_loss_of_one(tmp_path: Path) -> None:
     """A document that two processes hold, counted twice: as a negative of itself, or in a queue."""
     data = save_small_collection(tmp_path / "data")
     model = save_tiny_model(tmp_path / "model")
+    save_tiny_late_interaction(tmp_path / "late", seed=1)
     context, port = multiprocessing.get_context("spawn"), free_port()
     started = [
         context.Process(target=_loss_in_a_process, args=(rank, port, data, model, tmp_path))

@@ -32,6 +32,7 @@ LEAVES = (
 TEACHERS: tuple[dict[str, str], ...] = (
     {"student_scores": "teacher_scores"},
     {"pair_scores": "teacher_scores"},
+    {"batch_scores": "teacher_batch_scores"},
     {"query_vectors": "teacher_query_vectors", "doc_vectors": "teacher_doc_vectors"},
     {
         "matched_query_vectors": "teacher_query_vectors",

@@ -40,6 +40,7 @@ class Files:
     scores: Path
     preferences: Path
     vectors: Path
+    teacher: str
     students: dict[str, Path]
 
     def words(self, name: str, out: Path) -> list[str]:
@@ -81,6 +82,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         folder / "scores",
         folder / "preferences",
         save_tiny_model(folder / "vectors", layers=1, dimension=48, seed=1),
+        f"late-interaction:{save_tiny_late_interaction(folder / 'teacher', seed=1)}",
         {kind: save(folder / kind) for kind, save in STUDENTS.items()},
     )
 
@@ -113,9 +115,11 @@ def test_what_a_recipe_needs_is_what_its_settings_go_by() -> None:
     assert needs("margin-mse") == ("--scores",)
     assert needs("pairdistill") == ("labels", "--scores", "--preferences")
     assert needs("leaf") == ("--vectors",)
+    assert needs("tct-colbert") == ("--teacher", "labels")
+    assert needs("tas-b") == ("--scores", "--teacher", "labels")
 
 
-@pytest.mark.parametrize("name", ["simans", "tas-b", "gpl", "pair", "fid-kd", "ckd"])
+@pytest.mark.parametrize("name", ["simans", "tas-b", "tct-colbert", "gpl", "pair", "fid-kd", "ckd"])
 def test_a_recipe_is_refused_without_what_it_needs(
     name: str, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,7 @@ from retrodistill.models.students.tasks import (
     positions,
     without_autocast,
 )
-from retrodistill.objectives.objective import SIGNALS
+from retrodistill.objectives.objective import shape_of
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -75,7 +75,7 @@ class PairBatch:
         of_lists = [
             source
             for source in sources
-            if all(SIGNALS[name].startswith("B N") for name in source.gives)
+            if all((shape_of(name) or "").startswith("B N") for name in source.gives)
         ]
         self._stored = [source for source in of_lists if not source.live]
         self._live = len(self._stored) < len(of_lists)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
+from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.stages.pipelines.distil.plan import PlannedStep
 from retrodistill.stages.pipelines.steps import PLAN
 
@@ -49,9 +49,10 @@ def _judge(config: "JudgeConfig") -> None:
 def _train(config: "TrainConfig") -> None:
     from retrodistill.objectives.objective import parse_objective
     from retrodistill.stages.training.requirements import check_kind, check_settings
+    from retrodistill.stages.training.sources import named_sources
 
-    sources = [SIGNAL_SOURCES[name] for name in SIGNAL_SOURCES if getattr(config, name, None)]
-    check_settings(parse_objective(config.objective), config, config.split, sources)
+    terms = parse_objective(config.objective)
+    check_settings(terms, config, config.split, named_sources(config))
     check_kind(config)
     if config.keep_layers:
         from retrodistill.models.inference import pick_device

@@ -5,8 +5,8 @@ have a field of that name. `train_student` takes a source of your own as it is.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES
@@ -15,7 +15,7 @@ from retrodistill.data.store.lineage import Lineage
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retrodistill.base.config import TrainSettings
+    from retrodistill.base.config import TrainConfig, TrainSettings
     from retrodistill.data.datasets import Collection
     from retrodistill.models.students.batches import BatchRows
     from retrodistill.objectives.objective import LossTerm
@@ -28,7 +28,7 @@ class SignalSource(ABC):
     name: str
     """Its role, as in the flag `--scores`; a training has one source of a name."""
 
-    about: ClassVar[str]
+    about: str
     """Noun for messages: `teacher scores`."""
 
     gives: frozenset[str]
@@ -93,6 +93,39 @@ class SignalSource(ABC):
         """Return the signals of a batch; a live source is given the student's own signals."""
 
 
+def named_sources(config: "TrainConfig") -> "list[SignalSource | type[SignalSource]]":
+    """Return the sources that the flags of a training name, unopened: what they give, no more.
+
+    Raises:
+        ConfigError: a live teacher cannot score the training's batches.
+
+    """
+    from retrodistill.stages.training.sources.teacher import check_live
+
+    sources: list[SignalSource | type[SignalSource]] = []
+    for name, value in _flags(config):
+        source: type[SignalSource] = SIGNAL_SOURCES[name]
+        if source.live:
+            check_live(value, config)
+        sources.append(source.open(value, config) if source.live else source)
+    _refuse_twice(sources)
+    return sources
+
+
+def open_sources(config: "TrainConfig") -> list[SignalSource]:
+    """Return the sources that the flags of a training name."""
+    return [SIGNAL_SOURCES[name].open(value, config) for name, value in _flags(config)]
+
+
+def _flags(config: "TrainConfig") -> Iterator[tuple[str, str]]:
+    """Yield each source's name with each of its values on the command line."""
+    for name in SIGNAL_SOURCES:
+        value = getattr(config, name, None)
+        for each in value if isinstance(value, tuple) else (value,):
+            if each:
+                yield name, str(each)
+
+
 def as_sources(values: Iterable[object]) -> tuple[SignalSource, ...]:
     """Return sources, with a run, a preference store or an encoder wrapped as what it is.
 
@@ -103,11 +136,18 @@ def as_sources(values: Iterable[object]) -> tuple[SignalSource, ...]:
 
     """
     sources = tuple(_wrapped(value) for value in values if value is not None)
+    _refuse_twice(sources)
+    return sources
+
+
+def _refuse_twice(sources: "Sequence[SignalSource | type[SignalSource]]") -> None:
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"two sources of {name} are given, but a training has one at most.")
-    return sources
+            raise ConfigError(
+                f"two sources of {name} are given, but a training has one at most. Live teachers "
+                "differ by labels: --teacher LABEL=TEACHER."
+            )
 
 
 def _wrapped(value: object) -> SignalSource:
