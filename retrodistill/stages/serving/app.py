@@ -81,15 +81,16 @@ def _add_handlers(app: FastAPI) -> None:
     """Let every error be answered in one form."""
 
     async def invalid(request: Request, error: Any) -> Response:
-        first = error.errors()[0]
-        code = first["type"]
+        detail = error.errors()[0]
+        code = detail["type"]
         if code == "json_invalid":
-            said = f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][1]}."
-            return _answer(RequestError(400, said, code=code))
-        place = ".".join(map(str, first["loc"][1:]))  # without `body` or `query`
-        said = first["msg"].removeprefix("Value error, ")
-        what = f"{place}: {said}" if place else said
-        return _answer(RequestError(400, what, param=place or None, code=code))
+            reason = f"{detail['ctx']['error']} at character {detail['loc'][1]}"
+            message = f"the body is not JSON: {reason}."
+            return _answer(RequestError(400, message, code=code))
+        field = ".".join(map(str, detail["loc"][1:]))  # without `body` or `query`
+        message = detail["msg"].removeprefix("Value error, ")
+        text = f"{field}: {message}" if field else message
+        return _answer(RequestError(400, text, param=field or None, code=code))
 
     async def http(request: Request, error: Any) -> Response:
         messages = {

@@ -184,9 +184,9 @@ class _Ready:
                 break
             batch.append(item)
         taken = set(map(id, batch))
-        rest = [item for item in queue[:WINDOW] if id(item) not in taken] + queue[WINDOW:]
-        if rest:
-            self.by_key[first.job.key] = rest
+        remaining = [item for item in queue[:WINDOW] if id(item) not in taken] + queue[WINDOW:]
+        if remaining:
+            self.by_key[first.job.key] = remaining
         else:
             del self.by_key[first.job.key]
         self.count -= len(batch)
@@ -372,8 +372,8 @@ class Batcher(Generic[Input]):
                     return []
                 self._prepared.wait()
             until = time.monotonic() + self._wait
-            while self._preparing and (left := until - time.monotonic()) > 0:
-                if not self._prepared.wait(left):
+            while self._preparing and (seconds := until - time.monotonic()) > 0:
+                if not self._prepared.wait(seconds):
                     break
             return self._ready.take(self._engine.budget)
 

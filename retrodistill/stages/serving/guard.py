@@ -93,8 +93,8 @@ def sent_key(scope: MutableMapping[str, Any]) -> str | None:
     kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     if kind.lower() == "bearer":
         return key.strip()
-    other = headers.get(b"x-api-key")
-    return None if other is None else other.decode("latin-1").strip()
+    api_key = headers.get(b"x-api-key")
+    return None if api_key is None else api_key.decode("latin-1").strip()
 
 
 def check_key(scope: MutableMapping[str, Any], keys: Keys) -> None:

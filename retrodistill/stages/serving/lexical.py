@@ -41,7 +41,7 @@ class Lexical:
         excluded = None
         if allowed is not None:
             excluded = np.fromiter((name not in allowed for name in names), np.bool_, len(names))
-        found = []
+        hits = []
         for query in queries:
             scores = lexicon.scores(query)
             if excluded is not None:
@@ -50,8 +50,8 @@ class Lexical:
             if len(rows) > k:
                 rows = rows[np.argpartition(-scores[rows], k - 1)[:k]]
             rows = rows[np.argsort(-scores[rows], kind="stable")]
-            found.append((names[rows].tolist(), scores[rows]))
-        return found
+            hits.append((names[rows].tolist(), scores[rows]))
+        return hits
 
     def warm(self) -> None:
         """Make the lexicon, so that no search waits for it."""

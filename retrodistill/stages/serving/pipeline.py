@@ -83,8 +83,8 @@ class Pipeline:
         with self.times.of("search"), of_condition():
             inputs = [(vector, self.where) for vector in vectors]
             outcome = await asyncio.wrap_future(self.index.nearest.submit(inputs, depth))
-        found: list[Found] = outcome.results
-        return found
+        hits: list[Found] = outcome.results
+        return hits
 
     async def _own(self, queries: Sequence[str], depth: int) -> list[Found]:
         """Return what the index's own student finds."""
@@ -161,11 +161,11 @@ async def found_by_sets(pipeline: Pipeline, query: str, k: int) -> Found:
     loop = asyncio.get_running_loop()
 
     def evaluated() -> list[tuple[str, float]]:
-        def lists(texts: list[str], depth: int) -> list[dict[str, float]]:
-            found = asyncio.run_coroutine_threadsafe(pipeline.texts(texts, depth), loop).result()
-            return [dict(zip(ids, scores.tolist(), strict=True)) for ids, scores in found]
+        def scored_lists(texts: list[str], depth: int) -> list[dict[str, float]]:
+            lists = asyncio.run_coroutine_threadsafe(pipeline.texts(texts, depth), loop).result()
+            return [dict(zip(ids, scores.tolist(), strict=True)) for ids, scores in lists]
 
-        return evaluate_sets(query, lists, k)
+        return evaluate_sets(query, scored_lists, k)
 
     ranked = await asyncio.to_thread(evaluated)  # it waits for the threads of `in_thread`
     return [name for name, _ in ranked], np.array([score for _, score in ranked], np.float32)

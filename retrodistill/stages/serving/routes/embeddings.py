@@ -107,14 +107,14 @@ def _model_and_side(served: "Served", body: EmbeddingsRequest) -> "tuple[ServedM
     return served.models[name], side
 
 
-def _texts(given: str | Sequence[Any]) -> list[str]:
+def _texts(value: str | Sequence[Any]) -> list[str]:
     """Return the texts of an `input`.
 
     Raises:
         RequestError: there is none or too many, one is empty, or they are token ids.
 
     """
-    texts = [given] if isinstance(given, str) else list(given)
+    texts = [value] if isinstance(value, str) else list(value)
     if not texts:
         raise RequestError(400, "input is empty: send a text or a list of texts.", param="input")
     if not all(isinstance(text, str) for text in texts):

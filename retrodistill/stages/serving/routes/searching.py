@@ -67,9 +67,9 @@ def routes(service: Service) -> APIRouter:
             times = Times()
             condition = await _parsed(served, where)
             pipeline = Pipeline(served, chosen, "dense", condition, times)
-            (found,) = await pipeline.nearest([vector], k + 1)
-            others = [pair for pair in zip(*found, strict=True) if pair[0] != id][:k]
-            hits = await in_thread(served, _hits, chosen, [others], fields or [])
+            (nearest,) = await pipeline.nearest([vector], k + 1)
+            neighbours = [pair for pair in zip(*nearest, strict=True) if pair[0] != id][:k]
+            hits = await in_thread(served, _hits, chosen, [neighbours], fields or [])
             return json_response(
                 {"index": chosen.name, "method": "dense", "hits": hits[0], "took_ms": times.ms()}
             )
@@ -116,8 +116,8 @@ async def _searched(served: "Served", body: SearchRequest) -> dict[str, Any]:
             await pipeline.reranked(query, found, depth)
             for query, found in zip(queries, lists, strict=True)
         ]
-    found = [list(zip(ids, scores.tolist(), strict=True))[: body.k] for ids, scores in lists]
-    answers = await in_thread(served, _hits, index, found, body.fields)
+    pairs = [list(zip(ids, scores.tolist(), strict=True))[: body.k] for ids, scores in lists]
+    answers = await in_thread(served, _hits, index, pairs, body.fields)
     about = {"index": index.name, "method": method}
     if body.query is not None or body.vector is not None:
         return {**about, "hits": answers[0], "took_ms": times.ms()}
@@ -128,37 +128,37 @@ def _asked(
     index: "ServedIndex", body: SearchRequest
 ) -> tuple[list[str], NDArray[np.float32] | None]:
     """Return the queries of a request, or its vectors, shape (n, dimension)."""
-    given = [
+    names = [
         name
         for name in ("query", "queries", "vector", "vectors")
         if getattr(body, name) is not None
     ]
-    if len(given) != 1:
+    if len(names) != 1:
         raise RequestError(400, "give one of query, queries, vector and vectors.", param="query")
     queries = [body.query] if body.query is not None else body.queries
     if queries is not None:
         for position, query in enumerate(queries):
             if not query.strip():
-                raise RequestError(400, f"query {position} is empty.", param=given[0])
+                raise RequestError(400, f"query {position} is empty.", param=names[0])
         return queries, None
     rows = [body.vector] if body.vector is not None else body.vectors
     assert rows is not None
     if body.sets or body.rerank:
-        raise RequestError(400, "sets and rerank need the words of a query.", param=given[0])
+        raise RequestError(400, "sets and rerank need the words of a query.", param=names[0])
     if index.dimension is None:
-        raise RequestError(400, f"{index.name} holds no dense vectors.", param=given[0])
+        raise RequestError(400, f"{index.name} holds no dense vectors.", param=names[0])
     for position, row in enumerate(rows):
         if len(row) != index.dimension:
             raise RequestError(
                 400,
                 f"vector {position} has {len(row)} dimensions, but {index.name} has "
                 f"{index.dimension}.",
-                param=given[0],
+                param=names[0],
             )
     with np.errstate(over="ignore"):
         vectors = np.array(rows, np.float32)
     if not np.isfinite(vectors).all():
-        raise RequestError(400, "a vector holds numbers beyond float32.", param=given[0])
+        raise RequestError(400, "a vector holds numbers beyond float32.", param=names[0])
     return [], vectors
 
 
