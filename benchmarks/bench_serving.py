@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--queue", default="4096", help="texts that may wait in ours")
     parser.add_argument("--only", help="workloads, separated by commas")
     parser.add_argument("--soak", type=float, help="instead: seconds of 64 clients, and memory")
     options = parser.parse_args()
@@ -97,6 +98,7 @@ def _bodies(queries: list[str], docs: list[str]) -> dict[str, list[dict[str, Any
 def _servers(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """Yield name and running server, each of which answers with its URL."""
     ours = [sys.executable, "-m", "retrodistill.serve", "--index", f"model={options.index}"]
+    ours += ["--queue", options.queue]
     if options.reranker:
         ours += ["--reranker", f"reranker=cross-encoder:{options.reranker}"]
     model = str(options.index / "model")
@@ -241,7 +243,8 @@ def _overload(url: str, bodies: list[dict[str, Any]], options: argparse.Namespac
     capacity = _loaded(url, "/v1/embeddings", bodies, 64, options.seconds)["per_second"]
     run = _loaded(url, "/v1/embeddings", bodies, 4096, 2 * options.seconds, rate=2 * capacity)
     keys = ("per_second", "p50_ms", "p99_ms", "statuses")
-    _print(workload="overload", system="ours", rate=2 * capacity, **{key: run[key] for key in keys})
+    about = {"rate": 2 * capacity, "queue": int(options.queue)}
+    _print(workload="overload", system="ours", **about, **{key: run[key] for key in keys})
 
 
 def _soak(url: str, process: int, bodies: list[dict[str, Any]], seconds: float) -> None:

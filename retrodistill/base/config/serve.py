@@ -49,8 +49,9 @@ class ServeSettings:
     """Longest text of --model and --reranker, in tokens (default: the model's own limit, and 512 of
     a reranker)."""
 
-    queue: int = 8192
-    """Texts that may wait at a time, of all requests together; more are refused with 429."""
+    queue: int = 4096
+    """Texts that may wait at a time, of all requests together; more are refused with 429. What a
+    second is served times the seconds that a client may wait is a good choice."""
 
     request_tokens: int = 300_000
     """Most tokens of a request for embeddings."""
