@@ -119,7 +119,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
             "asks for old.batch_scores: give --teacher old=TEACHER",
         ),
         (
-            f"{TRAIN} --objective batch-kl --teacher sparse:students/kl --teacher sparse:students/kl",
+            f"{TRAIN} --objective batch-kl" + 2 * " --teacher sparse:students/kl",
             "two sources of teacher are given",
         ),
         (
