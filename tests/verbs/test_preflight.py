@@ -113,6 +113,15 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         (f"{TRAIN} --teacher late-interactoin:m", "Did you mean 'late-interaction'?"),
         (f"{TRAIN} --teacher bi-encoder:students/kll", "Did you mean 'students/kl'?"),
         (f"{TRAIN} --teacher bm25", "cannot score while the student trains"),
+        (f"{TRAIN} --teacher old=bi-encoder:students/kll", "Did you mean 'students/kl'?"),
+        (
+            f"{TRAIN} --objective 'batch-kl(teacher_batch_scores=old.batch_scores)'",
+            "asks for old.batch_scores: give --teacher old=TEACHER",
+        ),
+        (
+            f"{TRAIN} --objective batch-kl" + 2 * " --teacher sparse:students/kl",
+            "two sources of teacher are given",
+        ),
         (
             f"{TRAIN} --objective contrastive --teacher bi-encoder:students/kl",
             "learns nothing from a live teacher",
