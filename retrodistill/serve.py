@@ -11,11 +11,17 @@
 `/metrics` is for Prometheus. SIGHUP opens all folders again without losing a request.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
 from retrodistill.base.command import run
 from retrodistill.base.config import ServeConfig
+
+KERNELS = ("LRU_CACHE_CAPACITY", "64")
+"""Environment variable, and value, of how many oneDNN kernels PyTorch keeps: one for each shape of a
+batch, 1,024 by default. A server's batches have ever new shapes, and a gigabyte of kernels in time.
+"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -28,6 +34,7 @@ def serve(config: ServeConfig) -> None:
     from retrodistill.stages import preflight
 
     preflight.serve(config)
+    os.environ.setdefault(*KERNELS)  # read when torch is loaded
     from retrodistill.stages.serving.server import run_server
 
     run_server(config)
