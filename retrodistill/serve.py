@@ -19,9 +19,8 @@ from retrodistill.base.command import run
 from retrodistill.base.config import ServeConfig
 
 KERNELS = ("LRU_CACHE_CAPACITY", "64")
-"""Environment variable, and value, of how many oneDNN kernels PyTorch keeps: one for each shape of a
-batch, 1,024 by default. A server's batches have ever new shapes, and a gigabyte of kernels in time.
-"""
+"""Environment variable, and value, of how many oneDNN kernels PyTorch keeps: one for each shape of
+a batch, 1,024 by default, which are a gigabyte in time."""
 
 
 def main(words: Sequence[str] | None = None) -> int:

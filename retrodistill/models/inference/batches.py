@@ -31,10 +31,12 @@ def token_batches(
         start += size
 
 
-def padded(tokenizer: Any, rows: Sequence[Tokens], device: "torch.device") -> dict[str, Any]:
-    """Return the rows as tensors on a device, padded to the longest."""
+def padded(
+    tokenizer: Any, rows: Sequence[Tokens], device: "torch.device", *, multiple: int | None = None
+) -> dict[str, Any]:
+    """Return the rows as tensors on a device, padded to the longest, or a multiple above it."""
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    batch = tokenizer.pad(columns, return_tensors="pt")
+    batch = tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=multiple)
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 

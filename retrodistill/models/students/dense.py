@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 WINDOW = 16_384
 """Texts that are tokenised, and sorted by length, at a time."""
 
+ROUND = 8
+"""Rows and tokens of a batch of `encode_tokens` are multiples of this."""
+
 BAR_FROM = 512
 """Fewer texts than this are encoded without a progress bar."""
 
@@ -224,9 +227,18 @@ class DenseEncoder:
     def encode_tokens(
         self, rows: Sequence[Tokens], beside: dict[str, Any], side: Side
     ) -> NDArray[np.float32]:
-        """Return vectors of shape (len(rows), dimension) by one forward pass over a batch."""
+        """Return vectors of shape (len(rows), dimension) by one forward pass over a batch.
+
+        Its rows and its length are multiples of ROUND, where that is possible: processors compile
+        a kernel for each shape, and keep it, and batches of many callers have ever new shapes.
+        """
+        count = len(rows)
+        if count > ROUND:
+            rows = [*rows, *[rows[-1]] * (-count % ROUND)]
+        longest = max(len(row["input_ids"]) for row in rows)
+        fits = longest + -longest % ROUND <= self.max_length(side)
         with self.encoding():
-            return self._forward(rows, beside, side)
+            return self._forward(rows, beside, side, multiple=ROUND if fits else None)[:count]
 
     @contextmanager
     def encoding(self) -> Iterator[None]:
@@ -283,11 +295,16 @@ class DenseEncoder:
             yield batch, self._forward([tokens[row] for row in batch], beside, side)
 
     def _forward(
-        self, rows: Sequence[Tokens], beside: dict[str, Any], side: Side
+        self,
+        rows: Sequence[Tokens],
+        beside: dict[str, Any],
+        side: Side,
+        *,
+        multiple: int | None = None,
     ) -> NDArray[np.float32]:
         """Return the vectors of a batch, inside `evaluating` and without gradients."""
         route = self._routes[side]
-        features = padded(route[0].tokenizer, rows, self.model.device) | beside
+        features = padded(route[0].tokenizer, rows, self.model.device, multiple=multiple) | beside
         vectors = run_model(route, features, self.dtype)["sentence_embedding"]
         array: NDArray[np.float32] = vectors[:, : self.dimension].float().cpu().numpy()
         return array

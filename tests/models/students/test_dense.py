@@ -11,6 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, StaticEm
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.types import Encoder
+from retrodistill.models.students import dense
 from retrodistill.models.students.dense import DenseEncoder
 from retrodistill.models.students.towers import side_prompts
 
@@ -176,3 +177,38 @@ def test_equals_the_library_on_a_real_model() -> None:
     encoder = DenseEncoder(package.get_model_path(), precision="float32")
     expected = encoder.model.encode_document(TEXTS)
     assert (encoder.encode_docs(TEXTS) * expected).sum(axis=1).min() >= 0.99999
+
+
+def test_shapes_are_few_and_vectors_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel for each shape of a batch is kept: a server's memory grew by 100 MB a minute."""
+    encoder = DenseEncoder(save_tiny_model(tmp_path), precision="float32")
+    texts = [" ".join(["protein", "cell", "egg"] * (1 + number % 9)) for number in range(40)]
+    alone = encoder.encode_docs(texts)
+    shapes = set()
+    run = dense.run_model
+
+    def watched(modules, features, dtype, **extra):
+        shapes.add(tuple(features["input_ids"].shape))
+        return run(modules, features, dtype, **extra)
+
+    monkeypatch.setattr(dense, "run_model", watched)
+    for count in range(1, 40):
+        rows, beside = encoder.tokenized(texts[:count], "document")
+        vectors = encoder.encode_tokens(rows, beside, "document")
+        assert vectors.shape == (count, 32)
+        np.testing.assert_allclose(vectors, alone[:count], atol=1e-5)
+    served = {shape for shape in shapes if shape[0] > 8}
+    assert served
+    assert all(rows % 8 == 0 and length % 8 == 0 for rows, length in served)
+
+
+def test_a_limit_that_is_not_round_is_kept(tmp_path: Path) -> None:
+    """Padding beyond the last position is an index error for the longest texts alone."""
+    encoder = DenseEncoder(save_tiny_model(tmp_path, max_tokens=50), precision="float32")
+    rows, beside = encoder.tokenized(["protein cell " * 60] * 3, "document")
+    assert len(rows[0]["input_ids"]) == 50
+    vectors = encoder.encode_tokens(rows, beside, "document")
+    alone = encoder.encode_docs(["protein cell " * 60])
+    np.testing.assert_allclose(vectors[0], alone[0], atol=1e-5)
