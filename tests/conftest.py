@@ -1,9 +1,10 @@
 """Settings and fixtures that every test shares."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +22,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data: no folder {folder} (set RETRODISTILL_SHARED_DATA to one)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, for a module: while it runs, a thread's `asyncio.run` is refused."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no program `chromium` on the PATH")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,6 +13,7 @@ from retrodistill.objectives.losses.lists import (
     real_lists,
     remaining_logsumexp,
 )
+from retrodistill.objectives.losses.live import batch_kl
 
 
 @loss
@@ -68,10 +69,13 @@ def in_batch_kl(
     Tightly-Coupled Teachers for Dense Retrieval" (TCT-ColBERT), whose teacher is a ColBERT.
 
     """
-    student = (batch_scores / student_temperature).log_softmax(-1)
-    scores = teacher_query_vectors @ teacher_doc_vectors.T
-    teacher = (scores / teacher_temperature).log_softmax(-1)
-    return (teacher.exp() * (teacher - student)).sum(-1).mean()
+    divergence: Tensor = batch_kl(
+        batch_scores,
+        teacher_query_vectors @ teacher_doc_vectors.T,
+        student_temperature=student_temperature,
+        teacher_temperature=teacher_temperature,
+    )
+    return divergence
 
 
 @loss

@@ -36,18 +36,25 @@ def best_passages(search: Callable[[int], Found], k: int) -> Found:
     while True:
         depth *= DEEPER
         ids, scores = search(depth)
-        positions = [first_passages(row, k) for row in ids]
-        if all(
-            len(kept_rows) == k or len(row) < depth
-            for kept_rows, row in zip(positions, ids, strict=True)
-        ):
+        positions = passages_of(ids, k, depth)
+        if positions is not None:
             return (
                 [
-                    [row[position] for position in kept_rows]
-                    for row, kept_rows in zip(ids, positions, strict=True)
+                    [row[position] for position in best]
+                    for row, best in zip(ids, positions, strict=True)
                 ],
-                [row[kept_rows] for row, kept_rows in zip(scores, positions, strict=True)],
+                [row[best] for row, best in zip(scores, positions, strict=True)],
             )
+
+
+def passages_of(ids: Sequence[Sequence[str]], k: int, depth: int) -> list[NDArray[np.int64]] | None:
+    """Return where each list of passages has the best ones of `k` documents.
+
+    None: a list of `depth` passages holds fewer documents, so that a deeper search may find more.
+    """
+    positions = [first_passages(row, k) for row in ids]
+    enough = [len(best) == k or len(row) < depth for best, row in zip(positions, ids, strict=True)]
+    return positions if all(enough) else None
 
 
 def documents(run: Run, k: int) -> Run:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Doc
 from retrodistill.data.rankings.sets import evaluate_sets
-from retrodistill.stages.searching.grouping import DEEPER, first_passages
+from retrodistill.stages.searching.grouping import DEEPER, passages_of
 from retrodistill.stages.serving.batching import InputError
 from retrodistill.stages.serving.engines import NotFiniteError
 from retrodistill.stages.serving.errors import RequestError, unknown_name
@@ -145,14 +145,11 @@ async def best_passages(stage: Callable[[int], Awaitable[list[Found]]], count: i
     while True:
         depth *= DEEPER
         lists = await stage(depth)
-        rows = [first_passages(ids, count) for ids, _ in lists]
-        enough = all(
-            len(own) == count or len(ids) < depth for own, (ids, _) in zip(rows, lists, strict=True)
-        )
-        if enough:
+        positions = passages_of([ids for ids, _ in lists], count, depth)
+        if positions is not None:
             return [
-                ([ids[row] for row in own], scores[own])
-                for own, (ids, scores) in zip(rows, lists, strict=True)
+                ([ids[row] for row in best], scores[best])
+                for best, (ids, scores) in zip(positions, lists, strict=True)
             ]
 
 

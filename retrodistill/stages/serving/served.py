@@ -203,8 +203,8 @@ class Opener:
 
         """
         indexes = [
-            self.index(name, folder, first=not position)
-            for position, (name, folder) in enumerate(named(self.settings.index, "--index").items())
+            self.index(name, folder)
+            for name, folder in named(self.settings.index, "--index").items()
         ]
         models = [
             self.loaded(name, model)
@@ -235,22 +235,26 @@ class Opener:
         if served.reranker is not None:
             yield Served([*served.indexes.values()], served.own_models, self.reranker())
 
-    def index(self, name: str, folder: str, *, first: bool) -> ServedIndex:
+    def index(self, name: str, folder: str) -> ServedIndex:
         """Open an index folder."""
         live = LiveIndex.open(
             Path(folder).expanduser(),
             name=name,
             changes=self.settings.changes,
-            data=self.settings.data if first else None,
+            data=self._data(name),
             precision=self.settings.precision,
         )
         return self._served_index(name, live)
 
+    def _data(self, name: str) -> str | None:
+        """Return the collection that has the texts of an index: --data is for the first."""
+        is_first = name == next(iter(named(self.settings.index, "--index")))
+        return self.settings.data if is_first else None
+
     def _served_index(self, name: str, live: LiveIndex) -> ServedIndex:
         manifest = live.searcher.manifest
         assert manifest is not None
-        is_first = name == next(iter(named(self.settings.index, "--index")))
-        spec = (self.settings.data if is_first else None) or manifest.details.get("data")
+        spec = self._data(name) or manifest.details.get("data")
         examples = _examples(spec) if live.has_texts else []
         lexical = Lexical(live) if live.has_texts else None
         from retrodistill.models.students.dense import DenseEncoder

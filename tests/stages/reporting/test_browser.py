@@ -1,7 +1,6 @@
 """The page in a browser: what only a browser can tell."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,18 +19,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = save_inputs(tmp_path_factory.mktemp("inputs"))
     assert main(words(folder, folder / "out")) == 0
     return (folder / "out" / "report.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("no program `chromium` on the PATH")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

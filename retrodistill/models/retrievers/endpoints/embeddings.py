@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,11 @@ from retrodistill.base.manifest import digest
 from retrodistill.base.progress import bar
 from retrodistill.models.retrievers.endpoints.address import UNTYPED, EmbeddingsAddress
 from retrodistill.models.retrievers.endpoints.transport import Refused, Transport
+from retrodistill.models.students.towers import Side
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Texts
     from retrodistill.models.indexes.exact import ExactIndex
-
-Side = Literal["query", "document"]
 
 PROBES = (
     "how long does a fever last",

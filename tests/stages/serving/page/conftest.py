@@ -1,6 +1,5 @@
 """A server, a browser, and a window that notes every complaint and every request."""
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,18 +23,6 @@ def locked() -> Iterator[str]:
     """Address of a server whose key is `open sesame`."""
     with serve("open sesame") as address:
         yield address
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("no program `chromium` on the PATH")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
