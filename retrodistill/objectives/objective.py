@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.calls import Call, parse_call
@@ -20,6 +21,7 @@ from retrodistill.objectives.losses.contract import (
     Role,
     role_of,
 )
+from retrodistill.objectives.teachers import SEVERAL, parse_teachers, stacked
 
 if TYPE_CHECKING:
     from inspect import Parameter
@@ -35,6 +37,7 @@ SIGNALS = {
     "labels": "B N",
     "trusted_negatives": "B N",
     "log_weights": "B N",
+    "teachers": "K B N",
     "pair_scores": "B N",
     "preferences": "B N N",
     "preference_mask": "B N N",
@@ -72,7 +75,8 @@ teacher's vectors of other documents.
 
 A teacher with a label gives `LABEL.scores` and `LABEL.batch_scores`, of the shapes of
 `teacher_scores` and `teacher_batch_scores`, to the terms that ask for them:
-`listwise-kl(teacher_scores=LABEL.scores)`.
+`listwise-kl(teacher_scores=LABEL.scores)`. `teachers` are the scores of K teachers that a term
+names, each divided by its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`.
 """
 
 LABELLED = ("teacher_scores", "teacher_batch_scores")
@@ -132,6 +136,9 @@ class LossTerm:
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Parameter -> signal of a labelled source that takes its place, `LABEL.scores`."""
 
+    teachers: Mapping[str, float] = field(default_factory=dict)
+    """Signal -> temperature of the teachers that the term names, if the loss takes several."""
+
     @property
     def function(self) -> "Callable[..., Tensor]":
         """The loss as a function of signals and settings."""
@@ -140,7 +147,9 @@ class LossTerm:
     @property
     def signals(self) -> tuple[str, ...]:
         """Names of the signals that the loss asks for."""
-        return tuple(self.inputs.values())
+        several = self.teachers or (SEVERAL,)
+        names = ((name,) if name != SEVERAL else several for name in self.inputs.values())
+        return tuple(dict.fromkeys(chain.from_iterable(names)))
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -181,8 +190,17 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
         weight = _weight(match["weight"] or "1", text)
         aliases = _aliases(call)
         options = {key: call.settings[key] for key in call.settings if key not in aliases}
+        several = options.pop(SEVERAL, "") if SEVERAL in _signals_of(call.name) else ""
         settings = _checked(Call(call.kind, call.name, options))
-        terms.append(LossTerm(name=call.name, weight=weight, settings=settings, aliases=aliases))
+        terms.append(
+            LossTerm(
+                name=call.name,
+                weight=weight,
+                settings=settings,
+                aliases=aliases,
+                teachers=parse_teachers(several, call.name) if several else {},
+            )
+        )
     return tuple(terms)
 
 
@@ -232,14 +250,19 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
     def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
         for term, loss, required in bound:
-            missing = [name for name in required.values() if name not in signals]
+            missing = [name for name in term.signals if name not in signals]
             if missing:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "
                     f"{', '.join(signals)}. Give --scores, --vectors or --teacher, "
                     "or drop the loss."
                 )
-            arguments = {parameter: signals[name] for parameter, name in required.items()}
+            arguments = {
+                parameter: stacked(term.teachers, signals)
+                if name == SEVERAL and term.teachers
+                else signals[name]
+                for parameter, name in required.items()
+            }
             value = term.weight * loss(**arguments, **term.settings)
             values[term.name] = values[term.name] + value if term.name in values else value
         return values
