@@ -195,6 +195,7 @@ def _training(manifest: Manifest) -> str:
         steps, planned = details["steps"], details.get("planned_steps", details["steps"])
         done = [("steps", f"{steps:,}" + (f" of {planned:,}" if planned != steps else ""))]
     done += [(name, str(details[name])) for name in ("seconds", "dtype") if name in details]
+    done += [(name, str(config[name])) for name in ("recipe", "stage") if config.get(name)]
     for name in ("batch_size", "candidates_per_query", "learning_rate", "seed"):
         if name in config:
             done.append((name, str(config[name])))
