@@ -315,8 +315,10 @@ class TrainConfig(TrainSettings):
     stage: str | None = None
     """Which of the recipe's stages to train, if it has several; `--list` shows them."""
 
-    scores: Path | None = None
-    """Score store or run: the candidates of each query, with the teacher's scores."""
+    scores: tuple[str, ...] = ()
+    """Score store or run: the candidates of each query, with the teacher's scores. Further stores
+    have labels, `LABEL=STORE`: other teachers' scores of the same candidates, for losses such as
+    `listwise-kl(teacher_scores=LABEL.scores)`."""
 
     preferences: Path | None = None
     """Store of a pairwise teacher's preferences, for preference-kl."""
