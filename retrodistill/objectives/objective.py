@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Any
 from retrodistill.base.calls import Call, parse_call
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import LOSSES
+from retrodistill.objectives.labels import (
+    JOINT,
+    LABELLED,
+    OWN,
+    STUDENT,
+    places,
+    read_aliases,
+    stops_gradient,
+)
 from retrodistill.objectives.losses.contract import (
     TEMPERATURES,
     UNDECLARED,
@@ -43,6 +52,8 @@ SIGNALS = {
     "batch_candidates": "B M",
     "batch_labels": "B M",
     "batch_mask": "B M",
+    "layer_scores": "L B M",
+    "teacher_layer_scores": "K B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
     "matched_query_vectors": "B T",
@@ -63,22 +74,21 @@ teacher's log p(i is better than j), in nats, where `preference_mask` says that 
 The batch. `batch_scores`, `teacher_batch_scores`: the student's and a live teacher's scores of
 every distinct document of the batch.
 `batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
-`batch_mask`: which are relevant, and which may be compared at all.
+`batch_mask`: which are relevant, and which may be compared at all. `layer_scores`,
+`teacher_layer_scores`: scores of the same documents from each layer's vectors, first layer first.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
 documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`: the student's
 in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
 
-A teacher with a label gives `LABEL.scores` and `LABEL.batch_scores`, of the shapes of
-`teacher_scores` and `teacher_batch_scores`, to the terms that ask for them:
-`listwise-kl(teacher_scores=LABEL.scores)`.
+A teacher with a label gives `LABEL.scores`, `LABEL.batch_scores` and `LABEL.layer_scores`, of the
+shapes of `teacher_scores` and its like, to the terms that ask for them:
+`listwise-kl(teacher_scores=LABEL.scores)`. A joint teacher is the label `joint`, and may take the
+student's place as well: `listwise-ce(student_scores=joint.scores)` trains it. `student` is the
+label of the student itself, for what the joint teacher learns from it.
 """
 
-LABELLED = ("teacher_scores", "teacher_batch_scores")
-"""Signals that a labelled teacher can give in the place of the training's own."""
-
-_ALIAS = re.compile(r"[A-Za-z][\w-]*\.\w+")
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
 
 
@@ -87,7 +97,10 @@ def shape_of(signal: str) -> str | None:
     label, _, name = signal.rpartition(".")
     if not label:
         return SIGNALS.get(name)
-    return SIGNALS[f"teacher_{name}"] if f"teacher_{name}" in LABELLED else None
+    if f"teacher_{name}" not in LABELLED:
+        return None
+    # each model has a number of layers of its own
+    return SIGNALS[f"teacher_{name}"].replace("K", f"K:{label}")
 
 
 class Signals(dict[str, "Tensor"]):
@@ -131,6 +144,19 @@ class LossTerm:
 
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Parameter -> signal of a labelled source that takes its place, `LABEL.scores`."""
+
+    stop_gradient: bool = False
+    """Whether a labelled model in the teacher's place gets no gradient from this term."""
+
+    @property
+    def of_joint_teacher(self) -> bool:
+        """Whether the joint teacher is in the student's place, and learns from it."""
+        return any(name in OWN for name in self.aliases)
+
+    @property
+    def key(self) -> str:
+        """Name of its value: the loss, behind `joint.` where it is the joint teacher's own."""
+        return f"{JOINT}.{self.name}" if self.of_joint_teacher else self.name
 
     @property
     def function(self) -> "Callable[..., Tensor]":
@@ -179,10 +205,18 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             match["call"], "loss", example="listwise-kl(teacher_temperature=0.5) + 0.1*contrastive"
         )
         weight = _weight(match["weight"] or "1", text)
-        aliases = _aliases(call)
+        aliases = read_aliases(call, _signals_of(call.name))
         options = {key: call.settings[key] for key in call.settings if key not in aliases}
+        stop_gradient = stops_gradient(call.name, options.pop("stop_gradient", None), aliases)
         settings = _checked(Call(call.kind, call.name, options))
-        terms.append(LossTerm(name=call.name, weight=weight, settings=settings, aliases=aliases))
+        term = LossTerm(
+            name=call.name,
+            weight=weight,
+            settings=settings,
+            aliases=aliases,
+            stop_gradient=stop_gradient,
+        )
+        terms.append(term)
     return tuple(terms)
 
 
@@ -192,6 +226,7 @@ INPUTS = {
     "preferences": "--preferences",
     "teacher_doc_vectors": "--vectors",
     "teacher_batch_scores": "--teacher",
+    "teacher_layer_scores": "--teacher",
     "labels": "labels",
     "batch_labels": "labels",
 }
@@ -201,10 +236,15 @@ INPUTS = {
 def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
     """Return the inputs that an objective needs, each once: flags of `train`, and labels."""
     signals = [signal for term in terms for signal in term.signals]
-    inputs = [
-        f"--teacher {signal.partition('.')[0]}=TEACHER" if "." in signal else INPUTS.get(signal)
-        for signal in signals
-    ]
+    inputs: list[str | None] = []
+    for signal in signals:
+        label, dot, name = signal.partition(".")
+        if label == JOINT:
+            inputs += ["--joint-teacher", "--scores" if name == "scores" else None]
+        elif dot and label != STUDENT:
+            inputs.append(f"--teacher {label}=TEACHER")
+        else:
+            inputs.append(INPUTS.get(signal))
     return tuple(dict.fromkeys(name for name in inputs if name))
 
 
@@ -227,7 +267,7 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         ConfigError: on a call, if a loss asks for a signal that the batch lacks.
 
     """
-    bound = [(term, term.function, term.inputs) for term in terms]
+    bound = [(term, term.function, places(term.inputs)) for term in terms]
 
     def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
@@ -240,8 +280,14 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
                     "or drop the loss."
                 )
             arguments = {parameter: signals[name] for parameter, name in required.items()}
+            if term.stop_gradient:
+                arguments |= {
+                    parameter: arguments[parameter].detach()
+                    for parameter in term.aliases
+                    if parameter in LABELLED
+                }
             value = term.weight * loss(**arguments, **term.settings)
-            values[term.name] = values[term.name] + value if term.name in values else value
+            values[term.key] = values[term.key] + value if term.key in values else value
         return values
 
     return objective
@@ -264,24 +310,6 @@ def _signals_of(loss: str) -> list[str]:
     """Return the parameters of a loss that are signals."""
     parameters = LOSSES.signature(loss).parameters.values()
     return [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-
-
-def _aliases(call: Call) -> dict[str, str]:
-    """Return the signals of labelled teachers that take the place of a teacher's, by parameter.
-
-    Raises:
-        ConfigError: an alias does not name such a signal, or one of another shape.
-
-    """
-    signals = [name for name in _signals_of(call.name) if name in call.settings]
-    aliases = {name: call.settings[name] for name in signals if name in LABELLED}
-    for name, alias in aliases.items():
-        if not _ALIAS.fullmatch(alias) or shape_of(alias) != SIGNALS[name]:
-            raise ConfigError(
-                f"{call.name}: {name}={alias} is not understood. Write "
-                f"{name}=LABEL.{name.removeprefix('teacher_')}, with --teacher LABEL=TEACHER."
-            )
-    return aliases
 
 
 def _settings_of(loss: str) -> "list[Parameter]":

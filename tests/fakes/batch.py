@@ -60,6 +60,8 @@ def batch(
         teacher_doc_vectors=draw(b * n, 3),
         queue_vectors=draw(6, 3),
         teacher_batch_scores=draw(b, b * n),
+        layer_scores=draw(3, b, b * n),
+        teacher_layer_scores=draw(3, b, b * n),
     )
 
 

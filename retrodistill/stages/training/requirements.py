@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
+from retrodistill.objectives.labels import STUDENT
 
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
@@ -25,6 +26,7 @@ def check_settings(
 
     """
     from retrodistill.stages.training.sampling import parse_negative_sampling
+    from retrodistill.stages.training.sources.joint import JointTeacher, check_joint
 
     signals = {signal for term in terms for signal in term.signals}
     in_batch = any(name == "doc_vectors" or name.startswith("batch_") for name in signals)
@@ -37,13 +39,19 @@ def check_settings(
     absent = signals.difference(*(source.gives for source in sources))
     for name in SIGNAL_SOURCES:
         source: type[SignalSource] = SIGNAL_SOURCES[name]
-        if absent & source.gives:
+        lacking = sorted(absent & source.gives)
+        if lacking and any(each.name == name for each in sources):
+            raise ConfigError(
+                f"objective {settings.objective!r} asks for {', '.join(lacking)}, which this "
+                f"--{name} does not give: take one that does, such as bi-encoder:MODEL."
+            )
+        if lacking:
             raise ConfigError(
                 f"objective {settings.objective!r} needs {source.about}: give --{name}."
             )
     for signal in sorted(absent):
         label, _, name = signal.rpartition(".")
-        if label:
+        if label and label != STUDENT:
             raise ConfigError(
                 f"objective {settings.objective!r} asks for {signal}: give --teacher "
                 f"{label}=TEACHER."
@@ -55,6 +63,12 @@ def check_settings(
                 f"no {' and no '.join(sorted(each.gives))}. Drop the teacher, or add a loss such "
                 "as batch-kl."
             )
+        if isinstance(each, JointTeacher):
+            check_joint(each, terms, settings)
+    if settings.teacher_learning_rate is not None and not any(
+        isinstance(source, JointTeacher) for source in sources
+    ):
+        raise ConfigError("--teacher-learning-rate is that of --joint-teacher: give one.")
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:
         if all(source.name != "scores" for source in sources):
