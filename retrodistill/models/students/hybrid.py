@@ -22,7 +22,7 @@ from retrodistill.models.students.late_interaction import TokenVectors, load_lat
 from retrodistill.models.students.maxsim import QueryTokens, maxsim
 from retrodistill.models.students.sparse import load_sparse_encoder
 from retrodistill.models.students.towers import Side, Towers, is_normalised
-from retrodistill.objectives.objective import HEADS
+from retrodistill.objectives.labels import HEADS
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
@@ -267,9 +267,7 @@ class HybridEncoder:
             yield rows, features["sentence_embedding"], words, TokenVectors(rows, tokens, counting)
 
 
-def _through(
-    modules: Sequence[nn.Module], features: dict[str, Any], side: Side
-) -> dict[str, Any]:
+def _through(modules: Sequence[nn.Module], features: dict[str, Any], side: Side) -> dict[str, Any]:
     features = dict(features)
     for module in modules:
         takes_side = "task" in getattr(module, "forward_kwargs", ())
@@ -316,7 +314,8 @@ def _new_multi(body: Any) -> list[nn.Module]:
         module_input_name="token_embeddings",
     )
     mask = MultiVectorMask(
-        skiplist_words=sorted(body.tokenizer.all_special_tokens), skiplist_tasks=["query", "document"]
+        skiplist_words=sorted(body.tokenizer.all_special_tokens),
+        skiplist_tasks=["query", "document"],
     )
     mask.resolve_with_tokenizer(body.tokenizer)
     return [projection, mask, Normalize(module_input_name="token_embeddings")]
