@@ -15,6 +15,7 @@ from retrodistill.base.calls import Call, parse_call
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import LOSSES
 from retrodistill.objectives.labels import (
+    HEADS,
     JOINT,
     LABELLED,
     OWN,
@@ -304,7 +305,8 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         for term, loss, required in bound:
             if term.start > done:
                 continue
-            missing = [name for name in term.signals if name not in signals]
+            needed = places(dict(zip(term.signals, term.signals, strict=True))).values()
+            missing = [name for name in needed if name not in signals]
             if missing:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "
