@@ -22,7 +22,7 @@ from retrodistill.stages.scoring import compare_candidates, load_teacher
 from retrodistill.stages.training.balance import RATIO
 
 STUDENTS: dict[str, Callable[[Path], Path]] = {
-    "bi-encoder": lambda folder: save_tiny_model(folder, layers=1),
+    "bi-encoder": lambda folder: save_tiny_model(folder, layers=2),
     "sparse": save_tiny_sparse,
     "late-interaction": save_tiny_late_interaction,
     "cross-encoder": save_tiny_cross_encoder,
@@ -41,6 +41,7 @@ class Files:
     preferences: Path
     vectors: Path
     teacher: str
+    joint_teachers: dict[str, str]
     students: dict[str, Path]
 
     def words(self, name: str, out: Path) -> list[str]:
@@ -50,8 +51,12 @@ class Files:
         words = f"--recipe {name} --data beir:{self.data} --student {self.students[kind]} "
         words += f"--out {out} --max-steps 2 --batch-size 4 --query-tokens 16 --doc-tokens 32 "
         words += "--precision float32"
-        for flag in set(needs(name)) - {"labels"}:
+        for flag in set(needs(name)) - {"labels", "--joint-teacher"}:
             words += f" {flag} {getattr(self, flag.removeprefix('--'))}"
+        if "--joint-teacher" in needs(name):
+            of_batch = "joint.batch_scores" in recipe.settings["objective"]
+            words += " --teacher-tokens 48 --joint-teacher "
+            words += self.joint_teachers["bi-encoder" if of_batch else "cross-encoder"]
         return words.split()
 
 
@@ -83,6 +88,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         folder / "preferences",
         save_tiny_model(folder / "vectors", layers=1, dimension=48, seed=1),
         f"late-interaction:{save_tiny_late_interaction(folder / 'teacher', seed=1)}",
+        {
+            "cross-encoder": f"cross-encoder:{save_tiny_cross_encoder(folder / 'joint', seed=1)}",
+            "bi-encoder": f"bi-encoder:{save_tiny_model(folder / 'deep', layers=4, seed=1)}",
+        },
         {kind: save(folder / kind) for kind, save in STUDENTS.items()},
     )
 
@@ -96,16 +105,19 @@ def test_every_recipe_trains_each_of_its_terms(name: str, files: Files, tmp_path
     assert verb.main(files.words(name, tmp_path / "s")) == 0
     details = Manifest.read(tmp_path / "s").details
     recipe = load_recipe(name)
+    of_joint = details.get("joint_teacher", {}).get("gradient_shares", {})
     for term in parse_objective(recipe.settings["objective"]):
         for row in details["losses"]:
-            assert np.isfinite(row[term.name])
-            assert row[term.name] != 0
+            assert np.isfinite(row[term.key])
+            assert row[term.key] != 0
         if (name, term.name) in SMALL_ON_PURPOSE:
             assert f"{term.name}" in recipe.notes
             assert "small on purpose" in " ".join(recipe.notes.split())
         else:
-            largest = max(details["gradient_shares"].values())
-            assert details["gradient_shares"][term.name] > largest / RATIO
+            found = [each for each in (details["gradient_shares"], of_joint) if term.key in each]
+            assert found
+            for shares in found:
+                assert shares[term.key] > max(shares.values()) / RATIO
 
 
 def test_what_a_recipe_needs_is_what_its_settings_go_by() -> None:
@@ -116,10 +128,14 @@ def test_what_a_recipe_needs_is_what_its_settings_go_by() -> None:
     assert needs("pairdistill") == ("labels", "--scores", "--preferences")
     assert needs("leaf") == ("--vectors",)
     assert needs("tct-colbert") == ("--teacher", "labels")
+    assert needs("rocketqav2") == ("--joint-teacher", "--scores", "labels")
+    assert needs("lead") == ("labels", "--joint-teacher")
     assert needs("tas-b") == ("--scores", "--teacher", "labels")
 
 
-@pytest.mark.parametrize("name", ["simans", "tas-b", "tct-colbert", "gpl", "pair", "fid-kd", "ckd"])
+@pytest.mark.parametrize(
+    "name", ["simans", "tas-b", "tct-colbert", "gpl", "pair", "fid-kd", "ckd", "rocketqav2", "lead"]
+)
 def test_a_recipe_is_refused_without_what_it_needs(
     name: str, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
