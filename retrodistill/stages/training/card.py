@@ -141,7 +141,7 @@ def _objective(text: str) -> str:
 
 
 def _losses(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each loss of an objective once: name, first sentence of its docstring, and its source."""
+    """Yield each loss of an objective once: name, first sentence of its docstring, source."""
     from retrodistill.objectives.objective import parse_objective
 
     try:
