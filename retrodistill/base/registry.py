@@ -172,6 +172,10 @@ LOSSES = Registry(
         "standardised-kl": "retrodistill.objectives.losses.listwise:standardised_kl",
         "sampled-kl": "retrodistill.objectives.losses.listwise:sampled_kl",
         "fused-kl": "retrodistill.objectives.losses.listwise:fused_kl",
+        "confidence-weighted-kl": (
+            "retrodistill.objectives.losses.ensembles:confidence_weighted_kl"
+        ),
+        "agreement-weighted-kl": "retrodistill.objectives.losses.ensembles:agreement_weighted_kl",
         "one-vs-rest": "retrodistill.objectives.losses.listwise:one_vs_rest",
         "listnet": "retrodistill.objectives.losses.permutation:listnet",
         "listmle": "retrodistill.objectives.losses.permutation:listmle",

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.calls import Call, parse_call
@@ -20,6 +21,7 @@ from retrodistill.objectives.losses.contract import (
     Role,
     role_of,
 )
+from retrodistill.objectives.teachers import SEVERAL, parse_teachers, stacked
 
 if TYPE_CHECKING:
     from inspect import Parameter
@@ -35,6 +37,7 @@ SIGNALS = {
     "labels": "B N",
     "trusted_negatives": "B N",
     "log_weights": "B N",
+    "teachers": "K B N",
     "pair_scores": "B N",
     "preferences": "B N N",
     "preference_mask": "B N N",
@@ -78,6 +81,8 @@ A teacher with a label gives `LABEL.scores` and `LABEL.batch_scores`, of the sha
 `listwise-kl(teacher_scores=LABEL.scores)`. A head of a student with several is a label too, of
 what a term trains: `contrastive(batch_scores=sparse.batch_scores)`. `student` is the label of the
 student itself, for what its heads learn from it.
+`teachers` are the scores of K teachers that a term
+names, each divided by its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`.
 """
 
 STUDENT = "student"
@@ -156,6 +161,9 @@ class LossTerm:
     start: float = 0.0
     """Share of the training's steps before the term takes part."""
 
+    teachers: Mapping[str, float] = field(default_factory=dict)
+    """Signal -> temperature of the teachers that the term names, if the loss takes several."""
+
     @property
     def key(self) -> str:
         """Name of its value: the loss, behind a label where that is what it trains."""
@@ -170,7 +178,9 @@ class LossTerm:
     @property
     def signals(self) -> tuple[str, ...]:
         """Names of the signals that the loss asks for."""
-        return tuple(self.inputs.values())
+        several = self.teachers or (SEVERAL,)
+        names = ((name,) if name != SEVERAL else several for name in self.inputs.values())
+        return tuple(dict.fromkeys(chain.from_iterable(names)))
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -211,6 +221,7 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
         weight = _weight(match["weight"] or "1", text)
         aliases = _aliases(call)
         options = {key: call.settings[key] for key in call.settings if key not in aliases}
+        several = options.pop(SEVERAL, "") if SEVERAL in _signals_of(call.name) else ""
         stop_gradient = _stops_gradient(call.name, options.pop("stop_gradient", None), aliases)
         start = _start(call.name, options.pop("start", "0"))
         settings = _checked(Call(call.kind, call.name, options))
@@ -221,6 +232,7 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             aliases=aliases,
             stop_gradient=stop_gradient,
             start=start,
+            teachers=parse_teachers(several, call.name) if several else {},
         )
         terms.append(term)
     if terms and all(term.start for term in terms):
@@ -281,14 +293,19 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         for term, loss, required in bound:
             if term.start > done:
                 continue
-            missing = [name for name in required.values() if name not in signals]
+            missing = [name for name in term.signals if name not in signals]
             if missing:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "
                     f"{', '.join(signals)}. Give --scores, --vectors or --teacher, "
                     "or drop the loss."
                 )
-            arguments = {parameter: signals[name] for parameter, name in required.items()}
+            arguments = {
+                parameter: stacked(term.teachers, signals)
+                if name == SEVERAL and term.teachers
+                else signals[name]
+                for parameter, name in required.items()
+            }
             if term.stop_gradient:
                 arguments |= {
                     parameter: arguments[parameter].detach()

@@ -92,6 +92,12 @@ def shown(text: str) -> str:
     return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]
 
 
+def _labelled(text: str) -> str:
+    """Return a name as `shown` does, behind the label that it may have."""
+    label, name = split_label(text)
+    return f"{label}={shown(name)}" if label else shown(name)
+
+
 def _exists(text: str) -> bool:
     try:
         return Path(text).expanduser().exists()
@@ -160,14 +166,15 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     rows = [("split", str(config.get("split", "")))]
     # live teachers are named with the others, below
     roles = ("data", *(name for name in SIGNAL_SOURCES if name != "teacher"))
-    rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
+    for role in filter(config.get, roles):
+        value = config[role]
+        names = value if isinstance(value, list) else [value]
+        rows += [(role, _labelled(str(name))) for name in names]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
     if "documents" in manifest.details:
         rows.append(("documents", f"{manifest.details['documents']:,}"))
-    for name in teachers:
-        label, spec = split_label(name)
-        rows.append(("teacher", f"{label}={shown(spec)}" if label else shown(name)))
+    rows += [("teacher", _labelled(name)) for name in teachers]
     lineage = manifest.details.get("lineage", {})
     rows += [
         (
@@ -188,6 +195,7 @@ def _training(manifest: Manifest) -> str:
         steps, planned = details["steps"], details.get("planned_steps", details["steps"])
         done = [("steps", f"{steps:,}" + (f" of {planned:,}" if planned != steps else ""))]
     done += [(name, str(details[name])) for name in ("seconds", "dtype") if name in details]
+    done += [(name, str(config[name])) for name in ("recipe", "stage") if config.get(name)]
     for name in ("batch_size", "candidates_per_query", "learning_rate", "seed"):
         if name in config:
             done.append((name, str(config[name])))

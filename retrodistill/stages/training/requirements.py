@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
 from retrodistill.objectives.objective import HEAD_SIGNALS, HEADS, STUDENT
+from retrodistill.objectives.teachers import EXAMPLE, SEVERAL
 
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
@@ -43,19 +44,32 @@ def check_settings(
             raise ConfigError(
                 f"objective {settings.objective!r} needs {source.about}: give --{name}."
             )
+    if SEVERAL in absent:
+        raise ConfigError(
+            f"objective {settings.objective!r} learns from several teachers and names none: write "
+            f"{EXAMPLE}, with --scores LABEL=STORE."
+        )
     for signal in sorted(absent):
         label, _, name = signal.rpartition(".")
         if label and label not in (STUDENT, *HEADS):
+            stored = f", or --scores {label}=STORE" if name == "scores" else ""
             raise ConfigError(
                 f"objective {settings.objective!r} asks for {signal}: give --teacher "
-                f"{label}=TEACHER."
+                f"{label}=TEACHER{stored}."
             )
     for each in sources:
-        if each.live and not each.gives & signals:
+        named = any("." in signal for signal in each.gives)
+        if (each.live or named) and not each.gives & signals:
+            example = "batch-kl" if each.live else f"listwise-kl(teacher_scores={min(each.gives)})"
             raise ConfigError(
                 f"objective {settings.objective!r} learns nothing from {each.about}: it asks for "
                 f"no {' and no '.join(sorted(each.gives))}. Drop the teacher, or add a loss such "
-                "as batch-kl."
+                f"as {example}."
+            )
+        if named and not each.live and all(source.name != "scores" for source in sources):
+            raise ConfigError(
+                f"{each.about} are of candidates that another run lists: give --scores RUN without "
+                "a label beside them."
             )
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:
