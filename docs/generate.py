@@ -78,7 +78,8 @@ def recipes_page() -> str:
     lines = ["# Recipes", "", "Published methods as settings of `train --recipe NAME`.", ""]
     for name in recipe_names():
         recipe = load_recipe(name)
-        needs = ", ".join(needs_of(configs.TrainSettings(**recipe.settings))) or "nothing"
+        inputs = needs_of(configs.TrainSettings(**recipe.settings))
+        needs = ", ".join([*inputs, *recipe.needs]) or "nothing"
         settings = ", ".join(f"`{key}: {value}`" for key, value in recipe.settings.items())
         lines += [f"## {name}", "", f"{recipe.about}.", "", f"- Source: {recipe.source}"]
         lines += [f"- Needs: {needs}", f"- Settings: {settings}"]

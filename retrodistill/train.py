@@ -70,7 +70,8 @@ def print_recipes() -> None:
 
     for name in recipe_names():
         recipe = load_recipe(name)
-        needs = ", ".join(needs_of(TrainSettings(**recipe.settings))) or "nothing"
+        inputs = needs_of(TrainSettings(**recipe.settings))
+        needs = ", ".join([*inputs, *recipe.needs]) or "nothing"
         print(f"{name}: {recipe.about}")
         for label, text in (("needs", needs), ("source", recipe.source), ("notes", recipe.notes)):
             if text:

@@ -1,7 +1,8 @@
 """Published methods as settings of `train`: one YAML file each, with its source.
 
 A file holds `about` (a line), `source`, `notes` (what is unverified, or differs from the paper) and
-`settings`, whose keys are the fields of `retrodistill.base.config.TrainSettings`.
+`settings`, whose keys are the fields of `retrodistill.base.config.TrainSettings`; with `views:
+true`, the method is one whose teacher reads other texts than the student.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from retrodistill.base.config.reading import read_yaml
 from retrodistill.base.errors import ConfigError, did_you_mean
 
 FOLDER = Path(__file__).parent
+VIEWS = "--teacher-view or --student-view"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +26,14 @@ class Recipe:
     source: str
     settings: Mapping[str, Any]
     notes: str = ""
+
+    views: bool = False
+    """Whether the teacher reads other texts than the student: without, it is another method."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it needs beside what its settings ask for."""
+        return (VIEWS,) if self.views else ()
 
 
 def recipe_names() -> list[str]:

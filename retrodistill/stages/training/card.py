@@ -159,8 +159,11 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     config = manifest.config
     rows = [("split", str(config.get("split", "")))]
     # live teachers are named with the others, below
-    roles = ("data", *(name for name in SIGNAL_SOURCES if name != "teacher"))
-    rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
+    views = ("teacher_view", "student_view")
+    roles = ("data", *views, *(name for name in SIGNAL_SOURCES if name != "teacher"))
+    rows += [
+        (role.replace("_", " "), shown(str(config[role]))) for role in roles if config.get(role)
+    ]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
     if "documents" in manifest.details:

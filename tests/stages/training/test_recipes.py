@@ -10,6 +10,7 @@ import pytest
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
+from fakes.views import save_view
 
 from retrodistill import train as verb
 from retrodistill.base.config import TrainSettings
@@ -27,7 +28,7 @@ STUDENTS: dict[str, Callable[[Path], Path]] = {
     "late-interaction": save_tiny_late_interaction,
     "cross-encoder": save_tiny_cross_encoder,
 }
-SMALL_ON_PURPOSE = {("splade-distil", "flops")}
+SMALL_ON_PURPOSE = {("disco", "flops"), ("splade-distil", "flops")}
 
 
 def needs(name: str) -> tuple[str, ...]:
@@ -52,6 +53,8 @@ class Files:
         words += "--precision float32"
         for flag in set(needs(name)) - {"labels"}:
             words += f" {flag} {getattr(self, flag.removeprefix('--'))}"
+        if recipe.views:
+            words += " --student-view backwards"
         return words.split()
 
 
@@ -69,6 +72,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
             json.dumps({"_id": f"u{number}", "text": "blood pressure and diet"}) + "\n"
             for number in range(6)
         )
+    save_view(data, "backwards")
     collection = load_collection(f"beir:{data}")
     queries = [f"q{number}" for number in range(24)] + [f"u{number}" for number in range(6)]
     random = np.random.default_rng(0)
