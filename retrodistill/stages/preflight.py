@@ -211,6 +211,7 @@ def convert(config: "configs.ConvertConfig") -> None:
         check_writable(config.out / "shards")
     check_paths("--import", config.import_)
     check_paths("--export", config.export)
+    check_paths("--context", config.context)
     if config.format is not None:
         FORMATS[config.format]
 
