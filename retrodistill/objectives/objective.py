@@ -282,7 +282,7 @@ def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
     needs = inputs_of(parse_objective(settings.objective))
     if settings.flags_of_scores and "--scores" not in needs:
         needs = (*needs, "--scores")
-    if settings.positives == "teacher":
+    if settings.positives != "labels":
         needs = tuple(need for need in needs if need != "labels")
     return needs
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from retrodistill.base.config.base import Precision, at_least, below_one
 from retrodistill.base.errors import ConfigError
 
-Positives = Literal["labels", "teacher"]
+Positives = Literal["labels", "labels-or-teacher", "teacher"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +84,8 @@ class TrainSettings:
 
     positives: Positives = "labels"
     """Which documents are a query's positives: those that --split labels, or the teacher's best
-    one, which then counts as labelled."""
+    one, which then counts as labelled; with `labels-or-teacher`, the teacher's best one only of
+    queries without a label."""
 
     positives_per_query: int = 1
     """Positives of one query in a batch, if it has that many."""
@@ -107,8 +108,8 @@ class TrainSettings:
     queries that other splits judge are skipped."""
 
     other_texts: bool = False
-    """Accept --scores and --preferences whose ids name other texts than those of --data, such as
-    translations."""
+    """Accept --scores and --preferences that were made from other texts than those that the
+    teacher reads. For translations and rewrites, name those texts instead: --teacher-view."""
 
     drop_weak_queries: float = 0.0
     """Skip this share of the queries: those whose best teacher score is lowest."""
@@ -259,7 +260,7 @@ class TrainSettings:
             f"--negative-sampling {self.negative_sampling}": self.negative_sampling != "uniform",
             f"--query-order {self.query_order}": self.query_order == "hard-first",
             "--teacher-perplexity": self.teacher_perplexity is not None,
-            "--positives teacher": self.positives == "teacher",
+            f"--positives {self.positives}": self.positives != "labels",
             "--drop-weak-queries": self.drop_weak_queries > 0,
             "--false-negatives": self.false_negatives is not None,
         }
@@ -310,6 +311,13 @@ class TrainConfig(TrainSettings):
 
     queries: str | None = None
     """File of further queries that --scores covers, beside those of --data."""
+
+    teacher_view: str | None = None
+    """Other texts of the same ids that the teacher reads, or has read: VIEW of queries.VIEW.jsonl
+    and corpus.VIEW.jsonl beside --data, or a path (default: the texts of --data)."""
+
+    student_view: str | None = None
+    """Other texts of the same ids that the student reads, as with --teacher-view."""
 
     out: Path
     """Folder of the trained model, in sentence-transformers format."""

@@ -11,6 +11,7 @@ import pytest
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
+from fakes.views import save_view
 
 from retrodistill import train as verb
 from retrodistill.base.config import TrainSettings
@@ -30,6 +31,7 @@ STUDENTS: dict[str, Callable[[Path], Path]] = {
     "hybrid": lambda folder: save_tiny_model(folder, layers=1),
 }
 SMALL_ON_PURPOSE = {
+    ("disco", "flops"),
     ("splade-distil", "flops"),
     ("m3-self", "sparse.contrastive"),
     ("m3-self", "sparse.batch-kl"),
@@ -75,6 +77,8 @@ class Files:
             of_batch = "joint.batch_scores" in settings_of(training)["objective"]
             words += " --teacher-tokens 48 --joint-teacher "
             words += self.joint_teachers["bi-encoder" if of_batch else "cross-encoder"]
+        if load_recipe(training.partition(" ")[0]).views:
+            words += " --student-view backwards"
         return words.split()
 
 
@@ -92,6 +96,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
             json.dumps({"_id": f"u{number}", "text": "blood pressure and diet"}) + "\n"
             for number in range(6)
         )
+    save_view(data, "backwards")
     collection = load_collection(f"beir:{data}")
     queries = [f"q{number}" for number in range(24)] + [f"u{number}" for number in range(6)]
     random = np.random.default_rng(0)
