@@ -358,12 +358,14 @@ STUDENT_KINDS = Registry(
         "sparse": "retrodistill.models.students.kinds.sparse:KIND",
         "late-interaction": "retrodistill.models.students.kinds.late_interaction:KIND",
         "cross-encoder": "retrodistill.models.students.kinds.cross_encoder:KIND",
+        "causal-reranker": "retrodistill.models.students.kinds.causal_reranker:KIND",
     },
     aliases={
         "dense": "bi-encoder",
         "splade": "sparse",
         "colbert": "late-interaction",
         "reranker": "cross-encoder",
+        "causal-lm": "causal-reranker",
     },
 )
 

@@ -132,7 +132,8 @@ def train(config: "configs.TrainConfig") -> None:
     for spec in config.teacher:
         check_part(TEACHERS, split_label(spec)[1])
     check_settings(terms, config, config.split, named_sources(config))
-    if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting
+    of_others = config.pair_prompt is not None or config.answers
+    if of_others or config.student_kind != TrainSettings().student_kind:
         check_kind(config)  # imports torch
 
 

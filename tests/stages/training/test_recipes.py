@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
+from fakes.language_models import save_tiny_causal
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
 
 from retrodistill import train as verb
@@ -26,6 +27,7 @@ STUDENTS: dict[str, Callable[[Path], Path]] = {
     "sparse": save_tiny_sparse,
     "late-interaction": save_tiny_late_interaction,
     "cross-encoder": save_tiny_cross_encoder,
+    "causal-reranker": save_tiny_causal,
 }
 SMALL_ON_PURPOSE = {("splade-distil", "flops")}
 
