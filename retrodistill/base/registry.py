@@ -260,6 +260,7 @@ RETRIEVERS = Registry(
         "late-interaction:MODEL": (
             "retrodistill.models.retrievers.late_interaction:LateInteractionRetriever"
         ),
+        "hybrid:MODEL": "retrodistill.models.retrievers.hybrid:HybridRetriever",
         "endpoint:URL": "retrodistill.models.retrievers.endpoints:open_endpoint",
     },
     aliases={
@@ -357,6 +358,7 @@ STUDENT_KINDS = Registry(
         "bi-encoder": "retrodistill.models.students.kinds.dense:KIND",
         "sparse": "retrodistill.models.students.kinds.sparse:KIND",
         "late-interaction": "retrodistill.models.students.kinds.late_interaction:KIND",
+        "hybrid": "retrodistill.models.students.kinds.hybrid:KIND",
         "cross-encoder": "retrodistill.models.students.kinds.cross_encoder:KIND",
         "causal-reranker": "retrodistill.models.students.kinds.causal_reranker:KIND",
     },

@@ -50,6 +50,7 @@ SIGNALS = {
     "teacher_query_vectors": "B T",
     "teacher_doc_vectors": "M T",
     "queue_vectors": "Q T",
+    "progress": "",
 }
 """Every signal that a batch can carry, and its shape.
 
@@ -70,13 +71,29 @@ documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`
 in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
 
+`progress`: the share of the training's steps that are done, where a term has a start.
+
 A teacher with a label gives `LABEL.scores` and `LABEL.batch_scores`, of the shapes of
 `teacher_scores` and `teacher_batch_scores`, to the terms that ask for them:
-`listwise-kl(teacher_scores=LABEL.scores)`.
+`listwise-kl(teacher_scores=LABEL.scores)`. A head of a student with several is a label too, of
+what a term trains: `contrastive(batch_scores=sparse.batch_scores)`. `student` is the label of the
+student itself, for what its heads learn from it.
 """
 
-LABELLED = ("teacher_scores", "teacher_batch_scores")
-"""Signals that a labelled teacher can give in the place of the training's own."""
+STUDENT = "student"
+"""Label of the student."""
+
+HEADS = ("dense", "sparse", "multi-vector")
+"""Labels of the heads of a hybrid student."""
+
+LABELLED = {"teacher_scores": "scores", "teacher_batch_scores": "batch_scores"}
+"""Signals that a labelled model can give in a teacher's place, and their names behind its label."""
+
+OWN = {"student_scores": "scores", "batch_scores": "batch_scores"}
+"""The same in the student's place, where a head is what a term trains."""
+
+HEAD_SIGNALS = frozenset(f"{head}.{name}" for head in HEADS for name in OWN.values())
+"""Signals of the heads of a hybrid student."""
 
 _ALIAS = re.compile(r"[A-Za-z][\w-]*\.\w+")
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
@@ -132,6 +149,19 @@ class LossTerm:
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Parameter -> signal of a labelled source that takes its place, `LABEL.scores`."""
 
+    stop_gradient: bool = False
+    """Whether the student gets no gradient from this term through what stands in a teacher's
+    place."""
+
+    start: float = 0.0
+    """Share of the training's steps before the term takes part."""
+
+    @property
+    def key(self) -> str:
+        """Name of its value: the loss, behind a label where that is what it trains."""
+        labels = [alias.partition(".")[0] for name, alias in self.aliases.items() if name in OWN]
+        return ".".join([*labels[:1], self.name])
+
     @property
     def function(self) -> "Callable[..., Tensor]":
         """The loss as a function of signals and settings."""
@@ -181,8 +211,20 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
         weight = _weight(match["weight"] or "1", text)
         aliases = _aliases(call)
         options = {key: call.settings[key] for key in call.settings if key not in aliases}
+        stop_gradient = _stops_gradient(call.name, options.pop("stop_gradient", None), aliases)
+        start = _start(call.name, options.pop("start", "0"))
         settings = _checked(Call(call.kind, call.name, options))
-        terms.append(LossTerm(name=call.name, weight=weight, settings=settings, aliases=aliases))
+        term = LossTerm(
+            name=call.name,
+            weight=weight,
+            settings=settings,
+            aliases=aliases,
+            stop_gradient=stop_gradient,
+            start=start,
+        )
+        terms.append(term)
+    if terms and all(term.start for term in terms):
+        raise ConfigError(f"objective {text!r}: one term at least must start at 0.")
     return tuple(terms)
 
 
@@ -201,10 +243,13 @@ INPUTS = {
 def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
     """Return the inputs that an objective needs, each once: flags of `train`, and labels."""
     signals = [signal for term in terms for signal in term.signals]
-    inputs = [
-        f"--teacher {signal.partition('.')[0]}=TEACHER" if "." in signal else INPUTS.get(signal)
-        for signal in signals
-    ]
+    inputs: list[str | None] = []
+    for signal in signals:
+        label, dot, _ = signal.partition(".")
+        if dot and label not in (STUDENT, *HEADS):
+            inputs.append(f"--teacher {label}=TEACHER")
+        else:
+            inputs.append(INPUTS.get(signal))
     return tuple(dict.fromkeys(name for name in inputs if name))
 
 
@@ -219,19 +264,23 @@ def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
 
 
 def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
-    """Return a function from signals to the weighted value of each term, by name.
+    """Return a function from signals to the weighted value of each term, by its key.
 
     A loss asks for a signal by naming a parameter after it, as a pytest test asks for a fixture.
+    A term whose start is above the signal `progress` is omitted.
 
     Raises:
         ConfigError: on a call, if a loss asks for a signal that the batch lacks.
 
     """
-    bound = [(term, term.function, term.inputs) for term in terms]
+    bound = [(term, term.function, _places(term)) for term in terms]
 
     def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
+        done = float(signals.get("progress", 1.0))
         for term, loss, required in bound:
+            if term.start > done:
+                continue
             missing = [name for name in required.values() if name not in signals]
             if missing:
                 raise ConfigError(
@@ -240,11 +289,23 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
                     "or drop the loss."
                 )
             arguments = {parameter: signals[name] for parameter, name in required.items()}
+            if term.stop_gradient:
+                arguments |= {
+                    parameter: arguments[parameter].detach()
+                    for parameter in term.aliases
+                    if parameter in LABELLED
+                }
             value = term.weight * loss(**arguments, **term.settings)
-            values[term.name] = values[term.name] + value if term.name in values else value
+            values[term.key] = values[term.key] + value if term.key in values else value
         return values
 
     return objective
+
+
+def _places(term: LossTerm) -> dict[str, str]:
+    """Return the signal of each parameter of a term, `student.scores` as the student's own."""
+    own = {f"{STUDENT}.{name}": signal for signal, name in OWN.items()}
+    return {parameter: own.get(signal, signal) for parameter, signal in term.inputs.items()}
 
 
 def _weight(text: str, objective: str) -> float:
@@ -267,21 +328,60 @@ def _signals_of(loss: str) -> list[str]:
 
 
 def _aliases(call: Call) -> dict[str, str]:
-    """Return the signals of labelled teachers that take the place of a teacher's, by parameter.
+    """Return the signals of labelled models that take the place of others, by parameter.
 
     Raises:
-        ConfigError: an alias does not name such a signal, or one of another shape.
+        ConfigError: an alias does not name such a signal, or one of another shape, or would train
+            what is not trained.
 
     """
+    known = {**LABELLED, **OWN}
     signals = [name for name in _signals_of(call.name) if name in call.settings]
-    aliases = {name: call.settings[name] for name in signals if name in LABELLED}
+    aliases = {name: call.settings[name] for name in signals if name in known}
     for name, alias in aliases.items():
-        if not _ALIAS.fullmatch(alias) or shape_of(alias) != SIGNALS[name]:
+        label, _, suffix = alias.rpartition(".")
+        if not _ALIAS.fullmatch(alias) or suffix != known[name]:
             raise ConfigError(
                 f"{call.name}: {name}={alias} is not understood. Write "
-                f"{name}=LABEL.{name.removeprefix('teacher_')}, with --teacher LABEL=TEACHER."
+                f"{name}=LABEL.{known[name]}, with --teacher LABEL=TEACHER."
+            )
+        if name in OWN and label not in HEADS:
+            raise ConfigError(
+                f"{call.name}: {name}={alias} would train {label}. What a term can train beside "
+                f"the student as a whole is a head of a hybrid student: {', '.join(HEADS)}."
+            )
+        if label == STUDENT and not aliases.keys() & OWN.keys():
+            raise ConfigError(
+                f"{call.name}: {name}={alias} has the student learn from itself. It can teach a "
+                f"head of its own: {call.name}(batch_scores=dense.batch_scores,...)."
             )
     return aliases
+
+
+def _stops_gradient(loss: str, text: str | None, aliases: Mapping[str, str]) -> bool:
+    """Return whether a term stops the gradient through what stands in a teacher's place."""
+    if text is None:
+        return False
+    value = _literal(text)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{loss}: stop_gradient must be true or false, not {text!r}.")
+    labels = {alias.rpartition(".")[0] for name, alias in aliases.items() if name in LABELLED}
+    if not labels & {STUDENT, *HEADS}:
+        raise ConfigError(
+            f"{loss}: stop_gradient is for scores of the student in a teacher's place, such as "
+            f"teacher_batch_scores={STUDENT}.batch_scores. No gradient enters any other teacher."
+        )
+    return value
+
+
+def _start(loss: str, text: str) -> float:
+    """Return the share of the steps before a term takes part."""
+    value = _literal(text)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ConfigError(
+            f"{loss}: start must be a share of the steps, from 0 to below 1, not {text!r}."
+        )
+    return float(value)
 
 
 def _settings_of(loss: str) -> "list[Parameter]":

@@ -323,6 +323,9 @@ class TrainConfig(TrainSettings):
     recipe: str | None = None
     """Published method to take settings from, which flags override; `--list` shows them."""
 
+    stage: str | None = None
+    """Which of the recipe's stages to train, if it has several; `--list` shows them."""
+
     scores: Path | None = None
     """Score store or run: the candidates of each query, with the teacher's scores."""
 

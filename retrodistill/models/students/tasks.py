@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Objective = Callable[[Signals], dict[str, Tensor]]
 Chunks = Sequence[dict[str, Any]]
 Forward = Callable[..., dict[str, Tensor]]
+Encoded = Tensor | tuple[Tensor, ...]
+"""What the scores of texts are computed from: a tensor, or one for each of several heads."""
 
 LISTS = frozenset({"student_scores", "mask", "labels", "trusted_negatives"})
 BATCH = frozenset({"batch_scores", "batch_candidates", "batch_labels", "batch_mask"})
@@ -84,6 +86,8 @@ class Task(nn.Module):
         """Sources whose signals are computed in the forward pass."""
         self.losses: dict[str, float] = {}
         """Value of each weighted loss term in the last forward pass, for the log."""
+        self.progress: float | None = None
+        """Share of a training's steps that are done, where the objective asks for it."""
         self.probe: Probe | None = None
         """Set while gradients are measured: it receives outputs of the body, and terms."""
 
@@ -130,6 +134,8 @@ class Task(nn.Module):
         for source in self.live:
             assert batch is not None
             signals = signals | source.of(batch, signals)
+        if self.progress is not None:
+            signals = signals | {"progress": torch.tensor(self.progress)}
         return self._objective(Signals(**signals))
 
     def loss(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -186,27 +192,31 @@ class RetrieverTask(Task):
         queue_rows = inputs.pop(QUEUE_ROWS, None)
         if queue_rows is not None:  # other processes' documents are compared with already
             inputs["queue_vectors"] = signals["queue_vectors"][~torch.isin(queue_rows, rows)]
-        encoded = self.encode(queries, "query"), shared(self.encode_docs(docs, doc_rows))
+        encoded = self.encode(queries, "query"), _each(shared, self.encode_docs(docs, doc_rows))
         return self.loss(self.values(*encoded, candidates, inputs, batch))
 
-    def encode(self, chunks: Chunks, side: Side) -> Tensor:
+    def encode(self, chunks: Chunks, side: Side) -> Encoded:
         """Return what scores are computed from, of every text, in batch order."""
         raise NotImplementedError
 
-    def encode_docs(self, docs: Chunks, rows: Tensor) -> Tensor:
+    def encode_docs(self, docs: Chunks, rows: Tensor) -> Encoded:
         """Return what scores are computed from, of the batch's documents; `rows` (M) are theirs."""
         return self.encode(docs, "document")
 
     def values(
         self,
-        queries: Tensor,
-        docs: Tensor,
+        queries: Any,
+        docs: Any,
         candidates: Tensor,
         inputs: dict[str, Tensor],
         batch: BatchRows | None,
     ) -> dict[str, Tensor]:
         """Return each weighted term of the loss; `docs` are those of all processes."""
         raise NotImplementedError
+
+
+def _each(shared: Callable[[Tensor], Tensor], encoded: Encoded) -> Encoded:
+    return tuple(map(shared, encoded)) if isinstance(encoded, tuple) else shared(encoded)
 
 
 def positions(chunks: Chunks) -> Tensor:

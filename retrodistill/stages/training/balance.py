@@ -85,7 +85,7 @@ def _sentences(
             )
         elif norm * RATIO < norms[strongest]:
             times = norms[strongest] / norm
-            weights = [term.weight for term in terms if term.name == name]
+            weights = [term.weight for term in terms if term.key == name]
             advice = f"{times:.3g} times its weight"
             if len(weights) == 1:
                 advice = f"{times * weights[0]:.3g}*{name}"

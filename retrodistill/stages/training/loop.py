@@ -28,6 +28,7 @@ from retrodistill.stages.training.stopping import BestWeights
 from retrodistill.stages.training.tracking import LossTerms, StudentTrainer, curve, trackers
 
 if TYPE_CHECKING:
+    from retrodistill.models.students.tasks import Task
     from retrodistill.stages.training.plan import TrainingPlan
 
 ROWS = 20
@@ -81,6 +82,8 @@ def fit(plan: "TrainingPlan", out: Path, *, resume: bool = False) -> Fitted:
     average = _average(settings, steps, last)
     best = _best(plan, last, average)
     callbacks = [_Bar(steps), losses, *(callback for callback in (average, best) if callback)]
+    if any(term.start for term in plan.terms):
+        callbacks.append(_Progress(task))
     with tempfile.TemporaryDirectory() as scratch:
         arguments = _arguments(settings, steps, out, scratch)
         _use_one_device(arguments)
@@ -98,7 +101,7 @@ def fit(plan: "TrainingPlan", out: Path, *, resume: bool = False) -> Fitted:
     return Fitted(
         steps=trainer.state.global_step,
         seconds=time.perf_counter() - started,
-        losses=curve(trainer.state.log_history, [term.name for term in plan.terms]),
+        losses=curve(trainer.state.log_history, [term.key for term in plan.terms]),
         best=best.best if best else None,
         measured=best.values if best else [],
         gradient_shares=shares,
@@ -179,6 +182,16 @@ def _use_one_device(arguments: TrainingArguments) -> None:
             f"torchrun --nproc-per-node {visible} -m retrodistill.train ..."
         )
         arguments._n_gpu = 1
+
+
+class _Progress(TrainerCallback):
+    """Keeps a task informed of how far its training is, for terms that start later."""
+
+    def __init__(self, task: "Task") -> None:
+        self._task = task
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._task.progress = state.global_step / state.max_steps
 
 
 class _Bar(TrainerCallback):

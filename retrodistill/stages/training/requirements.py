@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
+from retrodistill.objectives.objective import HEAD_SIGNALS, HEADS, STUDENT
 
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
@@ -27,6 +28,7 @@ def check_settings(
     from retrodistill.stages.training.sampling import parse_negative_sampling
 
     signals = {signal for term in terms for signal in term.signals}
+    _check_heads(signals, settings, sources)
     in_batch = any(name == "doc_vectors" or name.startswith("batch_") for name in signals)
     if settings.compare == "collection" and not in_batch:
         raise ConfigError(
@@ -43,7 +45,7 @@ def check_settings(
             )
     for signal in sorted(absent):
         label, _, name = signal.rpartition(".")
-        if label:
+        if label and label not in (STUDENT, *HEADS):
             raise ConfigError(
                 f"objective {settings.objective!r} asks for {signal}: give --teacher "
                 f"{label}=TEACHER."
@@ -61,6 +63,28 @@ def check_settings(
             raise ConfigError(f"{flag} needs teacher scores: give --scores.")
     if settings.dev_split == split:
         raise ConfigError(f"--dev-split {split} is trained on: measure on another split.")
+
+
+def _check_heads(
+    signals: "Collection[str]",
+    settings: "TrainSettings",
+    sources: "Collection[SignalSource | type[SignalSource]]",
+) -> None:
+    """Check that the student has the heads that an objective names, and no teacher their names."""
+    heads = HEAD_SIGNALS.intersection(signals)
+    if not heads:
+        return
+    if not heads <= STUDENT_KINDS[settings.student_kind].task.gives:
+        raise ConfigError(
+            f"objective {settings.objective!r} asks for {', '.join(sorted(heads))}, heads that "
+            f"--student-kind {settings.student_kind} does not have: give --student-kind hybrid."
+        )
+    for source in sources:
+        for signal in sorted(heads & source.gives):
+            raise ConfigError(
+                f"{signal} is of a head of the student and of {source.about}: give the teacher "
+                f"another label than {signal.partition('.')[0]}."
+            )
 
 
 def check_kind(settings: "TrainSettings") -> None:
