@@ -138,7 +138,8 @@ def train(config: "configs.TrainConfig") -> None:
             teacher = config.out.with_name(f"{config.out.name}.teacher")
             refuse_existing(teacher, overwrite=config.overwrite)
     check_settings(terms, config, config.split, named_sources(config))
-    if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting
+    of_others = config.pair_prompt is not None or config.answers
+    if of_others or config.student_kind != TrainSettings().student_kind:
         check_kind(config)  # imports torch
 
 

@@ -30,7 +30,8 @@ class TrainSettings:
 
     student_kind: str = "bi-encoder"
     """What to train: bi-encoder, sparse, late-interaction, cross-encoder (which reads query and
-    document together), or a kind of your own, `my_lab.kinds:KIND`."""
+    document together), causal-reranker (a language model that says yes or no), or a kind of your
+    own, `my_lab.kinds:KIND`."""
 
     keep_layers: tuple[int, ...] = ()
     """Layers of --student to keep, counted from 0: `0,2,5`."""
@@ -49,6 +50,14 @@ class TrainSettings:
 
     doc_prompt: str | None = None
     """Text before each document (default: the model's own prompt)."""
+
+    pair_prompt: str | None = None
+    """Prompt of a causal reranker, with `{query}` and `{doc}` (default: the model's own). It is
+    saved with the student."""
+
+    answers: tuple[str, ...] = ()
+    """The two words that a causal reranker's score compares, as they follow the prompt: for yes,
+    then for no (default: the model's own)."""
 
     doc_student: str | None = None
     """Another model for the documents, a folder or a hub id: two towers. Prompts, dropout and
@@ -146,7 +155,7 @@ class TrainSettings:
     """Longest query, in tokens."""
 
     doc_tokens: int = 160
-    """Longest document, or pair for a cross-encoder, in tokens."""
+    """Longest document, in tokens; pair for a cross-encoder, prompt for a causal reranker."""
 
     batch_tokens: int = 4096
     """Padded tokens of one pass through the encoder."""
@@ -202,7 +211,7 @@ class TrainSettings:
 
     dev_docs: Literal["all", "scored"] = "all"
     """Search all documents, or only those that --scores lists for these queries and the relevant
-    ones: faster, and optimistic. A cross-encoder needs `scored`."""
+    ones: faster, and optimistic. Students that rerank need `scored`."""
 
     eval_steps: int = 0
     """Steps between measurements (0: measure ten times in all)."""
@@ -242,6 +251,8 @@ class TrainSettings:
                 "--compare collection needs --freeze document: the vectors of all documents can "
                 "be compared with only if they stay what they are."
             )
+        if len(self.answers) not in (0, 2):
+            raise ConfigError("--answers are two words, for yes and then for no, each a flag.")
         if self.doc_keep_layers and not self.doc_student:
             raise ConfigError(
                 "--doc-keep-layers needs --doc-student; --keep-layers cuts --student."

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
+from fakes.language_models import save_tiny_causal
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
 from fakes.views import save_view
 
@@ -28,6 +29,7 @@ STUDENTS: dict[str, Callable[[Path], Path]] = {
     "sparse": save_tiny_sparse,
     "late-interaction": save_tiny_late_interaction,
     "cross-encoder": save_tiny_cross_encoder,
+    "causal-reranker": save_tiny_causal,
     "hybrid": lambda folder: save_tiny_model(folder, layers=1),
 }
 SMALL_ON_PURPOSE = {
