@@ -43,6 +43,7 @@ SIGNALS = {
     "batch_candidates": "B M",
     "batch_labels": "B M",
     "batch_mask": "B M",
+    "batch_relevant": "B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
     "matched_query_vectors": "B T",
@@ -63,7 +64,8 @@ teacher's log p(i is better than j), in nats, where `preference_mask` says that 
 The batch. `batch_scores`, `teacher_batch_scores`: the student's and a live teacher's scores of
 every distinct document of the batch.
 `batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
-`batch_mask`: which are relevant, and which may be compared at all.
+`batch_mask`: which are relevant, and which may be compared at all. `batch_relevant`: which are
+relevant, those included that only another query brought into the batch.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
 documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`: the student's
@@ -194,6 +196,7 @@ INPUTS = {
     "teacher_batch_scores": "--teacher",
     "labels": "labels",
     "batch_labels": "labels",
+    "batch_relevant": "labels",
 }
 """Signal -> what provides it: a flag of `train`, or labels in the split."""
 

@@ -98,6 +98,16 @@ class Collection:
             for query, grades in qrels.items()
         }
 
+    def irrelevant(self, split: str) -> dict[str, list[str]]:
+        """Return the documents that were judged not relevant (grade 0 or below), by query."""
+        qrels = self.qrels(split)
+        ids = list({doc for grades in qrels.values() for doc, grade in grades.items() if grade <= 0})
+        held = {doc for doc, row in zip(ids, self.docs.find(ids).tolist(), strict=True) if row >= 0}
+        return {
+            query: [doc for doc, grade in grades.items() if grade <= 0 and doc in held]
+            for query, grades in qrels.items()
+        }
+
     def query_ids(self, split: str) -> list[str]:
         """Return the ids of the queries that are judged in a split, in the order of the queries.
 

@@ -30,7 +30,9 @@ Chunks = Sequence[dict[str, Any]]
 Forward = Callable[..., dict[str, Tensor]]
 
 LISTS = frozenset({"student_scores", "mask", "labels", "trusted_negatives"})
-BATCH = frozenset({"batch_scores", "batch_candidates", "batch_labels", "batch_mask"})
+BATCH = frozenset(
+    {"batch_scores", "batch_candidates", "batch_labels", "batch_mask", "batch_relevant"}
+)
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
 STUDENT_SIGNALS = LISTS | BATCH | VECTORS | MATCHED | {"pair_scores"}
@@ -180,6 +182,7 @@ class RetrieverTask(Task):
             "batch_labels": labels,
             # A relevant document that the query did not draw is neither positive nor negative.
             "batch_mask": labels | ~(labelled | unsure),
+            "batch_relevant": labelled,
         }
         if "teacher_doc_vectors" in signals:
             inputs["teacher_doc_vectors"] = shared(signals["teacher_doc_vectors"])

@@ -28,7 +28,7 @@ STUDENTS: dict[str, Callable[[Path], Path]] = {
     "late-interaction": save_tiny_late_interaction,
     "cross-encoder": save_tiny_cross_encoder,
 }
-SMALL_ON_PURPOSE = {("splade-distil", "flops")}
+SMALL_ON_PURPOSE = {("splade-distil", "flops"), ("syntriever", "batch-kl")}
 
 
 TRAININGS = [
@@ -63,20 +63,24 @@ class Files:
         words += f"--student {self.students[kind]} "
         words += f"--out {out} --max-steps 2 --batch-size 4 --query-tokens 16 --doc-tokens 32 "
         words += "--precision float32"
+        words += " --dims 16" if settings_of(training).get("dims") else ""
         for flag in set(needs(training)) - {"labels"}:
-            words += f" {flag} {getattr(self, flag.removeprefix('--'))}"
+            flag, _, label = flag.partition(" ")  # --teacher LABEL=TEACHER
+            words += f" {flag} {label.removesuffix('TEACHER')}"
+            words += f"{getattr(self, flag.removeprefix('--'))}"
         return words.split()
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """A collection with several positives and unlabelled queries, and all kinds of teachers."""
+    """A collection with several positives, judged negatives and unlabelled queries, and teachers."""
     folder = tmp_path_factory.mktemp("recipes")
     data = save_small_collection(folder / "data")
     with (data / "qrels" / "train.tsv").open("a", encoding="utf-8") as rows:
         rows.writelines(
             f"q{query}\td{query + offset}\t1\n" for query in range(12) for offset in (1, 2, 3)
         )
+        rows.writelines(f"q{query}\td{query + 30}\t0\n" for query in range(24))
     with (data / "queries.jsonl").open("a", encoding="utf-8") as rows:
         rows.writelines(
             json.dumps({"_id": f"u{number}", "text": "blood pressure and diet"}) + "\n"
