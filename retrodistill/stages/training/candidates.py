@@ -185,16 +185,15 @@ def _skipped(queries: Iterable[str], measured: Mapping[str, set[str]]) -> set[st
     return skipped
 
 
-def _from_labels(
-    collection: "Collection", relevant: Labels, irrelevant: Labels
-) -> CandidateLists:
+def _from_labels(collection: "Collection", relevant: Labels, irrelevant: Labels) -> CandidateLists:
     queries = [query for query, docs in relevant.items() if docs]
     docs = _label_lists(collection, relevant, queries)
     negatives = _label_lists(collection, irrelevant, queries)
     if len(negatives.values):
+        owners = np.count_nonzero(np.diff(negatives.bounds))
         log.info(
-            f"{len(negatives.values):,} documents that {int(np.diff(negatives.bounds).astype(bool).sum()):,} "
-            "queries judge not relevant (grade 0) are their negatives."
+            f"{len(negatives.values):,} documents that are judged not relevant (grade 0) are "
+            f"negatives of {owners:,} of {len(queries):,} queries."
         )
     nothing = Ragged(np.zeros(0, np.int64), np.zeros(len(queries) + 1, np.int64))
     return CandidateLists(

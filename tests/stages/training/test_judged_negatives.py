@@ -51,9 +51,7 @@ def test_scores_keep_their_own_candidates(judged: Collection) -> None:
     assert judged.docs.ids(lists[0].pool) == ["d8"]
 
 
-def test_gecko_learns_from_the_negative_that_was_chosen(
-    tiny_model: Path, tmp_path: Path
-) -> None:
+def test_gecko_learns_from_the_negative_that_was_chosen(tiny_model: Path, tmp_path: Path) -> None:
     """Gecko without its hard negatives: in-batch InfoNCE under another name."""
     data = save_small_collection(tmp_path / "data")
     losses = {}

@@ -73,7 +73,7 @@ class Files:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """A collection with several positives, judged negatives and unlabelled queries, and teachers."""
+    """A collection with several positives, judged negatives, unlabelled queries; teachers."""
     folder = tmp_path_factory.mktemp("recipes")
     data = save_small_collection(folder / "data")
     with (data / "qrels" / "train.tsv").open("a", encoding="utf-8") as rows:
