@@ -55,13 +55,13 @@ def generate(config: "configs.GenerateConfig") -> None:
     """Check the settings of `generate`."""
     refuse_existing(config.out, overwrite=config.overwrite)
     from retrodistill.models.writers import check_options
-    from retrodistill.models.writers.prompts import read_prompts
+    from retrodistill.stages.generating.writing import prompts_of
 
     for spec in config.writer:
         check_part(WRITERS, spec)
     check_options(config.writer, config.option)
     check_paths("--prompts", config.prompts)
-    read_prompts(config.kind, config.prompts)
+    prompts_of(config)
     if config.round_trip is not None or config.relabel is not None:
         check_part(RETRIEVERS, config.retriever)
     for spec in config.ranker:
