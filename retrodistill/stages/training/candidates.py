@@ -115,7 +115,8 @@ def gather(
         lists = _from_labels(collection, relevant, irrelevant)
     else:
         skipped = _skipped(scores.query_ids, measured)
-        scores = scores.select(query for query in scores.query_ids if query not in skipped)
+        if skipped:
+            scores = scores.select(query for query in scores.query_ids if query not in skipped)
         lists = _from_scores(
             collection, relevant, scores, pool=pool, positives=positives, filters=filters
         )
@@ -245,27 +246,30 @@ def _from_scores(
 
     # Which queries stay, and their pairs.
     usable = _usable(pairs, positive, filters.drop_weak_queries)
-    rows = np.flatnonzero(usable[pairs.owners])
-    owners = (np.cumsum(usable) - 1)[pairs.owners[rows]]
-    docs, values, positive = pairs.docs[rows], pairs.scores[rows], positive[rows]
+    owners, docs, values = pairs.owners, pairs.docs, pairs.scores
+    if not usable.all():
+        kept = usable[owners]
+        owners = (np.cumsum(usable) - 1)[owners[kept]]
+        docs, values, positive = docs[kept], values[kept], positive[kept]
     count = int(usable.sum())
 
     # Lists of positives, of the best others, and of those that may be relevant.
     positive_docs = Ragged.of(owners[positive], docs[positive], count)
     positive_scores = Ragged(values[positive], positive_docs.bounds)
     doubtful = _doubtful(owners, values, positive, positive_scores, filters.false_negatives)
-    negatives = Ragged.of(owners[~positive], docs[~positive], count)
-    ranks = np.arange(len(negatives.values)) - np.repeat(
-        negatives.bounds[:-1], np.diff(negatives.bounds)
-    )
-    best = ranks < pool
-    pools = Ragged.of(owners[~positive][best], negatives.values[best], count)
+    negatives = np.flatnonzero(~positive)
+    sizes = np.bincount(owners[negatives], minlength=count)
+    ranks = np.arange(len(negatives))
+    ranks -= np.repeat(np.cumsum(sizes) - sizes, sizes)
+    best = negatives[ranks < pool]
+    del negatives, ranks  # eight bytes a pair each
+    pools = Ragged.of(owners[best], docs[best], count)
     return CandidateLists(
         queries=collection.queries.rows(scores.query_ids)[usable],
         positives=positive_docs,
         pool=pools,
         positive_scores=positive_scores,
-        pool_scores=Ragged(values[~positive][best], pools.bounds),
+        pool_scores=Ragged(values[best], pools.bounds),
         relevant=_selected(labels, usable),
         doubtful=Ragged.of(owners[doubtful], docs[doubtful], count),
         scored=True,
