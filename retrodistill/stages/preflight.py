@@ -156,6 +156,27 @@ def _check_views(config: "configs.TrainConfig") -> None:
             )
 
 
+def rounds(config: "configs.RoundsConfig") -> None:
+    """Check the settings of `rounds`."""
+    from retrodistill.data.rankings.measures import parse_metric
+    from retrodistill.models.teachers import read_options
+    from retrodistill.stages.pipelines.rounds.trainings import trainings_of
+    from retrodistill.stages.pipelines.steps import refuse_foreign
+
+    refuse_foreign(config.out)
+    check_models("--student", config.student)
+    for spec in config.teacher:
+        check_part(TEACHERS, split_label(spec)[1])
+    if config.comparer is not None:
+        check_part(TEACHERS, config.comparer)
+    for spec in config.first_retriever:
+        check_part(RETRIEVERS, spec)
+    parse_metric(config.metric)
+    for training in trainings_of(config):
+        if training.teacher is not None:
+            read_options(training.teacher, training.options)
+
+
 def embed(config: "configs.EmbedConfig") -> None:
     """Check the settings of `embed`."""
     from retrodistill.data.filters import read_conditions
