@@ -78,10 +78,15 @@ def recipes_page() -> str:
     lines = ["# Recipes", "", "Published methods as settings of `train --recipe NAME`.", ""]
     for name in recipe_names():
         recipe = load_recipe(name)
-        needs = ", ".join(needs_of(configs.TrainSettings(**recipe.settings))) or "nothing"
-        settings = ", ".join(f"`{key}: {value}`" for key, value in recipe.settings.items())
         lines += [f"## {name}", "", f"{recipe.about}.", "", f"- Source: {recipe.source}"]
-        lines += [f"- Needs: {needs}", f"- Settings: {settings}"]
+        for stage in recipe.stages:
+            needs = ", ".join(needs_of(configs.TrainSettings(**stage.settings))) or "nothing"
+            settings = ", ".join(f"`{key}: {value}`" for key, value in stage.settings.items())
+            if recipe.staged:
+                about = f"Stage `{stage.name}`: {stage.about}."
+                lines += [f"- {about} Needs: {needs}. Settings: {settings}"]
+            else:
+                lines += [f"- Needs: {needs}", f"- Settings: {settings}"]
         lines += [f"- Notes: {' '.join(recipe.notes.split())}"] if recipe.notes else []
         lines += [""]
     return "\n".join(lines)

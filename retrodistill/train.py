@@ -5,6 +5,7 @@
 
     python -m retrodistill.train --list
     python -m retrodistill.train --recipe simlm-kd --data ... --scores ... --student ... --out ...
+    python -m retrodistill.train --recipe pair --stage query-centric --data ... --student ... ...
 
 The result is a plain sentence-transformers folder. With --save-steps, --resume continues a killed
 training under the same settings. Recipes are published methods as settings, which flags override.
@@ -27,6 +28,7 @@ from typing import Any
 
 from retrodistill.base.command import run
 from retrodistill.base.config import TrainConfig
+from retrodistill.base.errors import ConfigError
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -43,10 +45,15 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def recipe_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings of the recipe that these settings name, if they name one."""
+    """Return the settings of the recipe and stage that these settings name, if they name one."""
     from retrodistill.objectives.recipes import load_recipe
 
-    return load_recipe(str(settings["recipe"])).settings if settings.get("recipe") else {}
+    recipe, stage = settings.get("recipe"), settings.get("stage")
+    if recipe is None:
+        if stage is not None:
+            raise ConfigError(f"--stage needs --recipe: {stage!r} is a stage of which one?")
+        return {}
+    return load_recipe(str(recipe)).stage(None if stage is None else str(stage)).settings
 
 
 def train(config: TrainConfig) -> None:
@@ -70,20 +77,23 @@ def print_recipes() -> None:
 
     for name in recipe_names():
         recipe = load_recipe(name)
-        needs = ", ".join(needs_of(TrainSettings(**recipe.settings))) or "nothing"
+        lines = []
+        for stage in recipe.stages:
+            needs = ", ".join(needs_of(TrainSettings(**stage.settings))) or "nothing"
+            about = f"--stage {stage.name}: {stage.about}; " if recipe.staged else ""
+            lines.append(f"{about}needs: {needs}")
+        lines += [f"source: {recipe.source}", *([f"notes: {recipe.notes}"] if recipe.notes else [])]
         print(f"{name}: {recipe.about}")
-        for label, text in (("needs", needs), ("source", recipe.source), ("notes", recipe.notes)):
-            if text:
-                indented = " ".join(text.split())
-                print(
-                    fill(
-                        f"{label}: {indented}",
-                        98,
-                        initial_indent="    ",
-                        subsequent_indent="      ",
-                        break_on_hyphens=False,
-                    )
+        for line in lines:
+            print(
+                fill(
+                    " ".join(line.split()),
+                    98,
+                    initial_indent="    ",
+                    subsequent_indent="      ",
+                    break_on_hyphens=False,
                 )
+            )
 
 
 if __name__ == "__main__":

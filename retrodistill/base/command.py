@@ -309,6 +309,7 @@ METAVARS = {
     "prompts": "FOLDER",
     "objective": "OBJECTIVE",
     "recipe": "RECIPE",
+    "stage": "STAGE",
     "candidates": "RUN",
     "run": "RUN",
     "tune": "RUN",

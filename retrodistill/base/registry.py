@@ -173,6 +173,10 @@ LOSSES = Registry(
         "standardised-kl": "retrodistill.objectives.losses.listwise:standardised_kl",
         "sampled-kl": "retrodistill.objectives.losses.listwise:sampled_kl",
         "fused-kl": "retrodistill.objectives.losses.listwise:fused_kl",
+        "confidence-weighted-kl": (
+            "retrodistill.objectives.losses.ensembles:confidence_weighted_kl"
+        ),
+        "agreement-weighted-kl": "retrodistill.objectives.losses.ensembles:agreement_weighted_kl",
         "one-vs-rest": "retrodistill.objectives.losses.listwise:one_vs_rest",
         "listnet": "retrodistill.objectives.losses.permutation:listnet",
         "listmle": "retrodistill.objectives.losses.permutation:listmle",
@@ -263,6 +267,7 @@ RETRIEVERS = Registry(
         "late-interaction:MODEL": (
             "retrodistill.models.retrievers.late_interaction:LateInteractionRetriever"
         ),
+        "hybrid:MODEL": "retrodistill.models.retrievers.hybrid:HybridRetriever",
         "endpoint:URL": "retrodistill.models.retrievers.endpoints:open_endpoint",
     },
     aliases={
@@ -360,6 +365,7 @@ STUDENT_KINDS = Registry(
         "bi-encoder": "retrodistill.models.students.kinds.dense:KIND",
         "sparse": "retrodistill.models.students.kinds.sparse:KIND",
         "late-interaction": "retrodistill.models.students.kinds.late_interaction:KIND",
+        "hybrid": "retrodistill.models.students.kinds.hybrid:KIND",
         "cross-encoder": "retrodistill.models.students.kinds.cross_encoder:KIND",
     },
     aliases={

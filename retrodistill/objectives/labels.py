@@ -9,6 +9,9 @@ from retrodistill.base.errors import ConfigError
 JOINT, STUDENT = "joint", "student"
 """Labels of the teacher that is trained with the student, and of the student."""
 
+HEADS = ("dense", "sparse", "multi-vector")
+"""Labels of the heads of a hybrid student."""
+
 LABELLED = {
     "teacher_scores": "scores",
     "teacher_batch_scores": "batch_scores",
@@ -17,7 +20,10 @@ LABELLED = {
 """Signals that a labelled model can give in a teacher's place, and their names behind its label."""
 
 OWN = {"student_scores": "scores", "batch_scores": "batch_scores", "layer_scores": "layer_scores"}
-"""The same in the student's place, where the joint teacher is what a term trains."""
+"""The same in the student's place, where a joint teacher or a head is what a term trains."""
+
+HEAD_SIGNALS = frozenset(f"{head}.{name}" for head in HEADS for name in ("scores", "batch_scores"))
+"""Signals of the heads of a hybrid student."""
 
 _ALIAS = re.compile(r"[A-Za-z][\w-]*\.\w+")
 
@@ -43,15 +49,16 @@ def read_aliases(call: Call, signals: Iterable[str]) -> dict[str, str]:
                 f"{call.name}: {name}={alias} is not understood. Write "
                 f"{name}=LABEL.{known[name]}, with --teacher LABEL=TEACHER."
             )
-        if name in OWN and label != JOINT:
+        if name in OWN and label not in (JOINT, *HEADS):
             raise ConfigError(
-                f"{call.name}: {name}={alias} would train {label}, but the only other model that "
-                f"is trained is --joint-teacher: {name}={JOINT}.{known[name]}."
+                f"{call.name}: {name}={alias} would train {label}. What a term can train beside "
+                f"the student as a whole is a joint teacher ({JOINT}), or a head of a hybrid "
+                f"student ({', '.join(HEADS)})."
             )
         if label == STUDENT and not aliases.keys() & OWN.keys():
             raise ConfigError(
-                f"{call.name}: {name}={alias} has the student learn from itself. It can teach the "
-                f"joint teacher alone: {call.name}(student_scores={JOINT}.scores,...)."
+                f"{call.name}: {name}={alias} has the student learn from itself. It can teach a "
+                f"joint teacher, or a head of its own: {call.name}(...={JOINT}.scores)."
             )
     return aliases
 
@@ -68,10 +75,11 @@ def stops_gradient(loss: str, text: str | None, aliases: Mapping[str, str]) -> b
     if text not in ("true", "false"):
         raise ConfigError(f"{loss}: stop_gradient must be true or false, not {text!r}.")
     labels = {alias.partition(".")[0] for name, alias in aliases.items() if name in LABELLED}
-    if not labels & {JOINT, STUDENT}:
+    if not labels & {JOINT, STUDENT, *HEADS}:
         raise ConfigError(
-            f"{loss}: stop_gradient is for scores of the joint teacher in a teacher's place, such "
-            f"as teacher_scores={JOINT}.scores. No gradient enters any other teacher."
+            f"{loss}: stop_gradient is for scores of a trained model in a teacher's place, such as "
+            f"teacher_scores={JOINT}.scores or teacher_batch_scores={STUDENT}.batch_scores. No "
+            "gradient enters any other teacher."
         )
     return text == "true"
 

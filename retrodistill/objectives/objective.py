@@ -8,12 +8,14 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.calls import Call, parse_call
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import LOSSES
 from retrodistill.objectives.labels import (
+    HEADS,
     JOINT,
     LABELLED,
     OWN,
@@ -29,6 +31,7 @@ from retrodistill.objectives.losses.contract import (
     Role,
     role_of,
 )
+from retrodistill.objectives.teachers import SEVERAL, parse_teachers, stacked
 
 if TYPE_CHECKING:
     from inspect import Parameter
@@ -44,6 +47,7 @@ SIGNALS = {
     "labels": "B N",
     "trusted_negatives": "B N",
     "log_weights": "B N",
+    "teachers": "E B N",
     "pair_scores": "B N",
     "preferences": "B N N",
     "preference_mask": "B N N",
@@ -61,6 +65,7 @@ SIGNALS = {
     "teacher_query_vectors": "B T",
     "teacher_doc_vectors": "M T",
     "queue_vectors": "Q T",
+    "progress": "",
 }
 """Every signal that a batch can carry, and its shape.
 
@@ -82,11 +87,15 @@ documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`
 in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
 
+`progress`: the share of the training's steps that are done, where a term has a start.
+
 A teacher with a label gives `LABEL.scores`, `LABEL.batch_scores` and `LABEL.layer_scores`, of the
 shapes of `teacher_scores` and its like, to the terms that ask for them:
-`listwise-kl(teacher_scores=LABEL.scores)`. A joint teacher is the label `joint`, and may take the
-student's place as well: `listwise-ce(student_scores=joint.scores)` trains it. `student` is the
-label of the student itself, for what the joint teacher learns from it.
+`listwise-kl(teacher_scores=LABEL.scores)`. What is trained may take the student's place as well: a
+joint teacher, `listwise-ce(student_scores=joint.scores)`, or a head of a student with several,
+`contrastive(batch_scores=sparse.batch_scores)`. `student` is the label of the student itself, for
+what these learn from it. `teachers` are the scores of K teachers that a term names, each divided by
+its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`.
 """
 
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
@@ -146,17 +155,29 @@ class LossTerm:
     """Parameter -> signal of a labelled source that takes its place, `LABEL.scores`."""
 
     stop_gradient: bool = False
-    """Whether a labelled model in the teacher's place gets no gradient from this term."""
+    """Whether a trained model in the teacher's place gets no gradient from this term."""
+
+    start: float = 0.0
+    """Share of the training's steps before the term takes part."""
+
+    teachers: Mapping[str, float] = field(default_factory=dict)
+    """Signal -> temperature of the teachers that the term names, if the loss takes several."""
+
+    @property
+    def trained(self) -> str:
+        """Label of what the term trains: of a joint teacher, or of a head; empty for a student."""
+        labels = [alias.partition(".")[0] for name, alias in self.aliases.items() if name in OWN]
+        return labels[0] if labels else ""
 
     @property
     def of_joint_teacher(self) -> bool:
         """Whether the joint teacher is in the student's place, and learns from it."""
-        return any(name in OWN for name in self.aliases)
+        return self.trained == JOINT
 
     @property
     def key(self) -> str:
-        """Name of its value: the loss, behind `joint.` where it is the joint teacher's own."""
-        return f"{JOINT}.{self.name}" if self.of_joint_teacher else self.name
+        """Name of its value: the loss, behind a label where that is what it trains."""
+        return f"{self.trained}.{self.name}" if self.trained else self.name
 
     @property
     def function(self) -> "Callable[..., Tensor]":
@@ -166,7 +187,9 @@ class LossTerm:
     @property
     def signals(self) -> tuple[str, ...]:
         """Names of the signals that the loss asks for."""
-        return tuple(self.inputs.values())
+        several = self.teachers or (SEVERAL,)
+        names = ((name,) if name != SEVERAL else several for name in self.inputs.values())
+        return tuple(dict.fromkeys(chain.from_iterable(names)))
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -207,7 +230,9 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
         weight = _weight(match["weight"] or "1", text)
         aliases = read_aliases(call, _signals_of(call.name))
         options = {key: call.settings[key] for key in call.settings if key not in aliases}
+        several = options.pop(SEVERAL, "") if SEVERAL in _signals_of(call.name) else ""
         stop_gradient = stops_gradient(call.name, options.pop("stop_gradient", None), aliases)
+        start = _start(call.name, options.pop("start", "0"))
         settings = _checked(Call(call.kind, call.name, options))
         term = LossTerm(
             name=call.name,
@@ -215,8 +240,12 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             settings=settings,
             aliases=aliases,
             stop_gradient=stop_gradient,
+            start=start,
+            teachers=parse_teachers(several, call.name) if several else {},
         )
         terms.append(term)
+    if terms and all(term.start for term in terms):
+        raise ConfigError(f"objective {text!r}: one term at least must start at 0.")
     return tuple(terms)
 
 
@@ -241,7 +270,7 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
         label, dot, name = signal.partition(".")
         if label == JOINT:
             inputs += ["--joint-teacher", "--scores" if name == "scores" else None]
-        elif dot and label != STUDENT:
+        elif dot and label not in (STUDENT, *HEADS):
             inputs.append(f"--teacher {label}=TEACHER")
         else:
             inputs.append(INPUTS.get(signal))
@@ -259,9 +288,10 @@ def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
 
 
 def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
-    """Return a function from signals to the weighted value of each term, by name.
+    """Return a function from signals to the weighted value of each term, by its key.
 
     A loss asks for a signal by naming a parameter after it, as a pytest test asks for a fixture.
+    A term whose start is above the signal `progress` is omitted.
 
     Raises:
         ConfigError: on a call, if a loss asks for a signal that the batch lacks.
@@ -271,15 +301,23 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
 
     def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
+        done = float(signals.get("progress", 1.0))
         for term, loss, required in bound:
-            missing = [name for name in required.values() if name not in signals]
+            if term.start > done:
+                continue
+            missing = [name for name in term.signals if name not in signals]
             if missing:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "
                     f"{', '.join(signals)}. Give --scores, --vectors or --teacher, "
                     "or drop the loss."
                 )
-            arguments = {parameter: signals[name] for parameter, name in required.items()}
+            arguments = {
+                parameter: stacked(term.teachers, signals)
+                if name == SEVERAL and term.teachers
+                else signals[name]
+                for parameter, name in required.items()
+            }
             if term.stop_gradient:
                 arguments |= {
                     parameter: arguments[parameter].detach()
@@ -310,6 +348,16 @@ def _signals_of(loss: str) -> list[str]:
     """Return the parameters of a loss that are signals."""
     parameters = LOSSES.signature(loss).parameters.values()
     return [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+
+
+def _start(loss: str, text: str) -> float:
+    """Return the share of the steps before a term takes part."""
+    value = _literal(text)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ConfigError(
+            f"{loss}: start must be a share of the steps, from 0 to below 1, not {text!r}."
+        )
+    return float(value)
 
 
 def _settings_of(loss: str) -> "list[Parameter]":

@@ -124,7 +124,7 @@ def train(config: "configs.TrainConfig") -> None:
     parse_negative_sampling(config.negative_sampling)
     if config.dev_split is not None:
         parse_metric(config.dev_metric)
-    check_paths("--scores", config.scores)
+    check_paths("--scores", *(Path(split_label(name)[1]) for name in config.scores))
     check_paths("--preferences", config.preferences)
     check_models("--student", config.student)
     check_models("--doc-student", config.doc_student)

@@ -317,8 +317,13 @@ class TrainConfig(TrainSettings):
     recipe: str | None = None
     """Published method to take settings from, which flags override; `--list` shows them."""
 
-    scores: Path | None = None
-    """Score store or run: the candidates of each query, with the teacher's scores."""
+    stage: str | None = None
+    """Which of the recipe's stages to train, if it has several; `--list` shows them."""
+
+    scores: tuple[str, ...] = ()
+    """Score store or run: the candidates of each query, with the teacher's scores. Further stores
+    have labels, `LABEL=STORE`: other teachers' scores of the same candidates, for losses such as
+    `listwise-kl(teacher_scores=LABEL.scores)`."""
 
     preferences: Path | None = None
     """Store of a pairwise teacher's preferences, for preference-kl."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Objective = Callable[[Signals], dict[str, Tensor]]
 Chunks = Sequence[dict[str, Any]]
 Forward = Callable[..., dict[str, Tensor]]
+Encoded = Tensor | tuple[Tensor, ...]
+"""What the scores of texts are computed from: a tensor, or one for each of several heads."""
 
 LISTS = frozenset({"student_scores", "mask", "labels", "trusted_negatives"})
 BATCH = frozenset({"batch_scores", "batch_candidates", "batch_labels", "batch_mask"})
@@ -89,6 +91,8 @@ class Task(nn.Module):
         """Sources whose signals are computed in the forward pass."""
         self.losses: dict[str, float] = {}
         """Value of each weighted loss term in the last forward pass, for the log."""
+        self.progress: float | None = None
+        """Share of a training's steps that are done, where the objective asks for it."""
         self.probe: Probe | None = None
         """Set while gradients are measured: it receives outputs of the body, and terms."""
 
@@ -151,6 +155,8 @@ class Task(nn.Module):
         for source in self.live:
             assert batch is not None
             signals = signals | source.of(batch, signals)
+        if self.progress is not None:
+            signals = signals | {"progress": torch.tensor(self.progress)}
         return self._objective(Signals(**signals))
 
     def loss(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -210,38 +216,42 @@ class RetrieverTask(Task):
             inputs["queue_vectors"] = signals["queue_vectors"][~torch.isin(queue_rows, rows)]
         if self.joint is not None:
             inputs |= self.joint(batch)
-        encoded = self.encode(queries, "query"), shared(self.encode_docs(docs, doc_rows))
+        encoded = self.encode(queries, "query"), _each(shared, self.encode_docs(docs, doc_rows))
         return self.loss(self.values(*encoded, candidates, inputs, batch))
 
     def scores(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the model's own scores (B, N) and (B, M), of the documents of all processes."""
         shared = SharedRows(inputs["doc_rows"])
         queries = self.encode(inputs["queries"], "query")
-        docs = shared(self.encode(inputs["docs"], "document"))
+        docs = _each(shared, self.encode(inputs["docs"], "document"))
         return self.own_signals(queries, docs, inputs["candidates"])
 
-    def own_signals(self, queries: Tensor, docs: Tensor, candidates: Tensor) -> dict[str, Tensor]:
+    def own_signals(self, queries: Any, docs: Any, candidates: Tensor) -> dict[str, Tensor]:
         """Return the model's own signals, from what its scores are computed from."""
         raise NotImplementedError
 
-    def encode(self, chunks: Chunks, side: Side) -> Tensor:
+    def encode(self, chunks: Chunks, side: Side) -> Encoded:
         """Return what scores are computed from, of every text, in batch order."""
         raise NotImplementedError
 
-    def encode_docs(self, docs: Chunks, rows: Tensor) -> Tensor:
+    def encode_docs(self, docs: Chunks, rows: Tensor) -> Encoded:
         """Return what scores are computed from, of the batch's documents; `rows` (M) are theirs."""
         return self.encode(docs, "document")
 
     def values(
         self,
-        queries: Tensor,
-        docs: Tensor,
+        queries: Any,
+        docs: Any,
         candidates: Tensor,
         inputs: dict[str, Tensor],
         batch: BatchRows | None,
     ) -> dict[str, Tensor]:
         """Return each weighted term of the loss; `docs` are those of all processes."""
         raise NotImplementedError
+
+
+def _each(shared: Callable[[Tensor], Tensor], encoded: Encoded) -> Encoded:
+    return tuple(map(shared, encoded)) if isinstance(encoded, tuple) else shared(encoded)
 
 
 def positions(chunks: Chunks) -> Tensor:

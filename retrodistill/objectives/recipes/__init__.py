@@ -1,29 +1,77 @@
 """Published methods as settings of `train`: one YAML file each, with its source.
 
 A file holds `about` (a line), `source`, `notes` (what is unverified, or differs from the paper) and
-`settings`, whose keys are the fields of `retrodistill.base.config.TrainSettings`.
+`settings`, whose keys are the fields of `retrodistill.base.config.TrainSettings`. A method of
+several trainings has `stages`, a list in order: each has a `name`, `about`, and `settings` over
+those of the recipe.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrodistill.base.config.reading import read_yaml
+from retrodistill.base.config.reading import read_yaml, settings_of
 from retrodistill.base.errors import ConfigError, did_you_mean
 
 FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One training of a method."""
+
+    name: str
+    """Unique in its recipe; empty where the method is one training."""
+
+    about: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All settings of the training, those that the stages share included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """A published method: what it is, where it was published, and its settings."""
+    """A published method: what it is, where it was published, and its trainings in order."""
 
     name: str
     about: str
     source: str
-    settings: Mapping[str, Any]
     notes: str = ""
+    stages: Sequence[Stage]
+    """At least one."""
+
+    @property
+    def staged(self) -> bool:
+        """Tell whether the method is several trainings, each with a name."""
+        return bool(self.stages[0].name)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Return the settings of a method of one training.
+
+        Raises:
+            ConfigError: it has stages, each with settings of its own.
+
+        """
+        return self.stage(None).settings
+
+    def stage(self, name: str | None) -> Stage:
+        """Return a stage by its name; None is the only training of a method without stages.
+
+        Raises:
+            ConfigError: there is no such stage, or it has to be named; the message names them.
+
+        """
+        names = [stage.name for stage in self.stages]
+        known = f"stages, in order: {', '.join(names)}"
+        if name is None and self.staged:
+            raise ConfigError(f"recipe {self.name!r} has {known}. Name one with --stage.")
+        if name is not None and not self.staged:
+            raise ConfigError(f"recipe {self.name!r} has no stages: omit --stage {name}.")
+        if name is not None and name not in names:
+            hint = did_you_mean(name, names)
+            raise ConfigError(f"unknown stage {name!r}.{hint} Recipe {self.name!r} has {known}.")
+        return self.stages[names.index(name or "")]
 
 
 def recipe_names() -> list[str]:
@@ -42,4 +90,11 @@ def load_recipe(name: str) -> Recipe:
     if name not in names:
         hint = did_you_mean(name, names) or f" Known: {', '.join(names)}."
         raise ConfigError(f"unknown recipe {name!r}.{hint}")
-    return Recipe(name=name, **read_yaml(FOLDER / f"{name}.yaml", f"recipe {name}"))
+    content = read_yaml(FOLDER / f"{name}.yaml", f"recipe {name}")
+    shared = content.pop("settings", {})
+    parts = content.pop("stages", [{"name": "", "about": content["about"]}])
+    stages = [
+        settings_of(Stage, {**part, "settings": {**shared, **part.get("settings", {})}}, name)
+        for part in parts
+    ]
+    return Recipe(name=name, stages=stages, **content)

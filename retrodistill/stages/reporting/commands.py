@@ -51,8 +51,8 @@ VERBS: Mapping[str, ArtifactVerb] = {
     "judge": ArtifactVerb(JudgeConfig, ("judgements",), ("run", "judge", "rubric")),
 }
 
-IMMATERIAL = frozenset({"overwrite", "resume", "recipe"})
-"""Settings that do not shape the artifact; a recipe's have been read into the others."""
+IMMATERIAL = frozenset({"overwrite", "resume", "recipe", "stage"})
+"""Settings that do not shape the artifact; a stage of a recipe is read into the others."""
 
 
 def command_of(manifest: Mapping[str, Any]) -> str | None:

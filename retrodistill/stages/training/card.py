@@ -18,7 +18,7 @@ from retrodistill.base.errors import RetrodistillError
 from retrodistill.base.files import write_atomically
 from retrodistill.base.manifest import FILE, Manifest
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
-from retrodistill.models.students.kinds import DENSE, StudentKind
+from retrodistill.models.students.kinds import DENSE, CardText, StudentKind
 
 CARD = "README.md"
 QUERY, DOC = "how high may blood pressure be", "Blood pressure above 140 mmHg is called high."
@@ -45,7 +45,7 @@ def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -
     sections = [
         _metadata(config, kind),
         f"# {_plain(name)}\n\n{_about(config, kind)}",
-        f"## Use\n\n{_usage(name, kind)}",
+        f"## Use\n\n{_usage(name, kind.card)}",
         f"## Objective\n\n{_objective(str(config.get('objective', '')))}",
         f"## Data\n\n{_data(manifest, teachers)}",
         f"## Training\n\n{_training(manifest)}",
@@ -92,6 +92,12 @@ def shown(text: str) -> str:
     return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]
 
 
+def _labelled(text: str) -> str:
+    """Return a name as `shown` does, behind the label that it may have."""
+    label, name = split_label(text)
+    return f"{label}={shown(name)}" if label else shown(name)
+
+
 def _exists(text: str) -> bool:
     try:
         return Path(text).expanduser().exists()
@@ -123,14 +129,14 @@ def _about(config: Mapping[str, Any], kind: StudentKind) -> str:
     )
 
 
-def _usage(name: str, kind: StudentKind) -> str:
-    library_class = kind.card.library_class
+def _usage(name: str, card: CardText) -> str:
     lines = (
-        f"from sentence_transformers import {library_class}",
-        f"model = {library_class}({json.dumps(name, ensure_ascii=False)})",
-        f"scores = {kind.card.usage.format(query=json.dumps(QUERY), doc=json.dumps(DOC))}",
+        f"from sentence_transformers import {card.library_class}",
+        f"model = {card.library_class}({json.dumps(name, ensure_ascii=False)})",
+        f"scores = {card.usage.format(query=json.dumps(QUERY), doc=json.dumps(DOC))}",
     )
-    return _fenced("\n".join(lines), "python")
+    parts = [_usage(f"{name}/{folder}", part) for folder, part in card.parts]
+    return "\n\n".join([_fenced("\n".join(lines), "python"), *parts])
 
 
 def _objective(text: str) -> str:
@@ -141,14 +147,14 @@ def _objective(text: str) -> str:
 
 
 def _losses(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each loss of an objective: name, first sentence of its docstring, and its source."""
+    """Yield each loss of an objective once: name, docstring's first sentence, and its source."""
     from retrodistill.objectives.objective import parse_objective
 
     try:
         terms = parse_objective(text)
     except RetrodistillError:
         return
-    for term in terms:
+    for term in {term.name: term for term in terms}.values():
         docstring = inspect.getdoc(term.function) or ""
         source = re.search(r"^Source: (.+?)(?:\n\n|\Z)", docstring, re.DOTALL | re.MULTILINE)
         citation = " ".join(source[1].split()) if source else ""
@@ -160,14 +166,15 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     rows = [("split", str(config.get("split", "")))]
     # live teachers are named with the others, below
     roles = ("data", *(name for name in SIGNAL_SOURCES if name != "teacher"))
-    rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
+    for role in filter(config.get, roles):
+        value = config[role]
+        names = value if isinstance(value, list) else [value]
+        rows += [(role, _labelled(str(name))) for name in names]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
     if "documents" in manifest.details:
         rows.append(("documents", f"{manifest.details['documents']:,}"))
-    for name in teachers:
-        label, spec = split_label(name)
-        rows.append(("teacher", f"{label}={shown(spec)}" if label else shown(name)))
+    rows += [("teacher", _labelled(name)) for name in teachers]
     lineage = manifest.details.get("lineage", {})
     rows += [
         (
@@ -188,6 +195,7 @@ def _training(manifest: Manifest) -> str:
         steps, planned = details["steps"], details.get("planned_steps", details["steps"])
         done = [("steps", f"{steps:,}" + (f" of {planned:,}" if planned != steps else ""))]
     done += [(name, str(details[name])) for name in ("seconds", "dtype") if name in details]
+    done += [(name, str(config[name])) for name in ("recipe", "stage") if config.get(name)]
     for name in ("batch_size", "candidates_per_query", "learning_rate", "seed"):
         if name in config:
             done.append((name, str(config[name])))

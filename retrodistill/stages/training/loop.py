@@ -29,6 +29,7 @@ from retrodistill.stages.training.stopping import BestWeights
 from retrodistill.stages.training.tracking import LossTerms, StudentTrainer, curve, trackers
 
 if TYPE_CHECKING:
+    from retrodistill.models.students.tasks import Task
     from retrodistill.stages.training.plan import TrainingPlan
 
 ROWS = 20
@@ -91,6 +92,8 @@ def fit(plan: "TrainingPlan", out: Path, *, resume: bool = False) -> Fitted:
     best = _best(plan, last, average)
     callbacks: list[TrainerCallback] = [_Bar(steps), losses]
     callbacks += [callback for callback in (average, best) if callback]
+    if any(term.start for term in plan.terms):
+        callbacks.append(_Progress(task))
     with tempfile.TemporaryDirectory() as scratch:
         arguments = _arguments(settings, steps, out, scratch)
         _use_one_device(arguments)
@@ -199,6 +202,16 @@ def _use_one_device(arguments: TrainingArguments) -> None:
             f"torchrun --nproc-per-node {visible} -m retrodistill.train ..."
         )
         arguments._n_gpu = 1
+
+
+class _Progress(TrainerCallback):
+    """Keeps a task informed of how far its training is, for terms that start later."""
+
+    def __init__(self, task: "Task") -> None:
+        self._task = task
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._task.progress = state.global_step / state.max_steps
 
 
 class _Bar(TrainerCallback):

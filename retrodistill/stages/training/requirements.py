@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
-from retrodistill.objectives.labels import STUDENT
+from retrodistill.objectives.labels import HEAD_SIGNALS, HEADS, STUDENT
+from retrodistill.objectives.teachers import EXAMPLE, SEVERAL
 
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
@@ -29,6 +30,7 @@ def check_settings(
     from retrodistill.stages.training.sources.joint import JointTeacher, check_joint
 
     signals = {signal for term in terms for signal in term.signals}
+    _check_heads(signals, settings, sources)
     in_batch = any(name == "doc_vectors" or name.startswith("batch_") for name in signals)
     if settings.compare == "collection" and not in_batch:
         raise ConfigError(
@@ -49,19 +51,32 @@ def check_settings(
             raise ConfigError(
                 f"objective {settings.objective!r} needs {source.about}: give --{name}."
             )
+    if SEVERAL in absent:
+        raise ConfigError(
+            f"objective {settings.objective!r} learns from several teachers and names none: write "
+            f"{EXAMPLE}, with --scores LABEL=STORE."
+        )
     for signal in sorted(absent):
         label, _, name = signal.rpartition(".")
-        if label and label != STUDENT:
+        if label and label not in (STUDENT, *HEADS):
+            stored = f", or --scores {label}=STORE" if name == "scores" else ""
             raise ConfigError(
                 f"objective {settings.objective!r} asks for {signal}: give --teacher "
-                f"{label}=TEACHER."
+                f"{label}=TEACHER{stored}."
             )
     for each in sources:
-        if each.live and not each.gives & signals:
+        named = any("." in signal for signal in each.gives)
+        if (each.live or named) and not each.gives & signals:
+            example = "batch-kl" if each.live else f"listwise-kl(teacher_scores={min(each.gives)})"
             raise ConfigError(
                 f"objective {settings.objective!r} learns nothing from {each.about}: it asks for "
                 f"no {' and no '.join(sorted(each.gives))}. Drop the teacher, or add a loss such "
-                "as batch-kl."
+                f"as {example}."
+            )
+        if named and not each.live and all(source.name != "scores" for source in sources):
+            raise ConfigError(
+                f"{each.about} are of candidates that another run lists: give --scores RUN without "
+                "a label beside them."
             )
         if isinstance(each, JointTeacher):
             check_joint(each, terms, settings)
@@ -75,6 +90,28 @@ def check_settings(
             raise ConfigError(f"{flag} needs teacher scores: give --scores.")
     if settings.dev_split == split:
         raise ConfigError(f"--dev-split {split} is trained on: measure on another split.")
+
+
+def _check_heads(
+    signals: "Collection[str]",
+    settings: "TrainSettings",
+    sources: "Collection[SignalSource | type[SignalSource]]",
+) -> None:
+    """Check that the student has the heads that an objective names, and no teacher their names."""
+    heads = HEAD_SIGNALS.intersection(signals)
+    if not heads:
+        return
+    if not heads <= STUDENT_KINDS[settings.student_kind].task.gives:
+        raise ConfigError(
+            f"objective {settings.objective!r} asks for {', '.join(sorted(heads))}, heads that "
+            f"--student-kind {settings.student_kind} does not have: give --student-kind hybrid."
+        )
+    for source in sources:
+        for signal in sorted(heads & source.gives):
+            raise ConfigError(
+                f"{signal} is of a head of the student and of {source.about}: give the teacher "
+                f"another label than {signal.partition('.')[0]}."
+            )
 
 
 def check_kind(settings: "TrainSettings") -> None:

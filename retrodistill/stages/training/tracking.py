@@ -101,14 +101,15 @@ class LossTerms(TrainerCallback):
 def curve(
     log_history: Sequence[Mapping[str, float]], names: Sequence[str]
 ) -> list[dict[str, float]]:
-    """Return step and named values of each row of a Trainer's log that has all of them.
+    """Return step and named values of each row of a Trainer's log that has any of them.
 
+    A term that starts later is not in the rows before.
     The Trainer keeps its log in checkpoints: after a resume it is that of the whole training.
     """
     return [
-        {"step": row["step"], **{name: row[name] for name in names}}
+        {"step": row["step"], **{name: row[name] for name in names if name in row}}
         for row in log_history
-        if all(name in row for name in names)
+        if any(name in row for name in names)
     ]
 
 

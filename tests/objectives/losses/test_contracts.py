@@ -113,6 +113,7 @@ def test_every_loss_ignores_padding(name: str) -> None:
     signals["student_scores"][~signals["mask"]] = 1e3
     signals["pair_scores"][~signals["mask"]] = 1e3
     signals["teacher_scores"][~signals["mask"]] = -1e3
+    signals["teachers"][:, ~signals["mask"]] = 1e3
     signals["log_weights"][~signals["mask"]] = 1e3
     signals["batch_scores"][~signals["batch_mask"]] = 1e3
     signals["preferences"][~signals["preference_mask"]] = float("nan")
@@ -208,6 +209,7 @@ def test_padding_may_hold_anything(name: str, filling: float) -> None:
     plain, filled = batch(), batch()
     for signal in ("student_scores", "pair_scores", "teacher_scores", "log_weights"):
         filled[signal][~filled["mask"]] = filling
+    filled["teachers"][:, ~filled["mask"]] = filling
     filled["preferences"][~filled["preference_mask"]] = filling
     filled["batch_scores"][~filled["batch_mask"] & ~filled["batch_candidates"]] = filling
     gradients = []

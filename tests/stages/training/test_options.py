@@ -334,13 +334,50 @@ def test_a_batch_without_labels_or_order_does_not_end_a_training(
 def test_every_recipe_is_settings_that_exist(name: str) -> None:
     """A recipe with a misspelt setting, found out by the one who uses it."""
     recipe = load_recipe(name)
-    settings = TrainSettings(**{"objective": "", **recipe.settings})
     assert recipe.about
     assert recipe.source
-    assert {"objective"} <= set(recipe.settings)
-    inputs_of(parse_objective(settings.objective))
-    fields = {item.name for item in dataclasses.fields(TrainConfig)}
-    assert set(recipe.settings) <= fields
+    assert len({stage.name for stage in recipe.stages}) == len(recipe.stages)
+    for stage in recipe.stages:
+        settings = TrainSettings(**{"objective": "", **stage.settings})
+        assert stage.about
+        assert {"objective"} <= set(stage.settings)
+        inputs_of(parse_objective(settings.objective))
+        fields = {item.name for item in dataclasses.fields(TrainConfig)}
+        assert set(stage.settings) <= fields
+
+
+def test_a_stage_is_trained_by_its_name(
+    folder: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second stage that trains as the first, or a first that passes for the whole method."""
+    words = f"--recipe pair --data beir:{folder} --student {tiny_model} --max-steps 1 "
+    words += "--batch-size 2 --doc-tokens 24"
+    assert verb.main([*words.split(), "--out", str(tmp_path / "s")]) == 2
+    expected = "recipe 'pair' has stages, in order: passage-centric, query-centric. Name one with"
+    assert expected in capsys.readouterr().err
+    assert verb.main([*words.split(), "--stage", "query-cent", "--out", str(tmp_path / "s")]) == 2
+    assert "Did you mean 'query-centric'?" in capsys.readouterr().err
+    for stage, losses in (
+        ("passage-centric", {"contrastive", "passage-centric"}),
+        ("query-centric", {"contrastive"}),
+    ):
+        out = tmp_path / stage
+        assert verb.main([*words.split(), "--stage", stage, "--out", str(out)]) == 0
+        manifest = Manifest.read(out)
+        assert manifest.config["stage"] == stage
+        assert set(manifest.details["losses"][0]) == {"step", *losses}
+        assert f"| stage | `{stage}` |" in (out / "README.md").read_text()
+
+
+def test_a_stage_of_no_recipe_is_refused(
+    folder: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A --stage without effect: the method's only training, or none at all."""
+    words = f"--data beir:{folder} --student {tiny_model} --out {tmp_path / 's'} --stage first"
+    assert verb.main(words.split()) == 2
+    assert "--stage needs --recipe" in capsys.readouterr().err
+    assert verb.main([*words.split(), "--recipe", "simlm-kd"]) == 2
+    assert "recipe 'simlm-kd' has no stages: omit --stage first" in capsys.readouterr().err
 
 
 def test_a_recipe_is_overridden_by_flags(
@@ -366,5 +403,6 @@ def test_the_recipes_are_listed_with_what_they_need(capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     assert all(name.split("-")[0] in text for name in recipe_names())
     assert "--vectors" in text
+    assert "--stage query-centric: from the student of the first stage" in text
     assert "--preferences" in text
     assert "notes: The baseline that every distilled student has to beat." in text

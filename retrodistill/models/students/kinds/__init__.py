@@ -44,6 +44,9 @@ class CardText:
     usage: str
     """Python expression for the score of `{query}` with `{doc}` by `model`."""
 
+    parts: "tuple[tuple[str, CardText], ...]" = ()
+    """Subfolders that are models of their own, with their texts."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentKind:

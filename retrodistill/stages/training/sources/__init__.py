@@ -37,6 +37,9 @@ class SignalSource(ABC):
     live: bool = False
     """Whether signals are computed in the forward pass, where the student's own are known."""
 
+    opens_late: bool = False
+    """Whether `open` notes the name alone, and reads what it names when it is first asked for."""
+
     dimension: int | None = None
     """Size of the vectors that it gives, if it gives vectors."""
 
@@ -107,7 +110,7 @@ def named_sources(config: "TrainConfig") -> "list[SignalSource | type[SignalSour
         source: type[SignalSource] = SIGNAL_SOURCES[name]
         if source.live:
             check_live(value, config)
-        sources.append(source.open(value, config) if source.live else source)
+        sources.append(source.open(value, config) if source.opens_late else source)
     _refuse_twice(sources)
     return sources
 
@@ -145,8 +148,14 @@ def _refuse_twice(sources: "Sequence[SignalSource | type[SignalSource]]") -> Non
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(
-                f"two sources of {name} are given, but a training has one at most. Live teachers "
-                "differ by labels: --teacher LABEL=TEACHER."
+                f"two sources of {name} are given, but a training has one at most. Further "
+                "teachers have labels: --scores LABEL=STORE, --teacher LABEL=TEACHER."
+            )
+    labelled = [signal for source in sources for signal in source.gives if "." in signal]
+    for signal in labelled:
+        if labelled.count(signal) > 1:
+            raise ConfigError(
+                f"two sources of {signal} are given: give another label to one of them."
             )
 
 

@@ -46,6 +46,7 @@ class TeacherSource(SignalSource):
     about = "a live teacher"
     gives = frozenset({"teacher_batch_scores", "teacher_layer_scores"})
     live = True
+    opens_late = True
 
     def __init__(self, teacher: Teacher | str, *, label: str | None = None) -> None:
         if label in (JOINT, STUDENT):
