@@ -185,16 +185,22 @@ LOSSES = Registry(
             "retrodistill.objectives.losses.permutation:position_aware_listmle"
         ),
         "partial-pl": "retrodistill.objectives.losses.permutation:partial_pl",
+        "partial-pl-in-batch": "retrodistill.objectives.losses.permutation:partial_pl_in_batch",
         "approx-ndcg": "retrodistill.objectives.losses.permutation:approx_ndcg",
         "sorted-w1": "retrodistill.objectives.losses.transport:sorted_w1",
         "sinkhorn": "retrodistill.objectives.losses.transport:sinkhorn",
         "contrastive": "retrodistill.objectives.losses.contrastive:contrastive",
         "listwise-ce": "retrodistill.objectives.losses.contrastive:listwise_ce",
+        "contrastive-over-queries": (
+            "retrodistill.objectives.losses.contrastive:contrastive_over_queries"
+        ),
         "soft-nn": "retrodistill.objectives.losses.contrastive:soft_nn",
         "decayed-contrastive": "retrodistill.objectives.losses.contrastive:decayed_contrastive",
         "passage-centric": "retrodistill.objectives.losses.contrastive:passage_centric",
         "mixed-negatives": "retrodistill.objectives.losses.contrastive:mixed_negatives",
         "arm": "retrodistill.objectives.losses.margins:arm",
+        "triplet": "retrodistill.objectives.losses.margins:triplet",
+        "elsa": "retrodistill.objectives.losses.interactions:elsa",
         "embed-distill": "retrodistill.objectives.losses.embedding:embed_distill",
         "leaf": "retrodistill.objectives.losses.embedding:leaf",
         "ckd": "retrodistill.objectives.losses.embedding:ckd",
@@ -367,12 +373,14 @@ STUDENT_KINDS = Registry(
         "late-interaction": "retrodistill.models.students.kinds.late_interaction:KIND",
         "hybrid": "retrodistill.models.students.kinds.hybrid:KIND",
         "cross-encoder": "retrodistill.models.students.kinds.cross_encoder:KIND",
+        "causal-reranker": "retrodistill.models.students.kinds.causal_reranker:KIND",
     },
     aliases={
         "dense": "bi-encoder",
         "splade": "sparse",
         "colbert": "late-interaction",
         "reranker": "cross-encoder",
+        "causal-lm": "causal-reranker",
     },
 )
 

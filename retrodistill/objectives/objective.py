@@ -58,6 +58,7 @@ SIGNALS = {
     "batch_mask": "B M",
     "layer_scores": "L B M",
     "teacher_layer_scores": "K B M",
+    "batch_relevant": "B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
     "matched_query_vectors": "B T",
@@ -79,7 +80,8 @@ teacher's log p(i is better than j), in nats, where `preference_mask` says that 
 The batch. `batch_scores`, `teacher_batch_scores`: the student's and a live teacher's scores of
 every distinct document of the batch.
 `batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
-`batch_mask`: which are relevant, and which may be compared at all. `layer_scores`,
+`batch_mask`: which are relevant, and which may be compared at all. `batch_relevant`: which are
+relevant, those included that only another query brought into the batch. `layer_scores`,
 `teacher_layer_scores`: scores of the same documents from each layer's vectors, first layer first.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
@@ -258,6 +260,7 @@ INPUTS = {
     "teacher_layer_scores": "--teacher",
     "labels": "labels",
     "batch_labels": "labels",
+    "batch_relevant": "labels",
 }
 """Signal -> what provides it: a flag of `train`, or labels in the split."""
 
@@ -282,7 +285,7 @@ def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
     needs = inputs_of(parse_objective(settings.objective))
     if settings.flags_of_scores and "--scores" not in needs:
         needs = (*needs, "--scores")
-    if settings.positives == "teacher":
+    if settings.positives != "labels":
         needs = tuple(need for need in needs if need != "labels")
     return needs
 
@@ -305,7 +308,8 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         for term, loss, required in bound:
             if term.start > done:
                 continue
-            missing = [name for name in term.signals if name not in signals]
+            needed = places(dict(zip(term.signals, term.signals, strict=True))).values()
+            missing = [name for name in needed if name not in signals]
             if missing:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
+from fakes.language_models import save_tiny_causal
 from fakes.models import save_tiny_cross_encoder, save_tiny_model
+from fakes.views import save_view
 
 from retrodistill import train as verb
 from retrodistill.base.config import TrainSettings
@@ -27,12 +29,15 @@ STUDENTS: dict[str, Callable[[Path], Path]] = {
     "sparse": save_tiny_sparse,
     "late-interaction": save_tiny_late_interaction,
     "cross-encoder": save_tiny_cross_encoder,
+    "causal-reranker": save_tiny_causal,
     "hybrid": lambda folder: save_tiny_model(folder, layers=1),
 }
 SMALL_ON_PURPOSE = {
+    ("disco", "flops"),
     ("splade-distil", "flops"),
     ("m3-self", "sparse.contrastive"),
     ("m3-self", "sparse.batch-kl"),
+    ("syntriever", "batch-kl"),
 }
 
 
@@ -69,29 +74,36 @@ class Files:
         words += f"--student {self.students[kind]} "
         words += f"--out {out} --max-steps 2 --batch-size 4 --query-tokens 16 --doc-tokens 32 "
         words += "--precision float32"
+        words += " --dims 16" if settings_of(training).get("dims") else ""
         for flag in set(needs(training)) - {"labels", "--joint-teacher"}:
-            words += f" {flag} {getattr(self, flag.removeprefix('--'))}"
+            flag, _, label = flag.partition(" ")  # --teacher LABEL=TEACHER
+            words += f" {flag} {label.removesuffix('TEACHER')}"
+            words += f"{getattr(self, flag.removeprefix('--'))}"
         if "--joint-teacher" in needs(training):
             of_batch = "joint.batch_scores" in settings_of(training)["objective"]
             words += " --teacher-tokens 48 --joint-teacher "
             words += self.joint_teachers["bi-encoder" if of_batch else "cross-encoder"]
+        if load_recipe(training.partition(" ")[0]).views:
+            words += " --student-view backwards"
         return words.split()
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """A collection with several positives and unlabelled queries, and all kinds of teachers."""
+    """A collection with several positives, judged negatives, unlabelled queries; teachers."""
     folder = tmp_path_factory.mktemp("recipes")
     data = save_small_collection(folder / "data")
     with (data / "qrels" / "train.tsv").open("a", encoding="utf-8") as rows:
         rows.writelines(
             f"q{query}\td{query + offset}\t1\n" for query in range(12) for offset in (1, 2, 3)
         )
+        rows.writelines(f"q{query}\td{query + 30}\t0\n" for query in range(24))
     with (data / "queries.jsonl").open("a", encoding="utf-8") as rows:
         rows.writelines(
             json.dumps({"_id": f"u{number}", "text": "blood pressure and diet"}) + "\n"
             for number in range(6)
         )
+    save_view(data, "backwards")
     collection = load_collection(f"beir:{data}")
     queries = [f"q{number}" for number in range(24)] + [f"u{number}" for number in range(6)]
     random = np.random.default_rng(0)
