@@ -229,7 +229,7 @@ class RetrieverTask(Task):
         docs = _each(shared, self.encode(inputs["docs"], "document"))
         return self.own_signals(queries, docs, inputs["candidates"])
 
-    def own_signals(self, queries: Encoded, docs: Encoded, candidates: Tensor) -> dict[str, Tensor]:
+    def own_signals(self, queries: Any, docs: Any, candidates: Tensor) -> dict[str, Tensor]:
         """Return the model's own signals, from what its scores are computed from."""
         raise NotImplementedError
 
