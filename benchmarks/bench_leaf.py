@@ -86,9 +86,7 @@ def main() -> None:
     if not student.exists():
         began = time.perf_counter()
         source = rd.DenseEncoder(options.teacher or start, max_tokens=TRAIN_TOKENS)
-        rd.train_student(
-            texts, start, student, sources=[source], settings=settings, resume=True
-        )
+        rd.train_student(texts, start, student, sources=[source], settings=settings, resume=True)
         seconds = round(time.perf_counter() - began, 1)
     encoder = rd.DenseEncoder(str(student), max_tokens=TOKENS)
     shared = {
@@ -137,14 +135,19 @@ def measured(
     queries = [collection.queries.get(query).full_text for query in qrels]
     ids = list(collection.docs.ids(range(len(collection.docs))))
     asked = {"teacher": teacher.encode_queries(queries), "student": student.encode_queries(queries)}
-    docs = {of: doc_vectors(model, collection.docs) for of, model in
-            (("teacher", teacher), ("student", student))}
+    docs = {
+        of: doc_vectors(model, collection.docs)
+        for of, model in (("teacher", teacher), ("student", student))
+    }
     cosines = {
         "query_cosine": cosine(asked["teacher"], asked["student"]),
         "doc_cosine": cosine(docs["teacher"], docs["student"]),
     }
-    ways = {"teacher": ("teacher", "teacher"), "symmetric": ("student", "student"),
-            "asymmetric": ("student", "teacher")}
+    ways = {
+        "teacher": ("teacher", "teacher"),
+        "symmetric": ("student", "student"),
+        "asymmetric": ("student", "teacher"),
+    }
     whole = docs["teacher"].shape[1]
     for dimension in (whole, whole // 2, whole // 4):
         for kind in KINDS:
@@ -157,12 +160,18 @@ def measured(
                     for query, own, scores in zip(qrels, *found, strict=True)
                 }
                 run = rd.Run.from_dict(hits)
-                evaluation = rd.evaluate_runs(qrels, {way: run}, metrics=METRIC,
-                                              settings=rows.UNTESTED)
+                evaluation = rd.evaluate_runs(
+                    qrels, {way: run}, metrics=METRIC, settings=rows.UNTESTED
+                )
                 values[way] = evaluation.systems[way][METRIC]
-                line = {"way": way, "dimension": dimension, "kind": kind, "queries": len(queries),
-                        METRIC: round(values[way], 4),
-                        "share": round(values[way] / values["teacher"], 4)}
+                line = {
+                    "way": way,
+                    "dimension": dimension,
+                    "kind": kind,
+                    "queries": len(queries),
+                    METRIC: round(values[way], 4),
+                    "share": round(values[way] / values["teacher"], 4),
+                }
                 yield line | ({} if way == "teacher" else cosines)
 
 

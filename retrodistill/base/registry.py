@@ -167,6 +167,7 @@ LOSSES = Registry(
         "in-batch-kl": "retrodistill.objectives.losses.in_batch:in_batch_kl",
         "batch-kl": "retrodistill.objectives.losses.live:batch_kl",
         "batch-margin-mse": "retrodistill.objectives.losses.live:batch_margin_mse",
+        "layer-kl": "retrodistill.objectives.losses.layers:layer_kl",
         "m3-kd": "retrodistill.objectives.losses.in_batch:m3_kd",
         "top-k-kl": "retrodistill.objectives.losses.listwise:top_k_kl",
         "standardised-kl": "retrodistill.objectives.losses.listwise:standardised_kl",
@@ -188,6 +189,7 @@ LOSSES = Registry(
         "sorted-w1": "retrodistill.objectives.losses.transport:sorted_w1",
         "sinkhorn": "retrodistill.objectives.losses.transport:sinkhorn",
         "contrastive": "retrodistill.objectives.losses.contrastive:contrastive",
+        "listwise-ce": "retrodistill.objectives.losses.contrastive:listwise_ce",
         "soft-nn": "retrodistill.objectives.losses.contrastive:soft_nn",
         "decayed-contrastive": "retrodistill.objectives.losses.contrastive:decayed_contrastive",
         "passage-centric": "retrodistill.objectives.losses.contrastive:passage_centric",
@@ -209,6 +211,7 @@ LOSSES = Registry(
         "mnrl": "contrastive",
         "multiple-negatives-ranking": "contrastive",
         "cross-entropy": "contrastive",
+        "lce": "listwise-ce",
         "mse": "margin-mse",
         "kl": "listwise-kl",
         "kl-div": "listwise-kl",
@@ -380,6 +383,7 @@ SIGNAL_SOURCES = Registry(
         "preferences": "retrodistill.stages.training.sources.preferences:PreferenceSource",
         "vectors": "retrodistill.stages.training.sources.vectors:VectorSource",
         "teacher": "retrodistill.stages.training.sources.teacher:TeacherSource",
+        "joint-teacher": "retrodistill.stages.training.sources.joint:JointTeacher",
     },
 )
 """What a student learns from beside labels: the name is the flag of `train`."""

@@ -131,6 +131,11 @@ def train(config: "configs.TrainConfig") -> None:
     check_models("--vectors", config.vectors)
     for spec in config.teacher:
         check_part(TEACHERS, split_label(spec)[1])
+    if config.joint_teacher is not None:
+        check_models("--joint-teacher", STUDENT_KINDS.split(config.joint_teacher)[1])
+        if not config.resume:
+            teacher = config.out.with_name(f"{config.out.name}.teacher")
+            refuse_existing(teacher, overwrite=config.overwrite)
     check_settings(terms, config, config.split, named_sources(config))
     if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting
         check_kind(config)  # imports torch

@@ -61,6 +61,8 @@ def batch(
         queue_vectors=draw(6, 3),
         teacher_batch_scores=draw(b, b * n),
         teachers=pads(draw(3, b, n), (0, pad)),
+        layer_scores=draw(3, b, b * n),
+        teacher_layer_scores=draw(3, b, b * n),
     )
 
 

@@ -129,6 +129,9 @@ class TrainSettings:
     learning_rate: float = 3e-5
     """Peak learning rate."""
 
+    teacher_learning_rate: float | None = None
+    """Peak learning rate of --joint-teacher (default: --learning-rate)."""
+
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises from 0."""
 
@@ -169,10 +172,10 @@ class TrainSettings:
     """Longest text that the model of --vectors reads, in tokens (default: its own limit)."""
 
     teacher_tokens: int = 256
-    """Longest input of the model of --teacher, in tokens."""
+    """Longest input of the model of --teacher or --joint-teacher, in tokens."""
 
     teacher_precision: Precision = "auto"
-    """Number type of the body of the model of --teacher."""
+    """Number type of the body of the model of --teacher or --joint-teacher."""
 
     teacher_pairs: int = 4096
     """Most pairs of a step that --teacher may read, if it reads pairs as a cross-encoder does: the
@@ -223,7 +226,9 @@ class TrainSettings:
         at_least(self, 1, "dev_queries", "teacher_pairs")
         at_least(self, 2, "candidates_per_query")
         at_least(self, 4, "query_tokens", "doc_tokens", "vector_tokens", "teacher_tokens")
-        at_least(self, 0, "learning_rate", "warmup", "weight_decay", "dropout")
+        at_least(
+            self, 0, "learning_rate", "teacher_learning_rate", "warmup", "weight_decay", "dropout"
+        )
         at_least(self, 1, "positives_per_query")
         at_least(self, 0, "lora_rank", "queue", "eval_steps", "patience", "drop_weak_queries")
         at_least(self, 0, "average_decay", "average_start", "min_delta")
@@ -331,6 +336,12 @@ class TrainConfig(TrainSettings):
     late-interaction:MODEL, bi-encoder:MODEL, cross-encoder:MODEL (reads every pair), ... Several
     have labels, `LABEL=bi-encoder:MODEL`, for losses such as
     `batch-kl(teacher_batch_scores=LABEL.batch_scores)`."""
+
+    joint_teacher: str | None = None
+    """Teacher that is trained together with the student, and saved as OUT.teacher:
+    cross-encoder:MODEL, bi-encoder:MODEL, late-interaction:MODEL or sparse:MODEL. Its scores are
+    `joint.scores` in losses such as `listwise-kl(teacher_scores=joint.scores)`, and in
+    `listwise-ce(student_scores=joint.scores)`, which trains it."""
 
     split: str = "train"
     """Split whose labels are used."""

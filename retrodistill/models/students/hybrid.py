@@ -27,7 +27,7 @@ from retrodistill.models.students.late_interaction import TokenVectors, load_lat
 from retrodistill.models.students.maxsim import QueryTokens, maxsim
 from retrodistill.models.students.sparse import load_sparse_encoder
 from retrodistill.models.students.towers import Side, Towers, is_normalised
-from retrodistill.objectives.objective import HEADS
+from retrodistill.objectives.labels import HEADS
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder

@@ -17,7 +17,7 @@ from retrodistill.objectives.losses.lists import (
 @loss
 def confidence_weighted_kl(
     student_scores: Float[Tensor, "B N"],
-    teachers: Float[Tensor, "K B N"],
+    teachers: Float[Tensor, "E B N"],
     mask: Bool[Tensor, "B N"],
     *,
     student_temperature: StudentTemperature = 1.0,
@@ -53,7 +53,7 @@ def confidence_weighted_kl(
 @loss
 def agreement_weighted_kl(
     student_scores: Float[Tensor, "B N"],
-    teachers: Float[Tensor, "K B N"],
+    teachers: Float[Tensor, "E B N"],
     mask: Bool[Tensor, "B N"],
     labels: Bool[Tensor, "B N"],
     *,
@@ -80,14 +80,14 @@ def agreement_weighted_kl(
 
 
 def _log_softmaxes(
-    teachers: Float[Tensor, "K B N"], mask: Bool[Tensor, "B N"]
-) -> Float[Tensor, "K B N"]:
+    teachers: Float[Tensor, "E B N"], mask: Bool[Tensor, "B N"]
+) -> Float[Tensor, "E B N"]:
     return torch.stack([masked_log_softmax(scores, mask) for scores in teachers])
 
 
 def _mixture_kl(
     logits: Float[Tensor, "B N"],
-    log_p: Float[Tensor, "K B N"],
+    log_p: Float[Tensor, "E B N"],
     mask: Bool[Tensor, "B N"],
     parts: Float[Tensor, "K B"],
     known: Bool[Tensor, " B"],

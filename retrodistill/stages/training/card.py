@@ -147,7 +147,7 @@ def _objective(text: str) -> str:
 
 
 def _losses(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each loss of an objective once: name, first sentence of its docstring, source."""
+    """Yield each loss of an objective once: name, docstring's first sentence, and its source."""
     from retrodistill.objectives.objective import parse_objective
 
     try:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
-from retrodistill.objectives.objective import HEAD_SIGNALS, HEADS, STUDENT
+from retrodistill.objectives.labels import HEAD_SIGNALS, HEADS, STUDENT
 from retrodistill.objectives.teachers import EXAMPLE, SEVERAL
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def check_settings(
 
     """
     from retrodistill.stages.training.sampling import parse_negative_sampling
+    from retrodistill.stages.training.sources.joint import JointTeacher, check_joint
 
     signals = {signal for term in terms for signal in term.signals}
     _check_heads(signals, settings, sources)
@@ -40,7 +41,13 @@ def check_settings(
     absent = signals.difference(*(source.gives for source in sources))
     for name in SIGNAL_SOURCES:
         source: type[SignalSource] = SIGNAL_SOURCES[name]
-        if absent & source.gives:
+        lacking = sorted(absent & source.gives)
+        if lacking and any(each.name == name for each in sources):
+            raise ConfigError(
+                f"objective {settings.objective!r} asks for {', '.join(lacking)}, which this "
+                f"--{name} does not give: take one that does, such as bi-encoder:MODEL."
+            )
+        if lacking:
             raise ConfigError(
                 f"objective {settings.objective!r} needs {source.about}: give --{name}."
             )
@@ -71,6 +78,12 @@ def check_settings(
                 f"{each.about} are of candidates that another run lists: give --scores RUN without "
                 "a label beside them."
             )
+        if isinstance(each, JointTeacher):
+            check_joint(each, terms, settings)
+    if settings.teacher_learning_rate is not None and not any(
+        isinstance(source, JointTeacher) for source in sources
+    ):
+        raise ConfigError("--teacher-learning-rate is that of --joint-teacher: give one.")
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:
         if all(source.name != "scores" for source in sources):

@@ -22,6 +22,7 @@ LEAVES = (
     "student_scores",
     "pair_scores",
     "batch_scores",
+    "layer_scores",
     "query_vectors",
     "doc_vectors",
     "matched_query_vectors",
@@ -33,6 +34,7 @@ TEACHERS: tuple[dict[str, str], ...] = (
     {"student_scores": "teacher_scores"},
     {"pair_scores": "teacher_scores"},
     {"batch_scores": "teacher_batch_scores"},
+    {"layer_scores": "teacher_layer_scores"},
     {"query_vectors": "teacher_query_vectors", "doc_vectors": "teacher_doc_vectors"},
     {
         "matched_query_vectors": "teacher_query_vectors",
