@@ -367,12 +367,14 @@ STUDENT_KINDS = Registry(
         "late-interaction": "retrodistill.models.students.kinds.late_interaction:KIND",
         "hybrid": "retrodistill.models.students.kinds.hybrid:KIND",
         "cross-encoder": "retrodistill.models.students.kinds.cross_encoder:KIND",
+        "causal-reranker": "retrodistill.models.students.kinds.causal_reranker:KIND",
     },
     aliases={
         "dense": "bi-encoder",
         "splade": "sparse",
         "colbert": "late-interaction",
         "reranker": "cross-encoder",
+        "causal-lm": "causal-reranker",
     },
 )
 

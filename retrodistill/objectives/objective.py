@@ -15,6 +15,7 @@ from retrodistill.base.calls import Call, parse_call
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import LOSSES
 from retrodistill.objectives.labels import (
+    HEADS,
     JOINT,
     LABELLED,
     OWN,
@@ -281,7 +282,7 @@ def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
     needs = inputs_of(parse_objective(settings.objective))
     if settings.flags_of_scores and "--scores" not in needs:
         needs = (*needs, "--scores")
-    if settings.positives == "teacher":
+    if settings.positives != "labels":
         needs = tuple(need for need in needs if need != "labels")
     return needs
 
@@ -304,8 +305,7 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         for term, loss, required in bound:
             if term.start > done:
                 continue
-            several = required.get(SEVERAL) if term.teachers else None
-            needed = [*term.teachers, *(name for name in required.values() if name != several)]
+            needed = places(dict(zip(term.signals, term.signals, strict=True))).values()
             missing = [name for name in needed if name not in signals]
             if missing:
                 raise ConfigError(

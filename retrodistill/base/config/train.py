@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from retrodistill.base.config.base import Precision, at_least, below_one
 from retrodistill.base.errors import ConfigError
 
-Positives = Literal["labels", "teacher"]
+Positives = Literal["labels", "labels-or-teacher", "teacher"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,8 @@ class TrainSettings:
 
     student_kind: str = "bi-encoder"
     """What to train: bi-encoder, sparse, late-interaction, cross-encoder (which reads query and
-    document together), or a kind of your own, `my_lab.kinds:KIND`."""
+    document together), causal-reranker (a language model that says yes or no), or a kind of your
+    own, `my_lab.kinds:KIND`."""
 
     keep_layers: tuple[int, ...] = ()
     """Layers of --student to keep, counted from 0: `0,2,5`."""
@@ -49,6 +50,14 @@ class TrainSettings:
 
     doc_prompt: str | None = None
     """Text before each document (default: the model's own prompt)."""
+
+    pair_prompt: str | None = None
+    """Prompt of a causal reranker, with `{query}` and `{doc}` (default: the model's own). It is
+    saved with the student."""
+
+    answers: tuple[str, ...] = ()
+    """The two words that a causal reranker's score compares, as they follow the prompt: for yes,
+    then for no (default: the model's own)."""
 
     doc_student: str | None = None
     """Another model for the documents, a folder or a hub id: two towers. Prompts, dropout and
@@ -84,7 +93,8 @@ class TrainSettings:
 
     positives: Positives = "labels"
     """Which documents are a query's positives: those that --split labels, or the teacher's best
-    one, which then counts as labelled."""
+    one, which then counts as labelled; with `labels-or-teacher`, the teacher's best one only of
+    queries without a label."""
 
     positives_per_query: int = 1
     """Positives of one query in a batch, if it has that many."""
@@ -107,8 +117,8 @@ class TrainSettings:
     queries that other splits judge are skipped."""
 
     other_texts: bool = False
-    """Accept --scores and --preferences whose ids name other texts than those of --data, such as
-    translations."""
+    """Accept --scores and --preferences that were made from other texts than those that the
+    teacher reads. For translations and rewrites, name those texts instead: --teacher-view."""
 
     drop_weak_queries: float = 0.0
     """Skip this share of the queries: those whose best teacher score is lowest."""
@@ -145,7 +155,7 @@ class TrainSettings:
     """Longest query, in tokens."""
 
     doc_tokens: int = 160
-    """Longest document, or pair for a cross-encoder, in tokens."""
+    """Longest document, in tokens; pair for a cross-encoder, prompt for a causal reranker."""
 
     batch_tokens: int = 4096
     """Padded tokens of one pass through the encoder."""
@@ -201,7 +211,7 @@ class TrainSettings:
 
     dev_docs: Literal["all", "scored"] = "all"
     """Search all documents, or only those that --scores lists for these queries and the relevant
-    ones: faster, and optimistic. A cross-encoder needs `scored`."""
+    ones: faster, and optimistic. Students that rerank need `scored`."""
 
     eval_steps: int = 0
     """Steps between measurements (0: measure ten times in all)."""
@@ -241,6 +251,8 @@ class TrainSettings:
                 "--compare collection needs --freeze document: the vectors of all documents can "
                 "be compared with only if they stay what they are."
             )
+        if len(self.answers) not in (0, 2):
+            raise ConfigError("--answers are two words, for yes and then for no, each a flag.")
         if self.doc_keep_layers and not self.doc_student:
             raise ConfigError(
                 "--doc-keep-layers needs --doc-student; --keep-layers cuts --student."
@@ -259,7 +271,7 @@ class TrainSettings:
             f"--negative-sampling {self.negative_sampling}": self.negative_sampling != "uniform",
             f"--query-order {self.query_order}": self.query_order == "hard-first",
             "--teacher-perplexity": self.teacher_perplexity is not None,
-            "--positives teacher": self.positives == "teacher",
+            f"--positives {self.positives}": self.positives != "labels",
             "--drop-weak-queries": self.drop_weak_queries > 0,
             "--false-negatives": self.false_negatives is not None,
         }
@@ -310,6 +322,13 @@ class TrainConfig(TrainSettings):
 
     queries: str | None = None
     """File of further queries that --scores covers, beside those of --data."""
+
+    teacher_view: str | None = None
+    """Other texts of the same ids that the teacher reads, or has read: VIEW of queries.VIEW.jsonl
+    and corpus.VIEW.jsonl beside --data, or a path (default: the texts of --data)."""
+
+    student_view: str | None = None
+    """Other texts of the same ids that the student reads, as with --teacher-view."""
 
     out: Path
     """Folder of the trained model, in sentence-transformers format."""

@@ -64,6 +64,7 @@ def start_student(
         model = transforms.prompted(
             model, query=settings.query_prompt, document=settings.doc_prompt
         )
+    model = kind.start(model, settings)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     if settings.lora_rank:

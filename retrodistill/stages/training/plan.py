@@ -108,7 +108,7 @@ def plan_training(
     check_settings(terms, settings, split, wrapped)
     if not settings.other_texts:
         for source in wrapped:
-            source.check_texts(collection)
+            source.check_texts(collection.teacher_view)
     # What to train on and to measure with.
     scores = scores_of(wrapped)
     joint = joint_of(wrapped)
@@ -119,10 +119,8 @@ def plan_training(
     material = gather_material(collection, split, scores, terms, settings)
     terms = with_perplexity(terms, scores, material, settings)
     for source in wrapped:
-        source.prepare(material, terms, settings)
-    fingerprints = {"collection": collection.fingerprint} | {
-        source.name: source.fingerprint for source in wrapped
-    }
+        source.prepare(material.as_taught(), terms, settings)
+    fingerprints = _fingerprints(collection, wrapped)
     record = training_record(settings, str(student), split, fingerprints)
     if resume:
         check_resumes(out, record)
@@ -157,6 +155,14 @@ def plan_training(
         fingerprints=fingerprints,
         record=record,
     )
+
+
+def _fingerprints(collection: "Collection", sources: Iterable[SignalSource]) -> dict[str, str]:
+    """Return what a training reads, by role: texts of student and teacher, and the sources."""
+    fingerprints = {"collection": collection.fingerprint}
+    if collection.teacher_view is not collection:
+        fingerprints["teacher_view"] = collection.teacher_view.fingerprint
+    return fingerprints | {source.name: source.fingerprint for source in sources}
 
 
 def _development(

@@ -152,7 +152,13 @@ class BiEncoderTask(RetrieverTask):
 
     def score_layers(self) -> None:
         """Compare each layer's vectors as well, pooled as those of the last layer are."""
-        self._layers = count_layers(self.model)
+        layers = count_layers(self.model)
+        if layers < 2:
+            raise ConfigError(
+                "layer_scores are compared below the last layer, but a model has one alone: take "
+                "models of two layers and more, or drop layer-kl."
+            )
+        self._layers = layers
 
     def own_signals(self, queries: Tensor, docs: Tensor, candidates: Tensor) -> dict[str, Tensor]:
         """Return scores by the whole vectors, and where layers are compared by those of each."""
