@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, SignalProvider
 from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import SameRows, SharedRows
+from retrodistill.models.students.token_states import ATTENTION, STATES, TOKENS, TokenReader
 from retrodistill.models.students.towers import Side
 from retrodistill.objectives.objective import Signals, bind
 
@@ -35,7 +36,8 @@ LISTS = frozenset({"student_scores", "mask", "labels", "trusted_negatives"})
 BATCH = frozenset({"batch_scores", "batch_candidates", "batch_labels", "batch_mask"})
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
-STUDENT_SIGNALS = LISTS | BATCH | VECTORS | MATCHED | {"pair_scores"}
+TOKEN_STATES = TOKENS | STATES | ATTENTION
+STUDENT_SIGNALS = LISTS | BATCH | VECTORS | MATCHED | TOKEN_STATES | {"pair_scores"}
 """Signals that come from a student and its lists; any other comes from a source."""
 
 
@@ -82,6 +84,8 @@ class Task(nn.Module):
         self._cache = cache_gradients
         self.projection: nn.Module | None = None
         """Takes the student's vectors into its teacher's space, where a kind has such a layer."""
+        self.tokens: TokenReader | None = None
+        """Reads each token's states in the body, where the objective asks for them."""
         self.live: tuple[SignalProvider, ...] = ()
         """Sources whose signals are computed in the forward pass."""
         self.losses: dict[str, float] = {}
@@ -120,6 +124,11 @@ class Task(nn.Module):
 
     def each(self, chunks: Chunks, read: Callable[[dict[str, Any]], Tensor]) -> list[Tensor]:
         """Return what `read` makes of the features of each chunk."""
+        if self.tokens is None:
+            return self._run(chunks, read)
+        return self.tokens.keep(chunks, self._run(chunks, self.tokens.reading(read)))
+
+    def _run(self, chunks: Chunks, read: Callable[[dict[str, Any]], Any]) -> list[Any]:
         if self.probe is not None:
             return [self.probe.cut(read(chunk["features"])) for chunk in chunks]
         if self._cache and torch.is_grad_enabled():
@@ -131,6 +140,8 @@ class Task(nn.Module):
 
         `batch` has the rows of the texts; only live sources need it.
         """
+        if self.tokens is not None:
+            signals = signals | self.tokens.signals()
         for source in self.live:
             assert batch is not None
             signals = signals | source.of(batch, signals)
@@ -143,6 +154,8 @@ class Task(nn.Module):
         self.losses = {name: float(value.detach()) for name, value in values.items()}
         if self.probe is not None:
             self.probe.measure(values)
+        if self.tokens is not None:
+            self.tokens.clear()
         return {"loss": torch.stack(list(values.values())).sum()}
 
 

@@ -28,12 +28,14 @@ RATIO = 30
 def gradient_norms(task: "Task", batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the norm of each weighted term's gradient at the outputs of the student's body.
 
+    Where terms read its layers as well, it is that at the weights of the body.
+
     Nothing is trained and no random number is drawn: dropout is off, weights, gradients, buffers
     and modes stay as they are.
     """
     from accelerate.utils import send_to_device
 
-    probe = Probe()
+    probe = Probe(task.tokens.weights if task.tokens is not None else ())
     with _measured(task, probe):
         for batch in batches:
             task(**send_to_device(batch, task.model.device))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import STUDENT_KINDS
+from retrodistill.stages.training.sources.states import StateSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,6 +139,9 @@ def build_task(
     task = kind.task.build(model, terms, settings, dtype, teacher_dimension=dimension)
     if doc_vectors is not None:
         task.keep_documents(doc_vectors, compared=settings.compare == "collection")
+    states = next((source for source in sources if isinstance(source, StateSource)), None)
+    if states is not None and requested & states.gives:
+        task.tokens = states.reader(model, requested, settings)
     task.live = tuple(source for source in sources if source.live)
     return task.to(model.device)
 

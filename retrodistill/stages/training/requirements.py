@@ -54,8 +54,8 @@ def check_settings(
         if each.live and not each.gives & signals:
             raise ConfigError(
                 f"objective {settings.objective!r} learns nothing from {each.about}: it asks for "
-                f"no {' and no '.join(sorted(each.gives))}. Drop the teacher, or add a loss such "
-                "as batch-kl."
+                f"no {' and no '.join(sorted(each.gives))}. Drop the teacher, or add a loss "
+                f"such as {each.example or 'listwise-kl'}."
             )
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:

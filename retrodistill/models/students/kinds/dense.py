@@ -19,6 +19,7 @@ from retrodistill.models.students.tasks import (
     BATCH,
     LISTS,
     MATCHED,
+    TOKEN_STATES,
     VECTORS,
     Chunks,
     Objective,
@@ -42,7 +43,7 @@ class BiEncoderTask(RetrieverTask):
     a document's vector together. Both read a cut vector with zeros in place of the rest.
     """
 
-    gives = LISTS | BATCH | VECTORS | MATCHED | {"pair_scores"}
+    gives = LISTS | BATCH | VECTORS | MATCHED | TOKEN_STATES | {"pair_scores"}
 
     def __init__(
         self,
