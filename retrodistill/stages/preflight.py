@@ -130,6 +130,7 @@ def train(config: "configs.TrainConfig") -> None:
     check_models("--student", config.student)
     check_models("--doc-student", config.doc_student)
     check_models("--vectors", config.vectors)
+    check_models("--states", config.states)
     for spec in config.teacher:
         check_part(TEACHERS, split_label(spec)[1])
     if config.joint_teacher is not None:

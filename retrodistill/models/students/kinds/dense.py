@@ -21,6 +21,7 @@ from retrodistill.models.students.tasks import (
     LAYERS,
     LISTS,
     MATCHED,
+    TOKEN_STATES,
     VECTORS,
     Chunks,
     Objective,
@@ -51,7 +52,7 @@ class BiEncoderTask(RetrieverTask):
     are not encoded where the objective looks at documents alone: their vectors are 0.
     """
 
-    gives = LISTS | BATCH | LAYERS | VECTORS | MATCHED | {"pair_scores"}
+    gives = LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | {"pair_scores"}
 
     def __init__(
         self,

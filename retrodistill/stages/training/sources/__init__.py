@@ -34,6 +34,9 @@ class SignalSource(ABC):
     gives: frozenset[str]
     """Names of its signals, of `objective.SIGNALS`."""
 
+    example: str = ""
+    """A loss that learns from it, for messages."""
+
     live: bool = False
     """Whether signals are computed in the forward pass, where the student's own are known."""
 
@@ -68,6 +71,15 @@ class SignalSource(ABC):
         """Tell whether the source can be made from a value, by calling the class with it."""
         return False
 
+    @classmethod  # noqa: B027
+    def check(cls, name: str, settings: "TrainSettings") -> None:
+        """Check whether what a flag names fits the settings, before anything is loaded.
+
+        Raises:
+            ConfigError: it cannot be used in this training.
+
+        """
+
     @classmethod
     def open(cls, name: str, settings: "TrainSettings") -> Self:
         """Return the source that a flag names: a folder, a file or a model."""
@@ -100,16 +112,13 @@ def named_sources(config: "TrainConfig") -> "list[SignalSource | type[SignalSour
     """Return the sources that the flags of a training name, unopened: what they give, no more.
 
     Raises:
-        ConfigError: a live teacher cannot score the training's batches.
+        ConfigError: a source cannot be used in this training.
 
     """
-    from retrodistill.stages.training.sources.teacher import check_live
-
     sources: list[SignalSource | type[SignalSource]] = []
     for name, value in _flags(config):
         source: type[SignalSource] = SIGNAL_SOURCES[name]
-        if source.live:
-            check_live(value, config)
+        source.check(value, config)
         sources.append(source.open(value, config) if source.opens_late else source)
     _refuse_twice(sources)
     return sources
