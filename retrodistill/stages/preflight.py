@@ -64,11 +64,12 @@ def generate(config: "configs.GenerateConfig") -> None:
     prompts_of(config)
     if config.round_trip is not None or config.relabel is not None:
         check_part(RETRIEVERS, config.retriever)
+    from retrodistill.models.teachers import read_options
+
     for spec in config.ranker:
         check_part(TEACHERS, spec)
+        read_options(spec, config.options_of(spec))
     if config.teacher is not None:
-        from retrodistill.models.teachers import read_options
-
         check_part(TEACHERS, config.teacher)
         read_options(config.teacher, config.teacher_option)
 
