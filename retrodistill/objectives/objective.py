@@ -36,6 +36,8 @@ SIGNALS = {
     "mask": "B N",
     "labels": "B N",
     "trusted_negatives": "B N",
+    "base_scores": "B N",
+    "start_scores": "B N",
     "log_weights": "B N",
     "teachers": "K B N",
     "pair_scores": "B N",
@@ -77,10 +79,12 @@ A teacher with a label gives `LABEL.scores` and `LABEL.batch_scores`, of the sha
 `teacher_scores` and `teacher_batch_scores`, to the terms that ask for them:
 `listwise-kl(teacher_scores=LABEL.scores)`. `teachers` are the scores of K teachers that a term
 names, each divided by its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`.
+`base_scores`, `start_scores`: those of the model that the teacher was, and that the student was,
+before training.
 """
 
-LABELLED = ("teacher_scores", "teacher_batch_scores")
-"""Signals that a labelled teacher can give in the place of the training's own."""
+LABELLED = ("teacher_scores", "teacher_batch_scores", "base_scores", "start_scores")
+"""Signals that a labelled teacher can give; the last two have no other source."""
 
 _ALIAS = re.compile(r"[A-Za-z][\w-]*\.\w+")
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
@@ -302,7 +306,8 @@ def _aliases(call: Call) -> dict[str, str]:
         if not _ALIAS.fullmatch(alias) or shape_of(alias) != SIGNALS[name]:
             raise ConfigError(
                 f"{call.name}: {name}={alias} is not understood. Write "
-                f"{name}=LABEL.{name.removeprefix('teacher_')}, with --teacher LABEL=TEACHER."
+                f"{name}=LABEL.{'batch_scores' if 'batch' in name else 'scores'}, with --teacher "
+                "LABEL=TEACHER."
             )
     return aliases
 

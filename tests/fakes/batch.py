@@ -61,6 +61,8 @@ def batch(
         queue_vectors=draw(6, 3),
         teacher_batch_scores=draw(b, b * n),
         teachers=pads(draw(3, b, n), (0, pad)),
+        base_scores=pads(draw(b, n), (0, pad)),
+        start_scores=pads(draw(b, n), (0, pad)),
     )
 
 

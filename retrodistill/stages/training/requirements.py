@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
+from retrodistill.objectives.objective import LABELLED
 from retrodistill.objectives.teachers import EXAMPLE, SEVERAL
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ def check_settings(
         raise ConfigError(
             f"objective {settings.objective!r} learns from several teachers and names none: write "
             f"{EXAMPLE}, with --scores LABEL=STORE."
+        )
+    for signal in sorted(absent & {*LABELLED}):
+        raise ConfigError(
+            f"objective {settings.objective!r} needs {signal}, which only a label gives: write "
+            f"{signal}=LABEL.scores, with --scores LABEL=STORE or --teacher LABEL=TEACHER."
         )
     for signal in sorted(absent):
         label, _, name = signal.rpartition(".")

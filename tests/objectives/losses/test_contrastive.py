@@ -18,6 +18,7 @@ from retrodistill.objectives.losses.contrastive import (
     contrastive,
     decayed_contrastive,
     mixed_negatives,
+    mixup_contrastive,
     passage_centric,
     soft_nn,
 )
@@ -307,3 +308,32 @@ def test_a_mixture_is_never_the_positive_itself() -> None:
     query, docs = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 1.0]])
     with pytest.raises(ConfigError, match="below 1"):
         mixed_negatives(query, docs, row(True, False), row(True, True), share=1.0)
+
+
+def test_mixup_contrastive_by_hand() -> None:
+    """Queries and documents (1, 0), (0, 1): the mixture (0.8, 0.2) has cosines 0.9701 and 0.2425.
+
+    T = 1: ln(exp(0.9701) + exp(0.2425)) - 0.8 * 0.9701 - 0.2 * 0.2425, from either side.
+    """
+    axes, own = torch.eye(2, dtype=torch.float64), torch.eye(2, dtype=torch.bool)
+    loss = mixup_contrastive(axes, 3 * axes, own, torch.ones_like(own), temperature=1.0)
+    first, second = 0.8 / math.hypot(0.8, 0.2), 0.2 / math.hypot(0.8, 0.2)
+    expected = math.log(math.exp(first) + math.exp(second)) - 0.8 * first - 0.2 * second
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_mixup_contrastive_is_contrastive_only_where_nothing_is_mixed() -> None:
+    """A mixture that nobody mixes, or that has to find its own document alone."""
+    signals = batch()
+    vectors = [normalize(signals[name], dim=-1) for name in ("query_vectors", "doc_vectors")]
+    labels, mask = signals["batch_labels"], signals["batch_mask"]
+    scores = vectors[0] @ vectors[1].T
+    plain = contrastive(scores, signals["batch_candidates"], labels, mask).item()
+    assert mixup_contrastive(*vectors, labels, mask, share=1.0).item() == pytest.approx(plain)
+    assert mixup_contrastive(*vectors, labels, mask).item() != pytest.approx(plain, rel=0.01)
+    alone = labels.clone()
+    alone[1:] = False
+    one = contrastive(scores, signals["batch_candidates"], alone, mask).item()
+    assert mixup_contrastive(*vectors, alone, mask).item() == pytest.approx(one)
+    with pytest.raises(ConfigError, match=r"share must be from 0.5 to 1"):
+        mixup_contrastive(*vectors, labels, mask, share=0.2)
