@@ -167,6 +167,7 @@ LOSSES = Registry(
         "in-batch-kl": "retrodistill.objectives.losses.in_batch:in_batch_kl",
         "batch-kl": "retrodistill.objectives.losses.live:batch_kl",
         "batch-margin-mse": "retrodistill.objectives.losses.live:batch_margin_mse",
+        "layer-kl": "retrodistill.objectives.losses.layers:layer_kl",
         "m3-kd": "retrodistill.objectives.losses.in_batch:m3_kd",
         "top-k-kl": "retrodistill.objectives.losses.listwise:top_k_kl",
         "standardised-kl": "retrodistill.objectives.losses.listwise:standardised_kl",
@@ -190,6 +191,7 @@ LOSSES = Registry(
         "sorted-w1": "retrodistill.objectives.losses.transport:sorted_w1",
         "sinkhorn": "retrodistill.objectives.losses.transport:sinkhorn",
         "contrastive": "retrodistill.objectives.losses.contrastive:contrastive",
+        "listwise-ce": "retrodistill.objectives.losses.contrastive:listwise_ce",
         "soft-nn": "retrodistill.objectives.losses.contrastive:soft_nn",
         "decayed-contrastive": "retrodistill.objectives.losses.contrastive:decayed_contrastive",
         "passage-centric": "retrodistill.objectives.losses.contrastive:passage_centric",
@@ -215,6 +217,7 @@ LOSSES = Registry(
         "mnrl": "contrastive",
         "multiple-negatives-ranking": "contrastive",
         "cross-entropy": "contrastive",
+        "lce": "listwise-ce",
         "mse": "margin-mse",
         "kl": "listwise-kl",
         "kl-div": "listwise-kl",
@@ -270,6 +273,7 @@ RETRIEVERS = Registry(
         "late-interaction:MODEL": (
             "retrodistill.models.retrievers.late_interaction:LateInteractionRetriever"
         ),
+        "hybrid:MODEL": "retrodistill.models.retrievers.hybrid:HybridRetriever",
         "endpoint:URL": "retrodistill.models.retrievers.endpoints:open_endpoint",
     },
     aliases={
@@ -367,13 +371,16 @@ STUDENT_KINDS = Registry(
         "bi-encoder": "retrodistill.models.students.kinds.dense:KIND",
         "sparse": "retrodistill.models.students.kinds.sparse:KIND",
         "late-interaction": "retrodistill.models.students.kinds.late_interaction:KIND",
+        "hybrid": "retrodistill.models.students.kinds.hybrid:KIND",
         "cross-encoder": "retrodistill.models.students.kinds.cross_encoder:KIND",
+        "causal-reranker": "retrodistill.models.students.kinds.causal_reranker:KIND",
     },
     aliases={
         "dense": "bi-encoder",
         "splade": "sparse",
         "colbert": "late-interaction",
         "reranker": "cross-encoder",
+        "causal-lm": "causal-reranker",
     },
 )
 
@@ -384,6 +391,7 @@ SIGNAL_SOURCES = Registry(
         "preferences": "retrodistill.stages.training.sources.preferences:PreferenceSource",
         "vectors": "retrodistill.stages.training.sources.vectors:VectorSource",
         "teacher": "retrodistill.stages.training.sources.teacher:TeacherSource",
+        "joint-teacher": "retrodistill.stages.training.sources.joint:JointTeacher",
     },
 )
 """What a student learns from beside labels: the name is the flag of `train`."""

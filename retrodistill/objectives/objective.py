@@ -14,6 +14,16 @@ from typing import TYPE_CHECKING, Any
 from retrodistill.base.calls import Call, parse_call
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import LOSSES
+from retrodistill.objectives.labels import (
+    HEADS,
+    JOINT,
+    LABELLED,
+    OWN,
+    STUDENT,
+    places,
+    read_aliases,
+    stops_gradient,
+)
 from retrodistill.objectives.losses.contract import (
     TEMPERATURES,
     UNDECLARED,
@@ -39,7 +49,7 @@ SIGNALS = {
     "base_scores": "B N",
     "start_scores": "B N",
     "log_weights": "B N",
-    "teachers": "K B N",
+    "teachers": "E B N",
     "pair_scores": "B N",
     "preferences": "B N N",
     "preference_mask": "B N N",
@@ -48,6 +58,8 @@ SIGNALS = {
     "batch_candidates": "B M",
     "batch_labels": "B M",
     "batch_mask": "B M",
+    "layer_scores": "L B M",
+    "teacher_layer_scores": "K B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
     "matched_query_vectors": "B T",
@@ -55,6 +67,7 @@ SIGNALS = {
     "teacher_query_vectors": "B T",
     "teacher_doc_vectors": "M T",
     "queue_vectors": "Q T",
+    "progress": "",
 }
 """Every signal that a batch can carry, and its shape.
 
@@ -68,25 +81,26 @@ teacher's log p(i is better than j), in nats, where `preference_mask` says that 
 The batch. `batch_scores`, `teacher_batch_scores`: the student's and a live teacher's scores of
 every distinct document of the batch.
 `batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
-`batch_mask`: which are relevant, and which may be compared at all.
+`batch_mask`: which are relevant, and which may be compared at all. `layer_scores`,
+`teacher_layer_scores`: scores of the same documents from each layer's vectors, first layer first.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
 documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`: the student's
 in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
 
-A teacher with a label gives `LABEL.scores` and `LABEL.batch_scores`, of the shapes of
-`teacher_scores` and `teacher_batch_scores`, to the terms that ask for them:
-`listwise-kl(teacher_scores=LABEL.scores)`. `teachers` are the scores of K teachers that a term
-names, each divided by its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`.
-`base_scores`, `start_scores`: those of the model that the teacher was, and that the student was,
-before training.
+`progress`: the share of the training's steps that are done, where a term has a start.
+
+A teacher with a label gives `LABEL.scores`, `LABEL.batch_scores` and `LABEL.layer_scores`, of the
+shapes of `teacher_scores` and its like, to the terms that ask for them:
+`listwise-kl(teacher_scores=LABEL.scores)`. What is trained may take the student's place as well: a
+joint teacher, `listwise-ce(student_scores=joint.scores)`, or a head of a student with several,
+`contrastive(batch_scores=sparse.batch_scores)`. `student` is the label of the student itself, for
+what these learn from it. `teachers` are the scores of K teachers that a term names, each divided by
+its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`. `base_scores`, `start_scores`: those
+of the model that the teacher was, and that the student was, before training.
 """
 
-LABELLED = ("teacher_scores", "teacher_batch_scores", "base_scores", "start_scores")
-"""Signals that a labelled teacher can give; the last two have no other source."""
-
-_ALIAS = re.compile(r"[A-Za-z][\w-]*\.\w+")
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
 
 
@@ -95,7 +109,10 @@ def shape_of(signal: str) -> str | None:
     label, _, name = signal.rpartition(".")
     if not label:
         return SIGNALS.get(name)
-    return SIGNALS[f"teacher_{name}"] if f"teacher_{name}" in LABELLED else None
+    if f"teacher_{name}" not in LABELLED:
+        return None
+    # each model has a number of layers of its own
+    return SIGNALS[f"teacher_{name}"].replace("K", f"K:{label}")
 
 
 class Signals(dict[str, "Tensor"]):
@@ -140,8 +157,30 @@ class LossTerm:
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Parameter -> signal of a labelled source that takes its place, `LABEL.scores`."""
 
+    stop_gradient: bool = False
+    """Whether a trained model in the teacher's place gets no gradient from this term."""
+
+    start: float = 0.0
+    """Share of the training's steps before the term takes part."""
+
     teachers: Mapping[str, float] = field(default_factory=dict)
     """Signal -> temperature of the teachers that the term names, if the loss takes several."""
+
+    @property
+    def trained(self) -> str:
+        """Label of what the term trains: of a joint teacher, or of a head; empty for a student."""
+        labels = [alias.partition(".")[0] for name, alias in self.aliases.items() if name in OWN]
+        return labels[0] if labels else ""
+
+    @property
+    def of_joint_teacher(self) -> bool:
+        """Whether the joint teacher is in the student's place, and learns from it."""
+        return self.trained == JOINT
+
+    @property
+    def key(self) -> str:
+        """Name of its value: the loss, behind a label where that is what it trains."""
+        return f"{self.trained}.{self.name}" if self.trained else self.name
 
     @property
     def function(self) -> "Callable[..., Tensor]":
@@ -192,19 +231,24 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             match["call"], "loss", example="listwise-kl(teacher_temperature=0.5) + 0.1*contrastive"
         )
         weight = _weight(match["weight"] or "1", text)
-        aliases = _aliases(call)
+        aliases = read_aliases(call, _signals_of(call.name))
         options = {key: call.settings[key] for key in call.settings if key not in aliases}
         several = options.pop(SEVERAL, "") if SEVERAL in _signals_of(call.name) else ""
+        stop_gradient = stops_gradient(call.name, options.pop("stop_gradient", None), aliases)
+        start = _start(call.name, options.pop("start", "0"))
         settings = _checked(Call(call.kind, call.name, options))
-        terms.append(
-            LossTerm(
-                name=call.name,
-                weight=weight,
-                settings=settings,
-                aliases=aliases,
-                teachers=parse_teachers(several, call.name) if several else {},
-            )
+        term = LossTerm(
+            name=call.name,
+            weight=weight,
+            settings=settings,
+            aliases=aliases,
+            stop_gradient=stop_gradient,
+            start=start,
+            teachers=parse_teachers(several, call.name) if several else {},
         )
+        terms.append(term)
+    if terms and all(term.start for term in terms):
+        raise ConfigError(f"objective {text!r}: one term at least must start at 0.")
     return tuple(terms)
 
 
@@ -214,6 +258,7 @@ INPUTS = {
     "preferences": "--preferences",
     "teacher_doc_vectors": "--vectors",
     "teacher_batch_scores": "--teacher",
+    "teacher_layer_scores": "--teacher",
     "labels": "labels",
     "batch_labels": "labels",
 }
@@ -223,10 +268,15 @@ INPUTS = {
 def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
     """Return the inputs that an objective needs, each once: flags of `train`, and labels."""
     signals = [signal for term in terms for signal in term.signals]
-    inputs = [
-        f"--teacher {signal.partition('.')[0]}=TEACHER" if "." in signal else INPUTS.get(signal)
-        for signal in signals
-    ]
+    inputs: list[str | None] = []
+    for signal in signals:
+        label, dot, name = signal.partition(".")
+        if label == JOINT:
+            inputs += ["--joint-teacher", "--scores" if name == "scores" else None]
+        elif dot and label not in (STUDENT, *HEADS):
+            inputs.append(f"--teacher {label}=TEACHER")
+        else:
+            inputs.append(INPUTS.get(signal))
     return tuple(dict.fromkeys(name for name in inputs if name))
 
 
@@ -235,26 +285,31 @@ def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
     needs = inputs_of(parse_objective(settings.objective))
     if settings.flags_of_scores and "--scores" not in needs:
         needs = (*needs, "--scores")
-    if settings.positives == "teacher":
+    if settings.positives != "labels":
         needs = tuple(need for need in needs if need != "labels")
     return needs
 
 
 def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
-    """Return a function from signals to the weighted value of each term, by name.
+    """Return a function from signals to the weighted value of each term, by its key.
 
     A loss asks for a signal by naming a parameter after it, as a pytest test asks for a fixture.
+    A term whose start is above the signal `progress` is omitted.
 
     Raises:
         ConfigError: on a call, if a loss asks for a signal that the batch lacks.
 
     """
-    bound = [(term, term.function, term.inputs) for term in terms]
+    bound = [(term, term.function, places(term.inputs)) for term in terms]
 
     def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
+        done = float(signals.get("progress", 1.0))
         for term, loss, required in bound:
-            missing = [name for name in term.signals if name not in signals]
+            if term.start > done:
+                continue
+            needed = places(dict(zip(term.signals, term.signals, strict=True))).values()
+            missing = [name for name in needed if name not in signals]
             if missing:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "
@@ -267,8 +322,14 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
                 else signals[name]
                 for parameter, name in required.items()
             }
+            if term.stop_gradient:
+                arguments |= {
+                    parameter: arguments[parameter].detach()
+                    for parameter in term.aliases
+                    if parameter in LABELLED
+                }
             value = term.weight * loss(**arguments, **term.settings)
-            values[term.name] = values[term.name] + value if term.name in values else value
+            values[term.key] = values[term.key] + value if term.key in values else value
         return values
 
     return objective
@@ -293,23 +354,14 @@ def _signals_of(loss: str) -> list[str]:
     return [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
 
 
-def _aliases(call: Call) -> dict[str, str]:
-    """Return the signals of labelled teachers that take the place of a teacher's, by parameter.
-
-    Raises:
-        ConfigError: an alias does not name such a signal, or one of another shape.
-
-    """
-    signals = [name for name in _signals_of(call.name) if name in call.settings]
-    aliases = {name: call.settings[name] for name in signals if name in LABELLED}
-    for name, alias in aliases.items():
-        if not _ALIAS.fullmatch(alias) or shape_of(alias) != SIGNALS[name]:
-            raise ConfigError(
-                f"{call.name}: {name}={alias} is not understood. Write "
-                f"{name}=LABEL.{'batch_scores' if 'batch' in name else 'scores'}, with --teacher "
-                "LABEL=TEACHER."
-            )
-    return aliases
+def _start(loss: str, text: str) -> float:
+    """Return the share of the steps before a term takes part."""
+    value = _literal(text)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ConfigError(
+            f"{loss}: start must be a share of the steps, from 0 to below 1, not {text!r}."
+        )
+    return float(value)
 
 
 def _settings_of(loss: str) -> "list[Parameter]":

@@ -118,6 +118,7 @@ def train(config: "configs.TrainConfig") -> None:
     from retrodistill.stages.training.sources import named_sources
 
     refuse_existing(config.out, overwrite=config.overwrite)
+    _check_views(config)
     terms = parse_objective(config.objective)
     if config.student_kind not in STUDENT_KINDS:
         STUDENT_KINDS[config.student_kind]  # unknown, or one of your own
@@ -131,9 +132,28 @@ def train(config: "configs.TrainConfig") -> None:
     check_models("--vectors", config.vectors)
     for spec in config.teacher:
         check_part(TEACHERS, split_label(spec)[1])
+    if config.joint_teacher is not None:
+        check_models("--joint-teacher", STUDENT_KINDS.split(config.joint_teacher)[1])
+        if not config.resume:
+            teacher = config.out.with_name(f"{config.out.name}.teacher")
+            refuse_existing(teacher, overwrite=config.overwrite)
     check_settings(terms, config, config.split, named_sources(config))
-    if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting
+    of_others = config.pair_prompt is not None or config.answers
+    if of_others or config.student_kind != TrainSettings().student_kind:
         check_kind(config)  # imports torch
+
+
+def _check_views(config: "configs.TrainConfig") -> None:
+    """Raise ConfigError if teacher and student read the same texts in a recipe of two views."""
+    from retrodistill.objectives.recipes import load_recipe
+
+    if config.recipe and config.teacher_view == config.student_view:
+        recipe = load_recipe(config.recipe)
+        if recipe.views:
+            raise ConfigError(
+                f"recipe {recipe.name} is of a teacher that reads other texts than the student: "
+                f"give {' '.join(recipe.needs)}, two different ones."
+            )
 
 
 def embed(config: "configs.EmbedConfig") -> None:
@@ -197,6 +217,7 @@ def convert(config: "configs.ConvertConfig") -> None:
         check_writable(config.out / "shards")
     check_paths("--import", config.import_)
     check_paths("--export", config.export)
+    check_paths("--context", config.context)
     if config.format is not None:
         FORMATS[config.format]
 

@@ -63,6 +63,8 @@ def batch(
         teachers=pads(draw(3, b, n), (0, pad)),
         base_scores=pads(draw(b, n), (0, pad)),
         start_scores=pads(draw(b, n), (0, pad)),
+        layer_scores=draw(3, b, b * n),
+        teacher_layer_scores=draw(3, b, b * n),
     )
 
 

@@ -67,7 +67,7 @@ class Texts:
         persistent: bool = False,
     ) -> None:
         self.name = name
-        self._source = source
+        self.source = source
         self._beside = stem if persistent else None
         self.fingerprint = fingerprint
         self._hasher = hasher
@@ -88,7 +88,7 @@ class Texts:
 
         The source is not pickled: the other process cannot read attributes.
         """
-        state = {**self.__dict__, "_source": None}
+        state = {**self.__dict__, "source": None}
         if self._beside is not None:
             state["_beside"] = self._beside.absolute()
             for mapped in ("_batches", "_starts", "_hashes", "_rows"):
@@ -158,9 +158,17 @@ class Texts:
         """
         codes = ids.dictionary_encode().combine_chunks()  # joined, ids may exceed 2 GB
         names = codes.dictionary.to_pylist()
-        titles, texts = self._columns(self.rows(names), "title", "text")
-        docs = list(map(Doc, names, titles, texts))
-        return docs, codes.indices.to_numpy().astype(np.int64)
+        return self.take(self.rows(names)), codes.indices.to_numpy().astype(np.int64)
+
+    def take(self, rows: RowNumbers) -> list[Doc]:
+        """Return the texts of these rows, in their order."""
+        return list(map(Doc, *self._columns(rows, "id", "title", "text")))
+
+    def same_ids(self, other: "Texts") -> bool:
+        """Tell whether both have the same ids in the same rows."""
+        return np.array_equal(self._hashes, other._hashes) and np.array_equal(
+            self._rows, other._rows
+        )
 
     def ids(self, rows: RowNumbers | None = None) -> list[str]:
         """Return the ids of these rows, or of all rows."""
@@ -183,11 +191,11 @@ class Texts:
                 be a column, or the source was changed after the texts were read.
 
         """
-        if self._source is None or self._source.fields is None:
+        if self.source is None or self.source.fields is None:
             raise DataError(f"{self.name} have no further fields. {REMEDY}")
         ids = pa.chunked_array([batch["id"] for batch in self._batches], pa.string())
         return cached_attributes(
-            self._beside, self.name, ids, self._source.fields, self._source.locate, names
+            self._beside, self.name, ids, self.source.fields, self.source.locate, names
         )
 
     def _columns(self, rows: RowNumbers | None, *names: str) -> list[list[str]]:

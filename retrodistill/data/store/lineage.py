@@ -157,6 +157,9 @@ def model_lineage(model: str | Path) -> Lineage:
     path = Path(model)
     if (path / FILE).is_file():
         return lineage_of(path)
+    whole = path.resolve().parent  # a head of a student lies in its folder
+    if path.is_dir() and (whole / FILE).is_file() and Manifest.read(whole).kind == "student":
+        return lineage_of(whole)
     return Lineage(unrecorded=(path.resolve().name if path.exists() else str(model),))
 
 

@@ -106,13 +106,13 @@ class LateInteractionRetriever(EncodedRetriever):
                 if self.encoder.averaged:
                     scores /= np.maximum(tokens.counts, 1)
                 for query, values in enumerate(scores.T.astype(np.float32)):
-                    best[query] = _best(*best[query], rows, values, k)
+                    best[query] = keep_best(*best[query], rows, values, k)
         for rows, values in best:
             order = np.argsort(-values, kind="stable")
             yield rows[order], values[order]
 
 
-def _best(
+def keep_best(
     rows: NDArray[np.int64],
     scores: NDArray[np.float32],
     new_rows: NDArray[np.int64],

@@ -32,8 +32,8 @@ def load_cross_encoder(
     loaded = _load(model, device)
     if _is_causal(loaded):
         raise ConfigError(
-            f"{model!r} is a causal language model, which reads a pair within a prompt: "
-            f"use the teacher causal-lm:{model}."
+            f"{model!r} is a causal language model, which reads a pair within a prompt: use the "
+            f"teacher causal-lm:{model}, or train it with --student-kind causal-reranker."
         )
     if loaded.num_labels != 1:
         raise ConfigError(

@@ -25,8 +25,8 @@ from retrodistill.models.writers.prompts import Prompt
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Texts
+    from retrodistill.models.inference.templates import Prompts
     from retrodistill.models.teachers.language_models import LanguageModel
-    from retrodistill.models.teachers.templates import Prompts
 
 LINE_END = ("\n", "Ċ", "<0x0A>")
 """How tokenizers write the end of a line, at which a query ends."""
@@ -57,8 +57,8 @@ class CausalWriter:
         top_p: float = 0.95,
         answer_tokens: int = 48,
     ) -> None:
+        from retrodistill.models.inference.templates import Template, special_tokens
         from retrodistill.models.teachers.language_models import load_language_model
-        from retrodistill.models.teachers.templates import Template, special_tokens
 
         self._count = options.per_doc or 1
         self._options = options

@@ -17,7 +17,7 @@ from retrodistill.objectives.losses.lists import (
 @loss
 def confidence_weighted_kl(
     student_scores: Float[Tensor, "B N"],
-    teachers: Float[Tensor, "K B N"],
+    teachers: Float[Tensor, "E B N"],
     mask: Bool[Tensor, "B N"],
     *,
     student_temperature: StudentTemperature = 1.0,
@@ -30,7 +30,7 @@ def confidence_weighted_kl(
     H is the entropy of a teacher's list, so the weights differ from query to query; they sum to 1.
     Where all teachers are wholly sure, weights are even, and one teacher has the weight 1. The
     objective names the K teachers and divides the scores of each by a temperature of its own, since
-    their scales differ: `confidence-weighted-kl(teachers=teacher_scores/2&dense.scores/0.05)`.
+    their scales differ: `confidence-weighted-kl(teachers=teacher_scores/2&bi.scores/0.05)`.
     Lists are compared after that division: a teacher at a low temperature looks sure.
 
     The gradient is that of K terms of `listwise-kl` with these weights; the value is less, and 0
@@ -53,7 +53,7 @@ def confidence_weighted_kl(
 @loss
 def agreement_weighted_kl(
     student_scores: Float[Tensor, "B N"],
-    teachers: Float[Tensor, "K B N"],
+    teachers: Float[Tensor, "E B N"],
     mask: Bool[Tensor, "B N"],
     labels: Bool[Tensor, "B N"],
     *,
@@ -80,14 +80,14 @@ def agreement_weighted_kl(
 
 
 def _log_softmaxes(
-    teachers: Float[Tensor, "K B N"], mask: Bool[Tensor, "B N"]
-) -> Float[Tensor, "K B N"]:
+    teachers: Float[Tensor, "E B N"], mask: Bool[Tensor, "B N"]
+) -> Float[Tensor, "E B N"]:
     return torch.stack([masked_log_softmax(scores, mask) for scores in teachers])
 
 
 def _mixture_kl(
     logits: Float[Tensor, "B N"],
-    log_p: Float[Tensor, "K B N"],
+    log_p: Float[Tensor, "E B N"],
     mask: Bool[Tensor, "B N"],
     parts: Float[Tensor, "K B"],
     known: Bool[Tensor, " B"],

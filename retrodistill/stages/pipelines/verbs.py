@@ -107,7 +107,7 @@ def train(config: TrainConfig) -> None:
     from retrodistill.stages.training.trainer import train_student  # imports torch: last
 
     train_student(
-        collection,
+        collection.view(config.student_view).taught_by(collection.view(config.teacher_view)),
         config.student,
         config.out,
         sources=sources,
@@ -292,6 +292,9 @@ def fingerprints_read(verb: str, config: Any) -> dict[str, str]:
     if config.data is not None:
         collection = load_collection(config.data, queries=getattr(config, "queries", None))
         fingerprints["collection"] = collection.fingerprint
+        for setting in ("teacher_view", "student_view"):
+            if view := getattr(config, setting, None):
+                fingerprints[setting] = collection.view(view).fingerprint
     for setting, _, name in inputs_named(verb, as_dict(config)):
         path = Path(name)
         if path.exists():

@@ -16,7 +16,7 @@ from retrodistill.stages.reporting.commands import VERBS, command_line, verb_of,
 MODELS = frozenset({"student", "doc_student", "vectors", "model", "query_model"})
 """Settings that name a model: a folder or a hub id."""
 
-SPECS = frozenset({"judge", "ranker", "retriever", "teacher", "writer"})
+SPECS = frozenset({"joint_teacher", "judge", "ranker", "retriever", "teacher", "writer"})
 """Settings that name one behind a colon, as in `dense:MODEL`."""
 
 LABELLED = frozenset({"scores"})

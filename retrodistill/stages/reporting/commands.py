@@ -42,7 +42,7 @@ VERBS: Mapping[str, ArtifactVerb] = {
     "train": ArtifactVerb(
         TrainConfig,
         ("student",),
-        ("scores", "preferences", "student", "doc_student", "vectors", "teacher"),
+        ("scores", "preferences", "student", "doc_student", "vectors", "teacher", "joint_teacher"),
     ),
     "embed": ArtifactVerb(EmbedConfig, ("index",), ("model", "attributes", "workload")),
     "search": ArtifactVerb(SearchConfig, ("run",), ("index", "query_model")),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import STUDENT_KINDS
+from retrodistill.stages.training.sources.joint import joint_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,7 @@ def start_student(
         model = transforms.prompted(
             model, query=settings.query_prompt, document=settings.doc_prompt
         )
+    model = kind.start(model, settings)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     if settings.lora_rank:
@@ -137,7 +139,16 @@ def build_task(
     task = kind.task.build(model, terms, settings, dtype, teacher_dimension=dimension)
     if doc_vectors is not None:
         task.keep_documents(doc_vectors, compared=settings.compare == "collection")
-    task.live = tuple(source for source in sources if source.live)
+    if "layer_scores" in requested:
+        if doc_vectors is not None:
+            raise ConfigError(
+                "layer_scores come from documents that are encoded in training, but --freeze "
+                "document keeps their vectors. Drop layer-kl, or train both sides."
+            )
+        task.score_layers()
+    joint = joint_of(sources)
+    task.joint = joint and joint.module
+    task.live = tuple(source for source in sources if source.live and source is not joint)
     return task.to(model.device)
 
 

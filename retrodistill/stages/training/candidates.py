@@ -94,8 +94,8 @@ def gather(
 
     `positives` selects a query's positives. `labels`: those that the split
     labels; of an unlabelled query the teacher's best takes their place, without a label.
-    `teacher`: the teacher's best of every query, which then counts as labelled (source: Tamber et
-    al. 2025, as for the filters).
+    `labels-or-teacher`: the same, but with a label. `teacher`: the teacher's best of every query,
+    which then counts as labelled (source: Tamber et al. 2025, as for the filters).
 
     Raises:
         ConfigError: a filter or `positives` does not fit the scores.
@@ -103,8 +103,8 @@ def gather(
 
     """
     filters.check(scores)
-    if scores is None and positives == "teacher":
-        raise ConfigError("--positives teacher needs teacher scores: give --scores.")
+    if scores is None and positives != "labels":
+        raise ConfigError(f"--positives {positives} needs teacher scores: give --scores.")
     relevant = collection.relevant(split) if split in collection.splits else {}
     measured = judged_elsewhere(collection, split, unlabelled_splits, dev_split=dev_split)
     if scores is None:
@@ -135,8 +135,9 @@ def judged_elsewhere(
     """Return, by split, the queries that are for measuring rather than for training.
 
     Those are the queries of `dev_split`, and those of splits that are neither `split` nor among
-    `unlabelled_splits`; and queries of the same text under another id, as a query log has them.
-    What `split` judges too is trained on, unless `dev_split` names it.
+    `unlabelled_splits`; and queries of the same text under another id, as a query log has them,
+    be it the student's text or the one in the teacher's view. What `split` judges too is trained
+    on, unless `dev_split` names it.
 
     Raises:
         ConfigError: an unlabelled split does not exist.
@@ -154,6 +155,8 @@ def judged_elsewhere(
         measured = {dev_split: set(collection.qrels(dev_split)), **measured}
     if any(measured.values()):
         _add_equal_texts(collection.queries, measured, trained)
+        if collection.teacher_view is not collection:
+            _add_equal_texts(collection.teacher_view.queries, measured, trained)
     return measured
 
 
@@ -220,13 +223,16 @@ def _from_scores(
     labels = _label_lists(collection, relevant, scores.query_ids)
 
     # Which pairs are positives.
+    unlabelled = np.diff(labels.bounds) == 0
     if positives == "teacher":
         positive = np.zeros(len(pairs.docs), np.bool_)
         positive[pairs.starts] = True
-        labels = _with_one_more(labels, pairs.docs[pairs.starts])
+        labels = _with_one_more(labels, pairs.docs[pairs.starts], np.ones_like(unlabelled))
     else:
         positive = _are_labelled(pairs.owners, pairs.docs, labels, len(collection.docs))
-        positive[pairs.starts[np.diff(labels.bounds) == 0]] = True
+        positive[pairs.starts[unlabelled]] = True
+        if positives == "labels-or-teacher":
+            labels = _with_one_more(labels, pairs.docs[pairs.starts], unlabelled)
 
     # Which queries stay, and their pairs.
     usable = _usable(pairs, positive, filters.drop_weak_queries)
@@ -334,13 +340,13 @@ def _are_labelled(owners: Rows, docs: Rows, labels: Ragged, width: int) -> NDArr
     return labelled
 
 
-def _with_one_more(lists: Ragged, values: Rows) -> Ragged:
-    """Return the lists with one value more each, at its end."""
+def _with_one_more(lists: Ragged, values: Rows, chosen: NDArray[np.bool_]) -> Ragged:
+    """Return the lists, those that are chosen with one value more each, at its end."""
     count = len(values)
     owners = np.repeat(np.arange(count), np.diff(lists.bounds))
-    owners = np.concatenate([owners, np.arange(count)])
+    owners = np.concatenate([owners, np.flatnonzero(chosen)])
     order = np.argsort(owners, kind="stable")
-    return Ragged.of(owners[order], np.concatenate([lists.values, values])[order], count)
+    return Ragged.of(owners[order], np.concatenate([lists.values, values[chosen]])[order], count)
 
 
 def _selected(lists: Ragged, chosen: NDArray[np.bool_]) -> Ragged:

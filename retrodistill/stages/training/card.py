@@ -18,7 +18,7 @@ from retrodistill.base.errors import RetrodistillError
 from retrodistill.base.files import write_atomically
 from retrodistill.base.manifest import FILE, Manifest
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
-from retrodistill.models.students.kinds import DENSE, StudentKind
+from retrodistill.models.students.kinds import DENSE, CardText, StudentKind
 
 CARD = "README.md"
 QUERY, DOC = "how high may blood pressure be", "Blood pressure above 140 mmHg is called high."
@@ -45,7 +45,7 @@ def model_card(manifest: Manifest, *, name: str, teachers: Sequence[str] = ()) -
     sections = [
         _metadata(config, kind),
         f"# {_plain(name)}\n\n{_about(config, kind)}",
-        f"## Use\n\n{_usage(name, kind)}",
+        f"## Use\n\n{_usage(name, kind.card)}",
         f"## Objective\n\n{_objective(str(config.get('objective', '')))}",
         f"## Data\n\n{_data(manifest, teachers)}",
         f"## Training\n\n{_training(manifest)}",
@@ -129,14 +129,14 @@ def _about(config: Mapping[str, Any], kind: StudentKind) -> str:
     )
 
 
-def _usage(name: str, kind: StudentKind) -> str:
-    library_class = kind.card.library_class
+def _usage(name: str, card: CardText) -> str:
     lines = (
-        f"from sentence_transformers import {library_class}",
-        f"model = {library_class}({json.dumps(name, ensure_ascii=False)})",
-        f"scores = {kind.card.usage.format(query=json.dumps(QUERY), doc=json.dumps(DOC))}",
+        f"from sentence_transformers import {card.library_class}",
+        f"model = {card.library_class}({json.dumps(name, ensure_ascii=False)})",
+        f"scores = {card.usage.format(query=json.dumps(QUERY), doc=json.dumps(DOC))}",
     )
-    return _fenced("\n".join(lines), "python")
+    parts = [_usage(f"{name}/{folder}", part) for folder, part in card.parts]
+    return "\n\n".join([_fenced("\n".join(lines), "python"), *parts])
 
 
 def _objective(text: str) -> str:
@@ -147,14 +147,14 @@ def _objective(text: str) -> str:
 
 
 def _losses(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each loss of an objective: name, first sentence of its docstring, and its source."""
+    """Yield each loss of an objective once: name, first sentence of its docstring, source."""
     from retrodistill.objectives.objective import parse_objective
 
     try:
         terms = parse_objective(text)
     except RetrodistillError:
         return
-    for term in terms:
+    for term in {term.name: term for term in terms}.values():
         docstring = inspect.getdoc(term.function) or ""
         source = re.search(r"^Source: (.+?)(?:\n\n|\Z)", docstring, re.DOTALL | re.MULTILINE)
         citation = " ".join(source[1].split()) if source else ""
@@ -165,11 +165,12 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     config = manifest.config
     rows = [("split", str(config.get("split", "")))]
     # live teachers are named with the others, below
-    roles = ("data", *(name for name in SIGNAL_SOURCES if name != "teacher"))
+    views = ("teacher_view", "student_view")
+    roles = ("data", *views, *(name for name in SIGNAL_SOURCES if name != "teacher"))
     for role in filter(config.get, roles):
         value = config[role]
         names = value if isinstance(value, list) else [value]
-        rows += [(role, _labelled(str(name))) for name in names]
+        rows += [(role.replace("_", " "), _labelled(str(name))) for name in names]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
     if "documents" in manifest.details:

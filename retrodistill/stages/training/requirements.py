@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
-from retrodistill.objectives.objective import LABELLED
+from retrodistill.objectives.labels import HEAD_SIGNALS, HEADS, LABELLED, STUDENT
 from retrodistill.objectives.teachers import EXAMPLE, SEVERAL
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ def check_settings(
 
     """
     from retrodistill.stages.training.sampling import parse_negative_sampling
+    from retrodistill.stages.training.sources.joint import JointTeacher, check_joint
 
     signals = {signal for term in terms for signal in term.signals}
+    _check_heads(signals, settings, sources)
     in_batch = any(name == "doc_vectors" or name.startswith("batch_") for name in signals)
     if settings.compare == "collection" and not in_batch:
         raise ConfigError(
@@ -39,7 +41,13 @@ def check_settings(
     absent = signals.difference(*(source.gives for source in sources))
     for name in SIGNAL_SOURCES:
         source: type[SignalSource] = SIGNAL_SOURCES[name]
-        if absent & source.gives:
+        lacking = sorted(absent & source.gives)
+        if lacking and any(each.name == name for each in sources):
+            raise ConfigError(
+                f"objective {settings.objective!r} asks for {', '.join(lacking)}, which this "
+                f"--{name} does not give: take one that does, such as bi-encoder:MODEL."
+            )
+        if lacking:
             raise ConfigError(
                 f"objective {settings.objective!r} needs {source.about}: give --{name}."
             )
@@ -55,7 +63,7 @@ def check_settings(
         )
     for signal in sorted(absent):
         label, _, name = signal.rpartition(".")
-        if label:
+        if label and label not in (STUDENT, *HEADS):
             stored = f", or --scores {label}=STORE" if name == "scores" else ""
             raise ConfigError(
                 f"objective {settings.objective!r} asks for {signal}: give --teacher "
@@ -75,12 +83,40 @@ def check_settings(
                 f"{each.about} are of candidates that another run lists: give --scores RUN without "
                 "a label beside them."
             )
+        if isinstance(each, JointTeacher):
+            check_joint(each, terms, settings)
+    if settings.teacher_learning_rate is not None and not any(
+        isinstance(source, JointTeacher) for source in sources
+    ):
+        raise ConfigError("--teacher-learning-rate is that of --joint-teacher: give one.")
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:
         if all(source.name != "scores" for source in sources):
             raise ConfigError(f"{flag} needs teacher scores: give --scores.")
     if settings.dev_split == split:
         raise ConfigError(f"--dev-split {split} is trained on: measure on another split.")
+
+
+def _check_heads(
+    signals: "Collection[str]",
+    settings: "TrainSettings",
+    sources: "Collection[SignalSource | type[SignalSource]]",
+) -> None:
+    """Check that the student has the heads that an objective names, and no teacher their names."""
+    heads = HEAD_SIGNALS.intersection(signals)
+    if not heads:
+        return
+    if not heads <= STUDENT_KINDS[settings.student_kind].task.gives:
+        raise ConfigError(
+            f"objective {settings.objective!r} asks for {', '.join(sorted(heads))}, heads that "
+            f"--student-kind {settings.student_kind} does not have: give --student-kind hybrid."
+        )
+    for source in sources:
+        for signal in sorted(heads & source.gives):
+            raise ConfigError(
+                f"{signal} is of a head of the student and of {source.about}: give the teacher "
+                f"another label than {signal.partition('.')[0]}."
+            )
 
 
 def check_kind(settings: "TrainSettings") -> None:

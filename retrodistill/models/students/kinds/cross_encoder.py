@@ -1,6 +1,6 @@
 """Cross-encoders: a query and a document are read together, and have one score."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from retrodistill.base.config import TrainSettings
-from retrodistill.models.inference import Tokens, padded, run_model, token_batches
+from retrodistill.base.types import Rows
+from retrodistill.models.inference import padded, run_model, token_batches
 from retrodistill.models.students.batches import (
     BatchRows,
     SignalProvider,
@@ -47,15 +48,20 @@ class CrossEncoderTask(Task):
         self, pairs: Chunks, signals: dict[str, Tensor], batch: BatchRows | None = None
     ) -> dict[str, Tensor]:
         """Read every pair, and lay the scores out as lists."""
+        inputs = signals | self.scores({"pairs": pairs, "signals": signals})
+        return self.loss(self.terms(inputs, batch))
+
+    def scores(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the score of each pair, laid out as lists (B, N)."""
+        pairs, mask = inputs["pairs"], inputs["signals"]["mask"]
 
         def read(features: dict[str, Any]) -> Tensor:
             scores: Tensor = run_model(self.model, features, self.dtype)["scores"]
             return scores.float()
 
         logits = torch.cat(self.each(pairs, read))[positions(pairs).argsort()].reshape(-1)
-        scores = logits.new_zeros(signals["mask"].shape).masked_scatter(signals["mask"], logits)
-        inputs = signals | {"student_scores": scores, "batch_scores": scores}
-        return self.loss(self.terms(inputs, batch))
+        scores = logits.new_zeros(mask.shape).masked_scatter(mask, logits)
+        return {"student_scores": scores, "batch_scores": scores}
 
 
 class PairBatch:
@@ -87,8 +93,6 @@ class PairBatch:
         query_rows = np.array([example.query for example in examples])
         queries = self._queries.full_texts(query_rows)
         docs = self._docs.full_texts(doc_rows)
-        pair_queries = np.repeat(np.array(queries, object), counts).tolist()
-        rows, beside = pair_rows(self._model, pair_queries, docs, max_tokens=self._max_tokens)
         batch = BatchRows(query_rows, np.unique(doc_rows), examples)
         signals = list_signals(examples)
         for source in self._stored:
@@ -99,10 +103,16 @@ class PairBatch:
             "batch_labels": signals["labels"],
             "batch_mask": signals["labels"] | signals["trusted_negatives"],
         }
-        inputs = {"pairs": self._chunks(rows, beside), "signals": signals}
+        owners = np.repeat(np.arange(len(queries)), counts)
+        inputs = {"pairs": self._chunks(queries, owners, docs), "signals": signals}
         return inputs | {"batch": batch} if self._live else inputs
 
-    def _chunks(self, rows: Sequence[Tokens], beside: dict[str, Any]) -> list[dict[str, Any]]:
+    def _chunks(
+        self, queries: Sequence[str], owners: Rows, docs: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Return the pairs in chunks: each document with its query, `queries[owners[i]]`."""
+        firsts = [queries[owner] for owner in owners]
+        rows, beside = pair_rows(self._model, firsts, docs, max_tokens=self._max_tokens)
         lengths, tokenizer = [len(row["input_ids"]) for row in rows], self._model.tokenizer
         return [
             {

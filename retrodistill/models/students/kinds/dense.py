@@ -14,9 +14,11 @@ from retrodistill.models.inference import run_model
 from retrodistill.models.students.batches import BatchRows, RetrieverBatch
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.models.students.kinds import CardText, StudentKind
+from retrodistill.models.students.layer_vectors import count_layers, layer_vectors
 from retrodistill.models.students.pair_head import PairHead
 from retrodistill.models.students.tasks import (
     BATCH,
+    LAYERS,
     LISTS,
     MATCHED,
     VECTORS,
@@ -42,7 +44,7 @@ class BiEncoderTask(RetrieverTask):
     a document's vector together. Both read a cut vector with zeros in place of the rest.
     """
 
-    gives = LISTS | BATCH | VECTORS | MATCHED | {"pair_scores"}
+    gives = LISTS | BATCH | LAYERS | VECTORS | MATCHED | {"pair_scores"}
 
     def __init__(
         self,
@@ -61,6 +63,8 @@ class BiEncoderTask(RetrieverTask):
         self._normalised, self._matched = is_normalised(model), matched
         self.projection = projection
         self.head = head
+        self._layers = 0
+        """Number of layers whose vectors are compared as well; 0: of the last alone."""
         self.register_buffer("doc_vectors", None, persistent=False)
         self.doc_vectors: Tensor | None
 
@@ -96,13 +100,19 @@ class BiEncoderTask(RetrieverTask):
         )
 
     def encode(self, chunks: Chunks, side: Side) -> Tensor:
-        """Return the float32 vector of every text, in batch order."""
+        """Return the float32 vector of every text, in batch order: (texts, D).
+
+        Where layers are compared, those of each layer: (texts, L, D).
+        """
         if not chunks:  # it takes part in the gradients that other processes wait for
             width = int(self.model.get_embedding_dimension())
-            return torch.zeros(0, width, device=self.model.device, requires_grad=True)
+            shape = (0, self._layers, width) if self._layers else (0, width)
+            return torch.zeros(shape, device=self.model.device, requires_grad=True)
         modules = side_modules(self.model, side)
 
         def read(features: dict[str, Any]) -> Tensor:
+            if self._layers:
+                return layer_vectors(modules, features, self.dtype, task=side)
             outputs = run_model(modules, features, self.dtype, task=side)
             vectors: Tensor = outputs["sentence_embedding"].float()
             return vectors
@@ -129,6 +139,8 @@ class BiEncoderTask(RetrieverTask):
         batch: BatchRows | None,
     ) -> dict[str, Tensor]:
         """Return each weighted term, averaged over the dimensions."""
+        inputs = inputs | self._layer_signals(queries, docs)
+        queries, docs = self._last(queries), self._last(docs)
         width = docs.shape[1]
         terms: dict[str, list[Tensor]] = {}
         for dim in (width, *(dim for dim in self._dims if dim < width)):
@@ -137,6 +149,32 @@ class BiEncoderTask(RetrieverTask):
             for name, value in self.terms(signals, batch).items():
                 terms.setdefault(name, []).append(value)
         return {name: torch.stack(values).mean() for name, values in terms.items()}
+
+    def score_layers(self) -> None:
+        """Compare each layer's vectors as well, pooled as those of the last layer are."""
+        layers = count_layers(self.model)
+        if layers < 2:
+            raise ConfigError(
+                "layer_scores are compared below the last layer, but a model has one alone: take "
+                "models of two layers and more, or drop layer-kl."
+            )
+        self._layers = layers
+
+    def own_signals(self, queries: Tensor, docs: Tensor, candidates: Tensor) -> dict[str, Tensor]:
+        """Return scores by the whole vectors, and where layers are compared by those of each."""
+        scores = self._last(queries) @ self._last(docs).T  # (B, M)
+        lists = {"student_scores": scores.gather(1, candidates), "batch_scores": scores}
+        return lists | self._layer_signals(queries, docs)
+
+    def _last(self, vectors: Tensor) -> Tensor:
+        """Return the vectors (texts, D) of the model, of those of its layers if there are such."""
+        return vectors[:, -1] if self._layers else vectors
+
+    def _layer_signals(self, queries: Tensor, docs: Tensor) -> dict[str, Tensor]:
+        """Return the scores of each layer (L, B, M), where layers are compared."""
+        if not self._layers:
+            return {}
+        return {"layer_scores": torch.einsum("bld,mld->lbm", queries, docs)}
 
     def _cut(self, vectors: Tensor, dim: int) -> Tensor:
         if dim == vectors.shape[1]:

@@ -123,7 +123,7 @@ def open_sources(config: "TrainConfig") -> list[SignalSource]:
 def _flags(config: "TrainConfig") -> Iterator[tuple[str, str]]:
     """Yield each source's name with each of its values on the command line."""
     for name in SIGNAL_SOURCES:
-        value = getattr(config, name, None)
+        value = getattr(config, name.replace("-", "_"), None)
         for each in value if isinstance(value, tuple) else (value,):
             if each:
                 yield name, str(each)
