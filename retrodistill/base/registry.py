@@ -198,6 +198,7 @@ LOSSES = Registry(
         "mixed-negatives": "retrodistill.objectives.losses.contrastive:mixed_negatives",
         "mixup-contrastive": "retrodistill.objectives.losses.contrastive:mixup_contrastive",
         "gcse": "retrodistill.objectives.losses.base_models:gcse",
+        "simcse": "retrodistill.objectives.losses.contrastive:simcse",
         "inter-set": "retrodistill.objectives.losses.classes:inter_set",
         "arm": "retrodistill.objectives.losses.margins:arm",
         "embed-distill": "retrodistill.objectives.losses.embedding:embed_distill",

@@ -62,6 +62,8 @@ SIGNALS = {
     "teacher_layer_scores": "K B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
+    "second_query_vectors": "B D",
+    "second_doc_vectors": "M D",
     "matched_query_vectors": "B T",
     "matched_doc_vectors": "M T",
     "teacher_query_vectors": "B T",
@@ -85,7 +87,8 @@ every distinct document of the batch.
 `teacher_layer_scores`: scores of the same documents from each layer's vectors, first layer first.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
-documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`: the student's
+documents; `second_...`: the same by a second pass, with another dropout. `teacher_...`: the
+teacher's vectors of the same texts; `matched_...`: the student's
 in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
 

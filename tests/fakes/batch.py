@@ -54,6 +54,8 @@ def batch(
         batch_mask=mask.reshape(1, -1).repeat(b, 1),
         query_vectors=draw(b, 3),
         doc_vectors=draw(b * n, 3),
+        second_query_vectors=draw(b, 3),
+        second_doc_vectors=draw(b * n, 3),
         matched_query_vectors=draw(b, 3),
         matched_doc_vectors=draw(b * n, 3),
         teacher_query_vectors=draw(b, 3),

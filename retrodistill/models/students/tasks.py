@@ -37,7 +37,8 @@ BATCH = frozenset({"batch_scores", "batch_candidates", "batch_labels", "batch_ma
 LAYERS = frozenset({"layer_scores"})
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
-STUDENT_SIGNALS = LISTS | BATCH | LAYERS | VECTORS | MATCHED | {"pair_scores"}
+SECOND = frozenset({"second_query_vectors", "second_doc_vectors"})
+STUDENT_SIGNALS = LISTS | BATCH | LAYERS | VECTORS | MATCHED | SECOND | {"pair_scores"}
 """Signals that come from a student and its lists; any other comes from a source."""
 
 
@@ -135,6 +136,15 @@ class Task(nn.Module):
             "for the teacher bi-encoder:MODEL."
         )
 
+    def read_twice(self) -> None:
+        """Read each text a second time, with another dropout, for the signals `SECOND`.
+
+        Raises:
+            ConfigError: there is no dropout, so that both passes would give the same.
+
+        """
+        raise NotImplementedError
+
     def scores(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the model's own scores, given the inputs of its forward pass, by signal."""
         raise NotImplementedError
@@ -176,6 +186,9 @@ class RetrieverTask(Task):
     compares_all: bool = False
     """Whether the documents of a batch are those of the whole collection, in every process."""
 
+    reads_twice: bool = False
+    """Whether each text is read a second time, with another dropout."""
+
     @without_autocast
     def forward(
         self,
@@ -216,6 +229,10 @@ class RetrieverTask(Task):
             inputs["queue_vectors"] = signals["queue_vectors"][~torch.isin(queue_rows, rows)]
         if self.joint is not None:
             inputs |= self.joint(batch)
+        if self.reads_twice:
+            second = self.encode(queries, "query"), self.encode_docs(docs, doc_rows)
+            inputs["second_query_vectors"], docs_again = second
+            inputs["second_doc_vectors"] = shared(docs_again)
         encoded = self.encode(queries, "query"), _each(shared, self.encode_docs(docs, doc_rows))
         return self.loss(self.values(*encoded, candidates, inputs, batch))
 

@@ -1,7 +1,8 @@
 """Contrastive losses: a labelled positive against negatives."""
 
 from jaxtyping import Bool, Float
-from torch import Tensor, cat
+from torch import Tensor, arange, cat
+from torch.nn.functional import cross_entropy
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.objectives.losses.contract import StudentTemperature, TeacherUnits
@@ -266,3 +267,31 @@ def mixup_contrastive(
     target = share * own / own.sum(-1, keepdim=True)
     target = target + (1 - share) * partner / partner.sum(-1, keepdim=True)
     return average((costs * target).sum(-1))
+
+
+@loss
+def simcse(
+    query_vectors: Float[Tensor, "B D"],
+    doc_vectors: Float[Tensor, "M D"],
+    second_query_vectors: Float[Tensor, "B D"],
+    second_doc_vectors: Float[Tensor, "M D"],
+    *,
+    temperature: StudentTemperature = 0.05,
+) -> Float[Tensor, ""]:
+    """Unsupervised SimCSE: each text's vector finds the same text's vector under another dropout.
+
+        -log( exp(cos(h_i, h'_i) / T) / sum over j of exp(cos(h_i, h'_j) / T) )
+
+    h and h' are the student's vectors of the batch's texts, queries and documents together, by two
+    passes. It needs neither labels nor a teacher, and each step costs two passes through the
+    encoder. A duplicate of a text under another id looks like a negative. A student without
+    dropout is refused: its two passes are one. In nats, averaged over the texts.
+
+    Source: Gao et al. 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings",
+    arXiv:2104.08821; its head, which is used in training alone, is not here. 0.05 is from memory.
+
+    """
+    first = unit(cat([query_vectors, doc_vectors]))
+    second = unit(cat([second_query_vectors, second_doc_vectors]))
+    logits = first @ second.T / temperature
+    return cross_entropy(logits, arange(len(logits), device=logits.device))

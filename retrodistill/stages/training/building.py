@@ -117,7 +117,7 @@ def build_task(
         ConfigError: the objective needs a signal that this kind of student does not have.
 
     """
-    from retrodistill.models.students.tasks import STUDENT_SIGNALS
+    from retrodistill.models.students.tasks import SECOND, STUDENT_SIGNALS
 
     kind: StudentKind = STUDENT_KINDS[settings.student_kind]
     requested = {signal for term in terms for signal in term.signals}
@@ -146,6 +146,8 @@ def build_task(
                 "document keeps their vectors. Drop layer-kl, or train both sides."
             )
         task.score_layers()
+    if SECOND & requested:
+        task.read_twice()
     joint = joint_of(sources)
     task.joint = joint and joint.module
     task.live = tuple(source for source in sources if source.live and source is not joint)

@@ -25,6 +25,8 @@ LEAVES = (
     "layer_scores",
     "query_vectors",
     "doc_vectors",
+    "second_query_vectors",
+    "second_doc_vectors",
     "matched_query_vectors",
     "matched_doc_vectors",
 )

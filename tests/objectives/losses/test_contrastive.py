@@ -20,6 +20,7 @@ from retrodistill.objectives.losses.contrastive import (
     mixed_negatives,
     mixup_contrastive,
     passage_centric,
+    simcse,
     soft_nn,
 )
 from retrodistill.objectives.objective import LossTerm, Signals
@@ -337,3 +338,15 @@ def test_mixup_contrastive_is_contrastive_only_where_nothing_is_mixed() -> None:
     assert mixup_contrastive(*vectors, alone, mask).item() == pytest.approx(one)
     with pytest.raises(ConfigError, match=r"share must be from 0.5 to 1"):
         mixup_contrastive(*vectors, labels, mask, share=0.2)
+
+
+def test_simcse_by_hand() -> None:
+    """A query (1, 0) and a document (0, 1), of which the second pass turns the document to (1, 0).
+
+    T = 1: the query meets cosines 1, 1: ln 2. The document meets 0, 0: ln 2. Lengths do not count.
+    """
+    query, doc = row(1, 0), row(0, 3)
+    loss = simcse(query, doc, query, row(5, 0), temperature=1.0)
+    assert loss.item() == pytest.approx(math.log(2))
+    same = simcse(query, doc, query, doc, temperature=1.0)
+    assert same.item() == pytest.approx(math.log(1 + math.exp(-1)))
