@@ -393,6 +393,7 @@ SIGNAL_SOURCES = Registry(
         "vectors": "retrodistill.stages.training.sources.vectors:VectorSource",
         "teacher": "retrodistill.stages.training.sources.teacher:TeacherSource",
         "joint-teacher": "retrodistill.stages.training.sources.joint:JointTeacher",
+        "ema": "retrodistill.stages.training.sources.ema:EmaTeacher",
     },
 )
 """What a student learns from beside labels: the name is the flag of `train`."""

@@ -9,6 +9,9 @@ from retrodistill.base.errors import ConfigError
 JOINT, STUDENT = "joint", "student"
 """Labels of the teacher that is trained with the student, and of the student."""
 
+EMA = "ema"
+"""Label of the average of the student's weights."""
+
 HEADS = ("dense", "sparse", "multi-vector")
 """Labels of the heads of a hybrid student."""
 

@@ -15,6 +15,7 @@ from retrodistill.base.calls import Call, parse_call
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import LOSSES
 from retrodistill.objectives.labels import (
+    EMA,
     HEADS,
     JOINT,
     LABELLED,
@@ -276,7 +277,7 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
         label, dot, name = signal.partition(".")
         if label == JOINT:
             inputs += ["--joint-teacher", "--scores" if name == "scores" else None]
-        elif dot and label not in (STUDENT, *HEADS):
+        elif dot and label not in (EMA, STUDENT, *HEADS):
             inputs.append(f"--teacher {label}=TEACHER")
         else:
             inputs.append(INPUTS.get(signal))

@@ -230,9 +230,9 @@ class RetrieverTask(Task):
         if self.joint is not None:
             inputs |= self.joint(batch)
         if self.reads_twice:
-            second = self.encode(queries, "query"), self.encode_docs(docs, doc_rows)
-            inputs["second_query_vectors"], docs_again = second
-            inputs["second_doc_vectors"] = shared(docs_again)
+            second: Any = self.encode(queries, "query"), self.encode_docs(docs, doc_rows)
+            inputs["second_query_vectors"] = second[0]
+            inputs["second_doc_vectors"] = shared(second[1])
         encoded = self.encode(queries, "query"), _each(shared, self.encode_docs(docs, doc_rows))
         return self.loss(self.values(*encoded, candidates, inputs, batch))
 

@@ -32,7 +32,7 @@ def selected_kl(
     softmax over the n candidates of the list and both parts lie between 0 and 1; the first `share`
     of the batch's queries, rounded up, are learned from, as in `listwise_kl`, and the others cost
     nothing in this step. So what the student has mastered, and what the teacher does not know, is
-    left out; a query comes back when the student has become unsure. With a share of 1 this is
+    skipped; a query comes back when the student has become unsure. With a share of 1 this is
     `listwise_kl`. Entropies depend on the temperatures, and have no gradient. Each of several
     processes chooses from its own queries. In nats, averaged over the chosen queries.
 

@@ -151,7 +151,10 @@ def build_task(
     joint = joint_of(sources)
     task.joint = joint and joint.module
     task.live = tuple(source for source in sources if source.live and source is not joint)
-    return task.to(model.device)
+    task = task.to(model.device)
+    for source in sources:
+        source.attach(task)
+    return task
 
 
 def build_batches(
