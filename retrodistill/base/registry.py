@@ -177,6 +177,8 @@ LOSSES = Registry(
             "retrodistill.objectives.losses.ensembles:confidence_weighted_kl"
         ),
         "agreement-weighted-kl": "retrodistill.objectives.losses.ensembles:agreement_weighted_kl",
+        "selected-kl": "retrodistill.objectives.losses.selection:selected_kl",
+        "delta-kl": "retrodistill.objectives.losses.base_models:delta_kl",
         "one-vs-rest": "retrodistill.objectives.losses.listwise:one_vs_rest",
         "listnet": "retrodistill.objectives.losses.permutation:listnet",
         "listmle": "retrodistill.objectives.losses.permutation:listmle",
@@ -198,6 +200,10 @@ LOSSES = Registry(
         "decayed-contrastive": "retrodistill.objectives.losses.contrastive:decayed_contrastive",
         "passage-centric": "retrodistill.objectives.losses.contrastive:passage_centric",
         "mixed-negatives": "retrodistill.objectives.losses.contrastive:mixed_negatives",
+        "mixup-contrastive": "retrodistill.objectives.losses.contrastive:mixup_contrastive",
+        "gcse": "retrodistill.objectives.losses.base_models:gcse",
+        "simcse": "retrodistill.objectives.losses.contrastive:simcse",
+        "inter-set": "retrodistill.objectives.losses.classes:inter_set",
         "arm": "retrodistill.objectives.losses.margins:arm",
         "triplet": "retrodistill.objectives.losses.margins:triplet",
         "elsa": "retrodistill.objectives.losses.interactions:elsa",
@@ -207,6 +213,7 @@ LOSSES = Registry(
         "norm-and-direction": "retrodistill.objectives.losses.embedding:norm_and_direction",
         "hidden-mse": "retrodistill.objectives.losses.states:hidden_mse",
         "attention-relations": "retrodistill.objectives.losses.states:attention_relations",
+        "class-mean-direction": "retrodistill.objectives.losses.classes:class_mean_direction",
         "rkd-distance": "retrodistill.objectives.losses.relational:rkd_distance",
         "rkd-angle": "retrodistill.objectives.losses.relational:rkd_angle",
         "dse": "retrodistill.objectives.losses.pairs:dse",
@@ -397,6 +404,7 @@ SIGNAL_SOURCES = Registry(
         "states": "retrodistill.stages.training.sources.states:StateSource",
         "teacher": "retrodistill.stages.training.sources.teacher:TeacherSource",
         "joint-teacher": "retrodistill.stages.training.sources.joint:JointTeacher",
+        "ema": "retrodistill.stages.training.sources.ema:EmaTeacher",
     },
 )
 """What a student learns from beside labels: the name is the flag of `train`."""

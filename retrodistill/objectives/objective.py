@@ -15,6 +15,7 @@ from retrodistill.base.calls import Call, parse_call
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import LOSSES
 from retrodistill.objectives.labels import (
+    EMA,
     HEADS,
     JOINT,
     LABELLED,
@@ -46,6 +47,8 @@ SIGNALS = {
     "mask": "B N",
     "labels": "B N",
     "trusted_negatives": "B N",
+    "base_scores": "B N",
+    "start_scores": "B N",
     "log_weights": "B N",
     "teachers": "E B N",
     "pair_scores": "B N",
@@ -61,6 +64,8 @@ SIGNALS = {
     "batch_relevant": "B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
+    "second_query_vectors": "B D",
+    "second_doc_vectors": "M D",
     "matched_query_vectors": "B T",
     "matched_doc_vectors": "M T",
     "teacher_query_vectors": "B T",
@@ -92,7 +97,8 @@ relevant, those included that only another query brought into the batch. `layer_
 `teacher_layer_scores`: scores of the same documents from each layer's vectors, first layer first.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
-documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`: the student's
+documents; `second_...`: the same by a second pass, with another dropout. `teacher_...`: the
+teacher's vectors of the same texts; `matched_...`: the student's
 in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
 
@@ -109,7 +115,8 @@ shapes of `teacher_scores` and its like, to the terms that ask for them:
 joint teacher, `listwise-ce(student_scores=joint.scores)`, or a head of a student with several,
 `contrastive(batch_scores=sparse.batch_scores)`. `student` is the label of the student itself, for
 what these learn from it. `teachers` are the scores of K teachers that a term names, each divided by
-its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`.
+its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`. `base_scores`, `start_scores`: those
+of the model that the teacher was, and that the student was, before training.
 """
 
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
@@ -287,7 +294,7 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
         label, dot, name = signal.partition(".")
         if label == JOINT:
             inputs += ["--joint-teacher", "--scores" if name == "scores" else None]
-        elif dot and label not in (STUDENT, *HEADS):
+        elif dot and label not in (EMA, STUDENT, *HEADS):
             inputs.append(f"--teacher {label}=TEACHER")
         else:
             inputs.append(INPUTS.get(signal))

@@ -195,6 +195,10 @@ class TrainSettings:
     """Most pairs of a step that --teacher may read, if it reads pairs as a cross-encoder does: the
     queries of a batch times its documents."""
 
+    ema: float | None = None
+    """Share that each step keeps of an exponential average of the student's weights, such as 0.99,
+    which is a live teacher: `batch-kl(teacher_batch_scores=ema.batch_scores)`."""
+
     average: Literal["none", "ema", "sma"] = "none"
     """Average the weights over the training: exponentially, or evenly over its last part."""
 
@@ -246,8 +250,15 @@ class TrainSettings:
         at_least(self, 1, "positives_per_query")
         at_least(self, 0, "lora_rank", "queue", "eval_steps", "patience", "drop_weak_queries")
         at_least(self, 0, "average_decay", "average_start", "min_delta")
-        below_one(self, "average_decay", "average_start", "warmup", "dropout")
+        below_one(self, "ema", "average_decay", "average_start", "warmup", "dropout")
         self._check_amounts()
+        if self.ema is not None and not self.ema > 0:
+            raise ConfigError(f"--ema must be above 0, but it is {self.ema}.")
+        if self.ema is not None and self.freeze == "document":
+            raise ConfigError(
+                "--ema reads the documents of a batch with averaged weights, and --freeze document "
+                "reads none. Omit one of the two."
+            )
         if self.freeze == "query" and not self.doc_student:
             raise ConfigError("--freeze query needs --doc-student: the tower that is trained.")
         if self.compare == "collection" and self.freeze != "document":

@@ -40,8 +40,11 @@ BATCH = frozenset(
 LAYERS = frozenset({"layer_scores"})
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
+SECOND = frozenset({"second_query_vectors", "second_doc_vectors"})
 TOKEN_STATES = TOKENS | STATES | ATTENTION
-STUDENT_SIGNALS = LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | {"pair_scores"}
+STUDENT_SIGNALS = frozenset(
+    LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | SECOND | {"pair_scores"}
+)
 """Signals that come from a student and its lists; any other comes from a source."""
 
 
@@ -141,6 +144,15 @@ class Task(nn.Module):
             "for the teacher bi-encoder:MODEL."
         )
 
+    def read_twice(self) -> None:
+        """Read each text a second time, with another dropout, for the signals `SECOND`.
+
+        Raises:
+            ConfigError: there is no dropout, so that both passes would give the same.
+
+        """
+        raise NotImplementedError
+
     def scores(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the model's own scores, given the inputs of its forward pass, by signal."""
         raise NotImplementedError
@@ -191,6 +203,9 @@ class RetrieverTask(Task):
     compares_all: bool = False
     """Whether the documents of a batch are those of the whole collection, in every process."""
 
+    reads_twice: bool = False
+    """Whether each text is read a second time, with another dropout."""
+
     @without_autocast
     def forward(
         self,
@@ -232,6 +247,10 @@ class RetrieverTask(Task):
             inputs["queue_vectors"] = signals["queue_vectors"][~torch.isin(queue_rows, rows)]
         if self.joint is not None:
             inputs |= self.joint(batch)
+        if self.reads_twice:
+            second: Any = self.encode(queries, "query"), self.encode_docs(docs, doc_rows)
+            inputs["second_query_vectors"] = second[0]
+            inputs["second_doc_vectors"] = shared(second[1])
         encoded = self.encode(queries, "query"), _each(shared, self.encode_docs(docs, doc_rows))
         return self.loss(self.values(*encoded, candidates, inputs, batch))
 

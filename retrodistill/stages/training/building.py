@@ -118,7 +118,7 @@ def build_task(
         ConfigError: the objective needs a signal that this kind of student does not have.
 
     """
-    from retrodistill.models.students.tasks import STUDENT_SIGNALS
+    from retrodistill.models.students.tasks import SECOND, STUDENT_SIGNALS
 
     kind: StudentKind = STUDENT_KINDS[settings.student_kind]
     requested = {signal for term in terms for signal in term.signals}
@@ -150,10 +150,15 @@ def build_task(
     states = next((source for source in sources if isinstance(source, StateSource)), None)
     if states is not None and requested & states.gives:
         task.tokens = states.reader(model, requested, settings)
+    if SECOND & requested:
+        task.read_twice()
     joint = joint_of(sources)
     task.joint = joint and joint.module
     task.live = tuple(source for source in sources if source.live and source is not joint)
-    return task.to(model.device)
+    task = task.to(model.device)
+    for source in sources:
+        source.attach(task)
+    return task
 
 
 def build_batches(

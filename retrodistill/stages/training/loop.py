@@ -92,6 +92,7 @@ def fit(plan: "TrainingPlan", out: Path, *, resume: bool = False) -> Fitted:
     best = _best(plan, last, average)
     optional = [callback for callback in (average, best) if callback]
     callbacks: list[TrainerCallback] = [_Bar(steps), losses, *optional]
+    callbacks += filter(None, (source.callback(last) for source in plan.sources))
     if any(term.start for term in plan.terms):
         callbacks.append(_Progress(task))
     with tempfile.TemporaryDirectory() as scratch:

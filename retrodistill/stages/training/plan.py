@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.config import TrainSettings
 from retrodistill.models.students.reading import Reading
+from retrodistill.objectives.labels import EMA
 from retrodistill.stages.training.building import (
     build_batches,
     build_task,
@@ -18,6 +19,7 @@ from retrodistill.stages.training.material import Material, gather_material
 from retrodistill.stages.training.requirements import check_kind, check_settings
 from retrodistill.stages.training.resuming import check_resumes, training_record
 from retrodistill.stages.training.sources import SignalSource, as_sources
+from retrodistill.stages.training.sources.ema import EmaTeacher
 from retrodistill.stages.training.sources.joint import JointTeacher, joint_of
 from retrodistill.stages.training.sources.scores import scores_of
 
@@ -104,7 +106,7 @@ def plan_training(
     # The settings, and whether they fit what they are given.
     check_kind(settings)
     terms = parse_objective(settings.objective)
-    wrapped = as_sources(sources)
+    wrapped = _all_sources(sources, settings)
     check_settings(terms, settings, split, wrapped)
     if not settings.other_texts:
         for source in wrapped:
@@ -157,6 +159,14 @@ def plan_training(
         fingerprints=fingerprints,
         record=record,
     )
+
+
+def _all_sources(sources: Iterable[object], settings: TrainSettings) -> tuple[SignalSource, ...]:
+    """Return the sources as such, with the one that a setting alone makes."""
+    wrapped = as_sources(sources)
+    if settings.ema is not None and all(source.name != EMA for source in wrapped):
+        return (*wrapped, EmaTeacher(settings.ema))
+    return wrapped
 
 
 def _fingerprints(collection: "Collection", sources: Iterable[SignalSource]) -> dict[str, str]:

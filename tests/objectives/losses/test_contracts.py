@@ -25,6 +25,8 @@ LEAVES = (
     "layer_scores",
     "query_vectors",
     "doc_vectors",
+    "second_query_vectors",
+    "second_doc_vectors",
     "matched_query_vectors",
     "matched_doc_vectors",
     "student_states",
@@ -122,6 +124,8 @@ def test_every_loss_ignores_padding(name: str) -> None:
     signals["pair_scores"][~signals["mask"]] = 1e3
     signals["teacher_scores"][~signals["mask"]] = -1e3
     signals["teachers"][:, ~signals["mask"]] = 1e3
+    signals["base_scores"][~signals["mask"]] = 1e3
+    signals["start_scores"][~signals["mask"]] = -1e3
     signals["log_weights"][~signals["mask"]] = 1e3
     signals["batch_scores"][~signals["batch_mask"]] = 1e3
     signals["preferences"][~signals["preference_mask"]] = float("nan")
@@ -284,7 +288,8 @@ def test_a_batch_of_queries_or_of_documents_alone_is_learned_from(name: str, sid
 def test_padding_may_hold_anything(name: str, filling: float) -> None:
     """-inf, with which most code pads: a good loss whose gradient is NaN, and so all weights."""
     plain, filled = batch(), batch()
-    for signal in ("student_scores", "pair_scores", "teacher_scores", "log_weights"):
+    scores = ("student_scores", "pair_scores", "teacher_scores", "base_scores", "start_scores")
+    for signal in (*scores, "log_weights"):
         filled[signal][~filled["mask"]] = filling
     filled["teachers"][:, ~filled["mask"]] = filling
     filled["preferences"][~filled["preference_mask"]] = filling

@@ -21,6 +21,7 @@ from retrodistill.models.students.tasks import (
     LAYERS,
     LISTS,
     MATCHED,
+    SECOND,
     TOKEN_STATES,
     VECTORS,
     Chunks,
@@ -52,7 +53,9 @@ class BiEncoderTask(RetrieverTask):
     are not encoded where the objective looks at documents alone: their vectors are 0.
     """
 
-    gives = LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | {"pair_scores"}
+    gives = frozenset(
+        LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | SECOND | {"pair_scores"}
+    )
 
     def __init__(
         self,
@@ -156,14 +159,33 @@ class BiEncoderTask(RetrieverTask):
         """Return each weighted term, averaged over the dimensions."""
         inputs = inputs | self._layer_signals(queries, docs)
         queries, docs = self._last(queries), self._last(docs)
+        again = {name: self._last(inputs.pop(name)) for name in SECOND & inputs.keys()}
         width = docs.shape[1]
         terms: dict[str, list[Tensor]] = {}
         for dim in (width, *(dim for dim in self._dims if dim < width)):
             cut = self._cut(queries, dim), self._cut(docs, dim)
             signals = inputs | self._signals(*cut, candidates, width)
+            signals |= {name: self._cut(vectors, dim) for name, vectors in again.items()}
             for name, value in self.terms(signals, batch).items():
                 terms.setdefault(name, []).append(value)
         return {name: torch.stack(values).mean() for name, values in terms.items()}
+
+    def read_twice(self) -> None:
+        """Read each text a second time, with another dropout."""
+        if self.doc_vectors is not None:
+            raise ConfigError(
+                "simcse compares two readings of each text, but --freeze document keeps the "
+                "documents' vectors. Drop --freeze."
+            )
+        layers = [*self.model.modules()]
+        shares = [layer.p for layer in layers if isinstance(layer, nn.Dropout)]
+        shares += [getattr(layer, "dropout_prob", 0) for layer in layers]
+        if not any(shares):
+            raise ConfigError(
+                "simcse compares two readings of each text that differ by dropout, and this "
+                "student has none: both would be the same. Set --dropout 0.1."
+            )
+        self.reads_twice = True
 
     def score_layers(self) -> None:
         """Compare each layer's vectors as well, pooled as those of the last layer are."""

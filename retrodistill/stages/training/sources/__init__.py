@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any, Self
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES
 from retrodistill.data.store.lineage import Lineage
+from retrodistill.objectives.labels import EMA
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
+    from transformers import TrainerCallback
 
     from retrodistill.base.config import TrainConfig, TrainSettings
     from retrodistill.data.datasets import Collection
     from retrodistill.models.students.batches import BatchRows
+    from retrodistill.models.students.tasks import Task
     from retrodistill.objectives.objective import LossTerm
     from retrodistill.stages.training.material import Material
 
@@ -102,6 +107,13 @@ class SignalSource(ABC):
             DataError: the objective cannot learn from this source.
 
         """
+
+    def attach(self, task: "Task") -> None:  # noqa: B027
+        """Look at the task that will be trained, before its first step."""
+
+    def callback(self, checkpoint: "Path | None") -> "TrainerCallback | None":
+        """Return what is to be called after each step; `checkpoint` is resumed from, if one is."""
+        return None
 
     @abstractmethod
     def of(self, batch: "BatchRows", student: "dict[str, Tensor] | None") -> "dict[str, Tensor]":
