@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES
 from retrodistill.data.store.lineage import Lineage
-from retrodistill.objectives.labels import EMA
 
 if TYPE_CHECKING:
     from pathlib import Path
