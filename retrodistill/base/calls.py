@@ -1,5 +1,6 @@
 """Parse `name(key=value, ...)`, as objectives and metrics are written, and `LABEL=TEACHER`."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ def parse_call(text: str, kind: str, *, example: str, name: str = NAME) -> Call:
 
 
 def split_label(text: str) -> tuple[str | None, str]:
-    """Return the label, if there is one, and what it names: `previous=bi-encoder:MODEL`."""
-    match = _LABEL.match(text)
+    """Return the label, if there is one, and what it names: `previous=bi-encoder:MODEL`.
+
+    The path of a file or a folder that exists has no label, whatever it holds.
+    """
+    match = None if os.path.exists(text) else _LABEL.match(text)
     return (match[1], text[match.end() :]) if match else (None, text)

@@ -167,11 +167,16 @@ LOSSES = Registry(
         "in-batch-kl": "retrodistill.objectives.losses.in_batch:in_batch_kl",
         "batch-kl": "retrodistill.objectives.losses.live:batch_kl",
         "batch-margin-mse": "retrodistill.objectives.losses.live:batch_margin_mse",
+        "layer-kl": "retrodistill.objectives.losses.layers:layer_kl",
         "m3-kd": "retrodistill.objectives.losses.in_batch:m3_kd",
         "top-k-kl": "retrodistill.objectives.losses.listwise:top_k_kl",
         "standardised-kl": "retrodistill.objectives.losses.listwise:standardised_kl",
         "sampled-kl": "retrodistill.objectives.losses.listwise:sampled_kl",
         "fused-kl": "retrodistill.objectives.losses.listwise:fused_kl",
+        "confidence-weighted-kl": (
+            "retrodistill.objectives.losses.ensembles:confidence_weighted_kl"
+        ),
+        "agreement-weighted-kl": "retrodistill.objectives.losses.ensembles:agreement_weighted_kl",
         "one-vs-rest": "retrodistill.objectives.losses.listwise:one_vs_rest",
         "listnet": "retrodistill.objectives.losses.permutation:listnet",
         "listmle": "retrodistill.objectives.losses.permutation:listmle",
@@ -180,15 +185,22 @@ LOSSES = Registry(
             "retrodistill.objectives.losses.permutation:position_aware_listmle"
         ),
         "partial-pl": "retrodistill.objectives.losses.permutation:partial_pl",
+        "partial-pl-in-batch": "retrodistill.objectives.losses.permutation:partial_pl_in_batch",
         "approx-ndcg": "retrodistill.objectives.losses.permutation:approx_ndcg",
         "sorted-w1": "retrodistill.objectives.losses.transport:sorted_w1",
         "sinkhorn": "retrodistill.objectives.losses.transport:sinkhorn",
         "contrastive": "retrodistill.objectives.losses.contrastive:contrastive",
+        "listwise-ce": "retrodistill.objectives.losses.contrastive:listwise_ce",
+        "contrastive-over-queries": (
+            "retrodistill.objectives.losses.contrastive:contrastive_over_queries"
+        ),
         "soft-nn": "retrodistill.objectives.losses.contrastive:soft_nn",
         "decayed-contrastive": "retrodistill.objectives.losses.contrastive:decayed_contrastive",
         "passage-centric": "retrodistill.objectives.losses.contrastive:passage_centric",
         "mixed-negatives": "retrodistill.objectives.losses.contrastive:mixed_negatives",
         "arm": "retrodistill.objectives.losses.margins:arm",
+        "triplet": "retrodistill.objectives.losses.margins:triplet",
+        "elsa": "retrodistill.objectives.losses.interactions:elsa",
         "embed-distill": "retrodistill.objectives.losses.embedding:embed_distill",
         "leaf": "retrodistill.objectives.losses.embedding:leaf",
         "ckd": "retrodistill.objectives.losses.embedding:ckd",
@@ -207,6 +219,7 @@ LOSSES = Registry(
         "mnrl": "contrastive",
         "multiple-negatives-ranking": "contrastive",
         "cross-entropy": "contrastive",
+        "lce": "listwise-ce",
         "mse": "margin-mse",
         "kl": "listwise-kl",
         "kl-div": "listwise-kl",
@@ -383,6 +396,7 @@ SIGNAL_SOURCES = Registry(
         "vectors": "retrodistill.stages.training.sources.vectors:VectorSource",
         "states": "retrodistill.stages.training.sources.states:StateSource",
         "teacher": "retrodistill.stages.training.sources.teacher:TeacherSource",
+        "joint-teacher": "retrodistill.stages.training.sources.joint:JointTeacher",
     },
 )
 """What a student learns from beside labels: the name is the flag of `train`."""

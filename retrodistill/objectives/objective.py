@@ -8,11 +8,22 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.calls import Call, parse_call
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import LOSSES
+from retrodistill.objectives.labels import (
+    HEADS,
+    JOINT,
+    LABELLED,
+    OWN,
+    STUDENT,
+    places,
+    read_aliases,
+    stops_gradient,
+)
 from retrodistill.objectives.losses.contract import (
     TEMPERATURES,
     UNDECLARED,
@@ -20,6 +31,7 @@ from retrodistill.objectives.losses.contract import (
     Role,
     role_of,
 )
+from retrodistill.objectives.teachers import SEVERAL, parse_teachers, stacked
 
 if TYPE_CHECKING:
     from inspect import Parameter
@@ -35,6 +47,7 @@ SIGNALS = {
     "labels": "B N",
     "trusted_negatives": "B N",
     "log_weights": "B N",
+    "teachers": "E B N",
     "pair_scores": "B N",
     "preferences": "B N N",
     "preference_mask": "B N N",
@@ -43,6 +56,9 @@ SIGNALS = {
     "batch_candidates": "B M",
     "batch_labels": "B M",
     "batch_mask": "B M",
+    "layer_scores": "L B M",
+    "teacher_layer_scores": "K B M",
+    "batch_relevant": "B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
     "matched_query_vectors": "B T",
@@ -71,7 +87,9 @@ teacher's log p(i is better than j), in nats, where `preference_mask` says that 
 The batch. `batch_scores`, `teacher_batch_scores`: the student's and a live teacher's scores of
 every distinct document of the batch.
 `batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
-`batch_mask`: which are relevant, and which may be compared at all.
+`batch_mask`: which are relevant, and which may be compared at all. `batch_relevant`: which are
+relevant, those included that only another query brought into the batch. `layer_scores`,
+`teacher_layer_scores`: scores of the same documents from each layer's vectors, first layer first.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
 documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`: the student's
@@ -85,29 +103,15 @@ each other, the student's in the teacher's width. `attention_vectors`,
 
 `progress`: the share of the training's steps that are done, where a term has a start.
 
-A teacher with a label gives `LABEL.scores` and `LABEL.batch_scores`, of the shapes of
-`teacher_scores` and `teacher_batch_scores`, to the terms that ask for them:
-`listwise-kl(teacher_scores=LABEL.scores)`. A head of a student with several is a label too, of
-what a term trains: `contrastive(batch_scores=sparse.batch_scores)`. `student` is the label of the
-student itself, for what its heads learn from it.
+A teacher with a label gives `LABEL.scores`, `LABEL.batch_scores` and `LABEL.layer_scores`, of the
+shapes of `teacher_scores` and its like, to the terms that ask for them:
+`listwise-kl(teacher_scores=LABEL.scores)`. What is trained may take the student's place as well: a
+joint teacher, `listwise-ce(student_scores=joint.scores)`, or a head of a student with several,
+`contrastive(batch_scores=sparse.batch_scores)`. `student` is the label of the student itself, for
+what these learn from it. `teachers` are the scores of K teachers that a term names, each divided by
+its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`.
 """
 
-STUDENT = "student"
-"""Label of the student."""
-
-HEADS = ("dense", "sparse", "multi-vector")
-"""Labels of the heads of a hybrid student."""
-
-LABELLED = {"teacher_scores": "scores", "teacher_batch_scores": "batch_scores"}
-"""Signals that a labelled model can give in a teacher's place, and their names behind its label."""
-
-OWN = {"student_scores": "scores", "batch_scores": "batch_scores"}
-"""The same in the student's place, where a head is what a term trains."""
-
-HEAD_SIGNALS = frozenset(f"{head}.{name}" for head in HEADS for name in OWN.values())
-"""Signals of the heads of a hybrid student."""
-
-_ALIAS = re.compile(r"[A-Za-z][\w-]*\.\w+")
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
 
 
@@ -116,7 +120,10 @@ def shape_of(signal: str) -> str | None:
     label, _, name = signal.rpartition(".")
     if not label:
         return SIGNALS.get(name)
-    return SIGNALS[f"teacher_{name}"] if f"teacher_{name}" in LABELLED else None
+    if f"teacher_{name}" not in LABELLED:
+        return None
+    # each model has a number of layers of its own
+    return SIGNALS[f"teacher_{name}"].replace("K", f"K:{label}")
 
 
 class Signals(dict[str, "Tensor"]):
@@ -162,17 +169,29 @@ class LossTerm:
     """Parameter -> signal of a labelled source that takes its place, `LABEL.scores`."""
 
     stop_gradient: bool = False
-    """Whether the student gets no gradient from this term through what stands in a teacher's
-    place."""
+    """Whether a trained model in the teacher's place gets no gradient from this term."""
 
     start: float = 0.0
     """Share of the training's steps before the term takes part."""
 
+    teachers: Mapping[str, float] = field(default_factory=dict)
+    """Signal -> temperature of the teachers that the term names, if the loss takes several."""
+
+    @property
+    def trained(self) -> str:
+        """Label of what the term trains: of a joint teacher, or of a head; empty for a student."""
+        labels = [alias.partition(".")[0] for name, alias in self.aliases.items() if name in OWN]
+        return labels[0] if labels else ""
+
+    @property
+    def of_joint_teacher(self) -> bool:
+        """Whether the joint teacher is in the student's place, and learns from it."""
+        return self.trained == JOINT
+
     @property
     def key(self) -> str:
         """Name of its value: the loss, behind a label where that is what it trains."""
-        labels = [alias.partition(".")[0] for name, alias in self.aliases.items() if name in OWN]
-        return ".".join([*labels[:1], self.name])
+        return f"{self.trained}.{self.name}" if self.trained else self.name
 
     @property
     def function(self) -> "Callable[..., Tensor]":
@@ -182,7 +201,9 @@ class LossTerm:
     @property
     def signals(self) -> tuple[str, ...]:
         """Names of the signals that the loss asks for."""
-        return tuple(self.inputs.values())
+        several = self.teachers or (SEVERAL,)
+        names = ((name,) if name != SEVERAL else several for name in self.inputs.values())
+        return tuple(dict.fromkeys(chain.from_iterable(names)))
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -221,9 +242,10 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             match["call"], "loss", example="listwise-kl(teacher_temperature=0.5) + 0.1*contrastive"
         )
         weight = _weight(match["weight"] or "1", text)
-        aliases = _aliases(call)
+        aliases = read_aliases(call, _signals_of(call.name))
         options = {key: call.settings[key] for key in call.settings if key not in aliases}
-        stop_gradient = _stops_gradient(call.name, options.pop("stop_gradient", None), aliases)
+        several = options.pop(SEVERAL, "") if SEVERAL in _signals_of(call.name) else ""
+        stop_gradient = stops_gradient(call.name, options.pop("stop_gradient", None), aliases)
         start = _start(call.name, options.pop("start", "0"))
         settings = _checked(Call(call.kind, call.name, options))
         term = LossTerm(
@@ -233,6 +255,7 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             aliases=aliases,
             stop_gradient=stop_gradient,
             start=start,
+            teachers=parse_teachers(several, call.name) if several else {},
         )
         terms.append(term)
     if terms and all(term.start for term in terms):
@@ -248,8 +271,10 @@ INPUTS = {
     "teacher_states": "--states",
     "teacher_attention_vectors": "--states",
     "teacher_batch_scores": "--teacher",
+    "teacher_layer_scores": "--teacher",
     "labels": "labels",
     "batch_labels": "labels",
+    "batch_relevant": "labels",
 }
 """Signal -> what provides it: a flag of `train`, or labels in the split."""
 
@@ -259,8 +284,10 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
     signals = [signal for term in terms for signal in term.signals]
     inputs: list[str | None] = []
     for signal in signals:
-        label, dot, _ = signal.partition(".")
-        if dot and label not in (STUDENT, *HEADS):
+        label, dot, name = signal.partition(".")
+        if label == JOINT:
+            inputs += ["--joint-teacher", "--scores" if name == "scores" else None]
+        elif dot and label not in (STUDENT, *HEADS):
             inputs.append(f"--teacher {label}=TEACHER")
         else:
             inputs.append(INPUTS.get(signal))
@@ -272,7 +299,7 @@ def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
     needs = inputs_of(parse_objective(settings.objective))
     if settings.flags_of_scores and "--scores" not in needs:
         needs = (*needs, "--scores")
-    if settings.positives == "teacher":
+    if settings.positives != "labels":
         needs = tuple(need for need in needs if need != "labels")
     return needs
 
@@ -287,7 +314,7 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         ConfigError: on a call, if a loss asks for a signal that the batch lacks.
 
     """
-    bound = [(term, term.function, _places(term)) for term in terms]
+    bound = [(term, term.function, places(term.inputs)) for term in terms]
 
     def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
@@ -295,14 +322,20 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         for term, loss, required in bound:
             if term.start > done:
                 continue
-            missing = [name for name in required.values() if name not in signals]
+            needed = places(dict(zip(term.signals, term.signals, strict=True))).values()
+            missing = [name for name in needed if name not in signals]
             if missing:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "
                     f"{', '.join(signals)}. Give --scores, --vectors or --teacher, "
                     "or drop the loss."
                 )
-            arguments = {parameter: signals[name] for parameter, name in required.items()}
+            arguments = {
+                parameter: stacked(term.teachers, signals)
+                if name == SEVERAL and term.teachers
+                else signals[name]
+                for parameter, name in required.items()
+            }
             if term.stop_gradient:
                 arguments |= {
                     parameter: arguments[parameter].detach()
@@ -314,12 +347,6 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         return values
 
     return objective
-
-
-def _places(term: LossTerm) -> dict[str, str]:
-    """Return the signal of each parameter of a term, `student.scores` as the student's own."""
-    own = {f"{STUDENT}.{name}": signal for signal, name in OWN.items()}
-    return {parameter: own.get(signal, signal) for parameter, signal in term.inputs.items()}
 
 
 def _weight(text: str, objective: str) -> float:
@@ -339,53 +366,6 @@ def _signals_of(loss: str) -> list[str]:
     """Return the parameters of a loss that are signals."""
     parameters = LOSSES.signature(loss).parameters.values()
     return [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-
-
-def _aliases(call: Call) -> dict[str, str]:
-    """Return the signals of labelled models that take the place of others, by parameter.
-
-    Raises:
-        ConfigError: an alias does not name such a signal, or one of another shape, or would train
-            what is not trained.
-
-    """
-    known = {**LABELLED, **OWN}
-    signals = [name for name in _signals_of(call.name) if name in call.settings]
-    aliases = {name: call.settings[name] for name in signals if name in known}
-    for name, alias in aliases.items():
-        label, _, suffix = alias.rpartition(".")
-        if not _ALIAS.fullmatch(alias) or suffix != known[name]:
-            raise ConfigError(
-                f"{call.name}: {name}={alias} is not understood. Write "
-                f"{name}=LABEL.{known[name]}, with --teacher LABEL=TEACHER."
-            )
-        if name in OWN and label not in HEADS:
-            raise ConfigError(
-                f"{call.name}: {name}={alias} would train {label}. What a term can train beside "
-                f"the student as a whole is a head of a hybrid student: {', '.join(HEADS)}."
-            )
-        if label == STUDENT and not aliases.keys() & OWN.keys():
-            raise ConfigError(
-                f"{call.name}: {name}={alias} has the student learn from itself. It can teach a "
-                f"head of its own: {call.name}(batch_scores=dense.batch_scores,...)."
-            )
-    return aliases
-
-
-def _stops_gradient(loss: str, text: str | None, aliases: Mapping[str, str]) -> bool:
-    """Return whether a term stops the gradient through what stands in a teacher's place."""
-    if text is None:
-        return False
-    value = _literal(text)
-    if not isinstance(value, bool):
-        raise ConfigError(f"{loss}: stop_gradient must be true or false, not {text!r}.")
-    labels = {alias.rpartition(".")[0] for name, alias in aliases.items() if name in LABELLED}
-    if not labels & {STUDENT, *HEADS}:
-        raise ConfigError(
-            f"{loss}: stop_gradient is for scores of the student in a teacher's place, such as "
-            f"teacher_batch_scores={STUDENT}.batch_scores. No gradient enters any other teacher."
-        )
-    return value
 
 
 def _start(loss: str, text: str) -> float:

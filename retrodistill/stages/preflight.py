@@ -55,13 +55,13 @@ def generate(config: "configs.GenerateConfig") -> None:
     """Check the settings of `generate`."""
     refuse_existing(config.out, overwrite=config.overwrite)
     from retrodistill.models.writers import check_options
-    from retrodistill.models.writers.prompts import read_prompts
+    from retrodistill.stages.generating.writing import prompts_of
 
     for spec in config.writer:
         check_part(WRITERS, spec)
     check_options(config.writer, config.option)
     check_paths("--prompts", config.prompts)
-    read_prompts(config.kind, config.prompts)
+    prompts_of(config)
     if config.round_trip is not None or config.relabel is not None:
         check_part(RETRIEVERS, config.retriever)
     for spec in config.ranker:
@@ -118,13 +118,14 @@ def train(config: "configs.TrainConfig") -> None:
     from retrodistill.stages.training.sources import named_sources
 
     refuse_existing(config.out, overwrite=config.overwrite)
+    _check_views(config)
     terms = parse_objective(config.objective)
     if config.student_kind not in STUDENT_KINDS:
         STUDENT_KINDS[config.student_kind]  # unknown, or one of your own
     parse_negative_sampling(config.negative_sampling)
     if config.dev_split is not None:
         parse_metric(config.dev_metric)
-    check_paths("--scores", config.scores)
+    check_paths("--scores", *(Path(split_label(name)[1]) for name in config.scores))
     check_paths("--preferences", config.preferences)
     check_models("--student", config.student)
     check_models("--doc-student", config.doc_student)
@@ -132,10 +133,49 @@ def train(config: "configs.TrainConfig") -> None:
     check_models("--states", config.states)
     for spec in config.teacher:
         check_part(TEACHERS, split_label(spec)[1])
+    if config.joint_teacher is not None:
+        check_models("--joint-teacher", STUDENT_KINDS.split(config.joint_teacher)[1])
+        if not config.resume:
+            teacher = config.out.with_name(f"{config.out.name}.teacher")
+            refuse_existing(teacher, overwrite=config.overwrite)
     check_settings(terms, config, config.split, named_sources(config))
     of_others = config.pair_prompt is not None or config.answers
     if of_others or config.student_kind != TrainSettings().student_kind:
         check_kind(config)  # imports torch
+
+
+def _check_views(config: "configs.TrainConfig") -> None:
+    """Raise ConfigError if teacher and student read the same texts in a recipe of two views."""
+    from retrodistill.objectives.recipes import load_recipe
+
+    if config.recipe and config.teacher_view == config.student_view:
+        recipe = load_recipe(config.recipe)
+        if recipe.views:
+            raise ConfigError(
+                f"recipe {recipe.name} is of a teacher that reads other texts than the student: "
+                f"give {' '.join(recipe.needs)}, two different ones."
+            )
+
+
+def rounds(config: "configs.RoundsConfig") -> None:
+    """Check the settings of `rounds`."""
+    from retrodistill.data.rankings.measures import parse_metric
+    from retrodistill.models.teachers import read_options
+    from retrodistill.stages.pipelines.rounds.trainings import trainings_of
+    from retrodistill.stages.pipelines.steps import refuse_foreign
+
+    refuse_foreign(config.out)
+    check_models("--student", config.student)
+    for spec in config.teacher:
+        check_part(TEACHERS, split_label(spec)[1])
+    if config.comparer is not None:
+        check_part(TEACHERS, config.comparer)
+    for spec in config.first_retriever:
+        check_part(RETRIEVERS, spec)
+    parse_metric(config.metric)
+    for training in trainings_of(config):
+        if training.teacher is not None:
+            read_options(training.teacher, training.options)
 
 
 def embed(config: "configs.EmbedConfig") -> None:
@@ -199,6 +239,7 @@ def convert(config: "configs.ConvertConfig") -> None:
         check_writable(config.out / "shards")
     check_paths("--import", config.import_)
     check_paths("--export", config.export)
+    check_paths("--context", config.context)
     if config.format is not None:
         FORMATS[config.format]
 

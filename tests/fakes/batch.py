@@ -56,6 +56,7 @@ def batch(
         batch_candidates=candidates,
         batch_labels=candidates & torch.block_diag(*labels.to(dtype)[:, None]).bool(),
         batch_mask=mask.reshape(1, -1).repeat(b, 1),
+        batch_relevant=candidates | candidates.roll(n + 1, dims=1),
         query_vectors=draw(b, 3),
         doc_vectors=draw(b * n, 3),
         matched_query_vectors=draw(b, 3),
@@ -69,6 +70,9 @@ def batch(
         teacher_states=pads(draw(2, b, n, 3), (0, 0, 0, pad)),
         attention_vectors=pads(draw(3, b, n, 8), (0, 0, 0, pad)),
         teacher_attention_vectors=pads(draw(3, b, n, 8), (0, 0, 0, pad)),
+        teachers=pads(draw(3, b, n), (0, pad)),
+        layer_scores=draw(3, b, b * n),
+        teacher_layer_scores=draw(3, b, b * n),
     )
 
 

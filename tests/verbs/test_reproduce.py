@@ -117,7 +117,7 @@ def test_the_whole_chain_is_made_from_scratch(
     output = reproduce(capsys, "--out again --from-scratch")
     assert output.count("equal") == len(NEEDED)
     again = Manifest.read(Path("again/students/kl"))
-    assert again.config["scores"] == "again/scores/bm25"
+    assert again.config["scores"] == ["again/scores/bm25"]
     assert again.fingerprint == Manifest.read(Path("students/kl")).fingerprint
     output = reproduce(capsys, "--out again --from-scratch")
     assert output.count("up to date") == len(NEEDED)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from retrodistill.base.config.base import Precision, at_least, below_one
 from retrodistill.base.errors import ConfigError
 
-Positives = Literal["labels", "teacher"]
+Positives = Literal["labels", "labels-or-teacher", "teacher"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +93,8 @@ class TrainSettings:
 
     positives: Positives = "labels"
     """Which documents are a query's positives: those that --split labels, or the teacher's best
-    one, which then counts as labelled."""
+    one, which then counts as labelled; with `labels-or-teacher`, the teacher's best one only of
+    queries without a label."""
 
     positives_per_query: int = 1
     """Positives of one query in a batch, if it has that many."""
@@ -116,8 +117,8 @@ class TrainSettings:
     queries that other splits judge are skipped."""
 
     other_texts: bool = False
-    """Accept --scores and --preferences whose ids name other texts than those of --data, such as
-    translations."""
+    """Accept --scores and --preferences that were made from other texts than those that the
+    teacher reads. For translations and rewrites, name those texts instead: --teacher-view."""
 
     drop_weak_queries: float = 0.0
     """Skip this share of the queries: those whose best teacher score is lowest."""
@@ -137,6 +138,9 @@ class TrainSettings:
 
     learning_rate: float = 3e-5
     """Peak learning rate."""
+
+    teacher_learning_rate: float | None = None
+    """Peak learning rate of --joint-teacher (default: --learning-rate)."""
 
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises from 0."""
@@ -182,10 +186,10 @@ class TrainSettings:
     embeddings (default: all layers of the student, and its embeddings, evenly spread)."""
 
     teacher_tokens: int = 256
-    """Longest input of the model of --teacher, in tokens."""
+    """Longest input of the model of --teacher or --joint-teacher, in tokens."""
 
     teacher_precision: Precision = "auto"
-    """Number type of the body of the model of --teacher."""
+    """Number type of the body of the model of --teacher or --joint-teacher."""
 
     teacher_pairs: int = 4096
     """Most pairs of a step that --teacher may read, if it reads pairs as a cross-encoder does: the
@@ -236,7 +240,9 @@ class TrainSettings:
         at_least(self, 1, "dev_queries", "teacher_pairs")
         at_least(self, 2, "candidates_per_query")
         at_least(self, 4, "query_tokens", "doc_tokens", "vector_tokens", "teacher_tokens")
-        at_least(self, 0, "learning_rate", "warmup", "weight_decay", "dropout")
+        at_least(
+            self, 0, "learning_rate", "teacher_learning_rate", "warmup", "weight_decay", "dropout"
+        )
         at_least(self, 1, "positives_per_query")
         at_least(self, 0, "lora_rank", "queue", "eval_steps", "patience", "drop_weak_queries")
         at_least(self, 0, "average_decay", "average_start", "min_delta")
@@ -269,7 +275,7 @@ class TrainSettings:
             f"--negative-sampling {self.negative_sampling}": self.negative_sampling != "uniform",
             f"--query-order {self.query_order}": self.query_order == "hard-first",
             "--teacher-perplexity": self.teacher_perplexity is not None,
-            "--positives teacher": self.positives == "teacher",
+            f"--positives {self.positives}": self.positives != "labels",
             "--drop-weak-queries": self.drop_weak_queries > 0,
             "--false-negatives": self.false_negatives is not None,
         }
@@ -321,6 +327,13 @@ class TrainConfig(TrainSettings):
     queries: str | None = None
     """File of further queries that --scores covers, beside those of --data."""
 
+    teacher_view: str | None = None
+    """Other texts of the same ids that the teacher reads, or has read: VIEW of queries.VIEW.jsonl
+    and corpus.VIEW.jsonl beside --data, or a path (default: the texts of --data)."""
+
+    student_view: str | None = None
+    """Other texts of the same ids that the student reads, as with --teacher-view."""
+
     out: Path
     """Folder of the trained model, in sentence-transformers format."""
 
@@ -330,8 +343,10 @@ class TrainConfig(TrainSettings):
     stage: str | None = None
     """Which of the recipe's stages to train, if it has several; `--list` shows them."""
 
-    scores: Path | None = None
-    """Score store or run: the candidates of each query, with the teacher's scores."""
+    scores: tuple[str, ...] = ()
+    """Score store or run: the candidates of each query, with the teacher's scores. Further stores
+    have labels, `LABEL=STORE`: other teachers' scores of the same candidates, for losses such as
+    `listwise-kl(teacher_scores=LABEL.scores)`."""
 
     preferences: Path | None = None
     """Store of a pairwise teacher's preferences, for preference-kl."""
@@ -348,6 +363,12 @@ class TrainConfig(TrainSettings):
     late-interaction:MODEL, bi-encoder:MODEL, cross-encoder:MODEL (reads every pair), ... Several
     have labels, `LABEL=bi-encoder:MODEL`, for losses such as
     `batch-kl(teacher_batch_scores=LABEL.batch_scores)`."""
+
+    joint_teacher: str | None = None
+    """Teacher that is trained together with the student, and saved as OUT.teacher:
+    cross-encoder:MODEL, bi-encoder:MODEL, late-interaction:MODEL or sparse:MODEL. Its scores are
+    `joint.scores` in losses such as `listwise-kl(teacher_scores=joint.scores)`, and in
+    `listwise-ce(student_scores=joint.scores)`, which trains it."""
 
     split: str = "train"
     """Split whose labels are used."""

@@ -4,7 +4,7 @@ That is the form that transformers.Trainer trains. The body runs in the chosen n
 scores and losses are float32.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from retrodistill.base.errors import ConfigError
 from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, SignalProvider
 from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import SameRows, SharedRows
@@ -33,11 +34,14 @@ Encoded = Tensor | tuple[Tensor, ...]
 """What the scores of texts are computed from: a tensor, or one for each of several heads."""
 
 LISTS = frozenset({"student_scores", "mask", "labels", "trusted_negatives"})
-BATCH = frozenset({"batch_scores", "batch_candidates", "batch_labels", "batch_mask"})
+BATCH = frozenset(
+    {"batch_scores", "batch_candidates", "batch_labels", "batch_mask", "batch_relevant"}
+)
+LAYERS = frozenset({"layer_scores"})
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
 TOKEN_STATES = TOKENS | STATES | ATTENTION
-STUDENT_SIGNALS = LISTS | BATCH | VECTORS | MATCHED | TOKEN_STATES | {"pair_scores"}
+STUDENT_SIGNALS = LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | {"pair_scores"}
 """Signals that come from a student and its lists; any other comes from a source."""
 
 
@@ -86,6 +90,9 @@ class Task(nn.Module):
         """Takes the student's vectors into its teacher's space, where a kind has such a layer."""
         self.tokens: TokenReader | None = None
         """Reads each token's states in the body, where the objective asks for them."""
+        self.joint: Any = None
+        """Gives the signals of a second model that is trained with this one, by a batch's rows: a
+        `JointModel`."""
         self.live: tuple[SignalProvider, ...] = ()
         """Sources whose signals are computed in the forward pass."""
         self.losses: dict[str, float] = {}
@@ -122,6 +129,22 @@ class Task(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot keep documents' vectors")
 
+    def score_layers(self) -> None:
+        """Score by each layer's vectors as well, for `layer_scores`.
+
+        Raises:
+            ConfigError: the model has no vectors of its layers.
+
+        """
+        raise ConfigError(
+            "layer_scores are those of a bi-encoder's layers: take --student-kind bi-encoder, and "
+            "for the teacher bi-encoder:MODEL."
+        )
+
+    def scores(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the model's own scores, given the inputs of its forward pass, by signal."""
+        raise NotImplementedError
+
     def each(self, chunks: Chunks, read: Callable[[dict[str, Any]], Tensor]) -> list[Tensor]:
         """Return what `read` makes of the features of each chunk."""
         if self.tokens is None:
@@ -152,8 +175,9 @@ class Task(nn.Module):
     def loss(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the sum of the weighted terms in the form of the Trainer."""
         self.losses = {name: float(value.detach()) for name, value in values.items()}
-        if self.probe is not None:
-            self.probe.measure(values)
+        for probe in (self.probe, self.joint and self.joint.task.probe):
+            if probe is not None:
+                probe.measure(values)
         if self.tokens is not None:
             self.tokens.clear()
         return {"loss": torch.stack(list(values.values())).sum()}
@@ -199,14 +223,28 @@ class RetrieverTask(Task):
             "batch_labels": labels,
             # A relevant document that the query did not draw is neither positive nor negative.
             "batch_mask": labels | ~(labelled | unsure),
+            "batch_relevant": labelled,
         }
         if "teacher_doc_vectors" in signals:
             inputs["teacher_doc_vectors"] = shared(signals["teacher_doc_vectors"])
         queue_rows = inputs.pop(QUEUE_ROWS, None)
         if queue_rows is not None:  # other processes' documents are compared with already
             inputs["queue_vectors"] = signals["queue_vectors"][~torch.isin(queue_rows, rows)]
+        if self.joint is not None:
+            inputs |= self.joint(batch)
         encoded = self.encode(queries, "query"), _each(shared, self.encode_docs(docs, doc_rows))
         return self.loss(self.values(*encoded, candidates, inputs, batch))
+
+    def scores(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the model's own scores (B, N) and (B, M), of the documents of all processes."""
+        shared = SharedRows(inputs["doc_rows"])
+        queries = self.encode(inputs["queries"], "query")
+        docs = _each(shared, self.encode(inputs["docs"], "document"))
+        return self.own_signals(queries, docs, inputs["candidates"])
+
+    def own_signals(self, queries: Encoded, docs: Encoded, candidates: Tensor) -> dict[str, Tensor]:
+        """Return the model's own signals, from what its scores are computed from."""
+        raise NotImplementedError
 
     def encode(self, chunks: Chunks, side: Side) -> Encoded:
         """Return what scores are computed from, of every text, in batch order."""

@@ -45,6 +45,60 @@ def contrastive(
 
 
 @loss
+def listwise_ce(
+    student_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    labels: Bool[Tensor, "B N"],
+    trusted_negatives: Bool[Tensor, "B N"],
+    *,
+    temperature: StudentTemperature = 1.0,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of a query's labelled candidates over its own list: how rerankers are trained.
+
+        -log( exp(s+ / T) / (exp(s+ / T) + sum over the list's negatives of exp(s- / T)) )
+
+    Documents of other queries do not count, which a cross-encoder would have to read with each
+    query. Negatives are unlabelled candidates that are `trusted_negatives`. A query with several
+    positives gives a term for each, in which its other positives do not count. In nats, averaged
+    over the positives that have a negative.
+
+    Source: the localised contrastive estimation of Gao, Dai and Callan 2021, arXiv:2101.08751
+    (from memory); the supervised term of RocketQAv2, Ren et al. 2021, arXiv:2110.07367.
+
+    """
+    negative = trusted_negatives & mask & ~labels
+    rows, columns = (labels & mask & negative.any(-1, keepdim=True)).nonzero(as_tuple=True)
+    logits = student_scores / temperature
+    return average(choice_nll(logits[rows, columns], logits[rows], negative[rows]))
+
+
+@loss
+def contrastive_over_queries(
+    batch_scores: Float[Tensor, "B M"],
+    batch_labels: Bool[Tensor, "B M"],
+    batch_mask: Bool[Tensor, "B M"],
+    *,
+    temperature: StudentTemperature = 0.05,
+) -> Float[Tensor, ""]:
+    """InfoNCE in the other direction: each positive document chooses among the batch's queries.
+
+        -log( exp(s+ / T) / (exp(s+ / T) + sum over other queries of exp(s- / T)) )
+
+    The scores are those of one document with all queries of this process whose `batch_mask`
+    keeps it. A query's hard negatives have no part in it. In nats, averaged over the labelled
+    pairs.
+
+    Source: the second half of a symmetric contrastive loss, as in Radford et al. 2021 (CLIP),
+    arXiv:2103.00020.
+
+    """
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
+    negative = (batch_mask & ~batch_labels).T[columns]
+    logits = batch_scores.T[columns] / temperature
+    return average(choice_nll(batch_scores[rows, columns] / temperature, logits, negative))
+
+
+@loss
 def soft_nn(
     batch_scores: Float[Tensor, "B M"],
     batch_labels: Bool[Tensor, "B M"],

@@ -12,7 +12,7 @@ from retrodistill.objectives.losses.contract import Contract
 
 P = ParamSpec("P")
 
-PADDED = ("student_scores", "teacher_scores", "pair_scores", "log_weights")
+PADDED = ("student_scores", "teacher_scores", "pair_scores", "log_weights", "teachers")
 """Signals of lists, whose padding `mask` names."""
 
 
@@ -47,7 +47,7 @@ def _guarded(function: Callable[P, Tensor], contract: Contract) -> Callable[P, T
         for name in PADDED:
             values = signals.get(name)
             # Another shape must not be broadcast: the check of shapes reports it.
-            if mask is not None and values is not None and values.shape == mask.shape:
+            if mask is not None and values is not None and values.shape[-2:] == mask.shape:
                 signals[name] = values.masked_fill(~mask, 0.0)
         device = next(value.device for value in signals.values() if isinstance(value, Tensor))
         with torch.autocast(device.type, enabled=False):

@@ -3,7 +3,8 @@
 A file holds `about` (a line), `source`, `notes` (what is unverified, or differs from the paper) and
 `settings`, whose keys are the fields of `retrodistill.base.config.TrainSettings`. A method of
 several trainings has `stages`, a list in order: each has a `name`, `about`, and `settings` over
-those of the recipe.
+those of the recipe; for `rounds`, also whether to `mine` before it, and which `teacher` scores.
+With `views: true`, the recipe's teacher reads other texts than the student.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from retrodistill.base.config.reading import read_yaml, settings_of
 from retrodistill.base.errors import ConfigError, did_you_mean
 
 FOLDER = Path(__file__).parent
+VIEWS = "--teacher-view or --student-view"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +30,13 @@ class Stage:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """All settings of the training, those that the stages share included."""
 
+    mine: bool = False
+    """Whether `rounds` mines candidates with the student before this stage. It always does before
+    the first of a round."""
+
+    teacher: str | None = None
+    """Label of the teacher whose scores `rounds` gives to this stage; None for the only one."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -39,6 +48,14 @@ class Recipe:
     notes: str = ""
     stages: Sequence[Stage]
     """At least one."""
+
+    views: bool = False
+    """Whether the teacher reads other texts than the student: without, it is another method."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it needs beside what its settings ask for."""
+        return (VIEWS,) if self.views else ()
 
     @property
     def staged(self) -> bool:

@@ -16,8 +16,11 @@ from retrodistill.stages.reporting.commands import VERBS, command_line, verb_of,
 MODELS = frozenset({"student", "doc_student", "vectors", "model", "query_model"})
 """Settings that name a model: a folder or a hub id."""
 
-SPECS = frozenset({"judge", "ranker", "retriever", "teacher", "writer"})
+SPECS = frozenset({"joint_teacher", "judge", "ranker", "retriever", "teacher", "writer"})
 """Settings that name one behind a colon, as in `dense:MODEL`."""
+
+LABELLED = frozenset({"scores"})
+"""Settings that name an artifact, which may have a label: `LABEL=STORE`."""
 
 NUMBERED = frozenset({"fuse", "judge"})
 """Verbs that read several runs, whose roles are `run 1`, `run 2`, ..."""
@@ -108,7 +111,7 @@ def inputs_named(verb: str | None, settings: Mapping[str, Any]) -> Iterator[tupl
         value = settings.get(setting)
         values = value if isinstance(value, list | tuple) else [value] if value else []
         for number, text in enumerate(values, 1):
-            name = str(text)
+            label, name = split_label(str(text)) if setting in LABELLED else (None, str(text))
             if setting in SPECS:
                 kind, _, argument = split_label(name)[1].partition(":")
                 tables = (WRITERS,) if setting == "writer" else (RETRIEVERS, TEACHERS)
@@ -116,7 +119,8 @@ def inputs_named(verb: str | None, settings: Mapping[str, Any]) -> Iterator[tupl
                 is_input = parts is not None and parts.argument(kind) not in ("LANGUAGE", "URL")
                 name = argument if is_input else ""
             if name and (setting != "attributes" or Path(name).is_file()):
-                yield setting, f"{setting} {number}" if verb in NUMBERED else setting, name
+                role = f"{setting}-{label}" if label else setting
+                yield setting, f"{setting} {number}" if verb in NUMBERED else role, name
 
 
 def place(path: str | Path) -> str:

@@ -34,7 +34,7 @@ class ArtifactVerb:
 
 VERBS: Mapping[str, ArtifactVerb] = {
     "generate": ArtifactVerb(
-        GenerateConfig, ("queries",), ("writer", "retriever", "ranker", "teacher")
+        GenerateConfig, ("queries", "texts"), ("writer", "retriever", "ranker", "teacher")
     ),
     "mine": ArtifactVerb(MineConfig, ("run",), ("retriever",)),
     "score": ArtifactVerb(ScoreConfig, ("scores",), ("candidates", "teacher")),
@@ -42,7 +42,7 @@ VERBS: Mapping[str, ArtifactVerb] = {
     "train": ArtifactVerb(
         TrainConfig,
         ("student",),
-        ("scores", "preferences", "student", "doc_student", "vectors", "teacher"),
+        ("scores", "preferences", "student", "doc_student", "vectors", "teacher", "joint_teacher"),
     ),
     "embed": ArtifactVerb(EmbedConfig, ("index",), ("model", "attributes", "workload")),
     "search": ArtifactVerb(SearchConfig, ("run",), ("index", "query_model")),

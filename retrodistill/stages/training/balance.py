@@ -25,18 +25,19 @@ RATIO = 30
 """A term whose gradient is below 1 / RATIO of another's is hardly trained."""
 
 
-def gradient_norms(task: "Task", batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def gradient_norms(
+    task: "Task", batches: Sequence[Mapping[str, Any]], *, joint: bool = False
+) -> dict[str, float]:
     """Return the norm of each weighted term's gradient at the outputs of the student's body.
 
-    Where terms read its layers as well, it is that at the weights of the body.
-
-    Nothing is trained and no random number is drawn: dropout is off, weights, gradients, buffers
-    and modes stay as they are.
+    With `joint`, at those of the joint teacher's body; where terms read the student's layers as
+    well, at the weights of its body. Nothing is trained and no random number is drawn: dropout is
+    off, weights, gradients, buffers and modes stay as they are.
     """
     from accelerate.utils import send_to_device
 
-    probe = Probe(task.tokens.weights if task.tokens is not None else ())
-    with _measured(task, probe):
+    probe = Probe(task.tokens.weights if task.tokens is not None and not joint else ())
+    with _measured(task, probe, joint=joint):
         for batch in batches:
             task(**send_to_device(batch, task.model.device))
     return probe.norms()
@@ -48,11 +49,15 @@ def check_balance(
     examples: Sequence[Any],
     collate: Callable[..., dict[str, Any]],
     batch_size: int,
+    *,
+    joint: bool = False,
 ) -> dict[str, float]:
     """Return each term's share of the gradient before the first step, by name; log imbalances.
 
     A warning says which term is below 1 / RATIO of another, with the weight that would give both
-    the same, and which has no gradient in any batch. Every process measures the same batches.
+    the same, and which has no gradient in any batch. Every process measures the same batches. With
+    `joint`, the shares are those of the gradient into the joint teacher, for the terms that have
+    one; otherwise the terms that train the joint teacher alone have none.
     """
     steps = max(1, len(examples) // batch_size)
     starts = [steps * index // BATCHES * batch_size for index in range(BATCHES)]
@@ -60,11 +65,17 @@ def check_balance(
         collate([examples[row] for row in range(start, min(start + batch_size, len(examples)))])
         for start in dict.fromkeys(starts)
     ]
-    norms = gradient_norms(task, batches)
+    norms = gradient_norms(task, batches, joint=joint)
+    own = {term.key for term in terms if term.of_joint_teacher}
+    if joint:
+        norms = {name: norm for name, norm in norms.items() if norm or name in own}
+    else:
+        norms = {name: norm for name, norm in norms.items() if name not in own}
     total = sum(norms.values())
     shares = {name: norm / total if total else 0.0 for name, norm in norms.items()}
     if is_main():
-        for sentence in _sentences(terms, norms, shares, len(batches)):
+        where = "gradient into the joint teacher" if joint else "gradient"
+        for sentence in _sentences(terms, norms, shares, len(batches), where):
             log.info(sentence)
     return {name: float(f"{share:.3g}") for name, share in shares.items()}
 
@@ -74,11 +85,12 @@ def _sentences(
     norms: Mapping[str, float],
     shares: Mapping[str, float],
     batches: int,
+    where: str,
 ) -> Iterator[str]:
     if len(shares) > 1:
         portions = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        yield f"gradient before the first step: {portions}."
-    strongest = max(norms, key=lambda name: norms[name])
+        yield f"{where} before the first step: {portions}."
+    strongest = max(norms, key=lambda name: norms[name], default="")
     for name, norm in norms.items():
         if norm == 0:
             yield (
@@ -99,17 +111,18 @@ def _sentences(
 
 
 @contextmanager
-def _measured(task: "Task", probe: Probe) -> Iterator[None]:
-    """Attach a probe to a task in evaluation mode, and restore the task afterwards."""
+def _measured(task: "Task", probe: Probe, *, joint: bool) -> Iterator[None]:
+    """Attach a probe to a task in evaluation mode, or to its joint teacher's, and restore both."""
     modes = {module: module.training for module in task.modules()}
     losses, device = task.losses, task.model.device
     task.eval()
-    task.probe = probe
+    probed = task.joint.task if joint else task
+    probed.probe = probe
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
-        task.probe = None
+        probed.probe = None
         task.losses = losses
         for module, training in modes.items():
             module.training = training

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import STUDENT_KINDS
+from retrodistill.stages.training.sources.joint import joint_of
 from retrodistill.stages.training.sources.states import StateSource
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def build_task(
             "another objective, or a bi-encoder."
         )
     of_batch = {"teacher_batch_scores", "teacher_doc_vectors"}
-    labelled = any("." in signal for signal in requested)
+    labelled = any(source.live and "." in "".join(source.gives) for source in sources)
     if not kind.task.reads_apart and (labelled or requested & of_batch):
         raise ConfigError(
             f"--student-kind {settings.student_kind} reads a query with its own candidates alone, "
@@ -142,7 +143,16 @@ def build_task(
     states = next((source for source in sources if isinstance(source, StateSource)), None)
     if states is not None and requested & states.gives:
         task.tokens = states.reader(model, requested, settings)
-    task.live = tuple(source for source in sources if source.live)
+    if "layer_scores" in requested:
+        if doc_vectors is not None:
+            raise ConfigError(
+                "layer_scores come from documents that are encoded in training, but --freeze "
+                "document keeps their vectors. Drop layer-kl, or train both sides."
+            )
+        task.score_layers()
+    joint = joint_of(sources)
+    task.joint = joint and joint.module
+    task.live = tuple(source for source in sources if source.live and source is not joint)
     return task.to(model.device)
 
 

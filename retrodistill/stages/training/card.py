@@ -92,6 +92,12 @@ def shown(text: str) -> str:
     return re.split(r"[\\/]+", text.rstrip("\\/"))[-1]
 
 
+def _labelled(text: str) -> str:
+    """Return a name as `shown` does, behind the label that it may have."""
+    label, name = split_label(text)
+    return f"{label}={shown(name)}" if label else shown(name)
+
+
 def _exists(text: str) -> bool:
     try:
         return Path(text).expanduser().exists()
@@ -141,7 +147,7 @@ def _objective(text: str) -> str:
 
 
 def _losses(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each loss of an objective once: name, first sentence of its docstring, and its source."""
+    """Yield each loss of an objective once: name, first sentence of its docstring, source."""
     from retrodistill.objectives.objective import parse_objective
 
     try:
@@ -159,15 +165,17 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     config = manifest.config
     rows = [("split", str(config.get("split", "")))]
     # live teachers are named with the others, below
-    roles = ("data", *(name for name in SIGNAL_SOURCES if name != "teacher"))
-    rows += [(role, shown(str(config[role]))) for role in roles if config.get(role)]
+    views = ("teacher_view", "student_view")
+    roles = ("data", *views, *(name for name in SIGNAL_SOURCES if name != "teacher"))
+    for role in filter(config.get, roles):
+        value = config[role]
+        names = value if isinstance(value, list) else [value]
+        rows += [(role.replace("_", " "), _labelled(str(name))) for name in names]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
     if "documents" in manifest.details:
         rows.append(("documents", f"{manifest.details['documents']:,}"))
-    for name in teachers:
-        label, spec = split_label(name)
-        rows.append(("teacher", f"{label}={shown(spec)}" if label else shown(name)))
+    rows += [("teacher", _labelled(name)) for name in teachers]
     lineage = manifest.details.get("lineage", {})
     rows += [
         (

@@ -44,7 +44,9 @@ class _Teacher:
     scores: Floats
 
 
-def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, depth: int) -> dict[str, float]:
+def check_teacher(
+    terms: "Sequence[LossTerm]", scores: "Run", *, depth: int, signal: str = "teacher_scores"
+) -> dict[str, float]:
     """Return the median perplexity of the teacher's `depth` best candidates for each loss, by name.
 
     Logs it, with a better temperature where lists are nearly one-hot or nearly flat. A list of n
@@ -56,7 +58,7 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, depth: int) -> 
         DataError: a loss asks for the teacher's scores, and all lists are constant.
 
     """
-    terms = [term for term in terms if "teacher_scores" in term.signals]
+    terms = [term for term in terms if signal in term.signals]
     if not terms:
         return {}
     run = scores.top(depth)
@@ -65,6 +67,9 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, depth: int) -> 
     ranks = run.scale == "rank" or _are_ranks(teacher)
     perplexities = {}
     for term in terms:
+        if signal in term.teachers:
+            _perplexity(term.name, f"{signal}/T with T", term.teachers[signal], teacher, depth)
+            continue
         settings = term.all_settings
         temperature = next(iter(term.settings_with(Role.TEACHER_TEMPERATURE)), None)
         if temperature is None:
@@ -84,7 +89,8 @@ def check_teacher(terms: "Sequence[LossTerm]", scores: "Run", *, depth: int) -> 
             if not settings[switch] and settings[temperature] == 1:
                 _log_if_bounded(term.name, temperature, switch, teacher)
         if not term.settings_with(Role.SCALE_FREE):
-            perplexities[term.name] = round(_perplexity(term, temperature, teacher, depth), 3)
+            median = _perplexity(term.name, temperature, settings[temperature], teacher, depth)
+            perplexities[term.name] = round(median, 3)
     return perplexities
 
 
@@ -110,7 +116,7 @@ def check_live_scores(terms: "Sequence[LossTerm]", scores: "Floats") -> None:
             if not term.all_settings[switch] and term.all_settings[temperature] == 1:
                 _log_if_bounded(term.name, temperature, switch, teacher)
         if not switches:
-            _perplexity(term, temperature, teacher, docs)
+            _perplexity(term.name, temperature, term.all_settings[temperature], teacher, docs)
 
 
 def with_perplexity(
@@ -226,8 +232,9 @@ def _log_if_bounded(name: str, temperature: str, switch: str, teacher: _Teacher)
         )
 
 
-def _perplexity(term: "LossTerm", setting: str, teacher: _Teacher, depth: int) -> float:
-    temperature = term.all_settings[setting]
+def _perplexity(
+    name: str, setting: str, temperature: float, teacher: _Teacher, depth: int
+) -> float:
     median = float(np.median(perplexity(teacher.run, temperature)))
     length = float(np.median(teacher.lists.lengths))
     description, target = "", SOFT
@@ -236,7 +243,7 @@ def _perplexity(term: "LossTerm", setting: str, teacher: _Teacher, depth: int) -
     elif length > SOFT and median > FLAT * length:
         description, target = "nearly flat", max(SOFT, length / 3)
     log.info(
-        f"{term.name}: at {setting} {temperature:g} the teacher spreads half of the lists over "
+        f"{name}: at {setting} {temperature:g} the teacher spreads half of the lists over "
         f"{median:.2f} of the {depth} best documents and more"
         f"{_advice(description, target, teacher)}."
     )

@@ -19,6 +19,7 @@ from retrodistill.models.inference import pick_device
 from retrodistill.models.students.processes import of_main
 from retrodistill.stages.training.averaging import WeightAverage
 from retrodistill.stages.training.cuts import log_cut_documents
+from retrodistill.stages.training.optimising import ClipEach
 from retrodistill.stages.training.resuming import (
     checkpoint_folder,
     last_checkpoint,
@@ -57,8 +58,14 @@ class Fitted:
     measured: list[tuple[int, float]]
     """Step and value of each measurement."""
 
+    joint_measured: list[tuple[int, float]]
+    """The same of the joint teacher."""
+
     gradient_shares: Mapping[str, float]
     """Each loss term's share of the gradient before the first step."""
+
+    joint_shares: Mapping[str, float]
+    """The same of the gradient into the joint teacher."""
 
     without_signal: Mapping[str, int] = field(default_factory=dict)
     """Steps whose batches had no signal for a loss term, by its name."""
@@ -74,19 +81,28 @@ def fit(plan: "TrainingPlan", out: Path, *, resume: bool = False) -> Fitted:
     settings, task, steps = plan.settings, plan.task, plan.steps
     log.info(plan.material.sentence(settings))
     log_cut_documents(task.model, plan.material, settings.doc_tokens)
-    shares = check_balance(task, plan.terms, plan.schedule, plan.collate, settings.batch_size)
+    measured = task, plan.terms, plan.schedule, plan.collate, settings.batch_size
+    shares = check_balance(*measured)
+    joint_shares = check_balance(*measured, joint=True) if task.joint is not None else {}
     start_checkpoints(out, plan.record, resume=resume, save=bool(settings.save_steps))
     last = _resumed_from(out) if resume else None
     started = time.perf_counter()
     losses = LossTerms(lambda: task.losses)
     average = _average(settings, steps, last)
     best = _best(plan, last, average)
-    callbacks = [_Bar(steps), losses, *(callback for callback in (average, best) if callback)]
+    optional = [callback for callback in (average, best) if callback]
+    callbacks: list[TrainerCallback] = [_Bar(steps), losses, *optional]
     if any(term.start for term in plan.terms):
         callbacks.append(_Progress(task))
     with tempfile.TemporaryDirectory() as scratch:
         arguments = _arguments(settings, steps, out, scratch)
         _use_one_device(arguments)
+        rates = {}
+        if plan.joint is not None:
+            # Each model's gradient is clipped by itself: none slows the other down.
+            callbacks.append(ClipEach([task.model, task.joint], arguments.max_grad_norm))
+            arguments.max_grad_norm = 0.0
+            rates = {task.joint: plan.joint.settings(settings).learning_rate}
         trainer = StudentTrainer(
             model=task,
             args=arguments,
@@ -94,17 +110,20 @@ def fit(plan: "TrainingPlan", out: Path, *, resume: bool = False) -> Fitted:
             data_collator=plan.collate,
             callbacks=[*trackers(settings.tracker, out.with_name(f"{out.name}.logs")), *callbacks],
             reports=[losses.means, *([best.latest] if best else [])],
+            rates=rates,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    task.model.eval()
+    task.eval()
     return Fitted(
         steps=trainer.state.global_step,
         seconds=time.perf_counter() - started,
         losses=curve(trainer.state.log_history, [term.key for term in plan.terms]),
         best=best.best if best else None,
         measured=best.values if best else [],
+        joint_measured=best.beside if best else [],
         gradient_shares=shares,
+        joint_shares=joint_shares,
         without_signal=losses.without_signal,
     )
 
@@ -135,11 +154,12 @@ def _average(settings: TrainSettings, steps: int, last: Path | None) -> WeightAv
 def _best(
     plan: "TrainingPlan", last: Path | None, average: WeightAverage | None
 ) -> BestWeights | None:
-    settings = plan.settings
+    settings, joint = plan.settings, plan.joint_development
     if plan.development is None:
         return None
     return BestWeights(
         partial(of_main, partial(plan.development, plan.task.model)),
+        beside=partial(of_main, partial(joint, plan.task.joint.model)) if joint else None,
         name=settings.dev_metric,
         every=settings.eval_steps or max(1, plan.steps // MEASUREMENTS),
         patience=settings.patience,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Material:
     """The queries of a training, and either their lists or the documents beside them."""
 
     collection: "Collection"
+    """The texts that the student reads; its `teacher_view` are those that a teacher reads."""
 
     split: str = "train"
 
@@ -50,6 +51,10 @@ class Material:
         if settings.max_steps > 0:
             return settings.max_steps
         return math.ceil(self.count * settings.epochs / step_size(settings))
+
+    def as_taught(self) -> "Material":
+        """Return the same with the texts that a teacher reads."""
+        return replace(self, collection=self.collection.teacher_view)
 
     def sentence(self, settings: TrainSettings) -> str:
         """Return what will be trained on."""
@@ -171,7 +176,7 @@ def _check_labels(
         raise DataError(
             f"objective {settings.objective!r} learns from labels, but none of {queries:,} queries "
             f"has a relevant document in split {split!r}. Drop what needs labels, or take the "
-            "teacher's best document for the positive: --positives teacher."
+            "teacher's best document for the positive: --positives labels-or-teacher."
         )
     if labelled < queries:
         log.info(

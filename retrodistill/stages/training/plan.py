@@ -18,6 +18,7 @@ from retrodistill.stages.training.material import Material, gather_material
 from retrodistill.stages.training.requirements import check_kind, check_settings
 from retrodistill.stages.training.resuming import check_resumes, training_record
 from retrodistill.stages.training.sources import SignalSource, as_sources
+from retrodistill.stages.training.sources.joint import JointTeacher, joint_of
 from retrodistill.stages.training.sources.scores import scores_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class TrainingPlan:
     development: "Development | None"
     """Measures the student on the dev split, if there is one."""
 
+    joint_development: "Development | None"
+    """Measures the joint teacher there, if there are both."""
+
     task: "Task"
     """The student under its objective."""
 
@@ -58,6 +62,11 @@ class TrainingPlan:
 
     record: Mapping[str, Any]
     """All that the weights depend on, which a resume must share."""
+
+    @property
+    def joint(self) -> JointTeacher | None:
+        """The teacher that is trained with the student, if there is one."""
+        return joint_of(self.sources)
 
     @property
     def steps(self) -> int:
@@ -99,17 +108,19 @@ def plan_training(
     check_settings(terms, settings, split, wrapped)
     if not settings.other_texts:
         for source in wrapped:
-            source.check_texts(collection)
+            source.check_texts(collection.teacher_view)
     # What to train on and to measure with.
     scores = scores_of(wrapped)
+    joint = joint_of(wrapped)
     development = _development(collection, settings, scores)
+    joint_development = (
+        None if joint is None else _development(collection, joint.settings(settings), scores)
+    )
     material = gather_material(collection, split, scores, terms, settings)
     terms = with_perplexity(terms, scores, material, settings)
     for source in wrapped:
-        source.prepare(material, terms, settings)
-    fingerprints = {"collection": collection.fingerprint} | {
-        source.name: source.fingerprint for source in wrapped
-    }
+        source.prepare(material.as_taught(), terms, settings)
+    fingerprints = _fingerprints(collection, wrapped)
     record = training_record(settings, str(student), split, fingerprints)
     if resume:
         check_resumes(out, record)
@@ -117,13 +128,17 @@ def plan_training(
     set_seed(settings.seed)
     device = pick_device()
     model = start_student(str(student), settings, collection, device)
-    check_student(terms, model, settings)
+    check_student([term for term in terms if not term.of_joint_teacher], model, settings)
     schedule = material.schedule(model, settings)
     constants = constant_vectors(model, settings, collection)
     if development is not None:
         development.doc_vectors = constants
     dtype = body_dtype(settings.precision, device)
     # What makes and reads its batches.
+    if joint is not None:
+        second = joint.load(collection, terms, settings, device)
+        own_terms = [term for term in terms if term.of_joint_teacher]
+        check_student(own_terms, second.model, joint.settings(settings))
     signals = {signal for term in terms for signal in term.signals}
     requested = [source for source in wrapped if source.gives & signals]
     return TrainingPlan(
@@ -133,12 +148,21 @@ def plan_training(
         sources=wrapped,
         material=material,
         development=development,
+        joint_development=joint_development,
         task=build_task(model, terms, settings, dtype, requested, doc_vectors=constants),
         collate=build_batches(model, settings, collection, requested),
         schedule=schedule,
         fingerprints=fingerprints,
         record=record,
     )
+
+
+def _fingerprints(collection: "Collection", sources: Iterable[SignalSource]) -> dict[str, str]:
+    """Return what a training reads, by role: texts of student and teacher, and the sources."""
+    fingerprints = {"collection": collection.fingerprint}
+    if collection.teacher_view is not collection:
+        fingerprints["teacher_view"] = collection.teacher_view.fingerprint
+    return fingerprints | {source.name: source.fingerprint for source in sources}
 
 
 def _development(

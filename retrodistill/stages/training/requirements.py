@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
-from retrodistill.objectives.objective import HEAD_SIGNALS, HEADS, STUDENT
+from retrodistill.objectives.labels import HEAD_SIGNALS, HEADS, STUDENT
+from retrodistill.objectives.teachers import EXAMPLE, SEVERAL
 
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
@@ -26,6 +27,7 @@ def check_settings(
 
     """
     from retrodistill.stages.training.sampling import parse_negative_sampling
+    from retrodistill.stages.training.sources.joint import JointTeacher, check_joint
 
     signals = {signal for term in terms for signal in term.signals}
     _check_heads(signals, settings, sources)
@@ -39,24 +41,50 @@ def check_settings(
     absent = signals.difference(*(source.gives for source in sources))
     for name in SIGNAL_SOURCES:
         source: type[SignalSource] = SIGNAL_SOURCES[name]
-        if absent & source.gives:
+        lacking = sorted(absent & source.gives)
+        if lacking and any(each.name == name for each in sources):
+            raise ConfigError(
+                f"objective {settings.objective!r} asks for {', '.join(lacking)}, which this "
+                f"--{name} does not give: take one that does, such as bi-encoder:MODEL."
+            )
+        if lacking:
             raise ConfigError(
                 f"objective {settings.objective!r} needs {source.about}: give --{name}."
             )
+    if SEVERAL in absent:
+        raise ConfigError(
+            f"objective {settings.objective!r} learns from several teachers and names none: write "
+            f"{EXAMPLE}, with --scores LABEL=STORE."
+        )
     for signal in sorted(absent):
         label, _, name = signal.rpartition(".")
         if label and label not in (STUDENT, *HEADS):
+            stored = f", or --scores {label}=STORE" if name == "scores" else ""
             raise ConfigError(
                 f"objective {settings.objective!r} asks for {signal}: give --teacher "
-                f"{label}=TEACHER."
+                f"{label}=TEACHER{stored}."
             )
     for each in sources:
-        if each.live and not each.gives & signals:
+        named = any("." in signal for signal in each.gives)
+        if (each.live or named) and not each.gives & signals:
+            stored = f"listwise-kl(teacher_scores={min(each.gives)})"
+            example = each.example if each.live else stored
             raise ConfigError(
                 f"objective {settings.objective!r} learns nothing from {each.about}: it asks for "
-                f"no {' and no '.join(sorted(each.gives))}. Drop the teacher, or add a loss "
-                f"such as {each.example or 'listwise-kl'}."
+                f"no {' and no '.join(sorted(each.gives))}. Drop the teacher, or add a loss such "
+                f"as {example}."
             )
+        if named and not each.live and all(source.name != "scores" for source in sources):
+            raise ConfigError(
+                f"{each.about} are of candidates that another run lists: give --scores RUN without "
+                "a label beside them."
+            )
+        if isinstance(each, JointTeacher):
+            check_joint(each, terms, settings)
+    if settings.teacher_learning_rate is not None and not any(
+        isinstance(source, JointTeacher) for source in sources
+    ):
+        raise ConfigError("--teacher-learning-rate is that of --joint-teacher: give one.")
     parse_negative_sampling(settings.negative_sampling)
     for flag in settings.flags_of_scores:
         if all(source.name != "scores" for source in sources):

@@ -34,6 +34,8 @@ class BestWeights(TrainerCallback):
 
     Args:
         measure: returns the value of the model's present weights; higher is better.
+        beside: returns the value of a second model that is trained with it, which is recorded; the
+            weights that are kept are both models' of one step, which `measure` chooses.
         name: what is measured, for the log.
         every: steps between measurements.
         patience: measurements without a gain before training stops (0: never).
@@ -53,6 +55,7 @@ class BestWeights(TrainerCallback):
         *,
         name: str,
         every: int,
+        beside: Callable[[], float] | None = None,
         patience: int = 0,
         min_delta: float = 0.0,
         weights: Callable[[nn.Module], AbstractContextManager[None]] = lambda model: nullcontext(),
@@ -63,13 +66,16 @@ class BestWeights(TrainerCallback):
                 f"measurements must be at least 1 step apart (not {every}), and patience "
                 f"({patience}) and min_delta ({min_delta}) at least 0."
             )
-        self._measure, self._name, self._every = measure, name, every
+        self._measure, self._beside = measure, beside
+        self._name, self._every = name, every
         self._patience, self._min_delta = patience, min_delta
         self._weights, self._checkpoint = weights, checkpoint
         self._best: Weights = {}
         self._mark, self._waited = -math.inf, 0
         self.values: list[tuple[int, float]] = []
         """Step and value of each measurement."""
+        self.beside: list[tuple[int, float]] = []
+        """The same of the second model."""
         self._fresh: dict[str, float] = {}
 
     @property
@@ -92,6 +98,7 @@ class BestWeights(TrainerCallback):
         if self._checkpoint is not None:
             self._best, numbers = read_snapshot(self._checkpoint, FILE, objects["model"])
             self.values = [(int(step), float(value)) for step, value in numbers["values"]]
+            self.beside = [(int(step), float(value)) for step, value in numbers.get("beside", ())]
             self._waited = int(numbers["waited"])
             self._mark = -math.inf if numbers["mark"] is None else float(numbers["mark"])
 
@@ -101,12 +108,16 @@ class BestWeights(TrainerCallback):
         if due and not self.exhausted:
             with self._weights(objects["model"]):
                 self._take(state.global_step, self._measure(), objects["model"])
+                if self._beside is not None:
+                    self._record_beside(state.global_step, self._beside())
             control.should_log = True
         if self.exhausted:  # at once after a resume, if patience was exhausted at the checkpoint
             control.should_training_stop = True
         if control.should_save:
             mark = None if math.isinf(self._mark) else self._mark
-            numbers = {"values": self.values, "waited": self._waited, "mark": mark}
+            numbers: dict[str, Any] = {"values": self.values, "waited": self._waited, "mark": mark}
+            if self._beside is not None:
+                numbers["beside"] = self.beside
             write_snapshot(args, state, FILE, self._best, numbers)
         return control
 
@@ -119,6 +130,12 @@ class BestWeights(TrainerCallback):
             log.info(
                 f"best {self._name}: {value:.4f} at step {step:,} of {state.max_steps:,}{why}."
             )
+
+    def _record_beside(self, step: int, value: float) -> None:
+        """Record a value of the second model."""
+        self.beside.append((step, value))
+        self._fresh[f"eval_joint_{self._name}"] = value
+        log.info(f"joint teacher: {self._name} {value:.4f} at step {step:,}.")
 
     def _take(self, step: int, value: float, model: nn.Module) -> None:
         """Record a value, and the weights if it is the best."""

@@ -8,22 +8,43 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Module
+from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from retrodistill.base.errors import ConfigError, MissingExtra
 from retrodistill.base.logging import log
+from retrodistill.stages.training.optimising import set_rates
 
 Report = Callable[[], Mapping[str, float]]
 """Returns the values to report since its last call, by name."""
 
 
 class StudentTrainer(Trainer):
-    """A Trainer whose log rows of the loss hold the values of `reports` as well."""
+    """A Trainer whose log rows of the loss hold the values of `reports` as well.
 
-    def __init__(self, *args: Any, reports: Sequence[Report] = (), **settings: Any) -> None:
+    `rates` are learning rates of parts of the model that have one of their own.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        reports: Sequence[Report] = (),
+        rates: Mapping[Module, float] | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(*args, **settings)
         self._reports = tuple(reports)
+        self._rates = dict(rates or {})
+
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        """Return the optimizer, with the parameters of `rates` in groups of their own."""
+        made = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        if not made:
+            set_rates(optimizer, self._rates)
+        return optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a row, with the reports if it holds the loss of the steps since the last one."""

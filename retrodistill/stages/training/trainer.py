@@ -13,6 +13,7 @@ from retrodistill.base.progress import duration
 from retrodistill.models.students.processes import is_main
 from retrodistill.stages.training.building import save_student
 from retrodistill.stages.training.card import write_card
+from retrodistill.stages.training.joint import joint_development, save_joint, teacher_folder
 from retrodistill.stages.training.lineage import student_lineage, unseen_values
 from retrodistill.stages.training.plan import TrainingPlan, plan_training
 from retrodistill.stages.training.requirements import follows_vectors
@@ -42,7 +43,8 @@ def train_student(
     trains, or a `SignalSource` of your own. Without a run, it
     learns from labels and in-batch negatives; an objective of vectors alone needs neither labels
     nor scores, and without scores it learns from every text of the collection. Checkpoints are in
-    `OUT.checkpoints` until the training is done.
+    `OUT.checkpoints` until the training is done. A teacher reads the student's texts, or else those
+    of another view: `collection.view("german").taught_by(collection)`.
 
     Raises:
         ConfigError: the model, the objective or `out` cannot be used, the objective needs what is
@@ -58,8 +60,12 @@ def train_student(
     plan = plan_training(
         collection, student, out, sources=sources, split=split, settings=settings, resume=resume
     )
+    if plan.joint is not None and not resume:
+        refuse_existing(teacher_folder(out), overwrite=overwrite)
     fitted = loop.fit(plan, out, resume=resume)
     if is_main():
+        if plan.joint is not None:
+            save_joint(plan, fitted, out)
         save(plan, fitted, out, overwrite=overwrite)
     return out
 
@@ -107,6 +113,10 @@ def _details(plan: TrainingPlan, fitted: "Fitted") -> dict[str, Any]:
     }
     for source in plan.sources:
         details |= source.details
+    if plan.joint is not None:
+        details["joint_teacher"] = {"gradient_shares": dict(fitted.joint_shares)}
+        if fitted.best is not None:
+            details["joint_teacher"]["development"] = joint_development(plan, fitted)
     if material.lists is None:
         details["documents"] = len(material.collection.docs)
     if fitted.best is not None:

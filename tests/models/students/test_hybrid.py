@@ -11,12 +11,8 @@ from fakes.models import save_tiny_model
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.models.students.hybrid import (
-    HybridEncoder,
-    HybridModel,
-    lexical_weights,
-    load_hybrid,
-)
+from retrodistill.models.students.heads import lexical_weights
+from retrodistill.models.students.hybrid import HybridEncoder, HybridModel, load_hybrid
 from retrodistill.models.students.towers import side_batches, two_towers
 from retrodistill.models.students.transforms import keep_layers, prompted
 
@@ -174,7 +170,7 @@ def test_a_head_of_another_body_is_refused(saved: Path, start: Path, tmp_path: P
 
 def test_what_is_no_hybrid_student_is_refused(start: Path, tmp_path: Path) -> None:
     """A search with random heads, or heads of two bodies."""
-    with pytest.raises(ConfigError, match="is no hybrid student"):
+    with pytest.raises(ConfigError, match="is not a hybrid student"):
         HybridEncoder(str(start))
     dense = SentenceTransformer(str(start), device="cpu")
     two_towers(dense, dense).save(str(tmp_path / "towers"))

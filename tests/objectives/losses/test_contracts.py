@@ -10,7 +10,7 @@ from fakes.batch import batch, value
 from retrodistill.base.errors import DataError
 from retrodistill.base.registry import LOSSES
 from retrodistill.objectives.losses.contract import Role, role_of
-from retrodistill.objectives.objective import LossTerm, Signals
+from retrodistill.objectives.objective import LossTerm, Signals, shape_of
 
 NAMES = [*LOSSES, "fakes.losses:huber_margin"]
 """Every registered loss, and one from outside the package."""
@@ -22,6 +22,7 @@ LEAVES = (
     "student_scores",
     "pair_scores",
     "batch_scores",
+    "layer_scores",
     "query_vectors",
     "doc_vectors",
     "matched_query_vectors",
@@ -35,6 +36,7 @@ TEACHERS: tuple[dict[str, str], ...] = (
     {"student_scores": "teacher_scores"},
     {"pair_scores": "teacher_scores"},
     {"batch_scores": "teacher_batch_scores"},
+    {"layer_scores": "teacher_layer_scores"},
     {"query_vectors": "teacher_query_vectors", "doc_vectors": "teacher_doc_vectors"},
     {
         "matched_query_vectors": "teacher_query_vectors",
@@ -119,6 +121,7 @@ def test_every_loss_ignores_padding(name: str) -> None:
     signals["student_scores"][~signals["mask"]] = 1e3
     signals["pair_scores"][~signals["mask"]] = 1e3
     signals["teacher_scores"][~signals["mask"]] = -1e3
+    signals["teachers"][:, ~signals["mask"]] = 1e3
     signals["log_weights"][~signals["mask"]] = 1e3
     signals["batch_scores"][~signals["batch_mask"]] = 1e3
     signals["preferences"][~signals["preference_mask"]] = float("nan")
@@ -190,6 +193,74 @@ def test_a_batch_without_signal_costs_nothing_and_training_continues(
         assert not any(leaf.grad.any() for leaf in leaves if leaf.grad is not None)
 
 
+LABELLED = [name for name in MASKED if asks(name, "labels", "batch_labels")]
+
+
+def uneven() -> Signals:
+    """Return a batch whose queries have two positives, none, three, and one."""
+    signals = batch()
+    n = signals["labels"].shape[1]
+    for row, count in enumerate((2, 0, 3, 1)):
+        signals["labels"][row] = torch.arange(n) < count
+    signals["labels"] &= signals["mask"]
+    own = torch.block_diag(*signals["labels"].double()[:, None]).bool()
+    signals["batch_labels"] = signals["batch_candidates"] & own
+    return signals
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_lists_of_several_positives_and_of_none_share_a_batch(name: str) -> None:
+    """The mean of no positive, NaN, where a query log is trained on beside labelled queries."""
+    signals = uneven()
+    leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]
+    loss = value(name, signals)
+    loss.backward()
+    assert loss.isfinite()
+    assert loss.item() > 0
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+
+
+@pytest.mark.parametrize("name", [name for name in LABELLED if name != "fused-kl"])
+def test_a_query_without_a_label_is_no_part_of_a_loss_of_labels(name: str) -> None:
+    """The teacher's best taken for a label unasked; or a log of queries that dilutes the loss.
+
+    `fused-kl` learns such a query from the teacher alone.
+    """
+    signals = uneven()
+    rows = [leaf for leaf in LEAVES if asks(name, leaf) and leaf != "doc_vectors"]
+    leaves = [signals[leaf].requires_grad_() for leaf in rows]
+    loss = value(name, signals)
+    loss.backward()
+    assert all(leaf.grad is not None and not leaf.grad[1].any() for leaf in leaves)
+    labelled = torch.tensor([0, 2, 3])
+    without = Signals(
+        **{
+            signal: tensor[labelled] if (shape_of(signal) or "").startswith("B") else tensor
+            for signal, tensor in signals.items()
+        }
+    )
+    assert value(name, without).item() == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in LABELLED
+        if asks(name, "batch_scores") and not asks(name, "teacher_batch_scores")
+    ],
+)
+def test_a_positive_is_no_negative_of_another_one(name: str) -> None:
+    """Several positives in a list, of which the loss pushes all but one away."""
+    signals = uneven()
+    scores = signals["batch_scores"].requires_grad_()
+    value(name, signals).backward()
+    assert scores.grad is not None
+    positives = scores.grad[signals["batch_labels"]]
+    assert positives.max() <= 1e-9
+    assert positives.min() < 0
+
+
 @pytest.mark.parametrize("side", ["query", "doc"])
 @pytest.mark.parametrize(
     "name",
@@ -215,6 +286,7 @@ def test_padding_may_hold_anything(name: str, filling: float) -> None:
     plain, filled = batch(), batch()
     for signal in ("student_scores", "pair_scores", "teacher_scores", "log_weights"):
         filled[signal][~filled["mask"]] = filling
+    filled["teachers"][:, ~filled["mask"]] = filling
     filled["preferences"][~filled["preference_mask"]] = filling
     filled["batch_scores"][~filled["batch_mask"] & ~filled["batch_candidates"]] = filling
     for signal in TOKENS:

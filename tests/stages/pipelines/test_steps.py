@@ -50,7 +50,7 @@ def chain_steps(
             "train",
             TrainConfig(
                 data=data,
-                scores=out["scores"],
+                scores=(str(out["scores"]),),
                 student=str(model),
                 max_steps=8,
                 batch_size=batch_size,

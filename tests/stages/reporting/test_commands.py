@@ -39,7 +39,7 @@ SETTINGS = [
             data="d",
             student="m",
             out=Path("s"),
-            scores=Path("t"),
+            scores=("t", "ce=u"),
             keep_layers=(0, 2, 5),
             cache_gradients=True,
         ),

@@ -20,6 +20,7 @@ from retrodistill.stages.mining import mine_candidates
 from retrodistill.stages.scoring import score_candidates
 from retrodistill.stages.training import train_student
 from retrodistill.stages.training.candidates import gather
+from retrodistill.stages.training.sources.labelled_scores import LabelledScores
 from retrodistill.stages.training.sources.scores import ScoreSource
 from retrodistill.train import main
 
@@ -61,6 +62,8 @@ def test_scores_of_other_texts_are_refused(
     message = r"made from other texts .* such as query 'q\d+' with document 'd\d+'.*--other-texts"
     with pytest.raises(DataError, match=message):
         train_student(reversed_texts, tiny_model, tmp_path / "s", sources=[scores], settings=TINY)
+    with pytest.raises(DataError, match=message):
+        LabelledScores(scores, label="ce").check_texts(reversed_texts)
     assert not (tmp_path / "s").exists()
     words = f"--data {reversed_texts.spec} --scores {store} --student {tiny_model} --max-steps 1 "
     words += f"--batch-size 2 --doc-tokens 16 --out {tmp_path / 's'}"

@@ -109,7 +109,7 @@ def test_the_teacher_reads_the_students_tokens(
     collection: Collection,
 ) -> None:
     """States of other tokens, of padding, of another layer, or of a pair without its types."""
-    signals, task, chunks = seen_by(models[student], models[teacher], collection, settings)
+    signals, _, chunks = seen_by(models[student], models[teacher], collection, settings)
     assert len(chunks) > 1
     body, _ = load_body(str(models[teacher]))
     row = 0

@@ -1,6 +1,6 @@
 """Cross-encoders: a query and a document are read together, and have one score."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -49,15 +49,20 @@ class CrossEncoderTask(Task):
         self, pairs: Chunks, signals: dict[str, Tensor], batch: BatchRows | None = None
     ) -> dict[str, Tensor]:
         """Read every pair, and lay the scores out as lists."""
+        inputs = signals | self.scores({"pairs": pairs, "signals": signals})
+        return self.loss(self.terms(inputs, batch))
+
+    def scores(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the score of each pair, laid out as lists (B, N)."""
+        pairs, mask = inputs["pairs"], inputs["signals"]["mask"]
 
         def read(features: dict[str, Any]) -> Tensor:
             scores: Tensor = run_model(self.model, features, self.dtype)["scores"]
             return scores.float()
 
         logits = torch.cat(self.each(pairs, read))[positions(pairs).argsort()].reshape(-1)
-        scores = logits.new_zeros(signals["mask"].shape).masked_scatter(signals["mask"], logits)
-        inputs = signals | {"student_scores": scores, "batch_scores": scores}
-        return self.loss(self.terms(inputs, batch))
+        scores = logits.new_zeros(mask.shape).masked_scatter(mask, logits)
+        return {"student_scores": scores, "batch_scores": scores}
 
 
 class PairBatch:

@@ -14,9 +14,11 @@ from retrodistill.models.inference import run_model
 from retrodistill.models.students.batches import BatchRows, RetrieverBatch
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
 from retrodistill.models.students.kinds import CardText, StudentKind
+from retrodistill.models.students.layer_vectors import count_layers, layer_vectors
 from retrodistill.models.students.pair_head import PairHead
 from retrodistill.models.students.tasks import (
     BATCH,
+    LAYERS,
     LISTS,
     MATCHED,
     TOKEN_STATES,
@@ -34,16 +36,23 @@ if TYPE_CHECKING:
     from retrodistill.objectives.objective import LossTerm
 
 
+OF_QUERIES = frozenset(
+    {"student_scores", "batch_scores", "pair_scores", "query_vectors", "matched_query_vectors"}
+)
+"""Signals that are computed from the vectors of queries."""
+
+
 class BiEncoderTask(RetrieverTask):
     """One vector a text, dense or sparse; scores are inner products.
 
     With `dims`, the objective's value is its mean over the whole vectors and their first
     dimensions, scaled to length 1 again where the model does so. `projection` takes the vectors
     into a teacher's space, and with `matched` they are compared there; `head` scores a query's and
-    a document's vector together. Both read a cut vector with zeros in place of the rest.
+    a document's vector together. Both read a cut vector with zeros in place of the rest. Queries
+    are not encoded where the objective looks at documents alone: their vectors are 0.
     """
 
-    gives = LISTS | BATCH | VECTORS | MATCHED | TOKEN_STATES | {"pair_scores"}
+    gives = LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | {"pair_scores"}
 
     def __init__(
         self,
@@ -55,13 +64,17 @@ class BiEncoderTask(RetrieverTask):
         matched: bool = False,
         projection: nn.Module | None = None,
         head: nn.Module | None = None,
+        reads_queries: bool = True,
         cache_gradients: bool = False,
     ) -> None:
         super().__init__(model, objective, dtype, cache_gradients=cache_gradients)
         self._dims = tuple(dict.fromkeys(dims))
         self._normalised, self._matched = is_normalised(model), matched
+        self._reads_queries = reads_queries
         self.projection = projection
         self.head = head
+        self._layers = 0
+        """Number of layers whose vectors are compared as well; 0: of the last alone."""
         self.register_buffer("doc_vectors", None, persistent=False)
         self.doc_vectors: Tensor | None
 
@@ -93,17 +106,28 @@ class BiEncoderTask(RetrieverTask):
             matched=matched,
             projection=projection,
             head=PairHead(dimension) if "pair_scores" in signals else None,
+            reads_queries=bool(signals & OF_QUERIES),
             cache_gradients=settings.cache_gradients,
         )
 
     def encode(self, chunks: Chunks, side: Side) -> Tensor:
-        """Return the float32 vector of every text, in batch order."""
+        """Return the float32 vector of every text, in batch order: (texts, D).
+
+        Where layers are compared, those of each layer: (texts, L, D).
+        """
         if not chunks:  # it takes part in the gradients that other processes wait for
             width = int(self.model.get_embedding_dimension())
-            return torch.zeros(0, width, device=self.model.device, requires_grad=True)
+            shape = (0, self._layers, width) if self._layers else (0, width)
+            return torch.zeros(shape, device=self.model.device, requires_grad=True)
+        if side == "query" and not self._reads_queries:
+            count, width = len(positions(chunks)), int(self.model.get_embedding_dimension())
+            shape = (count, self._layers, width) if self._layers else (count, width)
+            return torch.zeros(shape, device=self.model.device)
         modules = side_modules(self.model, side)
 
         def read(features: dict[str, Any]) -> Tensor:
+            if self._layers:
+                return layer_vectors(modules, features, self.dtype, task=side)
             outputs = run_model(modules, features, self.dtype, task=side)
             vectors: Tensor = outputs["sentence_embedding"].float()
             return vectors
@@ -130,6 +154,8 @@ class BiEncoderTask(RetrieverTask):
         batch: BatchRows | None,
     ) -> dict[str, Tensor]:
         """Return each weighted term, averaged over the dimensions."""
+        inputs = inputs | self._layer_signals(queries, docs)
+        queries, docs = self._last(queries), self._last(docs)
         width = docs.shape[1]
         terms: dict[str, list[Tensor]] = {}
         for dim in (width, *(dim for dim in self._dims if dim < width)):
@@ -138,6 +164,32 @@ class BiEncoderTask(RetrieverTask):
             for name, value in self.terms(signals, batch).items():
                 terms.setdefault(name, []).append(value)
         return {name: torch.stack(values).mean() for name, values in terms.items()}
+
+    def score_layers(self) -> None:
+        """Compare each layer's vectors as well, pooled as those of the last layer are."""
+        layers = count_layers(self.model)
+        if layers < 2:
+            raise ConfigError(
+                "layer_scores are compared below the last layer, but a model has one alone: take "
+                "models of two layers and more, or drop layer-kl."
+            )
+        self._layers = layers
+
+    def own_signals(self, queries: Tensor, docs: Tensor, candidates: Tensor) -> dict[str, Tensor]:
+        """Return scores by the whole vectors, and where layers are compared by those of each."""
+        scores = self._last(queries) @ self._last(docs).T  # (B, M)
+        lists = {"student_scores": scores.gather(1, candidates), "batch_scores": scores}
+        return lists | self._layer_signals(queries, docs)
+
+    def _last(self, vectors: Tensor) -> Tensor:
+        """Return the vectors (texts, D) of the model, of those of its layers if there are such."""
+        return vectors[:, -1] if self._layers else vectors
+
+    def _layer_signals(self, queries: Tensor, docs: Tensor) -> dict[str, Tensor]:
+        """Return the scores of each layer (L, B, M), where layers are compared."""
+        if not self._layers:
+            return {}
+        return {"layer_scores": torch.einsum("bld,mld->lbm", queries, docs)}
 
     def _cut(self, vectors: Tensor, dim: int) -> Tensor:
         if dim == vectors.shape[1]:

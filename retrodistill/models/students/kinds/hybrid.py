@@ -34,7 +34,7 @@ from retrodistill.models.students.tasks import (
     positions,
 )
 from retrodistill.models.students.towers import Side, side_modules
-from retrodistill.objectives.objective import HEAD_SIGNALS
+from retrodistill.objectives.labels import HEAD_SIGNALS
 
 
 class HybridTask(RetrieverTask):

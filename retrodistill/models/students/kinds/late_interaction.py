@@ -61,11 +61,14 @@ class LateInteractionTask(RetrieverTask):
         batch: BatchRows | None,
     ) -> dict[str, Tensor]:
         """Return each weighted term."""
+        return self.terms(inputs | self.own_signals(queries, docs, candidates), batch)
+
+    def own_signals(self, queries: Tensor, docs: Tensor, candidates: Tensor) -> dict[str, Tensor]:
+        """Return the scores of a query's own candidates, and of all documents of the batch."""
         scores = batch_maxsim(queries, docs)
         if self.model.similarity_fn_name == "meanmaxsim":
             scores = scores / queries.any(-1).sum(-1, keepdim=True).clamp_min(1)
-        lists = scores.gather(1, candidates)
-        return self.terms(inputs | {"student_scores": lists, "batch_scores": scores}, batch)
+        return {"student_scores": scores.gather(1, candidates), "batch_scores": scores}
 
 
 def batch_maxsim(queries: Tensor, docs: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retrodistill.base.calls import split_label
 from retrodistill.base.config.reading import settings_of
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import Manifest
@@ -11,6 +12,7 @@ from retrodistill.stages.pipelines.steps import Pipeline, Step, refuse_foreign
 from retrodistill.stages.pipelines.verbs import verb_step
 from retrodistill.stages.reporting.chain import (
     FOLDER,
+    LABELLED,
     PLAIN,
     SPECS,
     Origin,
@@ -159,4 +161,7 @@ def _redirected(value: Any, setting: str, name: str, folder: Path) -> Any:
     if isinstance(value, list):
         return [_redirected(element, setting, name, folder) for element in value]
     kind, colon, rest = str(value).partition(":") if setting in SPECS else ("", "", str(value))
+    if setting in LABELLED:
+        label, rest = split_label(rest)
+        kind, colon = (label, "=") if label else ("", "")
     return f"{kind}{colon}{folder}" if rest == name else value

@@ -34,11 +34,14 @@ class SignalSource(ABC):
     gives: frozenset[str]
     """Names of its signals, of `objective.SIGNALS`."""
 
-    example: str = ""
-    """A loss that learns from it, for messages."""
+    example: str = "batch-kl"
+    """A loss that learns from it if it is live, for messages."""
 
     live: bool = False
     """Whether signals are computed in the forward pass, where the student's own are known."""
+
+    opens_late: bool = False
+    """Whether `open` notes the name alone, and reads what it names when it is first asked for."""
 
     dimension: int | None = None
     """Size of the vectors that it gives, if it gives vectors."""
@@ -116,7 +119,7 @@ def named_sources(config: "TrainConfig") -> "list[SignalSource | type[SignalSour
     for name, value in _flags(config):
         source: type[SignalSource] = SIGNAL_SOURCES[name]
         source.check(value, config)
-        sources.append(source.open(value, config) if source.live else source)
+        sources.append(source.open(value, config) if source.opens_late else source)
     _refuse_twice(sources)
     return sources
 
@@ -129,7 +132,7 @@ def open_sources(config: "TrainConfig") -> list[SignalSource]:
 def _flags(config: "TrainConfig") -> Iterator[tuple[str, str]]:
     """Yield each source's name with each of its values on the command line."""
     for name in SIGNAL_SOURCES:
-        value = getattr(config, name, None)
+        value = getattr(config, name.replace("-", "_"), None)
         for each in value if isinstance(value, tuple) else (value,):
             if each:
                 yield name, str(each)
@@ -154,8 +157,14 @@ def _refuse_twice(sources: "Sequence[SignalSource | type[SignalSource]]") -> Non
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(
-                f"two sources of {name} are given, but a training has one at most. Live teachers "
-                "differ by labels: --teacher LABEL=TEACHER."
+                f"two sources of {name} are given, but a training has one at most. Further "
+                "teachers have labels: --scores LABEL=STORE, --teacher LABEL=TEACHER."
+            )
+    labelled = [signal for source in sources for signal in source.gives if "." in signal]
+    for signal in labelled:
+        if labelled.count(signal) > 1:
+            raise ConfigError(
+                f"two sources of {signal} are given: give another label to one of them."
             )
 
 

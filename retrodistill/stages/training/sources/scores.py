@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrodistill.base.calls import split_label
 from retrodistill.base.errors import DataError
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import Manifest
@@ -31,10 +32,18 @@ class ScoreSource(SignalSource):
     name = "scores"
     about = "teacher scores"
     gives = frozenset({"teacher_scores", "log_weights"})
+    opens_late = True
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run | Path) -> None:
+        self._run = run
         self._perplexities: dict[str, float] = {}
+
+    @property
+    def run(self) -> Run:
+        """The scores, read when they are first asked for."""
+        if not isinstance(self._run, Run):
+            self._run = Run.read(self._run)
+        return self._run
 
     @classmethod
     def wraps(cls, value: object) -> bool:
@@ -42,9 +51,12 @@ class ScoreSource(SignalSource):
         return isinstance(value, Run)
 
     @classmethod
-    def open(cls, name: str, settings: "TrainSettings") -> Self:
-        """Return the scores of a store's or a run's folder, or of a file."""
-        return cls(Run.read(Path(name)))
+    def open(cls, name: str, settings: "TrainSettings") -> "ScoreSource":
+        """Return the scores of a store's or a run's folder, or of a file; with or without label."""
+        from retrodistill.stages.training.sources.labelled_scores import LabelledScores
+
+        label, path = split_label(name)
+        return ScoreSource(Path(path)) if label is None else LabelledScores(Path(path), label=label)
 
     @property
     def fingerprint(self) -> str:
@@ -127,4 +139,4 @@ class ScoreSource(SignalSource):
 
 def scores_of(sources: Iterable[SignalSource]) -> Run | None:
     """Return the run of candidates and teacher scores, if there is one among the sources."""
-    return next((source.run for source in sources if isinstance(source, ScoreSource)), None)
+    return next((source.run for source in sources if type(source) is ScoreSource), None)

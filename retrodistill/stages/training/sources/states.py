@@ -37,6 +37,7 @@ class StateSource(SignalSource):
     example = "hidden-mse"
     gives = frozenset({"teacher_states", "teacher_attention_vectors"})
     live = True
+    opens_late = True
 
     def __init__(self, model: str) -> None:
         self.model = model
