@@ -65,7 +65,7 @@ def test_relations_against_a_plain_loop() -> None:
 
 
 def test_a_teacher_of_another_width_needs_no_projection() -> None:
-    """Relations that depend on the vectors' width, which the division by its root prevents."""
+    """Relations that need equal widths, or heads that are cut unevenly."""
     signals = batch()
     wide = signals["teacher_attention_vectors"].repeat_interleave(2, -1)
     args = signals["attention_vectors"], wide, signals["token_mask"]

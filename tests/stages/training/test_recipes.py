@@ -11,7 +11,7 @@ import pytest
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
 from fakes.language_models import save_tiny_causal
-from fakes.models import save_tiny_cross_encoder, save_tiny_model
+from fakes.models import save_tiny_body, save_tiny_cross_encoder, save_tiny_model
 from fakes.views import save_view
 
 from retrodistill import train as verb
@@ -63,6 +63,7 @@ class Files:
     scores: Path
     preferences: Path
     vectors: Path
+    states: Path
     teacher: str
     joint_teachers: dict[str, str]
     students: dict[str, Path]
@@ -117,6 +118,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         folder / "scores",
         folder / "preferences",
         save_tiny_model(folder / "vectors", layers=1, dimension=48, seed=1),
+        save_tiny_body(folder / "states", layers=2, dimension=48, seed=1),
         f"late-interaction:{save_tiny_late_interaction(folder / 'teacher', seed=1)}",
         {
             "cross-encoder": f"cross-encoder:{save_tiny_cross_encoder(folder / 'joint', seed=1)}",
@@ -157,6 +159,8 @@ def test_what_a_recipe_needs_is_what_its_settings_go_by() -> None:
     assert needs("margin-mse") == ("--scores",)
     assert needs("pairdistill") == ("labels", "--scores", "--preferences")
     assert needs("leaf") == ("--vectors",)
+    assert needs("rankers-distilled language-model") == ("--states",)
+    assert needs("rankers-distilled ranker") == ("--scores", "labels")
     assert needs("tct-colbert") == ("--teacher", "labels")
     assert needs("rocketqav2") == ("--joint-teacher", "--scores", "labels")
     assert needs("lead") == ("labels", "--joint-teacher")

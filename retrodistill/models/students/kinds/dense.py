@@ -109,7 +109,7 @@ class BiEncoderTask(RetrieverTask):
             matched=matched,
             projection=projection,
             head=PairHead(dimension) if "pair_scores" in signals else None,
-            reads_queries=bool(signals & OF_QUERIES),
+            reads_queries=bool(signals & (OF_QUERIES | TOKEN_STATES)),
             cache_gradients=settings.cache_gradients,
         )
 

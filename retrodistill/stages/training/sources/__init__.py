@@ -38,8 +38,8 @@ class SignalSource(ABC):
     gives: frozenset[str]
     """Names of its signals, of `objective.SIGNALS`."""
 
-    example: str = ""
-    """A loss that learns from it, for messages."""
+    example: str = "batch-kl"
+    """A loss that learns from it if it is live, for messages."""
 
     live: bool = False
     """Whether signals are computed in the forward pass, where the student's own are known."""
