@@ -18,6 +18,7 @@ VERBS = (
     "leakage",
     "score",
     "train",
+    "rounds",
     "embed",
     "search",
     "serve",

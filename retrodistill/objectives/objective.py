@@ -61,6 +61,7 @@ SIGNALS = {
     "batch_mask": "B M",
     "layer_scores": "L B M",
     "teacher_layer_scores": "K B M",
+    "batch_relevant": "B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
     "second_query_vectors": "B D",
@@ -84,7 +85,8 @@ teacher's log p(i is better than j), in nats, where `preference_mask` says that 
 The batch. `batch_scores`, `teacher_batch_scores`: the student's and a live teacher's scores of
 every distinct document of the batch.
 `batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
-`batch_mask`: which are relevant, and which may be compared at all. `layer_scores`,
+`batch_mask`: which are relevant, and which may be compared at all. `batch_relevant`: which are
+relevant, those included that only another query brought into the batch. `layer_scores`,
 `teacher_layer_scores`: scores of the same documents from each layer's vectors, first layer first.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
@@ -265,6 +267,7 @@ INPUTS = {
     "teacher_layer_scores": "--teacher",
     "labels": "labels",
     "batch_labels": "labels",
+    "batch_relevant": "labels",
 }
 """Signal -> what provides it: a flag of `train`, or labels in the split."""
 

@@ -55,13 +55,13 @@ def generate(config: "configs.GenerateConfig") -> None:
     """Check the settings of `generate`."""
     refuse_existing(config.out, overwrite=config.overwrite)
     from retrodistill.models.writers import check_options
-    from retrodistill.models.writers.prompts import read_prompts
+    from retrodistill.stages.generating.writing import prompts_of
 
     for spec in config.writer:
         check_part(WRITERS, spec)
     check_options(config.writer, config.option)
     check_paths("--prompts", config.prompts)
-    read_prompts(config.kind, config.prompts)
+    prompts_of(config)
     if config.round_trip is not None or config.relabel is not None:
         check_part(RETRIEVERS, config.retriever)
     for spec in config.ranker:
@@ -154,6 +154,27 @@ def _check_views(config: "configs.TrainConfig") -> None:
                 f"recipe {recipe.name} is of a teacher that reads other texts than the student: "
                 f"give {' '.join(recipe.needs)}, two different ones."
             )
+
+
+def rounds(config: "configs.RoundsConfig") -> None:
+    """Check the settings of `rounds`."""
+    from retrodistill.data.rankings.measures import parse_metric
+    from retrodistill.models.teachers import read_options
+    from retrodistill.stages.pipelines.rounds.trainings import trainings_of
+    from retrodistill.stages.pipelines.steps import refuse_foreign
+
+    refuse_foreign(config.out)
+    check_models("--student", config.student)
+    for spec in config.teacher:
+        check_part(TEACHERS, split_label(spec)[1])
+    if config.comparer is not None:
+        check_part(TEACHERS, config.comparer)
+    for spec in config.first_retriever:
+        check_part(RETRIEVERS, spec)
+    parse_metric(config.metric)
+    for training in trainings_of(config):
+        if training.teacher is not None:
+            read_options(training.teacher, training.options)
 
 
 def embed(config: "configs.EmbedConfig") -> None:

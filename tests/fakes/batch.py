@@ -52,6 +52,7 @@ def batch(
         batch_candidates=candidates,
         batch_labels=candidates & torch.block_diag(*labels.to(dtype)[:, None]).bool(),
         batch_mask=mask.reshape(1, -1).repeat(b, 1),
+        batch_relevant=candidates | candidates.roll(n + 1, dims=1),
         query_vectors=draw(b, 3),
         doc_vectors=draw(b * n, 3),
         second_query_vectors=draw(b, 3),

@@ -62,7 +62,7 @@ def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float
             "batch-kl(teacher_batch_scores=student.batch_scores)",
             "has the student learn from itself",
         ),
-        ("contrastive(stop_gradient=true)", "stop_gradient is for scores of the student"),
+        ("contrastive(stop_gradient=true)", "stop_gradient is for scores of a trained"),
         ("contrastive(start=1)", "start must be a share of the steps, from 0 to below 1"),
         ("contrastive(start=0.1) + ranknet(start=0.2)", "one term at least must start at 0"),
         ("", "is not understood"),

@@ -27,6 +27,7 @@ MINE = "--data beir:none --out new"
 SCORE = "--data beir:none --candidates run.trec --out new"
 TRAIN = "--data beir:none --student students/kl --out new"
 EMBED = "--data beir:none --model students/kl --out new"
+ROUNDS = "--data beir:none --student students/kl --out new --recipe listwise-kl"
 DISTIL = "--data beir:none --student students/kl --out new"
 JUDGE = "--data beir:none --run run.trec --out new"
 EXPORT = "--data beir:none --model students/kl --out new"
@@ -132,6 +133,19 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ),
         (f"{TRAIN} --dev-split dev --dev-metric ndgc@10", "Did you mean 'ndcg'?"),
         (f"{TRAIN} --batchsize 3", "unknown setting '--batchsize'. Did you mean '--batch-size'?"),
+    ],
+    "rounds": [
+        (f"{ROUNDS} --out students --teacher bm25", "exists already, and no pipeline"),
+        (f"{ROUNDS} --teacher bm52", "Did you mean 'bm25'?"),
+        (f"{ROUNDS} --teacher bi-encoder:students/kll", "Did you mean 'students/kl'?"),
+        (f"{ROUNDS} --student students/kll", "Did you mean 'students/kl'?"),
+        (f"{ROUNDS} --recipe listwise", "Did you mean 'listwise-kl'?"),
+        (f"{ROUNDS} --first-retriever bm52", "Did you mean 'bm25'?"),
+        (f"{ROUNDS} --teacher bm25 --set max_step=3", "Did you mean 'max_steps'?"),
+        (f"{ROUNDS} --teacher bm25 --option x=1", "--option 'x=1'"),
+        (f"{ROUNDS} --metric ndgc@10", "Did you mean 'ndcg'?"),
+        (f"{ROUNDS}", "recipe 'listwise-kl' needs scores: give --teacher TEACHER"),
+        (f"{ROUNDS} --dev-split train", "--dev-split train is trained on"),
     ],
     "embed": [
         ("--data beir:none --model there --out new", "the folder there holds no model"),

@@ -18,6 +18,7 @@ from retrodistill.base.config.mine import MineConfig, MineSettings
 from retrodistill.base.config.quickstart import DoctorConfig, QuickstartConfig
 from retrodistill.base.config.report import ReportConfig
 from retrodistill.base.config.reproduce import ReproduceConfig
+from retrodistill.base.config.rounds import RoundsConfig
 from retrodistill.base.config.score import ScoreConfig
 from retrodistill.base.config.search import EmbedConfig, IndexSettings, SearchConfig
 from retrodistill.base.config.serve import ServeConfig, ServeSettings
@@ -48,6 +49,7 @@ __all__ = [
     "QuickstartConfig",
     "ReportConfig",
     "ReproduceConfig",
+    "RoundsConfig",
     "ScoreConfig",
     "SearchConfig",
     "ServeConfig",

@@ -95,11 +95,20 @@ class Collection:
 
     def relevant(self, split: str) -> dict[str, list[str]]:
         """Return the relevant documents (grade above 0) of each judged query that exist here."""
+        return self._judged(split, lambda grade: grade > 0)
+
+    def irrelevant(self, split: str) -> dict[str, list[str]]:
+        """Return the documents that were judged not relevant (grade 0 or below), by query."""
+        return self._judged(split, lambda grade: grade <= 0)
+
+    def _judged(self, split: str, chosen: Callable[[int], bool]) -> dict[str, list[str]]:
+        """Return the documents of chosen grades of each judged query that exist here."""
         qrels = self.qrels(split)
-        ids = list({doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0})
+        pairs = (pair for grades in qrels.values() for pair in grades.items())
+        ids = list({doc for doc, grade in pairs if chosen(grade)})
         held = {doc for doc, row in zip(ids, self.docs.find(ids).tolist(), strict=True) if row >= 0}
         return {
-            query: [doc for doc, grade in grades.items() if grade > 0 and doc in held]
+            query: [doc for doc, grade in grades.items() if chosen(grade) and doc in held]
             for query, grades in qrels.items()
         }
 

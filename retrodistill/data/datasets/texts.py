@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
@@ -22,9 +23,12 @@ from retrodistill.base.types import Doc
 from retrodistill.data.datasets.attributes import REMEDY, Fields, cached_attributes
 
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+TEXT_COLUMNS = ("title", "text")
 BATCH_ROWS = 16_384
 BATCH_CHARACTERS = 32_000_000
 SLICE_ROWS = 1024
+PORTION_ROWS, PORTION_BYTES = 65_536, 64_000_000
+"""Texts of a portion, and their bytes: what is in memory while all texts are gone through."""
 
 RowNumbers = Sequence[int] | NDArray[np.int64]
 Hasher = Callable[[Sequence[str]], NDArray[np.uint64]]
@@ -178,6 +182,22 @@ class Texts:
         """Return title and text, joined by a space, of these rows, or of all rows."""
         titles, texts = self._columns(rows, "title", "text")
         return [Doc("", title, text).full_text for title, text in zip(titles, texts, strict=True)]
+
+    def portions(self, rows: NDArray[np.int64]) -> Iterator[slice]:
+        """Yield stretches of these rows, none with more texts than memory should hold at once."""
+        if not len(rows):
+            return
+        sizes = [
+            sum(pc.binary_length(batch[name]).to_numpy().astype(np.int64) for name in TEXT_COLUMNS)
+            for batch in self._batches
+        ]
+        ends = np.cumsum(np.concatenate(sizes)[rows])
+        start, before = 0, 0
+        while start < len(rows):
+            full = int(np.searchsorted(ends, before + PORTION_BYTES, side="right"))
+            end = max(start + 1, min(full, start + PORTION_ROWS))
+            yield slice(start, end)
+            start, before = end, int(ends[end - 1])
 
     def attributes(self, names: Sequence[str] | None = None) -> pa.Table:
         """Return attributes, the texts' further fields, as typed columns with one row a text.

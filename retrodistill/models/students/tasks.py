@@ -33,7 +33,9 @@ Encoded = Tensor | tuple[Tensor, ...]
 """What the scores of texts are computed from: a tensor, or one for each of several heads."""
 
 LISTS = frozenset({"student_scores", "mask", "labels", "trusted_negatives"})
-BATCH = frozenset({"batch_scores", "batch_candidates", "batch_labels", "batch_mask"})
+BATCH = frozenset(
+    {"batch_scores", "batch_candidates", "batch_labels", "batch_mask", "batch_relevant"}
+)
 LAYERS = frozenset({"layer_scores"})
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
@@ -221,6 +223,7 @@ class RetrieverTask(Task):
             "batch_labels": labels,
             # A relevant document that the query did not draw is neither positive nor negative.
             "batch_mask": labels | ~(labelled | unsure),
+            "batch_relevant": labelled,
         }
         if "teacher_doc_vectors" in signals:
             inputs["teacher_doc_vectors"] = shared(signals["teacher_doc_vectors"])

@@ -74,7 +74,7 @@ class CausalWriter:
             Template(
                 tokenizer,
                 prompt.text,
-                ("doc",),
+                (prompt.slot.strip("{}"),),
                 max_tokens=options.max_tokens,
                 special=(special_tokens(tokenizer)[0], ()),
             )
@@ -115,7 +115,8 @@ class CausalWriter:
     def _filled(self, number: int, docs: Sequence[Doc]) -> "Prompts":
         """Return the prompts of a kind; a document is one line in them."""
         texts = [" ".join(doc.full_text.split()) for doc in docs]
-        return self._templates[number].fill({"doc": (texts, np.arange(len(texts)))})
+        field = self._options.asked()[number].slot.strip("{}")
+        return self._templates[number].fill({field: (texts, np.arange(len(texts)))})
 
     def _continued(self, prompts: "Prompts") -> list[list[tuple[str, bool]]]:
         """Return what the model writes after each prompt, and whether the line ended."""

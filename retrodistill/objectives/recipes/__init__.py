@@ -3,7 +3,8 @@
 A file holds `about` (a line), `source`, `notes` (what is unverified, or differs from the paper) and
 `settings`, whose keys are the fields of `retrodistill.base.config.TrainSettings`. A method of
 several trainings has `stages`, a list in order: each has a `name`, `about`, and `settings` over
-those of the recipe. With `views: true`, its teacher reads other texts than the student.
+those of the recipe; for `rounds`, also whether to `mine` before it, and which `teacher` scores.
+With `views: true`, the recipe's teacher reads other texts than the student.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,13 @@ class Stage:
     about: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """All settings of the training, those that the stages share included."""
+
+    mine: bool = False
+    """Whether `rounds` mines candidates with the student before this stage. It always does before
+    the first of a round."""
+
+    teacher: str | None = None
+    """Label of the teacher whose scores `rounds` gives to this stage; None for the only one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

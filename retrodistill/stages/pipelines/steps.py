@@ -24,7 +24,7 @@ a step has read, and a step may write two artifacts, or measure and write none.
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,21 @@ def sound_fingerprint(folder: Path) -> str:
     if manifest.kind == "index" and digest_files(folder / INDEX) != manifest.fingerprint:
         raise DataError(f"the files in {folder / INDEX} are not those of its manifest")
     return content_fingerprint(folder)
+
+
+def movable(step: Step, out: Path) -> Step:
+    """Return a step whose record names what lies below `out` relative to it.
+
+    The pipeline's folder may then be moved.
+    """
+
+    def relative(text: str) -> str:
+        return text.replace(f"{out}/", "")
+
+    def inputs() -> dict[str, str]:
+        return {relative(role): value for role, value in step.inputs().items()}
+
+    return replace(step, config=with_texts(plain(step.config), relative), inputs=inputs)
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,11 +45,12 @@ PASSAGES = 100
 
 
 def generate(config: GenerateConfig) -> None:
-    """Write queries from documents, and the folder that holds them and their judgements."""
-    from retrodistill.stages.generating import generate_queries
+    """Write queries, or the texts of a collection, and the folder with their judgements."""
+    from retrodistill.stages.generating import generate_queries, generate_texts
 
-    queries = generate_queries(load_collection(config.data), config)
-    queries.write(config.out, config=as_dict(config), overwrite=config.overwrite)
+    write = generate_queries if config.write == "queries" else generate_texts
+    written = write(load_collection(config.data), config)
+    written.write(config.out, config=as_dict(config), overwrite=config.overwrite)
 
 
 def mine(config: MineConfig) -> None:

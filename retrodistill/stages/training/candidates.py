@@ -87,7 +87,8 @@ def gather(
 ) -> CandidateLists:
     """Return the candidates of each query to train on.
 
-    Without scores, these are the labelled queries of the split. With scores, they are the scored
+    Without scores, these are the labelled queries of the split, and the documents that it judges
+    not relevant (grade 0) are their negatives. With scores, they are the scored
     queries: those of the split, those that no split judges, and those of `unlabelled_splits`,
     whose labels are not used. Queries of `dev_split` are never among them. How many queries are
     skipped, and why, is logged.
@@ -110,10 +111,12 @@ def gather(
     if scores is None:
         skipped = _skipped(relevant, measured)
         relevant = {query: docs for query, docs in relevant.items() if query not in skipped}
-        lists = _from_labels(collection, relevant)
+        irrelevant = collection.irrelevant(split) if relevant else {}
+        lists = _from_labels(collection, relevant, irrelevant)
     else:
         skipped = _skipped(scores.query_ids, measured)
-        scores = scores.select(query for query in scores.query_ids if query not in skipped)
+        if skipped:
+            scores = scores.select(query for query in scores.query_ids if query not in skipped)
         lists = _from_scores(
             collection, relevant, scores, pool=pool, positives=positives, filters=filters
         )
@@ -186,16 +189,23 @@ def _skipped(queries: Iterable[str], measured: Mapping[str, set[str]]) -> set[st
     return skipped
 
 
-def _from_labels(collection: "Collection", relevant: Labels) -> CandidateLists:
+def _from_labels(collection: "Collection", relevant: Labels, irrelevant: Labels) -> CandidateLists:
     queries = [query for query, docs in relevant.items() if docs]
     docs = _label_lists(collection, relevant, queries)
+    negatives = _label_lists(collection, irrelevant, queries)
+    if len(negatives.values):
+        owners = np.count_nonzero(np.diff(negatives.bounds))
+        log.info(
+            f"{len(negatives.values):,} documents that are judged not relevant (grade 0) are "
+            f"negatives of {owners:,} of {len(queries):,} queries."
+        )
     nothing = Ragged(np.zeros(0, np.int64), np.zeros(len(queries) + 1, np.int64))
     return CandidateLists(
         queries=collection.queries.rows(queries),
         positives=docs,
-        pool=nothing,
+        pool=negatives,
         positive_scores=Ragged(np.zeros(len(docs.values), np.float32), docs.bounds),
-        pool_scores=Ragged(np.zeros(0, np.float32), nothing.bounds),
+        pool_scores=Ragged(np.zeros(len(negatives.values), np.float32), negatives.bounds),
         relevant=docs,
         doubtful=nothing,
         scored=False,
@@ -236,27 +246,30 @@ def _from_scores(
 
     # Which queries stay, and their pairs.
     usable = _usable(pairs, positive, filters.drop_weak_queries)
-    rows = np.flatnonzero(usable[pairs.owners])
-    owners = (np.cumsum(usable) - 1)[pairs.owners[rows]]
-    docs, values, positive = pairs.docs[rows], pairs.scores[rows], positive[rows]
+    owners, docs, values = pairs.owners, pairs.docs, pairs.scores
+    if not usable.all():
+        kept = usable[owners]
+        owners = (np.cumsum(usable) - 1)[owners[kept]]
+        docs, values, positive = docs[kept], values[kept], positive[kept]
     count = int(usable.sum())
 
     # Lists of positives, of the best others, and of those that may be relevant.
     positive_docs = Ragged.of(owners[positive], docs[positive], count)
     positive_scores = Ragged(values[positive], positive_docs.bounds)
     doubtful = _doubtful(owners, values, positive, positive_scores, filters.false_negatives)
-    negatives = Ragged.of(owners[~positive], docs[~positive], count)
-    ranks = np.arange(len(negatives.values)) - np.repeat(
-        negatives.bounds[:-1], np.diff(negatives.bounds)
-    )
-    best = ranks < pool
-    pools = Ragged.of(owners[~positive][best], negatives.values[best], count)
+    negatives = np.flatnonzero(~positive)
+    sizes = np.bincount(owners[negatives], minlength=count)
+    ranks = np.arange(len(negatives))
+    ranks -= np.repeat(np.cumsum(sizes) - sizes, sizes)
+    best = negatives[ranks < pool]
+    del negatives, ranks  # eight bytes a pair each
+    pools = Ragged.of(owners[best], docs[best], count)
     return CandidateLists(
         queries=collection.queries.rows(scores.query_ids)[usable],
         positives=positive_docs,
         pool=pools,
         positive_scores=positive_scores,
-        pool_scores=Ragged(values[~positive][best], pools.bounds),
+        pool_scores=Ragged(values[best], pools.bounds),
         relevant=_selected(labels, usable),
         doubtful=Ragged.of(owners[doubtful], docs[doubtful], count),
         scored=True,

@@ -103,9 +103,14 @@ def test_the_contract_of_writers(
 
 def test_every_kind_has_a_sound_prompt() -> None:
     """A prompt without examples, or whose examples are not read as such."""
-    kinds = [path.stem for path in FOLDER.glob("*.txt")]
-    assert {*kinds} == {"question", "claim", "keywords", "title", "instruction"}
-    for prompt in read_prompts(kinds):
+    of_queries = {"passage", "reasoning", "distractor"}
+    kinds = {path.stem for path in FOLDER.glob("*.txt")} - of_queries
+    assert kinds == {
+        *("question", "claim", "keywords", "title", "instruction"),
+        *("description", "misdescription"),
+    }
+    prompts = (*read_prompts([*kinds]), *read_prompts([*of_queries], slot="{query}"))
+    for prompt in prompts:
         assert len(prompt.examples) == len(prompt.topics) == 3
         assert all(prompt.topics)
         for example in prompt.examples:
@@ -331,3 +336,14 @@ def test_a_language_model_writes_through_the_stage(small: Collection, server: Se
     assert {query.writer for query in queries} == {"titles", "llm:m"}
     rows = [json.loads(query.line()) for query in queries]
     assert {row["metadata"]["kind"] for row in rows} == {"title", "question"}
+
+
+def test_a_prompt_of_queries_speaks_of_the_query() -> None:
+    """The words `the last document` beside a query, and a slot that stays in the prompt."""
+    (passage,) = read_prompts(("passage",), slot="{query}")
+    question = passage.question("how do pumps work?", 1)
+    assert "Query: how do pumps work?" in question
+    assert question.endswith("Write one passage for the last query, on one line, and nothing else.")
+    assert "{query}" not in question
+    with pytest.raises(ConfigError, match="claim is written for a document, but here a query"):
+        read_prompts(("claim",), slot="{query}")

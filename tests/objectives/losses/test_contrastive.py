@@ -16,11 +16,10 @@ from torch.nn.functional import cross_entropy, normalize
 from retrodistill.base.errors import ConfigError
 from retrodistill.objectives.losses.contrastive import (
     contrastive,
+    contrastive_over_queries,
     decayed_contrastive,
     mixed_negatives,
-    mixup_contrastive,
     passage_centric,
-    simcse,
     soft_nn,
 )
 from retrodistill.objectives.objective import LossTerm, Signals
@@ -311,42 +310,28 @@ def test_a_mixture_is_never_the_positive_itself() -> None:
         mixed_negatives(query, docs, row(True, False), row(True, True), share=1.0)
 
 
-def test_mixup_contrastive_by_hand() -> None:
-    """Queries and documents (1, 0), (0, 1): the mixture (0.8, 0.2) has cosines 0.9701 and 0.2425.
-
-    T = 1: ln(exp(0.9701) + exp(0.2425)) - 0.8 * 0.9701 - 0.2 * 0.2425, from either side.
-    """
-    axes, own = torch.eye(2, dtype=torch.float64), torch.eye(2, dtype=torch.bool)
-    loss = mixup_contrastive(axes, 3 * axes, own, torch.ones_like(own), temperature=1.0)
-    first, second = 0.8 / math.hypot(0.8, 0.2), 0.2 / math.hypot(0.8, 0.2)
-    expected = math.log(math.exp(first) + math.exp(second)) - 0.8 * first - 0.2 * second
-    assert loss.item() == pytest.approx(expected)
+def test_a_document_chooses_among_queries_by_hand() -> None:
+    """Its own query against one other, all scores equal: ln 2; the hard negative takes no part."""
+    scores = torch.zeros(2, 3, dtype=torch.float64)
+    labels = torch.tensor([[True, False, False], [False, False, True]])
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    assert contrastive_over_queries(scores, labels, mask).item() == pytest.approx(math.log(2))
+    scores[:, 1] = 9.0  # the first query's hard negative
+    assert contrastive_over_queries(scores, labels, mask).item() == pytest.approx(math.log(2))
 
 
-def test_mixup_contrastive_is_contrastive_only_where_nothing_is_mixed() -> None:
-    """A mixture that nobody mixes, or that has to find its own document alone."""
+def test_choosing_among_queries_is_infonce_of_the_transposed_batch() -> None:
+    """InfoNCE in the usual direction under the other name."""
     signals = batch()
-    vectors = [normalize(signals[name], dim=-1) for name in ("query_vectors", "doc_vectors")]
-    labels, mask = signals["batch_labels"], signals["batch_mask"]
-    scores = vectors[0] @ vectors[1].T
-    plain = contrastive(scores, signals["batch_candidates"], labels, mask).item()
-    assert mixup_contrastive(*vectors, labels, mask, share=1.0).item() == pytest.approx(plain)
-    assert mixup_contrastive(*vectors, labels, mask).item() != pytest.approx(plain, rel=0.01)
-    alone = labels.clone()
-    alone[1:] = False
-    one = contrastive(scores, signals["batch_candidates"], alone, mask).item()
-    assert mixup_contrastive(*vectors, alone, mask).item() == pytest.approx(one)
-    with pytest.raises(ConfigError, match=r"share must be from 0.5 to 1"):
-        mixup_contrastive(*vectors, labels, mask, share=0.2)
-
-
-def test_simcse_by_hand() -> None:
-    """A query (1, 0) and a document (0, 1), of which the second pass turns the document to (1, 0).
-
-    T = 1: the query meets cosines 1, 1: ln 2. The document meets 0, 0: ln 2. Lengths do not count.
-    """
-    query, doc = row(1, 0), row(0, 3)
-    loss = simcse(query, doc, query, row(5, 0), temperature=1.0)
-    assert loss.item() == pytest.approx(math.log(2))
-    same = simcse(query, doc, query, doc, temperature=1.0)
-    assert same.item() == pytest.approx(math.log(1 + math.exp(-1)))
+    names = ("batch_scores", "batch_labels", "batch_mask")
+    scores, labels, mask = (signals[name] for name in names)
+    expected = [
+        cross_entropy(
+            torch.cat([scores[[r], c], scores[(mask & ~labels)[:, c], c]])[None] / 0.05,
+            torch.tensor([0]),
+        )
+        for r, c in (labels & mask).nonzero().tolist()
+    ]
+    loss = contrastive_over_queries(scores, labels, mask)
+    assert loss.item() == pytest.approx(torch.stack(expected).mean().item())
+    assert loss.item() != pytest.approx(value("contrastive", signals).item())

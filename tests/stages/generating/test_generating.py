@@ -312,6 +312,22 @@ def test_new_positives_are_those_that_the_rankers_agree_on(
     assert load_collection(spec).relevant("generated") == {query.id: ["d1"]}
 
 
+def test_the_source_is_no_negative_of_its_own_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hard negative from which the query was written, because two others answer it better."""
+    own = corpus(tmp_path / "c", ["red apples", "sweet apples", "old apples", "blue plums"])
+    settings = scripted(monkeypatch, {"d0": ["which apples are best"]})
+    ranker = ("own_writers:Favourite:sweet,old,blue,red",)
+    (query,) = generate_queries(own, replace(settings, relabel=3, ranker=ranker)).queries
+    assert (query.source, query.relevant) == ("d0", ("d1",))
+    assert query.negatives != ("d0",)
+    assert len(query.negatives) == 1
+    two = corpus(tmp_path / "two", ["red apples", "sweet apples"])
+    (query,) = generate_queries(two, replace(settings, relabel=3, ranker=ranker)).queries
+    assert (query.relevant, query.negatives) == (("d1",), ())
+
+
 def test_no_held_out_document_becomes_a_positive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

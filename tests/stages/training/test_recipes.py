@@ -37,6 +37,7 @@ SMALL_ON_PURPOSE = {
     ("splade-distil", "flops"),
     ("m3-self", "sparse.contrastive"),
     ("m3-self", "sparse.batch-kl"),
+    ("syntriever", "batch-kl"),
 }
 
 
@@ -73,8 +74,11 @@ class Files:
         words += f"--student {self.students[kind]} "
         words += f"--out {out} --max-steps 2 --batch-size 4 --query-tokens 16 --doc-tokens 32 "
         words += "--precision float32"
+        words += " --dims 16" if settings_of(training).get("dims") else ""
         for flag in set(needs(training)) - {"labels", "--joint-teacher"}:
-            words += f" {flag} {getattr(self, flag.removeprefix('--'))}"
+            flag, _, label = flag.partition(" ")  # --teacher LABEL=TEACHER
+            words += f" {flag} {label.removesuffix('TEACHER')}"
+            words += f"{getattr(self, flag.removeprefix('--'))}"
         if "--joint-teacher" in needs(training):
             of_batch = "joint.batch_scores" in settings_of(training)["objective"]
             words += " --teacher-tokens 48 --joint-teacher "
@@ -86,13 +90,14 @@ class Files:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """A collection with several positives and unlabelled queries, and all kinds of teachers."""
+    """A collection with several positives, judged negatives, unlabelled queries; teachers."""
     folder = tmp_path_factory.mktemp("recipes")
     data = save_small_collection(folder / "data")
     with (data / "qrels" / "train.tsv").open("a", encoding="utf-8") as rows:
         rows.writelines(
             f"q{query}\td{query + offset}\t1\n" for query in range(12) for offset in (1, 2, 3)
         )
+        rows.writelines(f"q{query}\td{query + 30}\t0\n" for query in range(24))
     with (data / "queries.jsonl").open("a", encoding="utf-8") as rows:
         rows.writelines(
             json.dumps({"_id": f"u{number}", "text": "blood pressure and diet"}) + "\n"

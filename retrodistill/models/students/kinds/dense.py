@@ -36,13 +36,20 @@ if TYPE_CHECKING:
     from retrodistill.objectives.objective import LossTerm
 
 
+OF_QUERIES = frozenset(
+    {"student_scores", "batch_scores", "pair_scores", "query_vectors", "matched_query_vectors"}
+)
+"""Signals that are computed from the vectors of queries."""
+
+
 class BiEncoderTask(RetrieverTask):
     """One vector a text, dense or sparse; scores are inner products.
 
     With `dims`, the objective's value is its mean over the whole vectors and their first
     dimensions, scaled to length 1 again where the model does so. `projection` takes the vectors
     into a teacher's space, and with `matched` they are compared there; `head` scores a query's and
-    a document's vector together. Both read a cut vector with zeros in place of the rest.
+    a document's vector together. Both read a cut vector with zeros in place of the rest. Queries
+    are not encoded where the objective looks at documents alone: their vectors are 0.
     """
 
     gives = LISTS | BATCH | LAYERS | VECTORS | MATCHED | SECOND | {"pair_scores"}
@@ -57,11 +64,13 @@ class BiEncoderTask(RetrieverTask):
         matched: bool = False,
         projection: nn.Module | None = None,
         head: nn.Module | None = None,
+        reads_queries: bool = True,
         cache_gradients: bool = False,
     ) -> None:
         super().__init__(model, objective, dtype, cache_gradients=cache_gradients)
         self._dims = tuple(dict.fromkeys(dims))
         self._normalised, self._matched = is_normalised(model), matched
+        self._reads_queries = reads_queries
         self.projection = projection
         self.head = head
         self._layers = 0
@@ -97,6 +106,7 @@ class BiEncoderTask(RetrieverTask):
             matched=matched,
             projection=projection,
             head=PairHead(dimension) if "pair_scores" in signals else None,
+            reads_queries=bool(signals & OF_QUERIES),
             cache_gradients=settings.cache_gradients,
         )
 
@@ -109,6 +119,10 @@ class BiEncoderTask(RetrieverTask):
             width = int(self.model.get_embedding_dimension())
             shape = (0, self._layers, width) if self._layers else (0, width)
             return torch.zeros(shape, device=self.model.device, requires_grad=True)
+        if side == "query" and not self._reads_queries:
+            count, width = len(positions(chunks)), int(self.model.get_embedding_dimension())
+            shape = (count, self._layers, width) if self._layers else (count, width)
+            return torch.zeros(shape, device=self.model.device)
         modules = side_modules(self.model, side)
 
         def read(features: dict[str, Any]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from retrodistill.base.files import new_folder
 from retrodistill.stages.pipelines.distil.plan import PlannedStep
-from retrodistill.stages.pipelines.steps import Step, plain, sound_fingerprint, with_texts
+from retrodistill.stages.pipelines.steps import Step, movable, sound_fingerprint
 from retrodistill.stages.pipelines.verbs import run_again, verb_step
 
 
@@ -17,21 +17,14 @@ def planned_step(planned: PlannedStep, out: Path) -> Step:
 
     Its record names what lies below `out` relative to it, so that the folder may be moved.
     """
-    step = verb_step(planned.name, planned.verb, planned.config)
+    step = movable(verb_step(planned.name, planned.verb, planned.config), out)
     before = planned.adds_to
-
-    def relative(text: str) -> str:
-        return text.replace(f"{out}/", "")
-
-    def inputs() -> dict[str, str]:
-        read = {relative(role): value for role, value in step.inputs().items()}
-        return read if before is None else {**read, "scores before": sound_fingerprint(before)}
-
-    make = step.make
-    if before is not None:
-        make = partial(add_to, before, planned.verb, planned.config)
+    if before is None:
+        return step
     return dataclasses.replace(
-        step, config=with_texts(plain(step.config), relative), inputs=inputs, make=make
+        step,
+        inputs=lambda: {**step.inputs(), "scores before": sound_fingerprint(before)},
+        make=partial(add_to, before, planned.verb, planned.config),
     )
 
 

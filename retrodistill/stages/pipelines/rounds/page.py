@@ -1,0 +1,193 @@
+"""The result: a table for the terminal, and report.html, report.md and report.json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from retrodistill.base.files import json_text, write_atomically
+from retrodistill.stages.evaluation import Evaluation
+from retrodistill.stages.pipelines.rounds.layout import START, Layout
+from retrodistill.stages.pipelines.rounds.stopping import Kept
+from retrodistill.stages.pipelines.steps import PLAN
+from retrodistill.stages.reporting import sections
+from retrodistill.stages.reporting.content import Block, Cell, Code, Report, Section, Table, Text
+from retrodistill.stages.reporting.html import as_html
+from retrodistill.stages.reporting.markdown import as_markdown
+from retrodistill.stages.reporting.results import caution_of, p_text
+from retrodistill.stages.reporting.tables import number_in
+from retrodistill.stages.reporting.unseen import unseen
+
+COLUMNS = ("student", "dev", "test", "pairs", "new pairs", "new comparisons", "kept")
+"""Columns of the table; those without a value are dropped."""
+
+BEST = ("dev", "test")
+"""Columns whose highest value is marked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What is shown of a student."""
+
+    name: str
+    value: float
+    """What decides, on the dev split."""
+
+    pairs: int | None = None
+    """Pairs that it learned from with a teacher's scores."""
+
+    new: int | None = None
+    """Those among them that no earlier round had scored."""
+
+    compared: int | None = None
+    """Comparisons that no earlier round had asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What the rounds end with."""
+
+    kept: Kept
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """The final table."""
+
+    students: Sequence[Row]
+    evaluation: Mapping[str, Any]
+    """`Evaluation.to_dict()` of all students."""
+
+    lines: Sequence[str]
+    """What was kept, and why the rounds ended."""
+
+    title: str
+
+    @property
+    def paid(self) -> bool:
+        """Return whether a trained student is kept."""
+        return self.kept.paid
+
+
+def result_of(
+    layout: Layout, kept: Kept, students: Sequence[Row], evaluation: Evaluation
+) -> Result:
+    """Return the table and the sentences of rounds that are done."""
+    config = layout.config
+    content = evaluation.to_dict()
+    tested = {system["name"]: system["metrics"] for system in content["systems"]}
+    rows = [
+        (
+            row.name,
+            f"{row.value:.4f}",
+            f"{tested[row.name][config.metric]:.4f}" if config.test_split else "-",
+            *(
+                "-" if count is None else f"{count:,}"
+                for count in (row.pairs, row.new, row.compared)
+            ),
+            "yes" if row.name == kept.name else "",
+        )
+        for row in students
+    ]
+    places = [place for place in range(len(COLUMNS)) if any(row[place] != "-" for row in rows)]
+    test = f", test: {config.test_split}" if config.test_split else ""
+    return Result(
+        kept=kept,
+        columns=[COLUMNS[place] for place in places],
+        rows=[tuple(row[place] for place in places) for row in rows],
+        students=students,
+        evaluation=content,
+        lines=sentences(layout, kept, content),
+        title=f"{config.metric} (dev: {config.dev_split}{test})",
+    )
+
+
+def sentences(layout: Layout, kept: Kept, evaluation: Mapping[str, Any]) -> list[str]:
+    """Return what was kept, whether that may be chance, and why the rounds ended."""
+    config = layout.config
+    value, start = kept.values[kept.name], kept.values[START]
+    where = f"{config.metric} on {config.dev_split!r}"
+    lines = [f"Ended after {len(kept.values) - 1} trainings: {kept.stops}."]
+    if kept.paid:
+        lines.append(
+            f"Kept {kept.name!r}: {where} {value:.4f}, {value - start:+.4f} against start."
+        )
+    else:
+        lines.append(
+            f"It did not pay: {where} of no student is above that of the start, {start:.4f}. "
+            "student/ holds the start."
+        )
+    for test in evaluation["tests"]:
+        if kept.paid and test["metric"] == config.metric and kept.name in (test["a"], test["b"]):
+            p = test["p_corrected"]
+            doubt = "" if p < sections.LEVEL else ", so it may be chance"
+            split = config.test_split or config.dev_split
+            lines.append(f"Corrected p of the difference on {split!r}: {p_text(p)}{doubt}.")
+    if config.test_split is None and kept.paid:
+        lines.append(
+            "These queries have also chosen the student, which flatters it: --test-split names "
+            "others to measure on."
+        )
+    if caution := caution_of(evaluation):
+        lines.append(f"Mind how this was measured{caution}.")
+    return lines
+
+
+def write_pages(layout: Layout, result: Result) -> None:
+    """Write report.html, report.md and report.json."""
+    report = report_of(layout, result)
+    rounds = {
+        "kept": result.kept.name,
+        "paid": result.paid,
+        "stopped": result.kept.stops,
+        "students": [asdict(row) for row in result.students],
+        "verdict": list(result.lines),
+    }
+    texts = {
+        "report.html": as_html(report),
+        "report.md": as_markdown(report),
+        "report.json": json_text(report.to_dict() | {"rounds": rounds}),
+    }
+    for name, text in texts.items():
+        write_atomically(layout.out / name, text.encode(errors="replace"))
+
+
+def report_of(layout: Layout, result: Result) -> Report:
+    """Return the result as a report, for its renderers."""
+    config, evaluation = layout.config, result.evaluation
+    queries = evaluation["settings"]["queries"]
+    rows = [
+        [
+            Cell(text=cell, number=number_in(cell) if place else None)
+            for place, cell in enumerate(row)
+        ]
+        for row in result.rows
+    ]
+    blocks: list[Block] = [Text(text=line) for line in result.lines]
+    blocks.append(
+        Table(
+            caption=f"Students, {result.title}",
+            columns=result.columns,
+            rows=rows,
+            note="pairs: what a student learned from, with scores. new pairs: those of them that "
+            "no earlier round had scored.",
+        )
+    )
+    parts = [
+        Section(key="rounds", title="What was kept", blocks=blocks),
+        sections.headline(evaluation, queries=queries),
+        sections.tests_section(evaluation["tests"]),
+    ]
+    if (unseen_section := unseen(evaluation)) is not None:
+        parts.append(unseen_section)
+    plan = (layout.out / PLAN).read_text(encoding="utf-8")
+    parts.append(
+        Section(
+            key="plan",
+            title="How it was made",
+            blocks=[Code(title=f"The plan: {layout.out / PLAN}", text=plan, folded=True)],
+        )
+    )
+    return Report(
+        title=f"Rounds of {config.recipe} on {config.data}",
+        about=f"{queries:,} queries{caution_of(evaluation)}.",
+        evaluation=evaluation,
+        sections=parts,
+    )
