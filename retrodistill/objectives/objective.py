@@ -71,6 +71,13 @@ SIGNALS = {
     "teacher_query_vectors": "B T",
     "teacher_doc_vectors": "M T",
     "queue_vectors": "Q T",
+    "token_ids": "X W",
+    "token_types": "X W",
+    "token_mask": "X W",
+    "student_states": "J X W U",
+    "teacher_states": "J X W U",
+    "attention_vectors": "R X W V",
+    "teacher_attention_vectors": "R X W Z",
     "progress": "",
 }
 """Every signal that a batch can carry, and its shape.
@@ -94,6 +101,11 @@ documents; `second_...`: the same by a second pass, with another dropout. `teach
 teacher's vectors of the same texts; `matched_...`: the student's
 in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
+
+Tokens of the batch's texts, or of its pairs. `token_ids`, `token_types`: what the student read;
+`token_mask`: which are real. `student_states`, `teacher_states`: hidden states of layers that match
+each other, the student's in the teacher's width. `attention_vectors`,
+`teacher_attention_vectors`: the queries, keys and values of an attention layer.
 
 `progress`: the share of the training's steps that are done, where a term has a start.
 
@@ -263,6 +275,8 @@ INPUTS = {
     "log_weights": "--scores",
     "preferences": "--preferences",
     "teacher_doc_vectors": "--vectors",
+    "teacher_states": "--states",
+    "teacher_attention_vectors": "--states",
     "teacher_batch_scores": "--teacher",
     "teacher_layer_scores": "--teacher",
     "labels": "labels",

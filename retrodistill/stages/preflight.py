@@ -64,11 +64,12 @@ def generate(config: "configs.GenerateConfig") -> None:
     prompts_of(config)
     if config.round_trip is not None or config.relabel is not None:
         check_part(RETRIEVERS, config.retriever)
+    from retrodistill.models.teachers import read_options
+
     for spec in config.ranker:
         check_part(TEACHERS, spec)
+        read_options(spec, config.options_of(spec))
     if config.teacher is not None:
-        from retrodistill.models.teachers import read_options
-
         check_part(TEACHERS, config.teacher)
         read_options(config.teacher, config.teacher_option)
 
@@ -130,6 +131,7 @@ def train(config: "configs.TrainConfig") -> None:
     check_models("--student", config.student)
     check_models("--doc-student", config.doc_student)
     check_models("--vectors", config.vectors)
+    check_models("--states", config.states)
     for spec in config.teacher:
         check_part(TEACHERS, split_label(spec)[1])
     if config.joint_teacher is not None:

@@ -58,11 +58,8 @@ def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float
         ("listwise-kl(student_scores=old.scores)", "would train old"),
         ("contrastive(batch_scores=old.batch_scores)", "would train old.*dense, sparse, multi"),
         ("contrastive(batch_scores=sparse.scores)", "Write batch_scores=LABEL.batch_scores"),
-        (
-            "batch-kl(teacher_batch_scores=student.batch_scores)",
-            "has the student learn from itself",
-        ),
-        ("contrastive(stop_gradient=true)", "stop_gradient is for scores of a trained"),
+        ("batch-kl(teacher_batch_scores=student.batch_scores)", "has the student learn from its"),
+        ("contrastive(stop_gradient=true)", "stop_gradient is for scores of a trained model"),
         ("contrastive(start=1)", "start must be a share of the steps, from 0 to below 1"),
         ("contrastive(start=0.1) + ranknet(start=0.2)", "one term at least must start at 0"),
         ("", "is not understood"),

@@ -87,6 +87,10 @@ class GenerateSettings:
     ranker: tuple[str, ...] = ()
     """Teacher of --relabel: generator:MODEL (query likelihood), cross-encoder:MODEL, ..."""
 
+    ranker_option: tuple[str, ...] = ()
+    """Setting of a --ranker: RANKER.name=value, such as `causal-lm.template=...`. May be given
+    several times."""
+
     option: tuple[str, ...] = ()
     """Setting of the writers that have it: name=value, such as temperature=0.8. May be given
     several times."""
@@ -103,6 +107,12 @@ class GenerateSettings:
 
     precision: Precision = "auto"
     """Number type of a model's body."""
+
+    def options_of(self, ranker: str) -> tuple[str, ...]:
+        """Return the settings of one --ranker, each `name=value`."""
+        before = ranker.partition(":")[0] + "."
+        mine = (option for option in self.ranker_option if option.startswith(before))
+        return tuple(option.removeprefix(before) for option in mine)
 
     @property
     def most_words(self) -> int:
@@ -150,6 +160,13 @@ class GenerateSettings:
             raise ConfigError("--teacher-option needs --teacher.")
         if (self.relabel is None) != (not self.ranker):
             raise ConfigError("--relabel and --ranker need each other.")
+        names = [spec.partition(":")[0] for spec in self.ranker]
+        for option in self.ranker_option:
+            if option.partition("=")[0].partition(".")[0] not in names:
+                raise ConfigError(
+                    f"--ranker-option {option!r} is of none of the rankers "
+                    f"({', '.join(names) or 'none is given'}): write RANKER.name=value."
+                )
         if not self.writer:
             raise ConfigError("give a --writer, such as titles.")
         for spec in self.writer:

@@ -181,6 +181,10 @@ class TrainSettings:
     vector_tokens: int | None = None
     """Longest text that the model of --vectors reads, in tokens (default: its own limit)."""
 
+    states_layers: tuple[int, ...] = ()
+    """Layers of the model of --states that the student's last ones match, `4,8,12`; 0 is its
+    embeddings (default: all layers of the student, and its embeddings, evenly spread)."""
+
     teacher_tokens: int = 256
     """Longest input of the model of --teacher or --joint-teacher, in tokens."""
 
@@ -360,6 +364,10 @@ class TrainConfig(TrainSettings):
 
     vectors: str | None = None
     """Model whose vectors the student learns to match: a folder, a hub id or packaged:NAME."""
+
+    states: str | None = None
+    """Model whose hidden states and attention the student's follow, token by token (hidden-mse,
+    attention-relations): a folder or a hub id, with the student's tokenizer."""
 
     teacher: tuple[str, ...] = ()
     """Live teacher, which scores the documents of each batch while the student trains:

@@ -3,6 +3,7 @@
 They are made of the library's modules, so that plain sentence-transformers loads them.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,35 @@ def lexical_weights(
     values = highest * kept[ids] * counting
     empty = values.new_zeros(len(ids), len(kept))
     return empty.scatter_reduce(1, ids, values, "amax")  # a word that occurs twice has one weight
+
+
+def lexical_pooling(modules: Sequence[Any]) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+    """Return `lexical_weights` in place of a sparse head's modules; None for any other modules."""
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+
+    if tuple(map(type, modules)) != (Dense, SpladePooling, SparseStaticEmbedding):
+        return None
+    decoder, pooling, words = modules
+    plain = decoder.bias and not decoder.use_residual
+    plain = plain and isinstance(decoder.activation_function, nn.Identity)
+    names = {decoder.module_input_name, decoder.module_output_name}
+    how = pooling.pooling_strategy, pooling.activation_function
+    if not plain or names != {"token_embeddings"} or how != ("max", "relu"):
+        return None
+
+    def pool(features: dict[str, Any]) -> dict[str, Any]:
+        weights = lexical_weights(
+            features["token_embeddings"],
+            features["input_ids"],
+            features["attention_mask"].bool(),
+            decoder.linear.weight,
+            decoder.linear.bias,
+            words.weight,
+        )
+        return features | {"sentence_embedding": weights}
+
+    return pool
 
 
 def new_sparse_head(body: Any) -> list[nn.Module]:

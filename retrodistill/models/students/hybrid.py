@@ -19,7 +19,7 @@ from retrodistill.base.logging import log
 from retrodistill.models.inference import explained, model_path, pick_device
 from retrodistill.models.students.dense import load_bi_encoder
 from retrodistill.models.students.heads import (
-    lexical_weights,
+    lexical_pooling,
     new_multi_vector_head,
     new_sparse_head,
 )
@@ -107,16 +107,9 @@ class HybridModel(nn.Module):
 
     def other_heads(self, features: dict[str, Any], side: Side) -> tuple[Tensor, Tensor]:
         """Return the weights of words (n, V) and the token vectors (n, T, d)."""
-        tail: Any = self.tails[SPARSE]
-        decoder, _, words = tail
-        weights = lexical_weights(
-            features["token_embeddings"],
-            features["input_ids"],
-            features["attention_mask"].bool(),
-            decoder.linear.weight,
-            decoder.linear.bias,
-            words.weight,
-        )
+        pooling = lexical_pooling(list(self.tails[SPARSE]))  # type: ignore[arg-type]
+        assert pooling is not None, "the sparse head is not one of `new_sparse_head`"
+        weights = pooling(features)["sentence_embedding"]
         outputs = _through(self.tails[MULTI], features, side)  # type: ignore[arg-type]
         return weights, outputs["token_embeddings"] * outputs["attention_mask"].bool()[..., None]
 

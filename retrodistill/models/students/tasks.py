@@ -16,6 +16,7 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, SignalProvider
 from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import SameRows, SharedRows
+from retrodistill.models.students.token_states import ATTENTION, STATES, TOKENS, TokenReader
 from retrodistill.models.students.towers import Side
 from retrodistill.objectives.objective import Signals, bind
 
@@ -40,7 +41,10 @@ LAYERS = frozenset({"layer_scores"})
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
 SECOND = frozenset({"second_query_vectors", "second_doc_vectors"})
-STUDENT_SIGNALS = LISTS | BATCH | LAYERS | VECTORS | MATCHED | SECOND | {"pair_scores"}
+TOKEN_STATES = TOKENS | STATES | ATTENTION
+STUDENT_SIGNALS = frozenset(
+    LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | SECOND | {"pair_scores"}
+)
 """Signals that come from a student and its lists; any other comes from a source."""
 
 
@@ -90,6 +94,8 @@ class Task(nn.Module):
         self.joint: Any = None
         """Gives the signals of a second model that is trained with this one, by a batch's rows: a
         `JointModel`."""
+        self.tokens: TokenReader | None = None
+        """Reads each token's states in the body, where the objective asks for them."""
         self.live: tuple[SignalProvider, ...] = ()
         """Sources whose signals are computed in the forward pass."""
         self.losses: dict[str, float] = {}
@@ -153,6 +159,11 @@ class Task(nn.Module):
 
     def each(self, chunks: Chunks, read: Callable[[dict[str, Any]], Tensor]) -> list[Tensor]:
         """Return what `read` makes of the features of each chunk."""
+        if self.tokens is None:
+            return self._run(chunks, read)
+        return self.tokens.keep(chunks, self._run(chunks, self.tokens.reading(read)))
+
+    def _run(self, chunks: Chunks, read: Callable[[dict[str, Any]], Any]) -> list[Any]:
         if self.probe is not None:
             return [self.probe.cut(read(chunk["features"])) for chunk in chunks]
         if self._cache and torch.is_grad_enabled():
@@ -164,6 +175,8 @@ class Task(nn.Module):
 
         `batch` has the rows of the texts; only live sources need it.
         """
+        if self.tokens is not None:
+            signals = signals | self.tokens.signals()
         for source in self.live:
             assert batch is not None
             signals = signals | source.of(batch, signals)
@@ -177,6 +190,8 @@ class Task(nn.Module):
         for probe in (self.probe, self.joint and self.joint.task.probe):
             if probe is not None:
                 probe.measure(values)
+        if self.tokens is not None:
+            self.tokens.clear()
         return {"loss": torch.stack(list(values.values())).sum()}
 
 
@@ -246,7 +261,7 @@ class RetrieverTask(Task):
         docs = _each(shared, self.encode(inputs["docs"], "document"))
         return self.own_signals(queries, docs, inputs["candidates"])
 
-    def own_signals(self, queries: Encoded, docs: Encoded, candidates: Tensor) -> dict[str, Tensor]:
+    def own_signals(self, queries: Any, docs: Any, candidates: Tensor) -> dict[str, Tensor]:
         """Return the model's own signals, from what its scores are computed from."""
         raise NotImplementedError
 

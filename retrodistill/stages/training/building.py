@@ -8,6 +8,7 @@ from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.stages.training.sources.joint import joint_of
+from retrodistill.stages.training.sources.states import StateSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,6 +147,9 @@ def build_task(
                 "document keeps their vectors. Drop layer-kl, or train both sides."
             )
         task.score_layers()
+    states = next((source for source in sources if isinstance(source, StateSource)), None)
+    if states is not None and requested & states.gives:
+        task.tokens = states.reader(model, requested, settings)
     if SECOND & requested:
         task.read_twice()
     joint = joint_of(sources)

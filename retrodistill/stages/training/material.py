@@ -13,6 +13,7 @@ from retrodistill.base.logging import log
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.models.students.batches import TrainingExample, TrainingText
 from retrodistill.models.students.processes import world_size
+from retrodistill.models.students.token_states import TOKENS
 from retrodistill.stages.training.candidate_lists import CandidateLists
 from retrodistill.stages.training.candidates import CandidateFilters, gather, judged_elsewhere
 from retrodistill.stages.training.examples import Schedule, TextSchedule
@@ -121,7 +122,8 @@ def gather_material(
         DataError: there is nothing to train on, or no label although the objective needs some.
 
     """
-    if scores is None and not _needs_lists(terms):
+    reads_apart = STUDENT_KINDS[settings.student_kind].task.reads_apart
+    if scores is None and reads_apart and not _needs_lists(terms):
         return _texts(collection, split, settings)
     lists = gather(
         collection,
@@ -183,6 +185,7 @@ def _check_labels(
 
 
 def _needs_lists(terms: "Sequence[LossTerm]") -> bool:
-    """Tell whether an objective looks at queries' lists of documents, not at vectors alone."""
-    vectors = ("query_vectors", "doc_vectors", "queue_vectors")
-    return not all(signal.endswith(vectors) for term in terms for signal in term.signals)
+    """Tell whether an objective looks at queries' lists of documents, not at single texts alone."""
+    alone = ("query_vectors", "doc_vectors", "queue_vectors", "attention_vectors", "_states")
+    signals = {signal for term in terms for signal in term.signals} - TOKENS
+    return not all(signal.endswith(alone) for signal in signals)

@@ -116,7 +116,9 @@ def plan_training(
     joint = joint_of(wrapped)
     development = _development(collection, settings, scores)
     joint_development = (
-        None if joint is None else _development(collection, joint.settings(settings), scores)
+        None
+        if joint is None
+        else _development(collection.teacher_view, joint.settings(settings), scores)
     )
     material = gather_material(collection, split, scores, terms, settings)
     terms = with_perplexity(terms, scores, material, settings)
@@ -138,7 +140,7 @@ def plan_training(
     dtype = body_dtype(settings.precision, device)
     # What makes and reads its batches.
     if joint is not None:
-        second = joint.load(collection, terms, settings, device)
+        second = joint.load(collection.teacher_view, terms, settings, device)
         own_terms = [term for term in terms if term.of_joint_teacher]
         check_student(own_terms, second.model, joint.settings(settings))
     signals = {signal for term in terms for signal in term.signals}

@@ -9,10 +9,12 @@ import pytest
 import torch
 from fakes.models import save_tiny_model
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.models.students.heads import lexical_weights
 from retrodistill.models.students.hybrid import HybridEncoder, HybridModel, load_hybrid
+from retrodistill.models.students.sparse import SparseTextEncoder
 from retrodistill.models.students.towers import side_batches, two_towers
 from retrodistill.models.students.transforms import keep_layers, prompted
 
@@ -117,6 +119,17 @@ def test_the_sparse_head_has_the_gradients_of_the_library(model: HybridModel) ->
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
         assert theirs.abs().max() > 0
+
+
+def test_the_sparse_head_alone_is_read_the_same_fast_way(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index of other weights than the library's, or an hour of numbers that nobody needs."""
+    library = SparseEncoder(str(saved / "sparse"), device="cpu")
+    expected = library.encode_document(DOCS, convert_to_sparse_tensor=False).numpy()
+    ours = SparseTextEncoder(str(saved / "sparse"), precision="float32")
+    monkeypatch.setattr(SpladePooling, "forward", None)
+    np.testing.assert_allclose(ours.encode_docs(DOCS).toarray(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_text_has_weights_of_its_own_words_alone(saved: Path) -> None:

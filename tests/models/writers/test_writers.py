@@ -347,3 +347,15 @@ def test_a_prompt_of_queries_speaks_of_the_query() -> None:
     assert "{query}" not in question
     with pytest.raises(ConfigError, match="claim is written for a document, but here a query"):
         read_prompts(("claim",), slot="{query}")
+
+
+def test_a_passage_depends_on_its_query(causal: Path, small: Collection, tmp_path: Path) -> None:
+    """The slot of the query left empty: the same passage for each."""
+    text = "Query: blood liver\nPassage: heart muscle\n\nQuery: {query}\nPassage:\n"
+    (tmp_path / "passage.txt").write_text(text)
+    prompts = read_prompts(("passage",), tmp_path, slot="{query}")
+    options = WriterOptions(prompts=prompts, max_tokens=200, precision="float32")
+    writer = load_writer(f"causal-lm:{causal}", small.queries, options)
+    drafts = writer.write([small.queries[row] for row in (0, 1, 2)])
+    assert len({draft.text for draft in drafts}) > 1
+    assert [draft.source for draft in drafts] == [small.queries[row].id for row in (0, 1, 2)]

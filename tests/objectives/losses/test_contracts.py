@@ -29,6 +29,8 @@ LEAVES = (
     "second_doc_vectors",
     "matched_query_vectors",
     "matched_doc_vectors",
+    "student_states",
+    "attention_vectors",
 )
 """Signals that a student's weights shape."""
 
@@ -42,6 +44,8 @@ TEACHERS: tuple[dict[str, str], ...] = (
         "matched_query_vectors": "teacher_query_vectors",
         "matched_doc_vectors": "teacher_doc_vectors",
     },
+    {"student_states": "teacher_states"},
+    {"attention_vectors": "teacher_attention_vectors"},
 )
 """Signals of a student and of a teacher that can be equal."""
 
@@ -51,8 +55,12 @@ def asks(name: str, *signals: str) -> bool:
     return bool(set(LossTerm(name=name).signals) & set(signals))
 
 
-MASKED = [name for name in NAMES if asks(name, "mask", "batch_mask", "preference_mask")]
-LISTS = [name for name in NAMES if asks(name, "mask") and not asks(name, "batch_mask")]
+MASKS = ("mask", "batch_mask", "preference_mask", "token_mask")
+MASKED = [name for name in NAMES if asks(name, *MASKS)]
+LISTS = [
+    name for name in NAMES if asks(name, "mask", "token_mask") and not asks(name, "batch_mask")
+]
+TOKENS = ("student_states", "teacher_states", "attention_vectors", "teacher_attention_vectors")
 
 
 def at_the_teacher(name: str, equal: Mapping[str, str]) -> float:
@@ -121,6 +129,8 @@ def test_every_loss_ignores_padding(name: str) -> None:
     signals["log_weights"][~signals["mask"]] = 1e3
     signals["batch_scores"][~signals["batch_mask"]] = 1e3
     signals["preferences"][~signals["preference_mask"]] = float("nan")
+    for signal in TOKENS:
+        signals[signal][:, ~signals["token_mask"]] = 1e3
     assert value(name, signals).item() == before.item()
 
 
@@ -143,9 +153,8 @@ def test_every_loss_has_a_finite_and_right_gradient(name: str) -> None:
 def test_every_loss_survives_rows_without_a_list(name: str) -> None:
     """One fully masked query of a batch that makes the whole loss, or its gradient, NaN."""
     signals = batch()
-    signals["mask"][1] = False
-    signals["preference_mask"][1] = False
-    signals["batch_mask"][1] = False
+    for mask in MASKS:
+        signals[mask][1] = False
     signals["batch_labels"][1] = False
     signals["mask"][2, 1:] = False
     leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]
@@ -156,7 +165,7 @@ def test_every_loss_survives_rows_without_a_list(name: str) -> None:
 
 
 WITHOUT = {
-    "candidates": ("mask", "batch_mask", "preference_mask", "batch_labels", "batch_candidates"),
+    "candidates": (*MASKS, "batch_labels", "batch_candidates"),
     "labels": ("labels", "batch_labels"),
     "negatives": ("trusted_negatives",),
     "comparisons": ("preference_mask",),
@@ -215,12 +224,21 @@ def test_lists_of_several_positives_and_of_none_share_a_batch(name: str) -> None
     assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
 
 
-@pytest.mark.parametrize("name", [name for name in LABELLED if name != "fused-kl"])
-def test_a_query_without_a_label_is_no_part_of_a_loss_of_labels(name: str) -> None:
-    """The teacher's best taken for a label unasked; or a log of queries that dilutes the loss.
+UNLABELLED = (
+    "fused-kl",
+    "agreement-weighted-kl",
+    "layer-kl",
+    "inter-set",
+    "contrastive-over-queries",
+)
+"""Losses of labels that learn a query without one from its teachers, compare others with it, or do
+not look at queries.
+"""
 
-    `fused-kl` learns such a query from the teacher alone.
-    """
+
+@pytest.mark.parametrize("name", [name for name in LABELLED if name not in UNLABELLED])
+def test_a_query_without_a_label_is_no_part_of_a_loss_of_labels(name: str) -> None:
+    """The teacher's best taken for a label unasked; or a log of queries that dilutes the loss."""
     signals = uneven()
     rows = [leaf for leaf in LEAVES if asks(name, leaf) and leaf != "doc_vectors"]
     leaves = [signals[leaf].requires_grad_() for leaf in rows]
@@ -230,8 +248,9 @@ def test_a_query_without_a_label_is_no_part_of_a_loss_of_labels(name: str) -> No
     labelled = torch.tensor([0, 2, 3])
     without = Signals(
         **{
-            signal: tensor[labelled] if (shape_of(signal) or "").startswith("B") else tensor
+            signal: tensor.index_select(shape.index("B"), labelled) if "B" in shape else tensor
             for signal, tensor in signals.items()
+            for shape in [(shape_of(signal) or "").split()]
         }
     )
     assert value(name, without).item() == pytest.approx(loss.item())
@@ -285,6 +304,8 @@ def test_padding_may_hold_anything(name: str, filling: float) -> None:
     filled["teachers"][:, ~filled["mask"]] = filling
     filled["preferences"][~filled["preference_mask"]] = filling
     filled["batch_scores"][~filled["batch_mask"] & ~filled["batch_candidates"]] = filling
+    for signal in TOKENS:
+        filled[signal][:, ~filled["token_mask"]] = filling
     gradients = []
     for signals in (plain, filled):
         leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]

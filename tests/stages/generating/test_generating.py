@@ -328,6 +328,18 @@ def test_the_source_is_no_negative_of_its_own_query(
     assert (query.relevant, query.negatives) == (("d1",), ())
 
 
+def test_each_ranker_has_its_own_settings() -> None:
+    """A template of one language model that another reads, or that nobody reads."""
+    rankers = ("generator:A", "causal-lm:B")
+    settings = GenerateSettings(
+        relabel=3, ranker=rankers, ranker_option=("causal-lm.template=Q: {query}=",)
+    )
+    assert settings.options_of("causal-lm:B") == ("template=Q: {query}=",)
+    assert settings.options_of("generator:A") == ()
+    with pytest.raises(ConfigError, match="is of none of the rankers \\(generator, causal-lm\\)"):
+        replace(settings, ranker_option=("llm.max_cost=2",))
+
+
 def test_no_held_out_document_becomes_a_positive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

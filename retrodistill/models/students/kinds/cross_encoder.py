@@ -22,6 +22,7 @@ from retrodistill.models.students.kinds import CardText, StudentKind
 from retrodistill.models.students.tasks import (
     BATCH,
     LISTS,
+    TOKEN_STATES,
     Chunks,
     Task,
     positions,
@@ -41,7 +42,7 @@ class CrossEncoderTask(Task):
     """Scores are the raw logits of the pairs."""
 
     model: "CrossEncoder"
-    gives = LISTS | BATCH
+    gives = LISTS | BATCH | TOKEN_STATES
 
     @without_autocast
     def forward(
@@ -81,7 +82,7 @@ class PairBatch:
         of_lists = [
             source
             for source in sources
-            if all((shape_of(name) or "").startswith("B N") for name in source.gives)
+            if not any("M" in (shape_of(name) or "").split() for name in source.gives)
         ]
         self._stored = [source for source in of_lists if not source.live]
         self._live = len(self._stored) < len(of_lists)

@@ -22,6 +22,7 @@ from retrodistill.models.students.tasks import (
     LISTS,
     MATCHED,
     SECOND,
+    TOKEN_STATES,
     VECTORS,
     Chunks,
     Objective,
@@ -52,7 +53,9 @@ class BiEncoderTask(RetrieverTask):
     are not encoded where the objective looks at documents alone: their vectors are 0.
     """
 
-    gives = LISTS | BATCH | LAYERS | VECTORS | MATCHED | SECOND | {"pair_scores"}
+    gives = frozenset(
+        LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | SECOND | {"pair_scores"}
+    )
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES
 from retrodistill.data.store.lineage import Lineage
-from retrodistill.objectives.labels import EMA
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +37,9 @@ class SignalSource(ABC):
 
     gives: frozenset[str]
     """Names of its signals, of `objective.SIGNALS`."""
+
+    example: str = ""
+    """A loss that learns from it, for messages."""
 
     live: bool = False
     """Whether signals are computed in the forward pass, where the student's own are known."""
@@ -72,6 +74,15 @@ class SignalSource(ABC):
     def wraps(cls, value: object) -> bool:
         """Tell whether the source can be made from a value, by calling the class with it."""
         return False
+
+    @classmethod  # noqa: B027
+    def check(cls, name: str, settings: "TrainSettings") -> None:
+        """Check whether what a flag names fits the settings, before anything is loaded.
+
+        Raises:
+            ConfigError: it cannot be used in this training.
+
+        """
 
     @classmethod
     def open(cls, name: str, settings: "TrainSettings") -> Self:
@@ -112,16 +123,13 @@ def named_sources(config: "TrainConfig") -> "list[SignalSource | type[SignalSour
     """Return the sources that the flags of a training name, unopened: what they give, no more.
 
     Raises:
-        ConfigError: a live teacher cannot score the training's batches.
+        ConfigError: a source cannot be used in this training.
 
     """
-    from retrodistill.stages.training.sources.teacher import check_live
-
     sources: list[SignalSource | type[SignalSource]] = []
     for name, value in _flags(config):
         source: type[SignalSource] = SIGNAL_SOURCES[name]
-        if source.live and name != EMA:
-            check_live(value, config)
+        source.check(value, config)
         sources.append(source.open(value, config) if source.opens_late else source)
     _refuse_twice(sources)
     return sources

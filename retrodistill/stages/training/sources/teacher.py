@@ -44,6 +44,7 @@ class TeacherSource(SignalSource):
 
     name = "teacher"
     about = "a live teacher"
+    example = "batch-kl"
     gives = frozenset({"teacher_batch_scores", "teacher_layer_scores"})
     live = True
     opens_late = True
@@ -78,6 +79,11 @@ class TeacherSource(SignalSource):
     def wraps(cls, value: object) -> bool:
         """Tell whether this is a teacher that scores pairs."""
         return isinstance(value, Teacher)
+
+    @classmethod
+    def check(cls, name: str, settings: "TrainSettings") -> None:
+        """Check that the teacher can score the training's batches, and at what cost."""
+        check_live(name, settings)
 
     @classmethod
     def open(cls, name: str, settings: "TrainSettings") -> Self:
