@@ -11,7 +11,7 @@ def batch(
     """Return all signals of a batch whose lists have a hole in the middle and one at the end.
 
     Columns of `batch_scores` are all candidates of all queries, so M = B * N; D = T = 3. Of the
-    tokens, K = 2, X = B, W = N, U = 3, R = 3, V = Z = 8. With `pad`, each list, and each text, ends
+    tokens, J = 2, X = B, W = N, U = 3, R = 3, V = Z = 8. With `pad`, each list, and each text, ends
     with that many padded columns.
     """
     generator = torch.Generator().manual_seed(seed)
