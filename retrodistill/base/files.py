@@ -88,7 +88,7 @@ def write_once(path: Path, content: bytes) -> bool:
 
 
 def allow_open_files(count: int) -> None:
-    """Let this process hold so many more files open, as far as its hard limit goes.
+    """Let this process hold `count` more files open, as far as its hard limit goes.
 
     Each mapped file counts as one. The usual limit is 1,024, which a process may raise itself.
     """

@@ -368,6 +368,7 @@ INDEXES = Registry(
         "sq8": "retrodistill.models.indexes.faiss:ScalarIndex",
         "binary": "retrodistill.models.indexes.faiss:BinaryIndex",
         "hnsw": "retrodistill.models.indexes.faiss:HNSWIndex",
+        "cagra": "retrodistill.models.indexes.cagra:CagraIndex",
         "ivf": "retrodistill.models.indexes.faiss:ListsIndex",
         "ivf-pq": "retrodistill.models.indexes.faiss:ProductIndex",
         "faiss:FACTORY": "retrodistill.models.indexes.faiss:FaissIndex",
