@@ -43,7 +43,8 @@ def check_settings(
     for each in sources:
         named = any("." in signal for signal in each.gives)
         if (each.live or named) and not each.gives & signals:
-            example = each.example or f"listwise-kl(teacher_scores={min(each.gives)})"
+            stored = f"listwise-kl(teacher_scores={min(each.gives)})"
+            example = each.example if each.live else stored
             raise ConfigError(
                 f"objective {settings.objective!r} learns nothing from {each.about}: it asks for "
                 f"no {' and no '.join(sorted(each.gives))}. Drop the teacher, or add a loss such "

@@ -44,7 +44,6 @@ class TeacherSource(SignalSource):
 
     name = "teacher"
     about = "a live teacher"
-    example = "batch-kl"
     gives = frozenset({"teacher_batch_scores", "teacher_layer_scores"})
     live = True
     opens_late = True
