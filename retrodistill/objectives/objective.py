@@ -281,7 +281,9 @@ def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
     needs = inputs_of(parse_objective(settings.objective))
     if settings.flags_of_scores and "--scores" not in needs:
         needs = (*needs, "--scores")
-    if settings.positives == "teacher":
+    if settings.student_ranks and "labels" not in needs:
+        needs = ("labels", *needs)
+    if settings.positives == "teacher" or settings.label_above is not None:
         needs = tuple(need for need in needs if need != "labels")
     return needs
 

@@ -130,7 +130,7 @@ def test_a_round_trains_the_student_of_the_round_before(
     for number in (2, 3):
         manifest = Manifest.read(rounds / str(number) / "student")
         assert manifest.config["student"] == str(rounds / str(number - 1) / "student")
-        assert manifest.config["scores"] == str(rounds / str(number) / "scores")
+        assert manifest.config["scores"] == [str(rounds / str(number) / "scores")]
     shutil.copytree(app.out, tmp_path / "app")
     first = settings(place, tmp_path / "app", rounds=2, start="first", teacher=app.teacher)
     run_rounds(first)
@@ -247,7 +247,7 @@ def test_stages_are_trained_in_order_within_a_round(place: Path, tmp_path: Path)
         tmp_path / "app",
         recipe="pair",
         rounds=1,
-        set_=(*SMALL, "query-centric.max_steps=3"),
+        set_=(*SMALL, "query-centric.max_steps=3", "passage-centric.label_below=0.6"),
     )
     run_rounds(config)
     first, second = (
@@ -268,7 +268,7 @@ def test_without_a_teacher_the_candidates_are_hard_negatives(place: Path, tmp_pa
     config = settings(place, tmp_path / "app", recipe="contrastive", teacher=(), rounds=2)
     run_rounds(config)
     manifest = Manifest.read(config.out / "rounds" / "2" / "student")
-    assert manifest.config["scores"] == str(config.out / "rounds" / "2" / "lists")
+    assert manifest.config["scores"] == [str(config.out / "rounds" / "2" / "lists")]
     assert not (config.out / "scores").exists()
 
 

@@ -68,8 +68,10 @@ class Files:
         words += f"--student {self.students[kind]} "
         words += f"--out {out} --max-steps 2 --batch-size 4 --query-tokens 16 --doc-tokens 32 "
         words += "--precision float32"
-        for flag in set(needs(training)) - {"labels"}:
-            words += f" {flag} {getattr(self, flag.removeprefix('--'))}"
+        for need in set(needs(training)) - {"labels"}:
+            flag, _, label = need.partition(" ")
+            value = getattr(self, flag.removeprefix("--"))
+            words += f" {flag} {label.replace('TEACHER', f'bi-encoder:{self.vectors}') or value}"
         return words.split()
 
 

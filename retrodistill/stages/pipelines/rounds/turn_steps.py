@@ -107,7 +107,7 @@ def training(layout: Layout, turn: Turn) -> TrainConfig:
         student=turn.start,
         recipe=config.recipe,
         stage=each.stage or None,
-        scores=turn.lists if each.teacher is None else turn.folder / "scores",
+        scores=(str(turn.lists if each.teacher is None else turn.folder / "scores"),),
         preferences=turn.folder / "preferences" if "--preferences" in each.needs else None,
         teacher=(previous,) if PREVIOUS in each.needs else (),
         split=config.split,
