@@ -323,6 +323,7 @@ TEACHERS = Registry(
         "pairwise:MODEL": "retrodistill.models.teachers.pairwise:PairwiseTeacher",
         "reader:MODEL": "retrodistill.models.teachers.reader:ReaderTeacher",
         "generator:MODEL": "retrodistill.models.teachers.generator:GeneratorTeacher",
+        "answer-likelihood:MODEL": "retrodistill.models.teachers.answer_likelihood:AnswerTeacher",
         "llm:NAME": "retrodistill.models.teachers.llm:LLMTeacher",
         "llm-pairwise:NAME": "retrodistill.models.teachers.llm:LLMPairwiseTeacher",
         "llm-listwise:NAME": "retrodistill.models.teachers.llm:LLMListwiseTeacher",

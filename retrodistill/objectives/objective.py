@@ -60,7 +60,7 @@ SIGNALS = {
     "batch_labels": "B M",
     "batch_mask": "B M",
     "layer_scores": "L B M",
-    "teacher_layer_scores": "J B M",
+    "teacher_layer_scores": "K B M",
     "batch_relevant": "B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
@@ -306,7 +306,9 @@ def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
     needs = inputs_of(parse_objective(settings.objective))
     if settings.flags_of_scores and "--scores" not in needs:
         needs = (*needs, "--scores")
-    if settings.positives != "labels":
+    if settings.student_ranks and "labels" not in needs:
+        needs = ("labels", *needs)
+    if settings.positives != "labels" or settings.label_above is not None:
         needs = tuple(need for need in needs if need != "labels")
     return needs
 

@@ -120,6 +120,17 @@ class TrainSettings:
     """Accept --scores and --preferences that were made from other texts than those that the
     teacher reads. For translations and rewrites, name those texts instead: --teacher-view."""
 
+    student_ranks: tuple[int, ...] = ()
+    """Train only on queries of which the teacher ranks a labelled document first and the student,
+    before its training, from the first to the second of these ranks: `2,15`."""
+
+    label_above: float | None = None
+    """Pseudo-labels: candidates that the teacher scores above this probability are positives."""
+
+    label_below: float | None = None
+    """With --label-above: only candidates below this probability are negatives; those between the
+    two are left out."""
+
     drop_weak_queries: float = 0.0
     """Skip this share of the queries: those whose best teacher score is lowest."""
 
@@ -287,6 +298,8 @@ class TrainSettings:
             f"--query-order {self.query_order}": self.query_order == "hard-first",
             "--teacher-perplexity": self.teacher_perplexity is not None,
             f"--positives {self.positives}": self.positives != "labels",
+            "--student-ranks": bool(self.student_ranks),
+            "--label-above": self.label_above is not None,
             "--drop-weak-queries": self.drop_weak_queries > 0,
             "--false-negatives": self.false_negatives is not None,
         }
@@ -308,6 +321,24 @@ class TrainSettings:
         for dim in self.dims:
             if dim < 1:
                 raise ConfigError(f"--dims must be 1 or more each, but one is {dim}.")
+        if self.student_ranks:
+            low, high = (*self.student_ranks, 0)[:2]
+            if len(self.student_ranks) != 2 or not 1 <= low <= high:
+                raise ConfigError(
+                    "--student-ranks are two ranks, the lower first, as in 2,15, but they are "
+                    f"{','.join(map(str, self.student_ranks))}."
+                )
+        if self.label_below is not None and self.label_above is None:
+            raise ConfigError("--label-below needs --label-above.")
+        if self.label_above is not None:
+            below = self.label_above if self.label_below is None else self.label_below
+            if not 0 <= below <= self.label_above < 1:
+                raise ConfigError(
+                    "--label-below and --label-above are probabilities, the lower first, but they "
+                    f"are {below:g} and {self.label_above:g}."
+                )
+            if self.positives != "labels":
+                raise ConfigError(f"--label-above goes with no --positives {self.positives}.")
         if self.positives_per_query >= self.candidates_per_query:
             raise ConfigError(
                 f"--positives-per-query {self.positives_per_query} leaves no negative among "

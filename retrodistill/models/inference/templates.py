@@ -12,6 +12,9 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Rows
 from retrodistill.models.inference.cuts import note_cuts
 
+STEADY = ("query", "answer")
+"""Slots of texts that belong to a query: they are cut only where they take half of the room."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -39,10 +42,10 @@ class Template:
     """A prompt with slots, such as `question: {query} context: {doc}`, joined from tokens.
 
     Tokenizers do not reach across a space, so the template is taken apart at the spaces before
-    its slots, each part is tokenised with its text, and the parts are joined. Slots: `query`, and
-    one or more documents. Of what is longer than `max_tokens`, the documents lose their ends,
-    evenly; a query loses its own only where it is more than half of what the template leaves
-    (if `steady`, regardless of the documents, so that it is the same with each). The template
+    its slots, each part is tokenised with its text, and the parts are joined. Slots: `query` or
+    `answer`, and one or more documents. Of what is longer than `max_tokens`, the documents lose
+    their ends, evenly; a query loses its own only where it is more than half of what the template
+    leaves (if `steady`, regardless of the documents, so that it is the same with each). The template
     itself, and so what follows a document, is never cut.
 
     Raises:
@@ -133,7 +136,7 @@ class Prompts:
                 for bank, bank_rows in zip(banks, rows, strict=True)
             ]
         )
-        queries = np.array([piece.slot == "query" for piece in template.pieces])
+        queries = np.array([piece.slot in STEADY for piece in template.pieces])
         self.parts: Rows = fixed + shares(
             whole - fixed, queries, template.room, steady=template.steady
         )

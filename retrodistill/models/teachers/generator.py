@@ -1,6 +1,6 @@
 """Generators as teachers: log-likelihood of the query given the document."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,11 @@ class GeneratorTeacher:
 
     scale = "log-probability"
     unit: Unit = "pair"
+    given: tuple[str, ...] = ("doc",)
+    """Slots of its template."""
+
+    target = "query"
+    """What follows the template, and is scored."""
 
     def __init__(
         self,
@@ -55,16 +60,18 @@ class GeneratorTeacher:
         self._model = load_language_model(model, "generator", ("causal", "seq2seq"), options)
         self._batch_tokens = options.batch_tokens
         self._per_token = per_token
-        if "{query}" in template:
-            raise ConfigError(f"the query follows a generator's template, not in {template!r}.")
+        if f"{{{self.target}}}" in template:
+            raise ConfigError(
+                f"the {self.target} follows a generator's template, not in {template!r}."
+            )
         tokenizer = self._model.tokenizer
         max_tokens = options.max_tokens
         before, after = special_tokens(tokenizer)
         if self._model.kind == "causal":
             self._prompt = Template(
                 tokenizer,
-                template + " {query}",
-                ("doc", "query"),
+                f"{template} {{{self.target}}}",
+                (*self.given, self.target),
                 steady=True,
                 max_tokens=max_tokens,
                 special=(before, ()),
@@ -74,20 +81,21 @@ class GeneratorTeacher:
             self._prompt = Template(
                 tokenizer,
                 template,
-                ("doc",),
+                self.given,
                 max_tokens=max_tokens,
                 special=(before, after),
             )
-            self._target = Template(tokenizer, "{query}", ("query",), max_tokens=max_tokens)
+            alone = f"{{{self.target}}}"
+            self._target = Template(tokenizer, alone, (self.target,), max_tokens=max_tokens)
         self.fingerprint = digest(
             self._model.fingerprint, template, str(max_tokens), str(per_token)
         )
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:
-        """Return the log-likelihood of each pair's query.
+        """Return the log-likelihood of each pair's query, or of what else is the target.
 
         Raises:
-            DataError: a query has no tokens.
+            DataError: it has no tokens.
 
         """
         reading = (
@@ -96,7 +104,8 @@ class GeneratorTeacher:
         empty = np.flatnonzero(reading.targets == 0)
         if len(empty):
             query = pairs.queries[pairs.query_rows[empty[0]]]
-            raise DataError(f"query {query.id!r} has no tokens, so it has no likelihood.")
+            whose = "" if self.target == "query" else f"the {self.target} of "
+            raise DataError(f"{whose}query {query.id!r} has no tokens, so it has no likelihood.")
         vocabulary = self._model.model.get_output_embeddings().weight.shape[0]
         batches = [
             rows
@@ -106,14 +115,16 @@ class GeneratorTeacher:
         scores = in_batches(batches, reading.likelihoods)
         return (scores / reading.targets).astype(np.float32) if self._per_token else scores
 
+    def texts(self, pairs: Pairs) -> Mapping[str, tuple[Sequence[str], Rows]]:
+        """Return the distinct texts of each slot, and each pair's row among them."""
+        return {
+            "doc": ([doc.full_text for doc in pairs.docs], pairs.doc_rows),
+            "query": ([query.full_text for query in pairs.queries], pairs.query_rows),
+        }
+
     def _continuations(self, pairs: Pairs) -> "_Reading":
-        """Return the pairs as a causal model reads them: the query at the end of its text."""
-        prompts = self._prompt.fill(
-            {
-                "doc": ([doc.full_text for doc in pairs.docs], pairs.doc_rows),
-                "query": ([query.full_text for query in pairs.queries], pairs.query_rows),
-            }
-        )
+        """Return the pairs as a causal model reads them: the target at the end of its text."""
+        prompts = self._prompt.fill(self.texts(pairs))
         targets = prompts.parts[-1]
 
         def likelihoods(positions: Rows) -> "torch.Tensor":
@@ -129,11 +140,10 @@ class GeneratorTeacher:
         return _Reading(prompts.lengths, targets, likelihoods)
 
     def _decodings(self, pairs: Pairs) -> "_Reading":
-        """Return the pairs as an encoder-decoder reads them: the query in the decoder."""
-        docs = [doc.full_text for doc in pairs.docs]
-        queries = [query.full_text for query in pairs.queries]
-        prompts = self._prompt.fill({"doc": (docs, pairs.doc_rows)})
-        targets = self._target.fill({"query": (queries, pairs.query_rows)})
+        """Return the pairs as an encoder-decoder reads them: the target in the decoder."""
+        texts = self.texts(pairs)
+        prompts = self._prompt.fill(texts)
+        targets = self._target.fill(texts)
 
         def likelihoods(positions: Rows) -> "torch.Tensor":
             ends = [targets.ids(position) for position in positions]
@@ -166,7 +176,7 @@ class _Reading:
     """Tokens of each pair."""
 
     targets: Rows
-    """Tokens of each pair's query."""
+    """Tokens of each pair's target."""
 
     likelihoods: "Callable[[Rows], torch.Tensor]"
     """From positions of pairs to their summed log-likelihoods."""

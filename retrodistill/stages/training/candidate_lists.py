@@ -1,7 +1,7 @@
 """The candidates of all queries in columns, so that half a million are gathered in seconds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,13 @@ class Ragged:
         ends = np.cumsum(np.bincount(owners, minlength=count))
         return cls(values, np.concatenate([np.zeros(1, np.int64), ends]))
 
+    def select(self, chosen: NDArray[np.bool_]) -> "Ragged":
+        """Return the lists of some owners."""
+        sizes = np.diff(self.bounds)
+        count = int(chosen.sum())
+        owners = np.repeat(np.arange(count), sizes[chosen])
+        return Ragged.of(owners, self.values[np.repeat(chosen, sizes)], count)
+
     def __getitem__(self, index: int) -> NDArray[Any]:
         return self.values[self.bounds[index] : self.bounds[index + 1]]
 
@@ -72,6 +79,12 @@ class CandidateLists(Sequence[QueryCandidates]):
             frozenset(self.relevant[index].tolist()),
             frozenset(self.doubtful[index].tolist()),
         )
+
+    def select(self, chosen: NDArray[np.bool_]) -> "CandidateLists":
+        """Return the candidates of some of the queries."""
+        columns = ("positives", "pool", "positive_scores", "pool_scores", "relevant", "doubtful")
+        lists = {name: getattr(self, name).select(chosen) for name in columns}
+        return replace(self, queries=self.queries[chosen], **lists)
 
     @property
     def labelled(self) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from retrodistill.base.config import Positives
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.stages.training.candidate_lists import CandidateLists, Ragged
+from retrodistill.stages.training.pseudo_labels import pseudo_labelled
 from retrodistill.stages.training.sampling import Rows
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ class CandidateFilters:
     negative of that query then, wherever in a batch it comes from, but the teacher's score of it
     still teaches. A share needs scores that start at 0, so logits are refused."""
 
+    label_above: float | None = None
+    """Probability above which a candidate becomes relevant (`pseudo_labelled`)."""
+
+    label_below: float | None = None
+    """Probability below which one is a negative; those between are dropped."""
+
     def __post_init__(self) -> None:
         weak, ratio = self.drop_weak_queries, self.false_negatives
         if not 0 <= weak < 1:
@@ -57,9 +64,9 @@ class CandidateFilters:
 
         """
         ratio = self.false_negatives
-        if scores is None and (self.drop_weak_queries or ratio is not None):
+        if scores is None and self != NO_FILTERS:
             raise ConfigError(
-                "drop_weak_queries and false_negatives need teacher scores: --scores."
+                "drop_weak_queries, false_negatives and label_above need teacher scores: --scores."
             )
         if scores is not None and ratio is not None:
             lowest = float(scores.table["score"].to_numpy().min(initial=0.0))
@@ -117,6 +124,10 @@ def gather(
         skipped = _skipped(scores.query_ids, measured)
         if skipped:
             scores = scores.select(query for query in scores.query_ids if query not in skipped)
+        if filters.label_above is not None:
+            relevant, scores = pseudo_labelled(
+                relevant, scores, above=filters.label_above, below=filters.label_below
+            )
         lists = _from_scores(
             collection, relevant, scores, pool=pool, positives=positives, filters=filters
         )
@@ -270,7 +281,7 @@ def _from_scores(
         pool=pools,
         positive_scores=positive_scores,
         pool_scores=Ragged(values[best], pools.bounds),
-        relevant=_selected(labels, usable),
+        relevant=labels.select(usable),
         doubtful=Ragged.of(owners[doubtful], docs[doubtful], count),
         scored=True,
     )
@@ -360,14 +371,6 @@ def _with_one_more(lists: Ragged, values: Rows, chosen: NDArray[np.bool_]) -> Ra
     owners = np.concatenate([owners, np.flatnonzero(chosen)])
     order = np.argsort(owners, kind="stable")
     return Ragged.of(owners[order], np.concatenate([lists.values, values[chosen]])[order], count)
-
-
-def _selected(lists: Ragged, chosen: NDArray[np.bool_]) -> Ragged:
-    """Return the lists of some owners."""
-    sizes = np.diff(lists.bounds)
-    count = int(chosen.sum())
-    owners = np.repeat(np.arange(count), sizes[chosen])
-    return Ragged.of(owners, lists.values[np.repeat(chosen, sizes)], count)
 
 
 def _log_skipped(count: int, why: str) -> None:

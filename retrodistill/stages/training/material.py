@@ -134,7 +134,10 @@ def gather_material(
         unlabelled_splits=settings.unlabelled_split,
         dev_split=settings.dev_split,
         filters=CandidateFilters(
-            drop_weak_queries=settings.drop_weak_queries, false_negatives=settings.false_negatives
+            drop_weak_queries=settings.drop_weak_queries,
+            false_negatives=settings.false_negatives,
+            label_above=settings.label_above,
+            label_below=settings.label_below,
         ),
     )
     labelled = int(lists.labelled.sum())

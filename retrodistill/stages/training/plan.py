@@ -15,6 +15,7 @@ from retrodistill.stages.training.building import (
     start_student,
 )
 from retrodistill.stages.training.checks import check_student, with_perplexity
+from retrodistill.stages.training.hard_queries import hard_queries
 from retrodistill.stages.training.material import Material, gather_material
 from retrodistill.stages.training.requirements import check_kind, check_settings
 from retrodistill.stages.training.resuming import check_resumes, training_record
@@ -133,6 +134,8 @@ def plan_training(
     device = pick_device()
     model = start_student(str(student), settings, collection, device)
     check_student([term for term in terms if not term.of_joint_teacher], model, settings)
+    if settings.student_ranks:
+        material = hard_queries(material, model, settings)
     schedule = material.schedule(model, settings)
     constants = constant_vectors(model, settings, collection)
     if development is not None:

@@ -82,6 +82,7 @@ def models(
             "pairwise": f"pairwise:{cross}",
             "reader": f"reader:{made(save_tiny_seq2seq)}",
             "generator": f"generator:{causal}",
+            "answer-likelihood": f"answer-likelihood:{causal}",
             "llm": "llm:m",
             "llm-pairwise": "llm-pairwise:m",
             "llm-listwise": "llm-listwise:m",

@@ -247,7 +247,7 @@ def test_stages_are_trained_in_order_within_a_round(place: Path, tmp_path: Path)
         tmp_path / "app",
         recipe="pair",
         rounds=1,
-        set_=(*SMALL, "query-centric.max_steps=3"),
+        set_=(*SMALL, "query-centric.max_steps=3", "passage-centric.label_below=0.6"),
     )
     run_rounds(config)
     first, second = (
