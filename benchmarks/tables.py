@@ -1,6 +1,7 @@
 """Markdown tables of benchmark results, so that no number is typed.
 
     python benchmarks/tables.py benchmarks/results/scifact_MACHINE_YYYYMM.jsonl
+    python benchmarks/tables.py --growth benchmarks/results/growth_MACHINE_YYYYMM.jsonl
     python benchmarks/tables.py RESULTS.jsonl --metric ndcg@10 --also recall@100,fidelity --sort
 
 Reads lines of `rows.py` (other lines are skipped), prints a table a file: a row a system; the
@@ -12,6 +13,7 @@ all queries.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +71,32 @@ def table(
     return f"{NAMES.get(metric, metric)}\n\n{markdown_table(columns, rows)}"
 
 
+def growth_table(path: Path) -> str:
+    """Return what each work of `bench_growth.py` took at each size, and how it grew.
+
+    The exponent is that of the last two sizes, 1 where work is linear; bytes a unit are between
+    these sizes too, so that what every process takes at first does not count.
+    """
+    works: dict[tuple[str, str], dict[int, Line]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        if "work" in line:
+            works.setdefault((line["unit"], line["work"]), {})[line["size"]] = line
+    sizes = sorted({size for lines in works.values() for size in lines})
+    columns = ["what", "a unit", *(f"{size:,}: s" for size in sizes), "MB", "exponent", "bytes"]
+    rows = []
+    for (unit, work), lines in works.items():
+        row = [work, unit, *(f"{lines[s]['seconds']:.2f}" if s in lines else "" for s in sizes)]
+        *_, before, last = (lines[size] for size in sorted(lines))
+        growth = last["size"] / before["size"]
+        slow = before["seconds"] >= 0.05  # below, clocks and start-up are what is measured
+        exponent = math.log(last["seconds"] / before["seconds"], growth) if slow else None
+        each = (last["mb"] - before["mb"]) * 1e6 / (last["size"] - before["size"])
+        shown_exponent = "" if exponent is None else f"{exponent:.2f}"
+        rows.append([*row, f"{last['mb']:,.0f}", shown_exponent, f"{each:,.0f}"])
+    return markdown_table(columns, rows)
+
+
 def _value(line: Line, metric: str, *, spread: bool = True) -> str:
     value = line.get(metric)
     if value is None:
@@ -91,7 +119,12 @@ def main() -> None:
     parser.add_argument("--metric", default="ndcg@10")
     parser.add_argument("--also", default="recall@100", help="further columns, comma-separated")
     parser.add_argument("--sort", action="store_true", help="best on all queries first")
+    parser.add_argument("--growth", action="store_true", help="of lines of bench_growth.py")
     options = parser.parse_args()
+    if options.growth:
+        for path in options.results:
+            print(f"<!-- {path} -->\n\n{growth_table(path)}\n")
+        return
     also = [name for name in options.also.split(",") if name]
     for path in options.results:
         systems = rows_of(path)

@@ -80,7 +80,8 @@ def recipes_page() -> str:
         recipe = load_recipe(name)
         lines += [f"## {name}", "", f"{recipe.about}.", "", f"- Source: {recipe.source}"]
         for stage in recipe.stages:
-            needs = ", ".join(needs_of(configs.TrainSettings(**stage.settings))) or "nothing"
+            inputs = needs_of(configs.TrainSettings(**stage.settings))
+            needs = ", ".join([*inputs, *recipe.needs]) or "nothing"
             settings = ", ".join(f"`{key}: {value}`" for key, value in stage.settings.items())
             if recipe.staged:
                 about = f"Stage `{stage.name}`: {stage.about}."

@@ -1,11 +1,15 @@
 """Convert between formats: score files to and from score stores, click logs to judgements.
 
+It also writes a view: the queries with what a retriever found for them.
+
     python -m retrodistill.convert --import published.tsv --format margin-mse --data beir:scifact \\
         --out scores/published
     python -m retrodistill.convert --export scores/ce --format pylate --data beir:scifact \\
         --out scores.jsonl
     python -m retrodistill.convert --clicks clicks.csv --data beir:shop --min-clicks 2 \\
         --out shop/qrels/clicks.tsv
+    python -m retrodistill.convert --context runs/bm25 --data beir:scifact \\
+        --out scifact/queries.context.jsonl
 
 Train on an imported store as on a scored one. Give a judgement file to any collection: the split
 of --data docs:handbook,queries=log.txt,qrels=clicks.tsv is named `clicks`.
@@ -38,6 +42,8 @@ def convert(config: ConvertConfig) -> None:
         verbs.convert(config)
     elif config.export is not None:
         _export(config)
+    elif config.context is not None:
+        _write_context(config)
     else:
         _convert_clicks(config)
     print(config.out)
@@ -65,6 +71,22 @@ def _collection(config: ConvertConfig) -> "Collection | None":
     if config.data is None:
         return None
     return load_collection(config.data, queries=config.queries)
+
+
+def _write_context(config: ConvertConfig) -> None:
+    """Write the queries with the best documents of the run as a view."""
+    from retrodistill.data.lines import write_lines
+    from retrodistill.data.store.runs import Run
+    from retrodistill.stages.generating.context import queries_with_context
+
+    collection = _collection(config)
+    assert config.context is not None
+    assert collection is not None
+    run = Run.read(config.context)
+    write_lines(
+        config.out,
+        queries_with_context(collection, run, docs=config.context_docs, words=config.context_words),
+    )
 
 
 def _convert_clicks(config: ConvertConfig) -> None:

@@ -79,7 +79,8 @@ def print_recipes() -> None:
         recipe = load_recipe(name)
         lines = []
         for stage in recipe.stages:
-            needs = ", ".join(needs_of(TrainSettings(**stage.settings))) or "nothing"
+            inputs = needs_of(TrainSettings(**stage.settings))
+            needs = ", ".join([*inputs, *recipe.needs]) or "nothing"
             about = f"--stage {stage.name}: {stage.about}; " if recipe.staged else ""
             lines.append(f"{about}needs: {needs}")
         lines += [f"source: {recipe.source}", *([f"notes: {recipe.notes}"] if recipe.notes else [])]

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import resource
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,9 @@ UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<state>new|old)-[0-9a-f]{8}(\.[^.]*
 
 SEAL = 16
 """Bytes of the checksum at the end of a cached file: 128 bits of XXH3."""
+
+OTHER_FILES = 256
+"""Files that a process has open beside those that it counts: libraries, sockets, logs."""
 
 BLOCK = 1 << 20
 """Bytes that are read at a time for a checksum."""
@@ -81,6 +85,19 @@ def write_once(path: Path, content: bytes) -> bool:
                 return False
             os.replace(aside, path)
     return True
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process hold `count` more files open, as far as its hard limit goes.
+
+    Each mapped file counts as one. The usual limit is 1,024, which a process may raise itself.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 @contextmanager

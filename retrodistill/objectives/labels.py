@@ -9,6 +9,9 @@ from retrodistill.base.errors import ConfigError
 JOINT, STUDENT = "joint", "student"
 """Labels of the teacher that is trained with the student, and of the student."""
 
+EMA = "ema"
+"""Label of the average of the student's weights."""
+
 HEADS = ("dense", "sparse", "multi-vector")
 """Labels of the heads of a hybrid student."""
 
@@ -16,8 +19,13 @@ LABELLED = {
     "teacher_scores": "scores",
     "teacher_batch_scores": "batch_scores",
     "teacher_layer_scores": "layer_scores",
+    "base_scores": "scores",
+    "start_scores": "scores",
 }
-"""Signals that a labelled model can give in a teacher's place, and their names behind its label."""
+"""Signals that a labelled model can give in a teacher's place, and their names behind its label.
+
+The last two have no other source.
+"""
 
 OWN = {"student_scores": "scores", "batch_scores": "batch_scores", "layer_scores": "layer_scores"}
 """The same in the student's place, where a joint teacher or a head is what a term trains."""

@@ -15,6 +15,8 @@ from retrodistill.base.calls import Call, parse_call
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.registry import LOSSES
 from retrodistill.objectives.labels import (
+    EMA,
+    HEADS,
     JOINT,
     LABELLED,
     OWN,
@@ -45,6 +47,8 @@ SIGNALS = {
     "mask": "B N",
     "labels": "B N",
     "trusted_negatives": "B N",
+    "base_scores": "B N",
+    "start_scores": "B N",
     "log_weights": "B N",
     "teachers": "E B N",
     "pair_scores": "B N",
@@ -56,14 +60,24 @@ SIGNALS = {
     "batch_labels": "B M",
     "batch_mask": "B M",
     "layer_scores": "L B M",
-    "teacher_layer_scores": "K B M",
+    "teacher_layer_scores": "J B M",
+    "batch_relevant": "B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",
+    "second_query_vectors": "B D",
+    "second_doc_vectors": "M D",
     "matched_query_vectors": "B T",
     "matched_doc_vectors": "M T",
     "teacher_query_vectors": "B T",
     "teacher_doc_vectors": "M T",
     "queue_vectors": "Q T",
+    "token_ids": "X W",
+    "token_types": "X W",
+    "token_mask": "X W",
+    "student_states": "J X W U",
+    "teacher_states": "J X W U",
+    "attention_vectors": "R X W V",
+    "teacher_attention_vectors": "R X W Z",
     "progress": "",
 }
 """Every signal that a batch can carry, and its shape.
@@ -78,13 +92,20 @@ teacher's log p(i is better than j), in nats, where `preference_mask` says that 
 The batch. `batch_scores`, `teacher_batch_scores`: the student's and a live teacher's scores of
 every distinct document of the batch.
 `batch_candidates`: which of those are candidates of the query itself. `batch_labels`,
-`batch_mask`: which are relevant, and which may be compared at all. `layer_scores`,
+`batch_mask`: which are relevant, and which may be compared at all. `batch_relevant`: which are
+relevant, those included that only another query brought into the batch. `layer_scores`,
 `teacher_layer_scores`: scores of the same documents from each layer's vectors, first layer first.
 
 Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
-documents. `teacher_...`: the teacher's vectors of the same texts; `matched_...`: the student's
+documents; `second_...`: the same by a second pass, with another dropout. `teacher_...`: the
+teacher's vectors of the same texts; `matched_...`: the student's
 in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
+
+Tokens of the batch's texts, or of its pairs. `token_ids`, `token_types`: what the student read;
+`token_mask`: which are real. `student_states`, `teacher_states`: hidden states of layers that match
+each other, the student's in the teacher's width. `attention_vectors`,
+`teacher_attention_vectors`: the queries, keys and values of an attention layer.
 
 `progress`: the share of the training's steps that are done, where a term has a start.
 
@@ -94,7 +115,8 @@ shapes of `teacher_scores` and its like, to the terms that ask for them:
 joint teacher, `listwise-ce(student_scores=joint.scores)`, or a head of a student with several,
 `contrastive(batch_scores=sparse.batch_scores)`. `student` is the label of the student itself, for
 what these learn from it. `teachers` are the scores of K teachers that a term names, each divided by
-its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`.
+its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`. `base_scores`, `start_scores`: those
+of the model that the teacher was, and that the student was, before training.
 """
 
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
@@ -253,10 +275,13 @@ INPUTS = {
     "log_weights": "--scores",
     "preferences": "--preferences",
     "teacher_doc_vectors": "--vectors",
+    "teacher_states": "--states",
+    "teacher_attention_vectors": "--states",
     "teacher_batch_scores": "--teacher",
     "teacher_layer_scores": "--teacher",
     "labels": "labels",
     "batch_labels": "labels",
+    "batch_relevant": "labels",
 }
 """Signal -> what provides it: a flag of `train`, or labels in the split."""
 
@@ -269,7 +294,7 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
         label, dot, name = signal.partition(".")
         if label == JOINT:
             inputs += ["--joint-teacher", "--scores" if name == "scores" else None]
-        elif dot and label not in (STUDENT, *HEADS):
+        elif dot and label not in (EMA, STUDENT, *HEADS):
             inputs.append(f"--teacher {label}=TEACHER")
         else:
             inputs.append(INPUTS.get(signal))
@@ -283,7 +308,7 @@ def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
         needs = (*needs, "--scores")
     if settings.student_ranks and "labels" not in needs:
         needs = ("labels", *needs)
-    if settings.positives == "teacher" or settings.label_above is not None:
+    if settings.positives != "labels" or settings.label_above is not None:
         needs = tuple(need for need in needs if need != "labels")
     return needs
 
@@ -306,7 +331,8 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         for term, loss, required in bound:
             if term.start > done:
                 continue
-            missing = [name for name in term.signals if name not in signals]
+            needed = places(dict(zip(term.signals, term.signals, strict=True))).values()
+            missing = [name for name in needed if name not in signals]
             if missing:
                 raise ConfigError(
                     f"loss {term.name!r} needs {', '.join(missing)}, but this batch carries only "

@@ -1,4 +1,4 @@
-"""Several teachers of one loss, each with a temperature: `teacher_scores/2&dense.scores/0.05`."""
+"""Several teachers of one loss, each with a temperature: `teacher_scores/2&bi.scores/0.05`."""
 
 import math
 import re
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.objectives.labels import STUDENT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ def parse_teachers(text: str, loss: str) -> dict[str, float]:
     teachers: dict[str, float] = {}
     for piece in text.split("&"):
         match = _TEACHER.fullmatch(piece)
-        if match is None or match[1] in teachers:
+        if match is None or match[1] in {*teachers, f"{STUDENT}.scores"}:
             raise ConfigError(
                 f"{loss}: {SEVERAL}={text} is not understood. Name each teacher once, with the "
                 f"temperature that divides its scores: {loss}({EXAMPLE})."
@@ -49,9 +50,12 @@ def _temperature(text: str | None, piece: str, loss: str) -> float:
 
 
 def stacked(teachers: Mapping[str, float], signals: "Mapping[str, Tensor]") -> "Tensor":
-    """Return the scores of the teachers (K, B, N), each divided by its temperature."""
+    """Return the scores of the teachers (K, B, N), each divided by its temperature.
+
+    No gradient enters them, not even those of a model that is trained beside the student.
+    """
     import torch
 
-    scores = (signals[name] for name in teachers)
+    scores = (signals[name].detach() for name in teachers)
     wide = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in scores]
     return torch.stack([each / value for each, value in zip(wide, teachers.values(), strict=True)])

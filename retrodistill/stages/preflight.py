@@ -55,20 +55,21 @@ def generate(config: "configs.GenerateConfig") -> None:
     """Check the settings of `generate`."""
     refuse_existing(config.out, overwrite=config.overwrite)
     from retrodistill.models.writers import check_options
-    from retrodistill.models.writers.prompts import read_prompts
+    from retrodistill.stages.generating.writing import prompts_of
 
     for spec in config.writer:
         check_part(WRITERS, spec)
     check_options(config.writer, config.option)
     check_paths("--prompts", config.prompts)
-    read_prompts(config.kind, config.prompts)
+    prompts_of(config)
     if config.round_trip is not None or config.relabel is not None:
         check_part(RETRIEVERS, config.retriever)
+    from retrodistill.models.teachers import read_options
+
     for spec in config.ranker:
         check_part(TEACHERS, spec)
+        read_options(spec, config.options_of(spec))
     if config.teacher is not None:
-        from retrodistill.models.teachers import read_options
-
         check_part(TEACHERS, config.teacher)
         read_options(config.teacher, config.teacher_option)
 
@@ -118,6 +119,7 @@ def train(config: "configs.TrainConfig") -> None:
     from retrodistill.stages.training.sources import named_sources
 
     refuse_existing(config.out, overwrite=config.overwrite)
+    _check_views(config)
     terms = parse_objective(config.objective)
     if config.student_kind not in STUDENT_KINDS:
         STUDENT_KINDS[config.student_kind]  # unknown, or one of your own
@@ -129,6 +131,7 @@ def train(config: "configs.TrainConfig") -> None:
     check_models("--student", config.student)
     check_models("--doc-student", config.doc_student)
     check_models("--vectors", config.vectors)
+    check_models("--states", config.states)
     for spec in config.teacher:
         check_part(TEACHERS, split_label(spec)[1])
     if config.joint_teacher is not None:
@@ -137,8 +140,22 @@ def train(config: "configs.TrainConfig") -> None:
             teacher = config.out.with_name(f"{config.out.name}.teacher")
             refuse_existing(teacher, overwrite=config.overwrite)
     check_settings(terms, config, config.split, named_sources(config))
-    if config.student_kind != TrainSettings().student_kind:  # the default kind has every setting
+    of_others = config.pair_prompt is not None or config.answers
+    if of_others or config.student_kind != TrainSettings().student_kind:
         check_kind(config)  # imports torch
+
+
+def _check_views(config: "configs.TrainConfig") -> None:
+    """Raise ConfigError if teacher and student read the same texts in a recipe of two views."""
+    from retrodistill.objectives.recipes import load_recipe
+
+    if config.recipe and config.teacher_view == config.student_view:
+        recipe = load_recipe(config.recipe)
+        if recipe.views:
+            raise ConfigError(
+                f"recipe {recipe.name} is of a teacher that reads other texts than the student: "
+                f"give {' '.join(recipe.needs)}, two different ones."
+            )
 
 
 def rounds(config: "configs.RoundsConfig") -> None:
@@ -223,6 +240,7 @@ def convert(config: "configs.ConvertConfig") -> None:
         check_writable(config.out / "shards")
     check_paths("--import", config.import_)
     check_paths("--export", config.export)
+    check_paths("--context", config.context)
     if config.format is not None:
         FORMATS[config.format]
 

@@ -10,8 +10,9 @@ def batch(
 ) -> Signals:
     """Return all signals of a batch whose lists have a hole in the middle and one at the end.
 
-    Columns of `batch_scores` are all candidates of all queries, so M = B * N; D = T = 3. With
-    `pad`, each list ends with that many padded columns.
+    Columns of `batch_scores` are all candidates of all queries, so M = B * N; D = T = 3. Of the
+    tokens, J = 2, X = B, W = N, U = 3, R = 3, V = Z = 8. With `pad`, each list, and each text, ends
+    with that many padded columns.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -31,6 +32,9 @@ def batch(
     for row in range(b):
         scores[row, row * n : (row + 1) * n] = student[row]
     margins = draw(b, n, n)
+    token_mask = torch.ones(b, n, dtype=torch.bool)
+    token_mask[:, -1] = False
+    token_mask[0, 1] = False
     lists = {
         "student_scores": student,
         "teacher_scores": teacher,
@@ -52,8 +56,11 @@ def batch(
         batch_candidates=candidates,
         batch_labels=candidates & torch.block_diag(*labels.to(dtype)[:, None]).bool(),
         batch_mask=mask.reshape(1, -1).repeat(b, 1),
+        batch_relevant=candidates | candidates.roll(n + 1, dims=1),
         query_vectors=draw(b, 3),
         doc_vectors=draw(b * n, 3),
+        second_query_vectors=draw(b, 3),
+        second_doc_vectors=draw(b * n, 3),
         matched_query_vectors=draw(b, 3),
         matched_doc_vectors=draw(b * n, 3),
         teacher_query_vectors=draw(b, 3),
@@ -61,8 +68,15 @@ def batch(
         queue_vectors=draw(6, 3),
         teacher_batch_scores=draw(b, b * n),
         teachers=pads(draw(3, b, n), (0, pad)),
+        base_scores=pads(draw(b, n), (0, pad)),
+        start_scores=pads(draw(b, n), (0, pad)),
         layer_scores=draw(3, b, b * n),
         teacher_layer_scores=draw(3, b, b * n),
+        token_mask=pads(token_mask, (0, pad)),
+        student_states=pads(draw(2, b, n, 3), (0, 0, 0, pad)),
+        teacher_states=pads(draw(2, b, n, 3), (0, 0, 0, pad)),
+        attention_vectors=pads(draw(3, b, n, 8), (0, 0, 0, pad)),
+        teacher_attention_vectors=pads(draw(3, b, n, 8), (0, 0, 0, pad)),
     )
 
 

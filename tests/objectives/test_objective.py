@@ -56,6 +56,12 @@ def test_an_objective_is_read_as_written(text: str, terms: list[tuple[str, float
         ("listwise-kl(teacher_scores=old.batch_scores)", "Write teacher_scores=LABEL.scores"),
         ("batch-kl(teacher_batch_scores=old.scores)", "=LABEL.batch_scores"),
         ("listwise-kl(student_scores=old.scores)", "would train old"),
+        ("contrastive(batch_scores=old.batch_scores)", "would train old.*dense, sparse, multi"),
+        ("contrastive(batch_scores=sparse.scores)", "Write batch_scores=LABEL.batch_scores"),
+        ("batch-kl(teacher_batch_scores=student.batch_scores)", "has the student learn from its"),
+        ("contrastive(stop_gradient=true)", "stop_gradient is for scores of a trained model"),
+        ("contrastive(start=1)", "start must be a share of the steps, from 0 to below 1"),
+        ("contrastive(start=0.1) + ranknet(start=0.2)", "one term at least must start at 0"),
         ("", "is not understood"),
         ("listwise-kl + ", "is not understood"),
         ("listwise-kl listwise-kl", "is not understood"),
@@ -113,3 +119,34 @@ def test_a_term_asks_a_labelled_teacher() -> None:
         Signals(student_scores=scores, **{"old.scores": torch.zeros(1, 3)})
     with pytest.raises(DataError, match=r"unknown signal 'old\.mask'"):
         Signals(**{"old.mask": torch.zeros(1, 3)})
+
+
+def test_a_term_of_a_head_reads_it_under_a_name_of_its_own() -> None:
+    """Two heads' losses as one number in the log, or a head that needs a teacher of its name."""
+    text = "batch-kl(teacher_batch_scores=student.batch_scores,batch_scores=sparse.batch_scores)"
+    (term, plain) = parse_objective(f"{text} + contrastive")
+    assert (term.key, plain.key) == ("sparse.batch-kl", "contrastive")
+    assert inputs_of([term]) == ()
+    scores = {name: torch.randn(2, 3) for name in ("batch_scores", "sparse.batch_scores")}
+    found = bind([term])(Signals(**scores))
+    expected = bind(parse_objective("batch-kl"))(
+        Signals(
+            batch_scores=scores["sparse.batch_scores"],
+            teacher_batch_scores=scores["batch_scores"],
+        )
+    )
+    assert found["sparse.batch-kl"] == expected["batch-kl"]
+
+
+def test_a_term_takes_part_from_its_start() -> None:
+    """A start that is a delay of the whole objective, or that a resume begins again."""
+    terms = parse_objective("batch-kl + 0.5*batch-kl(student_temperature=1,start=0.25)")
+    scores = {name: torch.randn(2, 3) for name in ("batch_scores", "teacher_batch_scores")}
+    objective = bind(terms)
+
+    def value(done: float) -> float:
+        return objective(Signals(**scores, progress=torch.tensor(done)))["batch-kl"].item()
+
+    assert value(0.0) == value(0.24) == bind(terms[:1])(Signals(**scores))["batch-kl"].item()
+    assert value(0.25) == value(0.9) == objective(Signals(**scores))["batch-kl"].item()
+    assert value(0.25) > value(0.24)

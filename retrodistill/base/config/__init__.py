@@ -5,7 +5,7 @@ type `tuple[str, ...]` may be given several times. `retrodistill.base.command` r
 """
 
 from retrodistill.base.config.audit import AuditConfig, LeakageConfig
-from retrodistill.base.config.base import Executor, Precision, as_dict, at_least
+from retrodistill.base.config.base import Device, Executor, Precision, as_dict, at_least
 from retrodistill.base.config.benchmark import BenchmarkConfig
 from retrodistill.base.config.convert import ConvertConfig
 from retrodistill.base.config.distil import DistilConfig
@@ -28,6 +28,7 @@ __all__ = [
     "AuditConfig",
     "BenchmarkConfig",
     "ConvertConfig",
+    "Device",
     "DistilConfig",
     "DoctorConfig",
     "EmbedConfig",

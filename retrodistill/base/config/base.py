@@ -7,6 +7,7 @@ from typing import Literal
 from retrodistill.base.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Device = Literal["cpu", "cuda"]
 Executor = Literal["local", "processes", "ray"]
 """Who does a long job: this process, several of this machine, or the tasks of a Ray cluster."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from retrodistill.base.config.base import Executor, Precision, at_least, check_workers
+from retrodistill.base.config.base import Device, Executor, Precision, at_least, check_workers
 from retrodistill.base.errors import ConfigError
 
 
@@ -17,7 +17,11 @@ class IndexSettings:
     GROUPS: ClassVar[Mapping[str, str]] = {"index": "index", "machines": "executor"}
 
     index: str = "flat"
-    """exact, flat, sq8, binary, hnsw, ivf, ivf-pq, faiss:LINE or milvus:URI."""
+    """exact, flat, sq8, binary, hnsw, cagra, ivf, ivf-pq, faiss:LINE or milvus:URI."""
+
+    device: Device = "cpu"
+    """Where FAISS learns and searches: with cuda, the lists of ivf and ivf-pq are learned on the
+    GPU, and cagra is built there."""
 
     recall: float | None = None
     """Share of the exact ten best that must be found: sets the index's effort by measuring."""
@@ -41,6 +45,11 @@ class IndexSettings:
         _check_recall(self.recall)
         if self.memory is not None:
             parse_bytes(self.memory)
+        if self.index == "cagra" and self.device == "cpu":
+            raise ConfigError(
+                "--index cagra is built on a GPU: give --device cuda, or --index hnsw. Once built, "
+                "it is searched on any machine."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +152,9 @@ class SearchConfig:
     sets: bool = False
     """Read AND, OR, NOT and brackets in queries, as in: "vitamin D" AND asthma NOT children."""
 
+    device: Device = "cpu"
+    """Where FAISS searches: with cuda, indexes flat, ivf and ivf-pq on the GPU."""
+
     recall: float | None = None
     """Another recall than the one that the index was tuned for, by what was measured then."""
 
@@ -187,6 +199,8 @@ class SearchConfig:
     def _check_without_index(self) -> None:
         if self.data is None:
             raise ConfigError("--model and --retriever need --data: the documents to search.")
+        if self.device != "cpu":
+            raise ConfigError("--device needs --index, an index folder made by embed.")
         for name in ("where", "recall", "query_model"):
             if getattr(self, name) is not None:
                 flag = name.replace("_", "-")

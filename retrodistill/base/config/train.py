@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from retrodistill.base.config.base import Precision, at_least, below_one
 from retrodistill.base.errors import ConfigError
 
-Positives = Literal["labels", "teacher"]
+Positives = Literal["labels", "labels-or-teacher", "teacher"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,8 @@ class TrainSettings:
 
     student_kind: str = "bi-encoder"
     """What to train: bi-encoder, sparse, late-interaction, cross-encoder (which reads query and
-    document together), or a kind of your own, `my_lab.kinds:KIND`."""
+    document together), causal-reranker (a language model that says yes or no), or a kind of your
+    own, `my_lab.kinds:KIND`."""
 
     keep_layers: tuple[int, ...] = ()
     """Layers of --student to keep, counted from 0: `0,2,5`."""
@@ -49,6 +50,14 @@ class TrainSettings:
 
     doc_prompt: str | None = None
     """Text before each document (default: the model's own prompt)."""
+
+    pair_prompt: str | None = None
+    """Prompt of a causal reranker, with `{query}` and `{doc}` (default: the model's own). It is
+    saved with the student."""
+
+    answers: tuple[str, ...] = ()
+    """The two words that a causal reranker's score compares, as they follow the prompt: for yes,
+    then for no (default: the model's own)."""
 
     doc_student: str | None = None
     """Another model for the documents, a folder or a hub id: two towers. Prompts, dropout and
@@ -84,7 +93,8 @@ class TrainSettings:
 
     positives: Positives = "labels"
     """Which documents are a query's positives: those that --split labels, or the teacher's best
-    one, which then counts as labelled."""
+    one, which then counts as labelled; with `labels-or-teacher`, the teacher's best one only of
+    queries without a label."""
 
     positives_per_query: int = 1
     """Positives of one query in a batch, if it has that many."""
@@ -107,8 +117,8 @@ class TrainSettings:
     queries that other splits judge are skipped."""
 
     other_texts: bool = False
-    """Accept --scores and --preferences whose ids name other texts than those of --data, such as
-    translations."""
+    """Accept --scores and --preferences that were made from other texts than those that the
+    teacher reads. For translations and rewrites, name those texts instead: --teacher-view."""
 
     student_ranks: tuple[int, ...] = ()
     """Train only on queries of which the teacher ranks a labelled document first and the student,
@@ -156,7 +166,7 @@ class TrainSettings:
     """Longest query, in tokens."""
 
     doc_tokens: int = 160
-    """Longest document, or pair for a cross-encoder, in tokens."""
+    """Longest document, in tokens; pair for a cross-encoder, prompt for a causal reranker."""
 
     batch_tokens: int = 4096
     """Padded tokens of one pass through the encoder."""
@@ -182,6 +192,10 @@ class TrainSettings:
     vector_tokens: int | None = None
     """Longest text that the model of --vectors reads, in tokens (default: its own limit)."""
 
+    states_layers: tuple[int, ...] = ()
+    """Layers of the model of --states that the student's last ones match, `4,8,12`; 0 is its
+    embeddings (default: all layers of the student, and its embeddings, evenly spread)."""
+
     teacher_tokens: int = 256
     """Longest input of the model of --teacher or --joint-teacher, in tokens."""
 
@@ -191,6 +205,10 @@ class TrainSettings:
     teacher_pairs: int = 4096
     """Most pairs of a step that --teacher may read, if it reads pairs as a cross-encoder does: the
     queries of a batch times its documents."""
+
+    ema: float | None = None
+    """Share that each step keeps of an exponential average of the student's weights, such as 0.99,
+    which is a live teacher: `batch-kl(teacher_batch_scores=ema.batch_scores)`."""
 
     average: Literal["none", "ema", "sma"] = "none"
     """Average the weights over the training: exponentially, or evenly over its last part."""
@@ -212,7 +230,7 @@ class TrainSettings:
 
     dev_docs: Literal["all", "scored"] = "all"
     """Search all documents, or only those that --scores lists for these queries and the relevant
-    ones: faster, and optimistic. A cross-encoder needs `scored`."""
+    ones: faster, and optimistic. Students that rerank need `scored`."""
 
     eval_steps: int = 0
     """Steps between measurements (0: measure ten times in all)."""
@@ -243,8 +261,15 @@ class TrainSettings:
         at_least(self, 1, "positives_per_query")
         at_least(self, 0, "lora_rank", "queue", "eval_steps", "patience", "drop_weak_queries")
         at_least(self, 0, "average_decay", "average_start", "min_delta")
-        below_one(self, "average_decay", "average_start", "warmup", "dropout")
+        below_one(self, "ema", "average_decay", "average_start", "warmup", "dropout")
         self._check_amounts()
+        if self.ema is not None and not self.ema > 0:
+            raise ConfigError(f"--ema must be above 0, but it is {self.ema}.")
+        if self.ema is not None and self.freeze == "document":
+            raise ConfigError(
+                "--ema reads the documents of a batch with averaged weights, and --freeze document "
+                "reads none. Omit one of the two."
+            )
         if self.freeze == "query" and not self.doc_student:
             raise ConfigError("--freeze query needs --doc-student: the tower that is trained.")
         if self.compare == "collection" and self.freeze != "document":
@@ -252,6 +277,8 @@ class TrainSettings:
                 "--compare collection needs --freeze document: the vectors of all documents can "
                 "be compared with only if they stay what they are."
             )
+        if len(self.answers) not in (0, 2):
+            raise ConfigError("--answers are two words, for yes and then for no, each a flag.")
         if self.doc_keep_layers and not self.doc_student:
             raise ConfigError(
                 "--doc-keep-layers needs --doc-student; --keep-layers cuts --student."
@@ -270,7 +297,7 @@ class TrainSettings:
             f"--negative-sampling {self.negative_sampling}": self.negative_sampling != "uniform",
             f"--query-order {self.query_order}": self.query_order == "hard-first",
             "--teacher-perplexity": self.teacher_perplexity is not None,
-            "--positives teacher": self.positives == "teacher",
+            f"--positives {self.positives}": self.positives != "labels",
             "--student-ranks": bool(self.student_ranks),
             "--label-above": self.label_above is not None,
             "--drop-weak-queries": self.drop_weak_queries > 0,
@@ -342,6 +369,13 @@ class TrainConfig(TrainSettings):
     queries: str | None = None
     """File of further queries that --scores covers, beside those of --data."""
 
+    teacher_view: str | None = None
+    """Other texts of the same ids that the teacher reads, or has read: VIEW of queries.VIEW.jsonl
+    and corpus.VIEW.jsonl beside --data, or a path (default: the texts of --data)."""
+
+    student_view: str | None = None
+    """Other texts of the same ids that the student reads, as with --teacher-view."""
+
     out: Path
     """Folder of the trained model, in sentence-transformers format."""
 
@@ -361,6 +395,10 @@ class TrainConfig(TrainSettings):
 
     vectors: str | None = None
     """Model whose vectors the student learns to match: a folder, a hub id or packaged:NAME."""
+
+    states: str | None = None
+    """Model whose hidden states and attention the student's follow, token by token (hidden-mse,
+    attention-relations): a folder or a hub id, with the student's tokenizer."""
 
     teacher: tuple[str, ...] = ()
     """Live teacher, which scores the documents of each batch while the student trains:

@@ -6,7 +6,8 @@
 
 Only corpus.jsonl must exist. Both .jsonl files may be gzipped (`.jsonl.gz`). Judgements may lack
 the header, and may have TREC's four columns (query, iteration, document, grade).
-Other fields of a line, and those of its `metadata`, become the text's attributes.
+Other fields of a line, and those of its `metadata`, become the text's attributes. Files such as
+`queries.german.jsonl` and `corpus.german.jsonl` are a view, other texts of the same ids (`views`).
 """
 
 from collections.abc import Callable
@@ -54,6 +55,7 @@ def load(path: str) -> Collection:
         queries=asked,
         qrels_files={file.stem: file for file in splits},
         judgements={file.stem: partial(read_qrels, file, allow_empty=True) for file in splits},
+        folder=folder,
     )
 
 

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from retrodistill.base.errors import ConfigError, DataError
@@ -47,12 +47,32 @@ def cached_texts(
     if key is None:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as aside:
             _fill(Path(aside), name, sources)
-            return _open(Path(aside), name, sources, persistent=False)
+            tables = _open(Path(aside), name, sources, persistent=False)
+    else:
+        tables = _cached(name, sources, key)
+    return tables[0], tables[1]
+
+
+def cached_view(name: str, part: str, source: TextSource, *, key: Sequence[str]) -> Texts:
+    """Return a table of documents or of queries alone, read from its source if not cached.
+
+    `part` is `docs` or `queries`; `key` is as in `cached_texts`.
+
+    Raises:
+        ConfigError: the cache folder cannot be written.
+        DataError: the source is malformed.
+
+    """
+    return _cached(name, {part: source}, key)[0]
+
+
+def _cached(name: str, sources: dict[str, TextSource], key: Sequence[str]) -> list[Texts]:
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-48:].strip("-.")
     folder = cache_folder("collections") / f"{slug}-{digest(LAYOUT, *key)[:16]}"
-    if not _is_whole(folder):
-        damaged = f"{folder} is damaged: re-reading {name}"
-        log.info(damaged if folder.exists() else f"reading {name} once; cached in {folder}")
+    if not _is_whole(folder, sources):
+        what = name if len(sources) > 1 else f"the {PARTS[next(iter(sources))]} of {name}"
+        damaged = f"{folder} is damaged: re-reading {what}"
+        log.info(damaged if folder.exists() else f"reading {what} once; cached in {folder}")
         _build(folder, name, sources)
     return _open(folder, name, sources)
 
@@ -71,14 +91,14 @@ def _build(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
     try:
         with new_folder(folder, overwrite=True) as aside:
             _fill(aside, name, sources)
-            if _is_whole(folder):
+            if _is_whole(folder, sources):
                 raise _OutrunError
     except _OutrunError:
         return
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _unwritable(folder, error) from error
-        if not _is_whole(folder):
+        if not _is_whole(folder, sources):
             raise
 
 
@@ -98,35 +118,34 @@ def _fill(folder: Path, name: str, sources: dict[str, TextSource]) -> None:
         inputs=inputs,
         details={"name": name, "xxh3_128": checksums},
     ).write(folder)
-    if not len(_open(folder, name, sources)[0]):
+    if "docs" in sources and not len(_open(folder, name, sources)[0]):
         raise DataError(f"{name} holds no documents. A collection needs at least one.")
 
 
 def _open(
     folder: Path, name: str, sources: Mapping[str, TextSource], *, persistent: bool = True
-) -> tuple[Texts, Texts]:
+) -> list[Texts]:
     manifest = Manifest.read(folder, kind="collection")
-    docs, queries = (
+    return [
         Texts(
             folder / table,
-            name=f"the {noun} of {name}",
+            name=f"the {PARTS[table]} of {name}",
             fingerprint=manifest.inputs[table],
-            source=sources.get(table),
+            source=source,
             persistent=persistent,
         )
-        for table, noun in PARTS.items()
-    )
-    return docs, queries
+        for table, source in sources.items()
+    ]
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, parts: Iterable[str]) -> bool:
     """Return whether all files of a folder match their checksums."""
     try:
         manifest = Manifest.read(folder, kind="collection")
-        if manifest.fingerprint != digest(*(manifest.inputs[table] for table in PARTS)):
+        if manifest.fingerprint != digest(*(manifest.inputs[table] for table in parts)):
             return False
         checksums = manifest.details["xxh3_128"]
-        files = [file(folder / table) for table in PARTS for file in (arrow_file, ids_file)]
+        files = [file(folder / table) for table in parts for file in (arrow_file, ids_file)]
         return all(checksum(path) == checksums[path.name] for path in files)
     except (DataError, OSError, KeyError, TypeError):
         return False

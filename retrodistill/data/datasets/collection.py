@@ -15,13 +15,14 @@ from retrodistill.base.registry import COLLECTIONS
 from retrodistill.data.datasets.options import take_options
 from retrodistill.data.datasets.queries import QueryFile, log_counts, merged_queries, read_queries
 from retrodistill.data.datasets.texts import Texts
+from retrodistill.data.datasets.views import find_view, view_of
 from retrodistill.data.qrels import Judgements, made_by_machine, read_qrels
 
 ALL = "all"
 """Every query, judged or not, in a collection without a split of this name."""
 
-OPTIONS = ("queries", "qrels")
-"""Options after any collection's id: `beir:PATH,queries=FILE,qrels=PATH`."""
+OPTIONS = ("queries", "qrels", "view")
+"""Options after any collection's id: `beir:PATH,queries=FILE,qrels=PATH,view=VIEW`."""
 
 
 class Collection:
@@ -31,7 +32,8 @@ class Collection:
     collection does not hold, as in real data: they count for recall. `spec` is the id that was
     loaded. `fingerprint` is the hash of documents and queries, independent of their source;
     `docs.fingerprint` is that of the documents alone. `file_queries` are the ids of the queries
-    that were added from a file. `qrels_files` are the files of splits that have one.
+    that were added from a file. `qrels_files` are the files of splits that have one, and `folder`
+    is where named views lie, if there is such a place.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Collection:
         judgements: Mapping[str, Callable[[], Judgements]],
         qrels_files: Mapping[str, Path] | None = None,
         scoreddocs: Callable[[], Iterator[tuple[str, str, float]]] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.name = name
+        self.folder = folder
         self.spec = ""
         self.docs = docs
         self.queries = queries
@@ -55,6 +59,7 @@ class Collection:
         self._scoreddocs = scoreddocs
         self._qrels: dict[str, Judgements] = {}
         self.file_queries: list[str] = []
+        self._teacher_view: Collection | None = None
 
     def __repr__(self) -> str:
         size = f"{len(self.docs)} documents, {len(self.queries)} queries"
@@ -90,11 +95,20 @@ class Collection:
 
     def relevant(self, split: str) -> dict[str, list[str]]:
         """Return the relevant documents (grade above 0) of each judged query that exist here."""
+        return self._judged(split, lambda grade: grade > 0)
+
+    def irrelevant(self, split: str) -> dict[str, list[str]]:
+        """Return the documents that were judged not relevant (grade 0 or below), by query."""
+        return self._judged(split, lambda grade: grade <= 0)
+
+    def _judged(self, split: str, chosen: Callable[[int], bool]) -> dict[str, list[str]]:
+        """Return the documents of chosen grades of each judged query that exist here."""
         qrels = self.qrels(split)
-        ids = list({doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0})
+        pairs = (pair for grades in qrels.values() for pair in grades.items())
+        ids = list({doc for doc, grade in pairs if chosen(grade)})
         held = {doc for doc, row in zip(ids, self.docs.find(ids).tolist(), strict=True) if row >= 0}
         return {
-            query: [doc for doc, grade in grades.items() if grade > 0 and doc in held]
+            query: [doc for doc, grade in grades.items() if chosen(grade) and doc in held]
             for query, grades in qrels.items()
         }
 
@@ -156,6 +170,50 @@ class Collection:
         merged.file_queries = list(dict.fromkeys([*self.file_queries, *ids]))
         return merged, alike
 
+    def view(self, view: str | None) -> "Collection":
+        """Return this collection with the texts of a view, the same ids in the same rows.
+
+        A view is named by its files beside the collection, or by a path (see `views`). Queries or
+        documents that it lacks keep their texts; None is the collection itself.
+
+        Raises:
+            ConfigError: there is no such view.
+            DataError: a file is malformed, or lacks the text of an id.
+
+        """
+        if view is None:
+            return self
+        files = find_view(view, self.folder)
+        viewed = copy(self)
+        viewed.name = f"{self.name}, view {Path(view).name}"
+        for side, file in (("queries", files.queries), ("docs", files.docs)):
+            if file is not None:
+                texts = view_of(getattr(self, side), file, side=side, name=viewed.name)
+                setattr(viewed, side, texts)
+        viewed.fingerprint = digest(viewed.docs.fingerprint, viewed.queries.fingerprint)
+        return viewed
+
+    def taught_by(self, other: "Collection") -> "Collection":
+        """Return this collection for a student whose teacher reads `other`, a view of the same ids.
+
+        Raises:
+            DataError: `other` has other documents or queries by id, or in other rows.
+
+        """
+        if not (self.docs.same_ids(other.docs) and self.queries.same_ids(other.queries)):
+            raise DataError(
+                f"{other.name}, which the teacher reads, has other ids than {self.name}, which the "
+                "student reads. Take both as views of one collection: collection.view(...)."
+            )
+        taught = copy(self)
+        taught._teacher_view = None if other.fingerprint == self.fingerprint else other
+        return taught
+
+    @property
+    def teacher_view(self) -> "Collection":
+        """The texts that a student's teacher reads: another view, or this one."""
+        return self if self._teacher_view is None else self._teacher_view
+
     def with_splits(self, files: Mapping[str, Path]) -> "Collection":
         """Return this collection with a split for each name and judgement file.
 
@@ -179,7 +237,8 @@ def load_collection(spec: str, *, queries: str | Path | None = None) -> Collecti
     """Load a collection by its id: beir:PATH, docs:PATH, irds:ID, hf:ID or builtin:pydocs.
 
     Every id may be followed by `,queries=FILE`, whose queries are added (as with the argument
-    `queries`), and `,qrels=PATH`, a judgement file or a folder of them, named by their splits.
+    `queries`), by `,qrels=PATH`, a judgement file or a folder of them, named by their splits, and
+    by `,view=VIEW`, other texts of the same ids, as `Collection.view` describes them.
 
     Raises:
         ConfigError: the id has another form, or its kind or argument is unknown.
@@ -209,12 +268,13 @@ def load_collection(spec: str, *, queries: str | Path | None = None) -> Collecti
             log_counts(str(file), content)
             collection, alike = collection._merged(content, str(file))
             _log_splits(collection, alike)
-    return collection
+    return collection.view(options.get("view"))
 
 
 def load_docs(spec: str) -> Texts:
     """Load the documents of a collection by its id, ignoring its queries and judgements."""
-    return load_collection(take_options(spec, OPTIONS)[0]).docs
+    bare, options = take_options(spec, OPTIONS)
+    return load_collection(bare).view(options.get("view")).docs
 
 
 def _log_splits(collection: Collection, alike: set[str]) -> None:

@@ -82,7 +82,7 @@ def read_queries(file: str) -> QueryFile:
         raise ConfigError(f"--queries {file}: give a file with {FORMS}.")
     result = QueryFile()
     texts: dict[str, str] = {}
-    for location, id, text in _numbered_queries(path, options):
+    for location, id, text in numbered_queries(path, options):
         text = _plain(text)
         if not text:
             result.empty += 1
@@ -103,10 +103,10 @@ def read_queries(file: str) -> QueryFile:
     return result
 
 
-def _numbered_queries(
+def numbered_queries(
     path: Path, options: Mapping[str, str]
 ) -> Iterator[tuple[str, str | None, str]]:
-    """Yield the location, the id or None, and the text of each query."""
+    """Yield the location, the id or None, and the text of each query of a file."""
     if kind_of(path) not in SUFFIXES:
         for number, line in numbered_lines(path):
             place = f"{path}:{number}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
@@ -22,9 +23,12 @@ from retrodistill.base.types import Doc
 from retrodistill.data.datasets.attributes import REMEDY, Fields, cached_attributes
 
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+TEXT_COLUMNS = ("title", "text")
 BATCH_ROWS = 16_384
 BATCH_CHARACTERS = 32_000_000
 SLICE_ROWS = 1024
+PORTION_ROWS, PORTION_BYTES = 65_536, 64_000_000
+"""Texts of a portion, and their bytes: what is in memory while all texts are gone through."""
 
 RowNumbers = Sequence[int] | NDArray[np.int64]
 Hasher = Callable[[Sequence[str]], NDArray[np.uint64]]
@@ -67,7 +71,7 @@ class Texts:
         persistent: bool = False,
     ) -> None:
         self.name = name
-        self._source = source
+        self.source = source
         self._beside = stem if persistent else None
         self.fingerprint = fingerprint
         self._hasher = hasher
@@ -88,7 +92,7 @@ class Texts:
 
         The source is not pickled: the other process cannot read attributes.
         """
-        state = {**self.__dict__, "_source": None}
+        state = {**self.__dict__, "source": None}
         if self._beside is not None:
             state["_beside"] = self._beside.absolute()
             for mapped in ("_batches", "_starts", "_hashes", "_rows"):
@@ -158,9 +162,17 @@ class Texts:
         """
         codes = ids.dictionary_encode().combine_chunks()  # joined, ids may exceed 2 GB
         names = codes.dictionary.to_pylist()
-        titles, texts = self._columns(self.rows(names), "title", "text")
-        docs = list(map(Doc, names, titles, texts))
-        return docs, codes.indices.to_numpy().astype(np.int64)
+        return self.take(self.rows(names)), codes.indices.to_numpy().astype(np.int64)
+
+    def take(self, rows: RowNumbers) -> list[Doc]:
+        """Return the texts of these rows, in their order."""
+        return list(map(Doc, *self._columns(rows, "id", "title", "text")))
+
+    def same_ids(self, other: "Texts") -> bool:
+        """Tell whether both have the same ids in the same rows."""
+        return np.array_equal(self._hashes, other._hashes) and np.array_equal(
+            self._rows, other._rows
+        )
 
     def ids(self, rows: RowNumbers | None = None) -> list[str]:
         """Return the ids of these rows, or of all rows."""
@@ -170,6 +182,22 @@ class Texts:
         """Return title and text, joined by a space, of these rows, or of all rows."""
         titles, texts = self._columns(rows, "title", "text")
         return [Doc("", title, text).full_text for title, text in zip(titles, texts, strict=True)]
+
+    def portions(self, rows: NDArray[np.int64]) -> Iterator[slice]:
+        """Yield stretches of these rows, none with more texts than memory should hold at once."""
+        if not len(rows):
+            return
+        sizes = [
+            sum(pc.binary_length(batch[name]).to_numpy().astype(np.int64) for name in TEXT_COLUMNS)
+            for batch in self._batches
+        ]
+        ends = np.cumsum(np.concatenate(sizes)[rows])
+        start, before = 0, 0
+        while start < len(rows):
+            full = int(np.searchsorted(ends, before + PORTION_BYTES, side="right"))
+            end = max(start + 1, min(full, start + PORTION_ROWS))
+            yield slice(start, end)
+            start, before = end, int(ends[end - 1])
 
     def attributes(self, names: Sequence[str] | None = None) -> pa.Table:
         """Return attributes, the texts' further fields, as typed columns with one row a text.
@@ -183,11 +211,11 @@ class Texts:
                 be a column, or the source was changed after the texts were read.
 
         """
-        if self._source is None or self._source.fields is None:
+        if self.source is None or self.source.fields is None:
             raise DataError(f"{self.name} have no further fields. {REMEDY}")
         ids = pa.chunked_array([batch["id"] for batch in self._batches], pa.string())
         return cached_attributes(
-            self._beside, self.name, ids, self._source.fields, self._source.locate, names
+            self._beside, self.name, ids, self.source.fields, self.source.locate, names
         )
 
     def _columns(self, rows: RowNumbers | None, *names: str) -> list[list[str]]:

@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import DataError
-from retrodistill.base.files import write_atomically
+from retrodistill.base.files import new_file
+from retrodistill.base.manifest import digest_file
 from retrodistill.base.types import Unit
 from retrodistill.data.store.columns import codes, widened
 from retrodistill.data.store.form import Form, row_ids
@@ -34,7 +35,7 @@ class Plans:
 
     def paths(self, name: str = "*") -> list[Path]:
         """Return the plan files, oldest first: all, or those of one name."""
-        return sorted((self.folder / "plans").glob(f"*-{name}.plan"))
+        return sorted((self.folder / "plans").glob(f"[0-9]*-{name}.plan"))
 
     def next_number(self) -> int:
         """Return the number that a new plan, or a shard without a plan, begins with."""
@@ -98,11 +99,12 @@ class Plans:
 def write_plan(path: Path, rows: pa.Table, *, shard_rows: int, unit: Unit) -> pa.Table:
     """Write a plan, whole or not at all, and return it with its settings."""
     rows = rows.replace_schema_metadata({"shard_rows": str(shard_rows), "unit": unit})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    content = memoryview(sink.getvalue())
-    write_atomically(path, b"".join((content, hashlib.sha256(content).digest())))
+    with new_file(path) as aside:
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+            writer.write_table(rows)  # into the file: a plan may have a hundred million rows
+        checksum = bytes.fromhex(digest_file(aside))
+        with aside.open("ab") as stream:
+            stream.write(checksum)
     return rows
 
 

@@ -6,7 +6,7 @@ measuring fit each other without converters.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -96,6 +96,25 @@ class Run:
         doc_ids = [doc for docs in scores.values() for doc in docs]
         values = [score for docs in scores.values() for score in docs.values()]
         return cls.from_columns(query_ids, doc_ids, values, source=source, lineage=lineage)
+
+    @classmethod
+    def from_lists(
+        cls,
+        lists: Iterable[tuple[str, Sequence[str], NDArray[np.float32]]],
+        *,
+        source: str = "",
+        lineage: Lineage = UNKNOWN,
+    ) -> "Run":
+        """Return the run of (query id, document ids, scores), as `lists` yields them.
+
+        Only a chunk of the rows is held as Python objects, which take ten times the memory.
+        """
+        rows = (
+            (0, query, doc, score)
+            for query, docs, scores in lists
+            for doc, score in zip(docs, scores.tolist(), strict=True)
+        )
+        return cls.from_columns(*_gathered(rows), source=source, lineage=lineage)
 
     @classmethod
     def read(cls, path: Path) -> "Run":
@@ -227,7 +246,10 @@ class Run:
             pq.write_table(self.table, aside)
 
     def to_dict(self) -> dict[str, dict[str, float]]:
-        """Return query id -> document id -> score, in ranked order."""
+        """Return query id -> document id -> score, in ranked order: 100 bytes a pair.
+
+        `lists` and `list_of` give a query at a time.
+        """
         return {q: dict(zip(docs, s.tolist(), strict=True)) for q, docs, s in self.lists()}
 
     def __len__(self) -> int:
@@ -257,12 +279,27 @@ class Run:
 
     def lists(self) -> Iterator[tuple[str, list[str], NDArray[np.float32]]]:
         """Yield (query id, its document ids, their scores), best first."""
-        doc_ids = joined(self.table["doc_id"])
-        scores = self.table["score"].to_numpy()
-        query_ids, bounds = self._queries
-        for query, start, end in zip(query_ids, bounds[:-1], bounds[1:], strict=True):
-            docs = doc_ids.slice(start, end - start).to_numpy(zero_copy_only=False)
-            yield query, docs.tolist(), scores[start:end]
+        for position, query in enumerate(self._queries[0]):
+            yield query, *self._list(position)
+
+    def list_of(self, query_id: str) -> tuple[list[str], NDArray[np.float32]]:
+        """Return a query's document ids and their scores, best first; none if it is absent."""
+        position = self._positions.get(query_id)
+        return ([], np.empty(0, np.float32)) if position is None else self._list(position)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {query: position for position, query in enumerate(self._queries[0])}
+
+    @cached_property
+    def _docs_and_scores(self) -> tuple[pa.Array, NDArray[np.float32]]:
+        return joined(self.table["doc_id"]), self.table["score"].to_numpy()
+
+    def _list(self, position: int) -> tuple[list[str], NDArray[np.float32]]:
+        doc_ids, scores = self._docs_and_scores
+        start, end = self._queries[1][position : position + 2].tolist()
+        docs = doc_ids.slice(start, end - start).to_numpy(zero_copy_only=False)
+        return docs.tolist(), scores[start:end]
 
     def top(self, k: int) -> "Run":
         """Return the run of each query's `k` best documents."""

@@ -17,9 +17,6 @@ from retrodistill.data.store.formats.texts import docs_of
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection, Texts
 
-HASHED_AT_ONCE = 1 << 16
-"""Texts in memory while their keys are computed."""
-
 Hashes = Callable[[Sequence[str]], tuple[Keys, NDArray[np.bool_]]]
 
 
@@ -56,9 +53,10 @@ def _hasher(texts: "Texts", reads: Reads, strict: bool) -> Hashes:
     def hashes(ids: Sequence[str]) -> tuple[Keys, NDArray[np.bool_]]:
         rows = texts.rows(ids) if strict else texts.find(ids)
         values = np.zeros(len(rows), np.uint64)
-        known_rows = np.flatnonzero(rows >= 0)
-        for start in range(0, len(known_rows), HASHED_AT_ONCE):
-            batch = known_rows[start : start + HASHED_AT_ONCE]
+        known = np.flatnonzero(rows >= 0)
+        known = known[np.argsort(rows[known], kind="stable")]  # as they lie in their file
+        for portion in texts.portions(rows[known]):
+            batch = known[portion]
             if reads == "fields":
                 docs = docs_of(texts, [ids[position] for position in batch])
                 sides = ([doc.title for doc in docs], [doc.text for doc in docs])

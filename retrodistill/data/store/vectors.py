@@ -75,8 +75,10 @@ def release(vectors: NDArray[np.float32]) -> None:
 
 def doc_vectors(encoder: "Encoder", docs: "Texts") -> NDArray[np.float32]:
     """Return the vectors of all documents, shape (documents, dimension), in corpus order."""
-    parts = [mapped(file) for file in vector_files(encoder, docs)]
-    return np.concatenate(parts) if parts else np.zeros((0, encoder.dimension), np.float32)
+    vectors = np.empty((len(docs), encoder.dimension), np.float32)
+    for number, file in enumerate(vector_files(encoder, docs)):  # one file open at a time
+        vectors[number * PART : (number + 1) * PART] = mapped(file)
+    return vectors
 
 
 def cached(encoder: "Encoder", docs: "Texts") -> int:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from retrodistill.base.config.base import Device
+from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import INDEXES
 
 if TYPE_CHECKING:
@@ -18,6 +20,27 @@ def new_index(spec: str, dimension: int) -> "Index":
     kind, argument = INDEXES.split(spec)
     index: Index = kind(dimension, argument) if argument else kind(dimension)
     return index
+
+
+def use_device(index: object, device: Device) -> None:
+    """Let an index learn and search on a device.
+
+    Raises:
+        ConfigError: this kind does nothing on a GPU, or there is none.
+        MissingExtra: the installed faiss knows no GPU.
+
+    """
+    from retrodistill.models.indexes.faiss import FaissIndex
+
+    if device == "cpu":
+        return
+    if not isinstance(index, FaissIndex) or not index.uses_gpu:
+        kinds = [name for name in INDEXES if getattr(INDEXES[name], "uses_gpu", False)]
+        raise ConfigError(
+            f"--device cuda is for indexes of the kinds {', '.join(kinds)}, but this one is "
+            f"{type(index).__name__}: omit it."
+        )
+    index.use_gpu()
 
 
 def index_kind(spec: str) -> type["Index"]:

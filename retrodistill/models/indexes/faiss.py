@@ -5,6 +5,7 @@ is an `effort`: `nprobe` (lists that are looked into), `ef_search` (breadth of a
 `k_factor` (how many times k candidates are compared again with finer codes).
 """
 
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from threading import Lock
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError, DataError, MissingExtra
 from retrodistill.models.indexes.base import Allowed, Rows, VectorIndex
+from retrodistill.models.indexes.gpu import LIMIT, Gpu, GpuCopy, code_bytes
 from retrodistill.models.indexes.layout import pieces
 from retrodistill.models.indexes.planning import MANY, Plan, choose
 from retrodistill.models.indexes.products import largest, merged
@@ -50,6 +52,9 @@ class FaissIndex(VectorIndex):
     kind: ClassVar[str] = "faiss"
     vectors_file: ClassVar[str] = "index.faiss"
     line: ClassVar[str] = ""
+    gpu_line: ClassVar[str] = ""
+    """Another line where a GPU is to search it."""
+    uses_gpu: ClassVar[bool] = True
     code_bytes: ClassVar[float] = 4.0
     """Bytes a dimension."""
     link_bytes: ClassVar[int] = 0
@@ -73,12 +78,24 @@ class FaissIndex(VectorIndex):
         self._wanted = self.line or argument
         self._factory = factory
         self._engine: Any = None
+        self.gpu: Gpu | None = None
+        self._copy: GpuCopy | None = None
         self.effort: Effort = DEFAULTS | _checked(effort or {})
 
     @classmethod
     def bytes_per_vector(cls, dimension: int) -> int:
         """Return the bytes of the codes and links; a line of `faiss:` counts as whole vectors."""
         return int(cls.code_bytes * dimension) + cls.link_bytes
+
+    def use_gpu(self) -> None:
+        """Learn lists, and search, on the GPU from now on, where this kind can.
+
+        Raises:
+            MissingExtra: the installed faiss knows no GPU.
+            ConfigError: there is no GPU.
+
+        """
+        self.gpu, self._copy = Gpu(), None
 
     def train(self, vectors: NDArray[np.float32], total: int) -> None:
         """Learn lists and codes from a sample of the `total` vectors.
@@ -98,19 +115,23 @@ class FaissIndex(VectorIndex):
         quarter = next(size for size in sizes if self.dimension % size == 0)
         lists = max(1, min(int(4 * total**0.5), len(sample) // PER_LIST))
         try:
-            factory = self._wanted.format(lists=lists, quarter=quarter)
+            wanted = self.gpu_line if self.gpu and self.gpu_line else self._wanted
+            factory = wanted.format(
+                lists=lists, quarter=quarter, code_bytes=code_bytes(self.dimension)
+            )
         except (LookupError, ValueError) as error:
             raise ConfigError(
                 f"the line {self._wanted!r} for faiss may hold {{lists}} and {{quarter}}, and no "
                 "other braces."
             ) from error
-        engine = _engine(factory, self.dimension)
+        engine = new_engine(factory, self.dimension)
         if engine.is_trained:
             return factory, engine
         if total < SMALL or len(sample) < SMALL:
-            return "Flat", _engine("Flat", self.dimension)
+            return "Flat", new_engine("Flat", self.dimension)
         try:
-            engine.train(sample)
+            with nullcontext() if self.gpu is None else self.gpu.learning(engine):
+                engine.train(sample)
         except RuntimeError as error:
             raise ConfigError(
                 f"faiss cannot learn {factory!r} from {len(sample):,} vectors: "
@@ -135,19 +156,45 @@ class FaissIndex(VectorIndex):
             engine.add(before)
         engine.add(vectors)
         self._factory, self._engine = factory, engine  # only now: what failed changes nothing
+        self._copy = None
 
     def _search(self, queries: NDArray[np.float32], k: int, allowed: Allowed | None) -> Rows:
+        if allowed is None and (copy := self._gpu_copy(k)) is not None:
+            scores, found = copy.search(queries, k, self._parameters(k, None, 1.0))
+            return self._completed(queries, scores, found, None)
         if allowed is None and len(queries) >= MANY and _compares_all(self._engine):
             return self._scan(queries, k, np.arange(len(self._ids)))
         if allowed is not None and self._plan(allowed, k, len(queries)).how == "scan":
             return self._scan(queries, k, allowed.rows)
         share = 1.0 if allowed is None else allowed.count / len(self._ids)
         scores, found = self._engine.search(queries, k, params=self._parameters(k, allowed, share))
+        return self._completed(queries, scores, found, allowed)
+
+    def _completed(
+        self,
+        queries: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        found: NDArray[np.int64],
+        allowed: Allowed | None,
+    ) -> Rows:
+        """Return full lists: each row compared for the queries that found too few."""
         short = np.flatnonzero((found < 0).any(axis=1))
         if len(short):  # as where the lists that are looked into hold fewer than k
             rows = np.arange(len(self._ids)) if allowed is None else allowed.rows
-            scores[short], found[short] = self._scan(queries[short], k, rows)
+            scores[short], found[short] = self._scan(queries[short], found.shape[1], rows)
         return scores, found
+
+    def _gpu_copy(self, k: int) -> GpuCopy | None:
+        """Return the copy of the engine on the GPU, if there is one that can find `k`."""
+        if self.gpu is None or self._engine is None:
+            return None
+        knobs = _knobs(self._engine)
+        factor = self.effort["k_factor"] if "k_factor" in knobs else 1
+        if k * factor > LIMIT or ("nprobe" in knobs and self.effort["nprobe"] > LIMIT):
+            return None
+        if self._copy is None:
+            self._copy = self.gpu.copied(self._engine)
+        return self._copy
 
     def _plan(self, allowed: Allowed, k: int, queries: int) -> Plan:
         engine, effort = _core(self._engine), self.effort
@@ -213,7 +260,7 @@ class FaissIndex(VectorIndex):
         return of(self._engine)
 
     def _write(self, path: Path) -> None:
-        engine = self._engine if self._engine is not None else _engine("Flat", self.dimension)
+        engine = self._engine if self._engine is not None else new_engine("Flat", self.dimension)
         _faiss().write_index(engine, str(path))
 
     def _read(self, path: Path) -> None:
@@ -247,6 +294,7 @@ class ScalarIndex(FaissIndex):
 
     kind: ClassVar[str] = "sq8"
     line: ClassVar[str] = "SQ8"
+    uses_gpu: ClassVar[bool] = False
     code_bytes: ClassVar[float] = 1.0
 
 
@@ -258,6 +306,7 @@ class BinaryIndex(FaissIndex):
 
     kind: ClassVar[str] = "binary"
     line: ClassVar[str] = "RR,RaBitQ,Refine(SQ8)"
+    uses_gpu: ClassVar[bool] = False
     code_bytes: ClassVar[float] = 1.125
     link_bytes: ClassVar[int] = 8
 
@@ -273,6 +322,7 @@ class HNSWIndex(FaissIndex):
 
     kind: ClassVar[str] = "hnsw"
     line: ClassVar[str] = "HNSW32"
+    uses_gpu: ClassVar[bool] = False
     link_bytes: ClassVar[int] = 272
 
 
@@ -292,6 +342,7 @@ class ProductIndex(FaissIndex):
 
     kind: ClassVar[str] = "ivf-pq"
     line: ClassVar[str] = "IVF{lists},PQ{quarter}x4fs,Refine(SQ8)"
+    gpu_line: ClassVar[str] = "IVF{lists},PQ{code_bytes}np,Refine(SQ8)"
     code_bytes: ClassVar[float] = 1.125
     link_bytes: ClassVar[int] = 8
 
@@ -352,7 +403,7 @@ def _knobs(engine: Any) -> dict[str, list[int]]:
     }
 
 
-def _engine(line: str, dimension: int) -> Any:
+def new_engine(line: str, dimension: int) -> Any:
     """Return an empty engine of faiss's factory.
 
     Raises:

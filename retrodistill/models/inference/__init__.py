@@ -1,6 +1,12 @@
 """How a transformer is run here: device, number type, and batches of a token budget."""
 
-from retrodistill.models.inference.batches import padded, run_model, token_batches
+from retrodistill.models.inference.batches import (
+    model_inputs,
+    padded,
+    padded_rows,
+    run_model,
+    token_batches,
+)
 from retrodistill.models.inference.cuts import counted_cuts
 from retrodistill.models.inference.devices import (
     bfloat16_speedup,
@@ -44,10 +50,12 @@ __all__ = [
     "is_rendered",
     "loading",
     "model_digest",
+    "model_inputs",
     "model_path",
     "module_digest",
     "new_weights",
     "padded",
+    "padded_rows",
     "pair_tokens",
     "pick_device",
     "positions",

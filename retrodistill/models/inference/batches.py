@@ -1,5 +1,6 @@
 """Batches of a token budget, and their way through a model."""
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,39 @@ def padded(
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     batch = tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=multiple)
     return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def model_inputs(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Sequence[int]],
+    device: "torch.device",
+    *,
+    left: bool = False,
+) -> dict[str, Any]:
+    """Return rows of token ids as a model's inputs, padded at the right, or at the left.
+
+    At the left, the positions of the tokens are given too: they do not count the padding.
+    """
+    import torch
+
+    ids, mask = padded_rows(rows, tokenizer.pad_token_id or 0, left=left)
+    columns = {"input_ids": ids, "attention_mask": mask}
+    if left and "position_ids" in inspect.signature(model.forward).parameters:
+        columns["position_ids"] = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    return {name: torch.from_numpy(values).to(device) for name, values in columns.items()}
+
+
+def padded_rows(
+    rows: Sequence[Sequence[int]], filler: int, *, left: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows as one array of the longest one's length, and a mask of what is real."""
+    lengths = np.array([len(row) for row in rows])[:, None]
+    position = np.arange(lengths.max())
+    real = position >= lengths.max() - lengths if left else position < lengths
+    ids = np.full(real.shape, filler, np.int64)
+    ids[real] = np.concatenate([np.asarray(row, np.int64) for row in rows])
+    return ids, real.astype(np.int64)
 
 
 def run_model(

@@ -4,8 +4,11 @@ A retriever is a class with the methods of `retrodistill.base.types.Retriever`, 
 `RETRIEVERS`; one of your own needs no line: `--retriever my_lab.retrievers:Mine:ARGUMENT`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from retrodistill.base.progress import bar
 from retrodistill.base.registry import RETRIEVERS
@@ -40,12 +43,12 @@ def retrieved_run(
 ) -> Run:
     """Return the run of the `k` best documents for each of a collection's queries."""
     texts = collection.queries.full_texts(collection.queries.rows(query_ids))
-    columns: tuple[list[str], list[str], list[float]] = ([], [], [])
-    with bar(name, len(texts)) as advance:
-        hits = retriever.top(texts, k)
-        for query_id, (rows, scores) in zip(query_ids, hits, strict=True):
-            columns[0].extend([query_id] * len(rows))
-            columns[1].extend(collection.docs.ids(rows))
-            columns[2].extend(scores.tolist())
-            advance(1)
-    return Run.from_columns(*columns, source=name).top(k)
+
+    def lists() -> Iterator[tuple[str, list[str], NDArray[np.float32]]]:
+        with bar(name, len(texts)) as advance:
+            hits = retriever.top(texts, k)
+            for query_id, (rows, scores) in zip(query_ids, hits, strict=True):
+                yield query_id, collection.docs.ids(rows), scores
+                advance(1)
+
+    return Run.from_lists(lists(), source=name).top(k)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.base.logging import log
 
 if TYPE_CHECKING:
     import torch
@@ -27,13 +28,13 @@ def load_cross_encoder(
     """
     from torch.nn import Linear
 
-    from retrodistill.models.inference import refuse_new_weights
+    from retrodistill.models.inference import new_weights, refuse_new_weights
 
     loaded = _load(model, device)
     if _is_causal(loaded):
         raise ConfigError(
-            f"{model!r} is a causal language model, which reads a pair within a prompt: "
-            f"use the teacher causal-lm:{model}."
+            f"{model!r} is a causal language model, which reads a pair within a prompt: use the "
+            f"teacher causal-lm:{model}, or train it with --student-kind causal-reranker."
         )
     if loaded.num_labels != 1:
         raise ConfigError(
@@ -50,6 +51,8 @@ def load_cross_encoder(
         f"(train --student-kind cross-encoder --student {model}).",
         new_head=new_head,
     )
+    if new_head and (names := new_weights(loaded)):
+        log.info(f"{model} has no ranking head: {', '.join(names)} are new and random.")
     heads = [name for name, module in loaded.named_modules() if isinstance(module, Linear)]
     heads = [name for name in heads if loaded.get_submodule(name).out_features == 1]
     loaded.set_keep_in_fp32_modules(heads[-1:])

@@ -18,6 +18,11 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.models.inference import explained, model_path, pick_device
 from retrodistill.models.students.dense import load_bi_encoder
+from retrodistill.models.students.heads import (
+    lexical_pooling,
+    new_multi_vector_head,
+    new_sparse_head,
+)
 from retrodistill.models.students.late_interaction import TokenVectors, load_late_interaction
 from retrodistill.models.students.maxsim import QueryTokens, maxsim
 from retrodistill.models.students.sparse import load_sparse_encoder
@@ -31,15 +36,6 @@ DENSE, SPARSE, MULTI = HEADS
 
 HEAD_WEIGHTS = {DENSE: 1.0, SPARSE: 0.3, MULTI: 1.0}
 """Weights of the heads' scores in their sum, those of BGE-M3."""
-
-TOKEN_DIMENSION = 128
-"""Dimension of the token vectors of a new multi-vector head."""
-
-FIRST_WEIGHT = 0.2
-"""About the weight that a new sparse head gives each word."""
-
-SPREAD = 0.05
-"""Standard deviation, about, of what a new sparse head adds to it."""
 
 
 class HybridModel(nn.Module):
@@ -68,12 +64,12 @@ class HybridModel(nn.Module):
             return getattr(self.dense, name)
 
     @property
-    def prompts(self) -> dict[str, str]:
+    def prompts(self) -> dict[str, str | None]:
         """The prompts of queries and documents, which all heads share."""
         return self.dense.prompts
 
     @prompts.setter
-    def prompts(self, prompts: dict[str, str]) -> None:
+    def prompts(self, prompts: dict[str, str | None]) -> None:
         self.dense.prompts = prompts
 
     def sparse_encoder(self) -> "SparseEncoder":
@@ -111,15 +107,9 @@ class HybridModel(nn.Module):
 
     def other_heads(self, features: dict[str, Any], side: Side) -> tuple[Tensor, Tensor]:
         """Return the weights of words (n, V) and the token vectors (n, T, d)."""
-        decoder, _, words = self.tails[SPARSE]  # type: ignore[misc]
-        weights = lexical_weights(
-            features["token_embeddings"],
-            features["input_ids"],
-            features["attention_mask"].bool(),
-            decoder.linear.weight,
-            decoder.linear.bias,
-            words.weight,
-        )
+        pooling = lexical_pooling(list(self.tails[SPARSE]))  # type: ignore[arg-type]
+        assert pooling is not None, "the sparse head is not one of `new_sparse_head`"
+        weights = pooling(features)["sentence_embedding"]
         outputs = _through(self.tails[MULTI], features, side)  # type: ignore[arg-type]
         return weights, outputs["token_embeddings"] * outputs["attention_mask"].bool()[..., None]
 
@@ -132,25 +122,6 @@ class HybridModel(nn.Module):
             "default_prompt_name": self.dense.default_prompt_name,
             "device": str(self.dense.device),
         }
-
-
-def lexical_weights(
-    hidden: Tensor, ids: Tensor, counting: Tensor, weight: Tensor, bias: Tensor, kept: Tensor
-) -> Tensor:
-    """Return the weight of each word of texts: (n, V), zero for words that a text does not have.
-
-    A word's weight is log(1 + ReLU(max over tokens t of weight[word] . hidden[t] + bias[word])),
-    of the tokens that count, and times `kept` (V), which is 0 for special tokens. It is what the
-    library computes in its SpladePooling and SparseStaticEmbedding after a Dense, without the
-    numbers of all other words: `hidden` (n, T, H), `ids` and `counting` (n, T), `weight` (V, H),
-    `bias` (V).
-    """
-    # (n, T, T): what each token says of the word at each place
-    numbers = hidden @ weight[ids].mT + bias[ids][:, None]
-    highest = numbers.masked_fill(~counting[..., None], 0.0).amax(1).relu().log1p()
-    values = highest * kept[ids] * counting
-    empty = values.new_zeros(len(ids), len(kept))
-    return empty.scatter_reduce(1, ids, values, "amax")  # a word that occurs twice has one weight
 
 
 def load_hybrid(model: str, device: torch.device) -> HybridModel:
@@ -183,11 +154,11 @@ def load_hybrid(model: str, device: torch.device) -> HybridModel:
             tails[head] = list(saved)[1:]
         else:
             new.append(head)
-            tails[head] = _new_sparse(body) if head == SPARSE else _new_multi(body)
+            tails[head] = new_sparse_head(body) if head == SPARSE else new_multi_vector_head(body)
     if new:
         log.info(
-            f"{model} has no {' and no '.join(new)} head: a new one is trained, whose first scores "
-            "mean little."
+            f"{model} has no {' and no '.join(new)} head: new ones are trained, a random "
+            "projection of token vectors and about equal weights of words."
         )
     return HybridModel(dense, tails[SPARSE], tails[MULTI]).to(device)
 
@@ -215,8 +186,8 @@ class HybridEncoder:
             folder = Path(model_path(model))
             if not all((folder / head).is_dir() for head in (SPARSE, MULTI)):
                 raise ConfigError(
-                    f"{model} is no hybrid student: it has no {SPARSE} and {MULTI} folders. Train "
-                    "one with --student-kind hybrid."
+                    f"{model} is not a hybrid student: it lacks the folders {SPARSE} and {MULTI}. "
+                    "Train one with --student-kind hybrid."
                 )
         self.model = load_hybrid(model, pick_device()) if isinstance(model, str) else model
         self._towers = Towers(
@@ -249,10 +220,10 @@ class HybridEncoder:
         return score
 
     def _queries(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, QueryTokens]:
-        batches = list(self._encode(texts, "query"))
-        order = torch.from_numpy(np.argsort(np.concatenate([rows for rows, *_ in batches])))
-        dense, sparse = (torch.cat([batch[part] for batch in batches])[order] for part in (1, 2))
-        return dense, sparse, QueryTokens.of((b[3] for b in batches), len(texts))
+        rows, dense, sparse, tokens = zip(*self._encode(texts, "query"), strict=True)
+        order = torch.from_numpy(np.argsort(np.concatenate(rows)))
+        multi = QueryTokens.of(tokens, len(texts))
+        return torch.cat(dense)[order], torch.cat(sparse)[order], multi
 
     def _encode(
         self, texts: Sequence[str], side: Side
@@ -273,52 +244,6 @@ def _through(modules: Sequence[nn.Module], features: dict[str, Any], side: Side)
         takes_side = "task" in getattr(module, "forward_kwargs", ())
         features = module(features, **({"task": side} if takes_side else {}))
     return features
-
-
-def _new_sparse(body: Any) -> list[nn.Module]:
-    """Return the modules of a sparse head that gives the words of a text about equal weights.
-
-    Its map from token vectors to words starts from the body's own vectors of words.
-    """
-    from sentence_transformers.base.modules import Dense
-    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
-
-    size, width = len(body.tokenizer.get_vocab()), body.get_embedding_dimension()
-    words = body.model.get_input_embeddings().weight.detach()[:size].float()
-    if words.shape != (size, width):  # some bodies have word vectors of another dimension
-        words = torch.randn(size, width)
-    decoder = Dense(
-        width,
-        size,
-        activation_function=nn.Identity(),
-        init_weight=words * SPREAD / (words.std() * width**0.5),
-        init_bias=torch.full((size,), float(np.expm1(FIRST_WEIGHT))),
-        module_input_name="token_embeddings",
-    )
-    kept = torch.ones(size)
-    kept[body.tokenizer.all_special_ids] = 0.0
-    pooling = SpladePooling(pooling_strategy="max", embedding_dimension=size)
-    return [decoder, pooling, SparseStaticEmbedding(body.tokenizer, weight=kept, frozen=True)]
-
-
-def _new_multi(body: Any) -> list[nn.Module]:
-    """Return the modules of a multi-vector head: a random projection of the token vectors."""
-    from sentence_transformers.base.modules import Dense, Normalize
-    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-
-    projection = Dense(
-        body.get_embedding_dimension(),
-        TOKEN_DIMENSION,
-        bias=False,
-        activation_function=nn.Identity(),
-        module_input_name="token_embeddings",
-    )
-    mask = MultiVectorMask(
-        skiplist_words=sorted(body.tokenizer.all_special_tokens),
-        skiplist_tasks=["query", "document"],
-    )
-    mask.resolve_with_tokenizer(body.tokenizer)
-    return [projection, mask, Normalize(module_input_name="token_embeddings")]
 
 
 def _check_head(folder: Path, head: Any, body: Any) -> None:

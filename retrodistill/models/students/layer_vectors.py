@@ -4,13 +4,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retrodistill.base.errors import ConfigError
-from retrodistill.models.inference import run_model
-from retrodistill.models.students.towers import SIDES, side_modules
+from retrodistill.models.inference import padded, run_model, token_batches
+from retrodistill.models.students.towers import SIDES, Side, side_modules
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from retrodistill.models.students.dense import DenseEncoder
 
 HIDDEN = "all_layer_embeddings"
 """Feature in which sentence-transformers gives the hidden states, the embeddings first."""
@@ -66,6 +71,24 @@ def layer_vectors(
         for state in (*states, outputs["token_embeddings"])
     ]
     return torch.stack([each["sentence_embedding"].float() for each in vectors], dim=1)
+
+
+def encode_layers(encoder: "DenseEncoder", texts: Sequence[str], side: Side) -> NDArray[np.float32]:
+    """Return the vectors of each layer, (texts, L, D), read as the encoder reads texts."""
+    import torch
+
+    modules = side_modules(encoder.model, side)
+    rows, beside = encoder.tokenized(texts, side)
+    lengths = [len(row["input_ids"]) for row in rows]
+    layers = count_layers(encoder.model)
+    vectors = np.empty((len(texts), layers, encoder.dimension), np.float32)
+    with encoder.encoding(), torch.no_grad():
+        for batch in token_batches(lengths, encoder.batch_tokens):
+            chosen = [rows[row] for row in batch]
+            features = padded(modules[0].tokenizer, chosen, encoder.model.device) | beside
+            outputs = layer_vectors(modules, features, encoder.dtype, task=side)
+            vectors[batch] = outputs.cpu().numpy()
+    return vectors
 
 
 class _Given:

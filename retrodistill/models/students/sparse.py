@@ -92,7 +92,7 @@ class SparseTextEncoder:
             max_tokens=max_tokens,
             batch_tokens=min(batch_tokens, most),
             precision=precision,
-            swap=_pooled_first,
+            swap=_faster,
             max_active_dims=self._kept,
         )
         self.fingerprint = self._towers.fingerprint
@@ -121,6 +121,15 @@ class SparseTextEncoder:
             positions.append(batch)
             rows.append(csr_array(vectors.float().cpu().numpy()))
         return vstack(rows, format="csr")[np.argsort(np.concatenate(positions))]
+
+
+def _faster(modules: list[Any]) -> list[Any]:
+    """Return modules that give the same vectors for less work, where there are such."""
+    from retrodistill.models.students.heads import lexical_pooling
+
+    body, *tail = modules
+    pooling = lexical_pooling(tail)
+    return [body, pooling] if pooling else [body, *map(_pooled_first, tail)]
 
 
 def _pooled_first(module: Any) -> Any:

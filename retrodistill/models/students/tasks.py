@@ -16,6 +16,7 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, SignalProvider
 from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import SameRows, SharedRows
+from retrodistill.models.students.token_states import ATTENTION, STATES, TOKENS, TokenReader
 from retrodistill.models.students.towers import Side
 from retrodistill.objectives.objective import Signals, bind
 
@@ -33,11 +34,17 @@ Encoded = Tensor | tuple[Tensor, ...]
 """What the scores of texts are computed from: a tensor, or one for each of several heads."""
 
 LISTS = frozenset({"student_scores", "mask", "labels", "trusted_negatives"})
-BATCH = frozenset({"batch_scores", "batch_candidates", "batch_labels", "batch_mask"})
+BATCH = frozenset(
+    {"batch_scores", "batch_candidates", "batch_labels", "batch_mask", "batch_relevant"}
+)
 LAYERS = frozenset({"layer_scores"})
 VECTORS = frozenset({"query_vectors", "doc_vectors"})
 MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
-STUDENT_SIGNALS = LISTS | BATCH | LAYERS | VECTORS | MATCHED | {"pair_scores"}
+SECOND = frozenset({"second_query_vectors", "second_doc_vectors"})
+TOKEN_STATES = TOKENS | STATES | ATTENTION
+STUDENT_SIGNALS = frozenset(
+    LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | SECOND | {"pair_scores"}
+)
 """Signals that come from a student and its lists; any other comes from a source."""
 
 
@@ -87,6 +94,8 @@ class Task(nn.Module):
         self.joint: Any = None
         """Gives the signals of a second model that is trained with this one, by a batch's rows: a
         `JointModel`."""
+        self.tokens: TokenReader | None = None
+        """Reads each token's states in the body, where the objective asks for them."""
         self.live: tuple[SignalProvider, ...] = ()
         """Sources whose signals are computed in the forward pass."""
         self.losses: dict[str, float] = {}
@@ -135,12 +144,26 @@ class Task(nn.Module):
             "for the teacher bi-encoder:MODEL."
         )
 
+    def read_twice(self) -> None:
+        """Read each text a second time, with another dropout, for the signals `SECOND`.
+
+        Raises:
+            ConfigError: there is no dropout, so that both passes would give the same.
+
+        """
+        raise NotImplementedError
+
     def scores(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the model's own scores, given the inputs of its forward pass, by signal."""
         raise NotImplementedError
 
     def each(self, chunks: Chunks, read: Callable[[dict[str, Any]], Tensor]) -> list[Tensor]:
         """Return what `read` makes of the features of each chunk."""
+        if self.tokens is None:
+            return self._run(chunks, read)
+        return self.tokens.keep(chunks, self._run(chunks, self.tokens.reading(read)))
+
+    def _run(self, chunks: Chunks, read: Callable[[dict[str, Any]], Any]) -> list[Any]:
         if self.probe is not None:
             return [self.probe.cut(read(chunk["features"])) for chunk in chunks]
         if self._cache and torch.is_grad_enabled():
@@ -152,6 +175,8 @@ class Task(nn.Module):
 
         `batch` has the rows of the texts; only live sources need it.
         """
+        if self.tokens is not None:
+            signals = signals | self.tokens.signals()
         for source in self.live:
             assert batch is not None
             signals = signals | source.of(batch, signals)
@@ -165,6 +190,8 @@ class Task(nn.Module):
         for probe in (self.probe, self.joint and self.joint.task.probe):
             if probe is not None:
                 probe.measure(values)
+        if self.tokens is not None:
+            self.tokens.clear()
         return {"loss": torch.stack(list(values.values())).sum()}
 
 
@@ -175,6 +202,9 @@ class RetrieverTask(Task):
 
     compares_all: bool = False
     """Whether the documents of a batch are those of the whole collection, in every process."""
+
+    reads_twice: bool = False
+    """Whether each text is read a second time, with another dropout."""
 
     @without_autocast
     def forward(
@@ -208,6 +238,7 @@ class RetrieverTask(Task):
             "batch_labels": labels,
             # A relevant document that the query did not draw is neither positive nor negative.
             "batch_mask": labels | ~(labelled | unsure),
+            "batch_relevant": labelled,
         }
         if "teacher_doc_vectors" in signals:
             inputs["teacher_doc_vectors"] = shared(signals["teacher_doc_vectors"])
@@ -216,6 +247,10 @@ class RetrieverTask(Task):
             inputs["queue_vectors"] = signals["queue_vectors"][~torch.isin(queue_rows, rows)]
         if self.joint is not None:
             inputs |= self.joint(batch)
+        if self.reads_twice:
+            second: Any = self.encode(queries, "query"), self.encode_docs(docs, doc_rows)
+            inputs["second_query_vectors"] = second[0]
+            inputs["second_doc_vectors"] = shared(second[1])
         encoded = self.encode(queries, "query"), _each(shared, self.encode_docs(docs, doc_rows))
         return self.loss(self.values(*encoded, candidates, inputs, batch))
 
@@ -226,7 +261,7 @@ class RetrieverTask(Task):
         docs = _each(shared, self.encode(inputs["docs"], "document"))
         return self.own_signals(queries, docs, inputs["candidates"])
 
-    def own_signals(self, queries: Encoded, docs: Encoded, candidates: Tensor) -> dict[str, Tensor]:
+    def own_signals(self, queries: Any, docs: Any, candidates: Tensor) -> dict[str, Tensor]:
         """Return the model's own signals, from what its scores are computed from."""
         raise NotImplementedError
 

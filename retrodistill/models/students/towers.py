@@ -182,7 +182,8 @@ class Towers:
     its `encode_query` and `encode_document`. The transformer runs in `precision`, what follows it
     in float32. `max_tokens` cuts the end of longer documents, in tokens with the special ones, if
     that is less than the model's own limit; queries are cut at the model's own limit only.
-    `swap` may replace a module by a faster equivalent. `settings` go to the modules that take them.
+    `swap` may replace a side's modules by faster ones that give the same. `settings` go to the
+    modules that take them.
 
     Threads may encode at the same time.
     """
@@ -197,7 +198,7 @@ class Towers:
         max_tokens: int | None = None,
         batch_tokens: int = 4096,
         precision: Precision = "auto",
-        swap: Callable[[Any], Any] = lambda module: module,
+        swap: Callable[[list[Any]], list[Any]] = lambda modules: modules,
         **settings: Any,
     ) -> None:
         self.model = model.eval()
@@ -226,7 +227,7 @@ class Towers:
         import torch
 
         limit = self.doc_tokens if side == "document" else None
-        modules = [self._swap(module) for module in side_modules(self.model, side)]
+        modules = self._swap(side_modules(self.model, side))
         for start in range(0, len(texts), WINDOW):
             window = texts[start : start + WINDOW]
             batches = side_batches(

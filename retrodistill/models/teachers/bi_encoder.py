@@ -25,6 +25,7 @@ class BiEncoderTeacher:
 
     unit: Unit = "pair"
     reads_alone = True
+    scores_layers = True
 
     def __init__(
         self,
@@ -65,6 +66,20 @@ class BiEncoderTeacher:
         repeated = (np.tile(vector, (len(docs), 1)) for vector in query_vectors)
         return np.stack([self._compare(vectors, doc_vectors) for vectors in repeated])
 
+    def score_layers(self, queries: Sequence[Doc], docs: Sequence[Doc]) -> NDArray[np.float32]:
+        """Return the scores by each layer's vectors, (layers, queries, documents), the last last.
+
+        Raises:
+            ConfigError: the model has no vectors of its layers.
+
+        """
+        from retrodistill.models.students.layer_vectors import encode_layers
+
+        query_vectors = encode_layers(self._encoder, [each.full_text for each in queries], "query")
+        doc_vectors = encode_layers(self._encoder, [each.full_text for each in docs], "document")
+        scores: NDArray[np.float32] = np.einsum("qld,mld->lqm", query_vectors, doc_vectors)
+        return scores
+
     def _compare(
         self, queries: NDArray[np.float32], docs: NDArray[np.float32]
     ) -> NDArray[np.float32]:
@@ -78,6 +93,8 @@ class PairHeadTeacher(BiEncoderTeacher):
 
     Its student may be a folder only, since sentence-transformers' format has no such head.
     """
+
+    scores_layers = False
 
     def __init__(
         self, model: str, collection: "Collection", options: ModelOptions = DEFAULTS

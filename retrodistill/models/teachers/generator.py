@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.manifest import digest
 from retrodistill.base.types import Pairs, Rows, Unit
-from retrodistill.models.inference import token_batches
+from retrodistill.models.inference import padded_rows, token_batches
 from retrodistill.models.inference.options import DEFAULTS, ModelOptions
+from retrodistill.models.inference.templates import Template, special_tokens
 from retrodistill.models.teachers.language_models import (
     decoder_start,
     in_batches,
     load_language_model,
-    padded_rows,
 )
-from retrodistill.models.teachers.templates import Template, special_tokens
 
 if TYPE_CHECKING:
     import torch

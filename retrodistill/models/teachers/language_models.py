@@ -1,6 +1,5 @@
 """Language models of transformers: loading, fingerprints, and batches through the model."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,7 @@ from retrodistill.models.inference import (
     body_dtype,
     loading,
     model_digest,
+    model_inputs,
     model_path,
     pick_device,
     positions,
@@ -159,7 +159,7 @@ def decoder_start(model: LanguageModel) -> list[int]:
         ConfigError: the model's settings do not name the first.
 
     """
-    from retrodistill.models.teachers.templates import special_tokens
+    from retrodistill.models.inference.templates import special_tokens
 
     start = getattr(model.model.config, "decoder_start_token_id", None)
     if start is None:
@@ -183,39 +183,6 @@ def in_batches(
     if outputs:
         scores[np.concatenate(batches)] = torch.cat(outputs).float().cpu().numpy()
     return scores
-
-
-def model_inputs(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[Sequence[int]],
-    device: "torch.device",
-    *,
-    left: bool = False,
-) -> dict[str, Any]:
-    """Return rows of token ids as a model's inputs, padded at the right, or at the left.
-
-    At the left, the positions of the tokens are given too: they do not count the padding.
-    """
-    import torch
-
-    ids, mask = padded_rows(rows, tokenizer.pad_token_id or 0, left=left)
-    columns = {"input_ids": ids, "attention_mask": mask}
-    if left and "position_ids" in inspect.signature(model.forward).parameters:
-        columns["position_ids"] = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
-    return {name: torch.from_numpy(values).to(device) for name, values in columns.items()}
-
-
-def padded_rows(
-    rows: Sequence[Sequence[int]], filler: int, *, left: bool = False
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows as one array of the longest one's length, and a mask of what is real."""
-    lengths = np.array([len(row) for row in rows])[:, None]
-    position = np.arange(lengths.max())
-    real = position >= lengths.max() - lengths if left else position < lengths
-    ids = np.full(real.shape, filler, np.int64)
-    ids[real] = np.concatenate([np.asarray(row, np.int64) for row in rows])
-    return ids, real.astype(np.int64)
 
 
 def _keep_head_in_float32(model: Any) -> None:

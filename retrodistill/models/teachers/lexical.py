@@ -27,7 +27,7 @@ class BM25Teacher:
         if argument:
             raise ConfigError(f"teacher bm25 takes no argument, but got {argument!r}.")
         self._docs = collection.docs
-        self._lexicon = Lexicon(collection.docs.full_texts())
+        self._lexicon = Lexicon(doc.full_text for doc in collection.docs)
         self.fingerprint = digest("bm25", str(K1), str(B), collection.docs.fingerprint)
 
     def score(self, pairs: Pairs) -> NDArray[np.float32]:

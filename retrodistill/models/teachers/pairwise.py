@@ -10,14 +10,15 @@ from retrodistill.base.manifest import digest
 from retrodistill.base.types import Comparisons, Pairs, Unit
 from retrodistill.models.inference import token_batches
 from retrodistill.models.inference.options import DEFAULTS, ModelOptions
+from retrodistill.models.inference.templates import Template, one_token, special_tokens
 from retrodistill.models.teachers.comparisons import comparisons_of, in_both_orders, mean_preference
 from retrodistill.models.teachers.language_models import (
+    Kind,
     LanguageModel,
     decoder_start,
     in_batches,
     load_language_model,
 )
-from retrodistill.models.teachers.templates import Template, one_token, special_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
 SLOTS = ("query", "first", "second")
 SEQ2SEQ = "Query: {query} Document0: {first} Document1: {second} Relevant:"
+CAUSAL = (
+    'Given a query "{query}", which of the following two passages is more relevant to the query?\n'
+    "Passage A: {first}\nPassage B: {second}\nOutput Passage A or Passage B: Passage"
+)
+"""The prompt of pairwise ranking prompting, whose answers share their first word."""
+
+ANSWERS: dict[Kind, tuple[str, str]] = {"seq2seq": ("true", "false"), "causal": (" A", " B")}
+"""What a generating model says for the first and for the second document."""
 
 
 class PairwiseTeacher:
@@ -33,16 +42,19 @@ class PairwiseTeacher:
     An encoder-decoder (duoT5) reads `Query: ... Document0: ... Document1: ... Relevant:` and
     answers with the token `yes` or `no`. A sequence classifier (duoBERT) reads the query, then
     both documents with a separator between them; its one logit, or its second minus its first,
-    is the log-odds that the first document is better. What is longer than `max_tokens` is cut:
-    the documents evenly.
+    is the log-odds that the first document is better. A causal language model reads CAUSAL and
+    answers A or B. `template` is another prompt of a generating model, with `{query}`, `{first}`
+    and `{second}`; `yes` and `no` are its answers, one token each, that the first document is
+    better or that it is not. What is longer than `max_tokens` is cut: the documents evenly.
 
     As a teacher of scores, each candidate meets the next `opponents` of its list (0: all others),
     and its score is the mean log p that it is better, over the comparisons that it is in.
 
     The body runs in `precision`, the head and all that follows in float32 or wider.
 
-    Source: Nogueira et al. 2019, arXiv:1910.14424 (duoBERT), and Pradeep et al. 2021,
-    arXiv:2101.05667 (duoT5).
+    Source: Nogueira et al. 2019, arXiv:1910.14424 (duoBERT), Pradeep et al. 2021,
+    arXiv:2101.05667 (duoT5), and Qin et al. 2023, arXiv:2306.17563 (pairwise ranking prompting; its
+    wording from memory).
     """
 
     scale = "log-probability"
@@ -54,25 +66,34 @@ class PairwiseTeacher:
         options: ModelOptions = DEFAULTS,
         *,
         opponents: int = 0,
-        yes: str = "true",
-        no: str = "false",
+        template: str = "",
+        yes: str = "",
+        no: str = "",
     ) -> None:
         if opponents < 0:
             raise ConfigError(f"opponents must be at least 0 (all others), got {opponents}.")
-        self._model = load_language_model(model, "pairwise", ("seq2seq", "classifier"), options)
+        self._model = load_language_model(
+            model, "pairwise", ("seq2seq", "classifier", "causal"), options
+        )
         self._batch_tokens = options.batch_tokens
         self._opponents = opponents
-        tokenizer = self._model.tokenizer
-        generates = self._model.kind == "seq2seq"
+        kind, tokenizer = self._model.kind, self._model.tokenizer
+        if kind == "classifier" and (template or yes or no):
+            raise ConfigError(
+                f"{model!r} is a classifier, which has no prompt: omit template, yes and no."
+            )
+        own = {"seq2seq": SEQ2SEQ, "causal": CAUSAL}
+        before, after = special_tokens(tokenizer)
         self._template = Template(
             tokenizer,
-            SEQ2SEQ if generates else classifier_template(self._model),
+            template or own.get(kind) or classifier_template(self._model),
             SLOTS,
             max_tokens=options.max_tokens,
-            special=special_tokens(tokenizer),
+            # what a causal model answers must follow its prompt
+            special=(before, () if kind == "causal" else after),
         )
-        self._answers = [one_token(tokenizer, word) for word in (no, yes)] if generates else []
-        self._start = decoder_start(self._model) if generates else []
+        self._answers = self._answer_tokens(no, yes)
+        self._start = decoder_start(self._model) if kind == "seq2seq" else []
         self.fingerprint = digest(
             self._model.fingerprint,
             self._template.text,
@@ -92,6 +113,21 @@ class PairwiseTeacher:
         comparisons = comparisons_of(pairs, self._opponents)
         return mean_preference(pairs, comparisons, self.compare(comparisons))
 
+    def _answer_tokens(self, no: str, yes: str) -> list[int]:
+        """Return the tokens that the second, and that the first document is better."""
+        kind, tokenizer = self._model.kind, self._model.tokenizer
+        if kind == "classifier":
+            return []
+        words = [given or usual for given, usual in zip((yes, no), ANSWERS[kind], strict=True)]
+        follows = kind == "causal"
+        tokens = [
+            self._template.answer(word) if follows else one_token(tokenizer, word)
+            for word in reversed(words)
+        ]
+        if tokens[0] == tokens[1]:
+            raise ConfigError(f"the answers {words} are the same token: set yes and no.")
+        return tokens
+
     def _log_odds(self, comparisons: Comparisons) -> NDArray[np.float32]:
         """Return log p / (1 - p) that the first document is better, in this order only."""
         docs = [doc.full_text for doc in comparisons.docs]
@@ -109,12 +145,18 @@ class PairwiseTeacher:
         query_ends = prompts.parts[0] + len(self._template.special[0])
 
         def log_odds_of(positions: NDArray[np.int64]) -> "torch.Tensor":
-            inputs = self._model.inputs([prompts.ids(position) for position in positions])
+            causal = self._model.kind == "causal"
+            rows = [prompts.ids(position) for position in positions]
+            inputs = self._model.inputs(rows, left=causal)
             logits: torch.Tensor
-            if self._model.kind == "seq2seq":
+            if self._answers:
                 starts = np.tile(self._start, (len(positions), 1))
-                inputs |= self._model.tensors(decoder_input_ids=starts)
-                logits = self._model(**inputs).logits[:, -1, self._answers]
+                extra = (
+                    {"logits_to_keep": 1}
+                    if causal
+                    else self._model.tensors(decoder_input_ids=starts)
+                )
+                logits = self._model(**inputs, **extra).logits[:, -1, self._answers]
                 return logits[:, 1] - logits[:, 0]
             if typed:
                 width = inputs["input_ids"].shape[1]

@@ -9,8 +9,8 @@ from retrodistill.base.manifest import digest
 from retrodistill.base.types import Pairs, Reads, Rows, Unit
 from retrodistill.models.inference import token_batches
 from retrodistill.models.inference.options import DEFAULTS, ModelOptions
+from retrodistill.models.inference.templates import Prompts, Template, special_tokens
 from retrodistill.models.teachers.language_models import decoder_start, load_language_model
-from retrodistill.models.teachers.templates import Prompts, Template, special_tokens
 
 if TYPE_CHECKING:
     import torch

@@ -25,8 +25,8 @@ from retrodistill.models.writers.prompts import Prompt
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Texts
+    from retrodistill.models.inference.templates import Prompts
     from retrodistill.models.teachers.language_models import LanguageModel
-    from retrodistill.models.teachers.templates import Prompts
 
 LINE_END = ("\n", "Ċ", "<0x0A>")
 """How tokenizers write the end of a line, at which a query ends."""
@@ -57,8 +57,8 @@ class CausalWriter:
         top_p: float = 0.95,
         answer_tokens: int = 48,
     ) -> None:
+        from retrodistill.models.inference.templates import Template, special_tokens
         from retrodistill.models.teachers.language_models import load_language_model
-        from retrodistill.models.teachers.templates import Template, special_tokens
 
         self._count = options.per_doc or 1
         self._options = options
@@ -74,7 +74,7 @@ class CausalWriter:
             Template(
                 tokenizer,
                 prompt.text,
-                ("doc",),
+                (prompt.slot.strip("{}"),),
                 max_tokens=options.max_tokens,
                 special=(special_tokens(tokenizer)[0], ()),
             )
@@ -115,7 +115,8 @@ class CausalWriter:
     def _filled(self, number: int, docs: Sequence[Doc]) -> "Prompts":
         """Return the prompts of a kind; a document is one line in them."""
         texts = [" ".join(doc.full_text.split()) for doc in docs]
-        return self._templates[number].fill({"doc": (texts, np.arange(len(texts)))})
+        field = self._options.asked()[number].slot.strip("{}")
+        return self._templates[number].fill({field: (texts, np.arange(len(texts)))})
 
     def _continued(self, prompts: "Prompts") -> list[list[tuple[str, bool]]]:
         """Return what the model writes after each prompt, and whether the line ended."""

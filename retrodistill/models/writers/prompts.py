@@ -1,7 +1,7 @@
-"""Prompts for language models: what kind of query to write, with examples; plain text files.
+"""Prompts for language models: what kind of text to write, with examples; plain text files.
 
-A file `KIND.txt` has the task, examples, and at its end the document's slot and the label before
-the query:
+A file `KIND.txt` has the task, examples, and at its end the slot of the document, or of the query
+for which a passage is written, and the label before the answer:
 
     Write a question that the document answers.
 
@@ -22,7 +22,8 @@ from retrodistill.base.manifest import digest
 from retrodistill.data.store.words import jaccard, words_of
 
 FOLDER = Path(__file__).parent / "prompts"
-SLOT = "{doc}"
+SLOTS = {"{doc}": "document", "{query}": "query"}
+"""Slot -> what a prompt that has it is about."""
 DEFAULT = "question"
 
 TOPIC_WORDS, LONG_WORD = 2, 5
@@ -42,11 +43,16 @@ ALIKE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A kind of query, and how a language model is asked for it."""
+    """A kind of text, and how a language model is asked for it."""
 
     kind: str
     text: str
-    """It holds `{doc}`, and ends with the label."""
+    """It holds `{doc}` or `{query}`, and ends with the label."""
+
+    @property
+    def slot(self) -> str:
+        """The slot of the text that it is about: `{doc}`, or `{query}`."""
+        return next(slot for slot in SLOTS if slot in self.text)
 
     @property
     def label(self) -> str:
@@ -76,9 +82,10 @@ class Prompt:
     def question(self, doc: str, count: int) -> str:
         """Return the prompt for a model that follows instructions, for `count` queries."""
         label = self.label.rstrip(": ").lower()
-        one = f"Write one {label} for the last document, on one line, and nothing else."
-        many = f"Write {count} different ones for the last document, one a line, and nothing else."
-        begun = self.text.removesuffix(self.label).replace(SLOT, doc)
+        last = f"the last {SLOTS[self.slot]}"
+        one = f"Write one {label} for {last}, on one line, and nothing else."
+        many = f"Write {count} different ones for {last}, one a line, and nothing else."
+        begun = self.text.removesuffix(self.label).replace(self.slot, doc)
         return f"{begun}\n{one if count == 1 else many}"
 
     def is_copied(self, query: str, doc: str) -> bool:
@@ -93,11 +100,13 @@ class Prompt:
         )
 
 
-def read_prompts(kinds: Sequence[str], folder: Path | None = None) -> tuple[Prompt, ...]:
+def read_prompts(
+    kinds: Sequence[str], folder: Path | None = None, *, slot: str = "{doc}"
+) -> tuple[Prompt, ...]:
     """Return the prompts of these kinds, those of a folder before the package's own.
 
     Raises:
-        ConfigError: a kind has no prompt.
+        ConfigError: a kind has no prompt, or one about the other side: with another slot.
         DataError: a file is not of the form.
 
     """
@@ -116,7 +125,14 @@ def read_prompts(kinds: Sequence[str], folder: Path | None = None) -> tuple[Prom
                 f"{', '.join(sorted(known))}. Write one of your own into {own_file} "
                 "(--prompts FOLDER)."
             )
-        prompts.append(_prompt(kind, known[kind]))
+        prompt = _prompt(kind, known[kind])
+        if prompt.slot != slot:
+            raise ConfigError(
+                f"--kind {kind} is written for a {SLOTS[prompt.slot]}, but here a {SLOTS[slot]} is "
+                f"given ({known[kind].name} must hold {slot}). `--write passages` is for kinds "
+                "that are written for queries."
+            )
+        prompts.append(prompt)
     return tuple(prompts)
 
 
@@ -126,12 +142,13 @@ def _prompt(kind: str, path: Path) -> Prompt:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from None
     prompt = Prompt(kind, text)
-    if text.count(SLOT) != 1:
+    count = sum(text.count(slot) for slot in SLOTS)
+    if count != 1:
         raise DataError(
-            f"{path} must hold {SLOT} once, where the document goes, but holds it "
-            f"{text.count(SLOT)} times."
+            f"{path} must hold {{doc}} once, where the document goes (or {{query}}, for passages), "
+            f"but holds it {count} times."
         )
-    if SLOT in prompt.label or not prompt.label.endswith(":"):
+    if prompt.slot in prompt.label or not prompt.label.endswith(":"):
         raise DataError(
             f"{path} must end with a line such as `Question:`, after which the query is written, "
             f"but ends with {prompt.label[:60]!r}."

@@ -73,6 +73,32 @@ def listwise_ce(
 
 
 @loss
+def contrastive_over_queries(
+    batch_scores: Float[Tensor, "B M"],
+    batch_labels: Bool[Tensor, "B M"],
+    batch_mask: Bool[Tensor, "B M"],
+    *,
+    temperature: StudentTemperature = 0.05,
+) -> Float[Tensor, ""]:
+    """InfoNCE in the other direction: each positive document chooses among the batch's queries.
+
+        -log( exp(s+ / T) / (exp(s+ / T) + sum over other queries of exp(s- / T)) )
+
+    The scores are those of one document with all queries of this process whose `batch_mask`
+    keeps it. A query's hard negatives have no part in it. In nats, averaged over the labelled
+    pairs.
+
+    Source: the second half of a symmetric contrastive loss, as in Radford et al. 2021 (CLIP),
+    arXiv:2103.00020.
+
+    """
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
+    negative = (batch_mask & ~batch_labels).T[columns]
+    logits = batch_scores.T[columns] / temperature
+    return average(choice_nll(batch_scores[rows, columns] / temperature, logits, negative))
+
+
+@loss
 def soft_nn(
     batch_scores: Float[Tensor, "B M"],
     batch_labels: Bool[Tensor, "B M"],

@@ -30,7 +30,7 @@ def confidence_weighted_kl(
     H is the entropy of a teacher's list, so the weights differ from query to query; they sum to 1.
     Where all teachers are wholly sure, weights are even, and one teacher has the weight 1. The
     objective names the K teachers and divides the scores of each by a temperature of its own, since
-    their scales differ: `confidence-weighted-kl(teachers=teacher_scores/2&dense.scores/0.05)`.
+    their scales differ: `confidence-weighted-kl(teachers=teacher_scores/2&bi.scores/0.05)`.
     Lists are compared after that division: a teacher at a low temperature looks sure.
 
     The gradient is that of K terms of `listwise-kl` with these weights; the value is less, and 0

@@ -12,7 +12,15 @@ from retrodistill.objectives.losses.contract import Contract
 
 P = ParamSpec("P")
 
-PADDED = ("student_scores", "teacher_scores", "pair_scores", "log_weights", "teachers")
+PADDED = (
+    "student_scores",
+    "teacher_scores",
+    "base_scores",
+    "start_scores",
+    "pair_scores",
+    "log_weights",
+    "teachers",
+)
 """Signals of lists, whose padding `mask` names."""
 
 

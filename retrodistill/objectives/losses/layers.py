@@ -15,7 +15,7 @@ from retrodistill.objectives.losses.positives import choice_nll, labelled_pairs
 @loss(zero_at={"layer_scores": "teacher_layer_scores"})
 def layer_kl(
     layer_scores: Float[Tensor, "L B M"],
-    teacher_layer_scores: Float[Tensor, "K B M"],
+    teacher_layer_scores: Float[Tensor, "J B M"],
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,

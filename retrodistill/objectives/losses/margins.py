@@ -1,7 +1,8 @@
-"""Margin losses without a teacher: targets from the similarity of documents."""
+"""Margin losses without a teacher: a fixed margin, or one from the similarity of documents."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.objectives.losses.inputs import loss
@@ -69,3 +70,33 @@ def arm(
         spread = (similar - centre).square().sum(0) / max(len(rows), 1)
         errors = (margins - centre).square() + spread
     return average(errors[negative])
+
+
+@loss
+def triplet(
+    query_vectors: Float[Tensor, "B D"],
+    doc_vectors: Float[Tensor, "M D"],
+    batch_candidates: Bool[Tensor, "B M"],
+    batch_labels: Bool[Tensor, "B M"],
+    batch_mask: Bool[Tensor, "B M"],
+    *,
+    margin: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Triplet loss: a query nearer to its positive than to each of its own negatives by a margin.
+
+        max(0, margin + |q - p+| - |q - p-|)
+
+    Distances are Euclidean, so that `margin` is in units of the vectors: those of length 1 are at
+    most 2 apart. Negatives are the query's candidates that `batch_mask` keeps, not documents of
+    other queries. Averaged over all pairs of a labelled positive and a negative.
+
+    Source: Weinberger and Saul 2009, "Distance Metric Learning for Large Margin Nearest Neighbor
+    Classification"; in this form in Ravfogel et al. 2023, arXiv:2305.12517, with a margin of 1.
+
+    """
+    rows, columns = labelled_pairs(batch_labels, batch_mask)
+    negative = (batch_candidates & batch_mask & ~batch_labels)[rows]
+    pair, other = negative.nonzero(as_tuple=True)
+    near = vector_norm(query_vectors[rows] - doc_vectors[columns], dim=-1)
+    far = vector_norm(query_vectors[rows[pair]] - doc_vectors[other], dim=-1)
+    return average((margin + near[pair] - far).relu())

@@ -11,6 +11,7 @@ from torch import Tensor
 from retrodistill.objectives.losses.contract import StudentTemperature, TeacherTemperature
 from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import (
+    LOWEST,
     average,
     best_first,
     gains,
@@ -121,6 +122,45 @@ def partial_pl(
     weights = ((position < 2) & (position < length - 1)).to(student_scores.dtype)
     costs = _choices(student_scores / student_temperature, teacher_scores, mask)
     return _weighted(costs, weights, keep)
+
+
+@loss
+def partial_pl_in_batch(
+    student_scores: Float[Tensor, "B N"],
+    teacher_scores: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    batch_scores: Float[Tensor, "B M"],
+    batch_candidates: Bool[Tensor, "B M"],
+    batch_mask: Bool[Tensor, "B M"],
+    *,
+    student_temperature: StudentTemperature = 0.05,
+) -> Float[Tensor, ""]:
+    """Partial Plackett-Luce over the batch: the teacher's best, its second, then all others.
+
+        -log( exp(s_1 / T) / (exp(s_1 / T) + exp(s_2 / T) + sum over the rest of exp(s_j / T)) )
+        -log( exp(s_2 / T) / (               exp(s_2 / T) + sum over the rest of exp(s_j / T)) )
+
+    The rest are the query's other candidates and every document of the other queries that
+    `batch_mask` keeps, so that even the candidate that loses the preference stays above them:
+    `contrastive` takes it for a negative, and `partial_pl` does not compare it with the batch.
+    In nats, a mean over the two choices (the published form is a sum), then over the queries
+    whose teacher prefers one of two real candidates.
+
+    Source: the second stage of Kim and Baek 2025, "Syntriever", arXiv:2502.03824; the formula
+    is that of its published code, whose lists are pairs.
+
+    """
+    keep = preferred(teacher_scores, mask).any(-1).any(-1)
+    order = best_first(teacher_scores, mask)[keep]
+    real = mask[keep].gather(-1, order)
+    ranked = student_scores[keep].gather(-1, order) / student_temperature
+    # K x N: what remains of the own list at each choice, and K x 1: what competes beside it.
+    own = remaining_logsumexp(ranked, real)
+    others = (batch_scores / student_temperature).masked_fill(
+        ~(batch_mask & ~batch_candidates), LOWEST
+    )
+    beside = others[keep].logsumexp(-1, keepdim=True)
+    return average((own.logaddexp(beside) - ranked)[:, :2])
 
 
 @loss

@@ -4,6 +4,7 @@ A file holds `about` (a line), `source`, `notes` (what is unverified, or differs
 `settings`, whose keys are the fields of `retrodistill.base.config.TrainSettings`. A method of
 several trainings has `stages`, a list in order: each has a `name`, `about`, and `settings` over
 those of the recipe; for `rounds`, also whether to `mine` before it, and which `teacher` scores.
+With `views: true`, the recipe's teacher reads other texts than the student.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from retrodistill.base.config.reading import read_yaml, settings_of
 from retrodistill.base.errors import ConfigError, did_you_mean
 
 FOLDER = Path(__file__).parent
+VIEWS = "--teacher-view or --student-view"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +48,14 @@ class Recipe:
     notes: str = ""
     stages: Sequence[Stage]
     """At least one."""
+
+    views: bool = False
+    """Whether the teacher reads other texts than the student: without, it is another method."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it needs beside what its settings ask for."""
+        return (VIEWS,) if self.views else ()
 
     @property
     def staged(self) -> bool:

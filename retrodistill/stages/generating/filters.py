@@ -38,9 +38,11 @@ def checks(settings: "GenerateSettings") -> Sequence[Check]:
         count = len(words_of(draft.text))
         if count < settings.min_words:
             return "fewer words than --min-words"
-        return "more words than --max-words" if count > settings.max_words else ""
+        return "more words than --max-words" if count > settings.most_words else ""
 
-    return (lambda draft: draft.problem, length, self_contained)
+    # A passage may point at what it has said itself.
+    pointing = () if settings.write == "passages" else (self_contained,)
+    return (lambda draft: draft.problem, length, *pointing)
 
 
 def self_contained(draft: Draft) -> str:

@@ -11,15 +11,13 @@ from retrodistill.base.config import GenerateSettings
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.base.registry import WRITERS
-from retrodistill.base.types import Doc
 from retrodistill.data.datasets.sections import files_of
 from retrodistill.data.rankings.near import repeats
 from retrodistill.data.store.words import words_of
-from retrodistill.models.writers import Draft, WriterOptions, check_options, load_writer
-from retrodistill.models.writers.prompts import read_prompts
-from retrodistill.stages.generating.filters import checks
+from retrodistill.models.writers import Draft, check_options
 from retrodistill.stages.generating.judging import Judges
 from retrodistill.stages.generating.queries import GeneratedQueries, GeneratedQuery
+from retrodistill.stages.generating.writing import sampled, written
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection, Texts
@@ -56,7 +54,8 @@ def generate_queries(
     aside = _put_aside(docs, rows, settings)
     judges = Judges.load(collection, settings)
     dropped: Counter[str] = Counter()
-    queries = _merged(_written(docs, rows, settings, dropped), dropped)
+    drafts = written([docs[row] for row in rows.tolist()], docs, settings, dropped)
+    queries = _merged(drafts, dropped)
     queries = _new(queries, collection.queries, dropped)
     held, rest = _split(queries, aside, dropped)
     held, rest = _without_repeats(held, rest, settings.near_duplicates, dropped)
@@ -84,17 +83,6 @@ def generate_queries(
     )
 
 
-def sampled(total: int, count: int | None, *, seed: int) -> NDArray[np.int64]:
-    """Return `count` of `total` positions, in order: a random one of each of `count` equal parts.
-
-    Returns all positions if `count` is None or not below `total`.
-    """
-    if count is None or count >= total:
-        return np.arange(total)
-    bounds = np.linspace(0, total, count + 1).astype(np.int64)
-    return np.random.default_rng(seed).integers(bounds[:-1], bounds[1:])
-
-
 def _put_aside(docs: "Texts", rows: NDArray[np.int64], settings: GenerateSettings) -> set[str]:
     """Return the ids of the documents whose queries are held out: files with all their passages."""
     if settings.held_out is None:
@@ -109,38 +97,6 @@ def _put_aside(docs: "Texts", rows: NDArray[np.int64], settings: GenerateSetting
     places = sampled(len(written), settings.held_out, seed=settings.seed)
     chosen = {written[place] for place in places.tolist()}
     return {id for id, file in zip(docs.ids(), files, strict=True) if file in chosen}
-
-
-def _written(
-    docs: "Texts", rows: NDArray[np.int64], settings: GenerateSettings, dropped: Counter[str]
-) -> list[tuple[str, str, Draft]]:
-    """Return specification, fingerprint and draft of all that passes the filters of one draft."""
-    options = WriterOptions(
-        per_doc=settings.per_doc,
-        seed=settings.seed,
-        prompts=read_prompts(settings.kind, settings.prompts),
-        max_tokens=settings.max_tokens,
-        batch_tokens=settings.batch_tokens,
-        precision=settings.precision,
-    )
-    texts = [docs[row] for row in rows.tolist()]
-    written = []
-    for spec in settings.writer:
-        writer = load_writer(spec, docs, options, own=settings.option)
-        _announce(spec, writer.estimate(texts), texts)
-        drafts = writer.write(texts)
-        log.info(f"{spec}: {len(drafts):,} queries written.")
-        for draft in drafts:
-            problem = next(filter(None, (check(draft) for check in checks(settings))), "")
-            dropped[problem] += 1
-            if not problem:
-                written.append((spec, writer.fingerprint, draft))
-    del dropped[""]
-    return written
-
-
-def _announce(spec: str, estimate: str, docs: Sequence[Doc]) -> None:
-    log.info(f"{spec}: {len(docs):,} documents" + (f", {estimate}." if estimate else "."))
 
 
 def _merged(

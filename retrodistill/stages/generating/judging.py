@@ -45,7 +45,10 @@ class Judges:
         if settings.round_trip is not None or settings.relabel is not None:
             options = RetrieverOptions(precision=precision)
             retriever = load_retriever(settings.retriever, collection.docs, options)
-        rankers = [load_teacher(spec, collection, precision=precision) for spec in settings.ranker]
+        rankers = [
+            load_teacher(spec, collection, options=settings.options_of(spec), precision=precision)
+            for spec in settings.ranker
+        ]
         if settings.teacher is not None:
             own = settings.teacher_option
             teacher = load_teacher(settings.teacher, collection, options=own, precision=precision)

@@ -30,8 +30,9 @@ def relabelled(
     """Return the queries with the best of their neighbours as positive, and the worst as negative.
 
     Neighbours are the source and the best `k` documents of the retriever but the forbidden ones.
-    Each ranker orders them, and the sum of reciprocal ranks decides. A query that is relevant to
-    several documents, as a title is to its passages, stays as it is.
+    Each ranker orders them, and the sum of reciprocal ranks decides. The source is never the
+    negative: the query was written from it. A query that is relevant to several documents, as a
+    title is to its passages, stays as it is.
 
     Source: Lee et al. 2024 (Gecko), arXiv:2403.20327, whose rankers are query likelihood and
     relevance, by a language model.
@@ -58,9 +59,14 @@ def relabelled(
         rows = neighbours[query.id]
         fused = _fused(scores[:, start : start + len(rows)])
         start += len(rows)
-        best, worst = int(fused.argmax()), len(rows) - 1 - int(fused[::-1].argmin())
+        best = int(fused.argmax())
+        # The source is the first neighbour; of equally bad ones, the retriever's last is taken.
+        others = [place for place in range(len(rows) - 1, 0, -1) if place != best]
+        worst = min(others, key=fused.__getitem__, default=None)
         new[query.id] = replace(
-            query, relevant=(read[rows[best]].id,), negatives=(read[rows[worst]].id,)
+            query,
+            relevant=(read[rows[best]].id,),
+            negatives=() if worst is None else (read[rows[worst]].id,),
         )
     return [new.get(query.id, query) for query in queries]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.base.files import allow_open_files
 from retrodistill.base.registry import INDEXES
 from retrodistill.data.store.vectors import PART, mapped, release, vector_files
 from retrodistill.models.indexes import index_kind
@@ -47,7 +48,9 @@ class Vectors:
     @classmethod
     def of(cls, encoder: "DenseEncoder", docs: "Texts", dimension: int) -> "Vectors":
         """Return them, after encoding what is not in the cache."""
-        return cls(list(vector_files(encoder, docs)), dimension, encoder.docs_normalised)
+        files = list(vector_files(encoder, docs))
+        allow_open_files(len(files))
+        return cls(files, dimension, encoder.docs_normalised)
 
     def cut(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the dimensions that are wanted; all of them are left in their file."""

@@ -21,7 +21,7 @@ from retrodistill.base.progress import duration
 from retrodistill.data.datasets.texts import spread_rows
 from retrodistill.data.store.lineage import own_lineage
 from retrodistill.data.store.vectors import cached, fill_vectors
-from retrodistill.models.indexes import new_index
+from retrodistill.models.indexes import new_index, use_device
 from retrodistill.models.indexes.folder import INDEX, MODEL
 from retrodistill.models.inference.cuts import counted_cuts
 from retrodistill.models.students.truncated import Truncated
@@ -79,6 +79,7 @@ def embed_collection(
         check_memory(settings.index, len(docs), dimension, parse_bytes(settings.memory))
     with new_folder(out, overwrite=overwrite) as folder:
         filled = new_index(settings.index, dimension)
+        use_device(filled, settings.device)
         _estimate(collection, encoder)
         start = time.perf_counter()
         with counted_cuts("documents"):

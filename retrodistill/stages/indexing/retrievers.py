@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DENSE_ONLY = (
     "index",
+    "device",
     "recall",
     "dimensions",
     "attributes",

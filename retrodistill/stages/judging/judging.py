@@ -14,6 +14,7 @@ from retrodistill.base.logging import log
 from retrodistill.base.manifest import cache_folder, digest
 from retrodistill.base.types import Qrels
 from retrodistill.data.datasets.collection import ALL
+from retrodistill.data.rankings.reranking import scores_for
 from retrodistill.data.store.runs import Run
 from retrodistill.models.teachers import load_teacher, read_part_options
 from retrodistill.stages.judging.agreement import agreement_of
@@ -168,8 +169,7 @@ def _by_scores(
         )
     folder = cache_folder("judging") / digest(teacher.fingerprint, collection.fingerprint)[:32]
     store = score_candidates(collection, pool, teacher, folder, shard_pairs=SHARD)
-    stored = Run.read(store.folder).to_dict()
-    scores = np.array([stored[query][doc] for query, doc in _ids(pool)], np.float64)
+    scores = scores_for(pool, store.run()).astype(np.float64)
     values = 1 / (1 + np.exp(-scores)) if teacher.scale == "logit" else scores
     thresholds = _thresholds(settings, values, scale=teacher.scale)
     grades = np.searchsorted(thresholds, values, side="right")

@@ -6,8 +6,9 @@ from pathlib import Path
 from retrodistill.base.config import FuseConfig, as_dict
 from retrodistill.base.errors import DataError
 from retrodistill.base.logging import log
+from retrodistill.base.manifest import FILE, Manifest
 from retrodistill.base.types import Qrels
-from retrodistill.data.datasets import load_collection
+from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.data.qrels import read_qrels
 from retrodistill.data.rankings import (
     Fusion,
@@ -17,8 +18,10 @@ from retrodistill.data.rankings import (
     confidence,
     tune_fusion,
 )
+from retrodistill.data.store.form import SCORES
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.scoring import store_ensemble
+from retrodistill.stages.training.sources.scores import ScoreSource
 
 
 def fuse(config: FuseConfig) -> Tuning | None:
@@ -40,7 +43,7 @@ def fuse(config: FuseConfig) -> Tuning | None:
     if config.depth is not None:
         fused = fused.top(config.depth)
     if config.as_store:
-        _store(config, fused, fusion)
+        _store(config, fused, fusion, runs)
     else:
         fused.write(
             config.out,
@@ -115,7 +118,31 @@ def _judgements(config: FuseConfig, *, default: str) -> Qrels:
     return load_collection(config.data or "").qrels(config.split or default)
 
 
-def _store(config: FuseConfig, scores: Run, fusion: Fusion) -> None:
+def _store(config: FuseConfig, scores: Run, fusion: Fusion, runs: Sequence[Run]) -> None:
     """Write the fused scores as a score store."""
     collection = load_collection(config.data or "", queries=config.queries)
+    _check_texts(collection, config.run, runs)
     store_ensemble(collection, scores, config.out, fusion=fusion, config=as_dict(config))
+
+
+def _check_texts(collection: Collection, paths: Sequence[Path], runs: Sequence[Run]) -> None:
+    """Raise DataError if no score store among the runs is of the collection's texts.
+
+    The mean over several views of the queries belongs to one of them, which --data names.
+    """
+    stores = [
+        run
+        for path, run in zip(paths, runs, strict=True)
+        if (path / FILE).is_file() and Manifest.read(path).kind == SCORES.kind
+    ]
+    faults = []
+    for run in stores:
+        try:
+            ScoreSource(run).check_texts(collection)
+        except DataError as error:
+            faults.append(error)
+    if stores and len(faults) == len(stores):
+        raise DataError(
+            f"no --run has scores of the texts of {collection.name}, to which the store would "
+            "belong. Name the view of one of them: --data ID,view=VIEW."
+        ) from faults[0]

@@ -45,11 +45,12 @@ PASSAGES = 100
 
 
 def generate(config: GenerateConfig) -> None:
-    """Write queries from documents, and the folder that holds them and their judgements."""
-    from retrodistill.stages.generating import generate_queries
+    """Write queries, or the texts of a collection, and the folder with their judgements."""
+    from retrodistill.stages.generating import generate_queries, generate_texts
 
-    queries = generate_queries(load_collection(config.data), config)
-    queries.write(config.out, config=as_dict(config), overwrite=config.overwrite)
+    write = generate_queries if config.write == "queries" else generate_texts
+    written = write(load_collection(config.data), config)
+    written.write(config.out, config=as_dict(config), overwrite=config.overwrite)
 
 
 def mine(config: MineConfig) -> None:
@@ -107,7 +108,7 @@ def train(config: TrainConfig) -> None:
     from retrodistill.stages.training.trainer import train_student  # imports torch: last
 
     train_student(
-        collection,
+        collection.view(config.student_view).taught_by(collection.view(config.teacher_view)),
         config.student,
         config.out,
         sources=sources,
@@ -292,6 +293,9 @@ def fingerprints_read(verb: str, config: Any) -> dict[str, str]:
     if config.data is not None:
         collection = load_collection(config.data, queries=getattr(config, "queries", None))
         fingerprints["collection"] = collection.fingerprint
+        for setting in ("teacher_view", "student_view"):
+            if view := getattr(config, setting, None):
+                fingerprints[setting] = collection.view(view).fingerprint
     for setting, _, name in inputs_named(verb, as_dict(config)):
         path = Path(name)
         if path.exists():

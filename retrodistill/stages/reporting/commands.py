@@ -34,7 +34,7 @@ class ArtifactVerb:
 
 VERBS: Mapping[str, ArtifactVerb] = {
     "generate": ArtifactVerb(
-        GenerateConfig, ("queries",), ("writer", "retriever", "ranker", "teacher")
+        GenerateConfig, ("queries", "texts"), ("writer", "retriever", "ranker", "teacher")
     ),
     "mine": ArtifactVerb(MineConfig, ("run",), ("retriever",)),
     "score": ArtifactVerb(ScoreConfig, ("scores",), ("candidates", "teacher")),

@@ -8,6 +8,7 @@ from retrodistill.base.config import SearchConfig
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest_files
 from retrodistill.data.datasets.queries import query_file, read_queries
+from retrodistill.models.indexes import use_device
 from retrodistill.models.inference.models import model_path
 from retrodistill.stages.searching.searcher import Hit, Searcher, hits_of, search_run
 
@@ -84,6 +85,8 @@ def _opened(config: SearchConfig, queries: int | None, **settings: Any) -> Searc
     searcher = Searcher.open(
         config.index, precision=config.precision, query_model=config.query_model, **settings
     )
+    if config.device != "cpu":
+        use_device(getattr(searcher, "index", searcher), config.device)
     if config.recall is not None:
         searcher.set_recall(config.recall)
     if config.explain:

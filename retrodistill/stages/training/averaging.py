@@ -22,6 +22,7 @@ from retrodistill.stages.training.snapshots import (
 
 Average = Literal["ema", "sma"]
 FILE = "average.safetensors"
+FOLLOWER = "ema_teacher.safetensors"
 
 
 class WeightAverage(TrainerCallback):
@@ -118,3 +119,38 @@ class WeightAverage(TrainerCallback):
     def _update(self, model: nn.Module, share: float) -> None:
         for name, parameter in trained(model).items():
             self._average[name].lerp_(parameter.float(), share)
+
+
+class Follower(TrainerCallback):
+    """Moves a copy of a model towards the trained weights after each step.
+
+    copy = d_t copy + (1 - d_t) weights, with d_t as in `WeightAverage`; the copy is on the device
+    of the model by the first step.
+    """
+
+    def __init__(
+        self, task: nn.Module, copy: nn.Module, decay: float, checkpoint: Path | None
+    ) -> None:
+        self._task, self._decay, self._checkpoint = task, decay, checkpoint
+        parameters = dict(copy.named_parameters())
+        self._average: Weights = {name: parameters[name] for name in trained(task)}
+        self._count = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start from the student as it is, or from the checkpoint's average."""
+        if self._checkpoint is None:
+            return
+        weights, numbers = read_snapshot(self._checkpoint, FOLLOWER, self._task)
+        self._count = int(numbers["count"])
+        for name, value in weights.items():
+            self._average[name].copy_(value)
+
+    @torch.no_grad()
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move the copy, and write it with a checkpoint that is due."""
+        self._count += 1
+        share = 1 - min(self._decay, (1 + self._count) / (10 + self._count))
+        for name, parameter in trained(self._task).items():
+            self._average[name].lerp_(parameter, share)
+        if control.should_save:
+            write_snapshot(args, state, FOLLOWER, self._average, {"count": self._count})

@@ -30,12 +30,13 @@ def gradient_norms(
 ) -> dict[str, float]:
     """Return the norm of each weighted term's gradient at the outputs of the student's body.
 
-    With `joint`, at those of the joint teacher's body. Nothing is trained and no random number is
-    drawn: dropout is off, weights, gradients, buffers and modes stay as they are.
+    With `joint`, at those of the joint teacher's body; where terms read the student's layers as
+    well, at the weights of its body. Nothing is trained and no random number is drawn: dropout is
+    off, weights, gradients, buffers and modes stay as they are.
     """
     from accelerate.utils import send_to_device
 
-    probe = Probe()
+    probe = Probe(task.tokens.weights if task.tokens is not None and not joint else ())
     with _measured(task, probe, joint=joint):
         for batch in batches:
             task(**send_to_device(batch, task.model.device))

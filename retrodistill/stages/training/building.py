@@ -8,6 +8,7 @@ from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.stages.training.sources.joint import joint_of
+from retrodistill.stages.training.sources.states import StateSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +65,7 @@ def start_student(
         model = transforms.prompted(
             model, query=settings.query_prompt, document=settings.doc_prompt
         )
+    model = kind.start(model, settings)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     if settings.lora_rank:
@@ -116,7 +118,7 @@ def build_task(
         ConfigError: the objective needs a signal that this kind of student does not have.
 
     """
-    from retrodistill.models.students.tasks import STUDENT_SIGNALS
+    from retrodistill.models.students.tasks import SECOND, STUDENT_SIGNALS
 
     kind: StudentKind = STUDENT_KINDS[settings.student_kind]
     requested = {signal for term in terms for signal in term.signals}
@@ -145,10 +147,18 @@ def build_task(
                 "document keeps their vectors. Drop layer-kl, or train both sides."
             )
         task.score_layers()
+    states = next((source for source in sources if isinstance(source, StateSource)), None)
+    if states is not None and requested & states.gives:
+        task.tokens = states.reader(model, requested, settings)
+    if SECOND & requested:
+        task.read_twice()
     joint = joint_of(sources)
     task.joint = joint and joint.module
     task.live = tuple(source for source in sources if source.live and source is not joint)
-    return task.to(model.device)
+    task = task.to(model.device)
+    for source in sources:
+        source.attach(task)
+    return task
 
 
 def build_batches(

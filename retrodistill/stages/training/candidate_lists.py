@@ -18,7 +18,7 @@ class QueryCandidates:
     positives: Rows
     """Documents to draw positives from; with teacher scores, only those that have one."""
     pool: Rows
-    """Other candidates, best teacher score first."""
+    """Other candidates, best teacher score first; without scores those judged not relevant."""
     positive_scores: NDArray[np.float32]
     pool_scores: NDArray[np.float32]
     relevant: frozenset[int]
@@ -63,7 +63,7 @@ class CandidateLists(Sequence[QueryCandidates]):
     relevant: Ragged
     doubtful: Ragged
     scored: bool
-    """Whether there is a teacher; if not, pools are empty."""
+    """Whether there is a teacher; if not, pools are what is judged not relevant."""
 
     def __len__(self) -> int:
         return len(self.queries)

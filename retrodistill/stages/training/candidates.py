@@ -94,15 +94,16 @@ def gather(
 ) -> CandidateLists:
     """Return the candidates of each query to train on.
 
-    Without scores, these are the labelled queries of the split. With scores, they are the scored
+    Without scores, these are the labelled queries of the split, and the documents that it judges
+    not relevant (grade 0) are their negatives. With scores, they are the scored
     queries: those of the split, those that no split judges, and those of `unlabelled_splits`,
     whose labels are not used. Queries of `dev_split` are never among them. How many queries are
     skipped, and why, is logged.
 
     `positives` selects a query's positives. `labels`: those that the split
     labels; of an unlabelled query the teacher's best takes their place, without a label.
-    `teacher`: the teacher's best of every query, which then counts as labelled (source: Tamber et
-    al. 2025, as for the filters).
+    `labels-or-teacher`: the same, but with a label. `teacher`: the teacher's best of every query,
+    which then counts as labelled (source: Tamber et al. 2025, as for the filters).
 
     Raises:
         ConfigError: a filter or `positives` does not fit the scores.
@@ -110,17 +111,19 @@ def gather(
 
     """
     filters.check(scores)
-    if scores is None and positives == "teacher":
-        raise ConfigError("--positives teacher needs teacher scores: give --scores.")
+    if scores is None and positives != "labels":
+        raise ConfigError(f"--positives {positives} needs teacher scores: give --scores.")
     relevant = collection.relevant(split) if split in collection.splits else {}
     measured = judged_elsewhere(collection, split, unlabelled_splits, dev_split=dev_split)
     if scores is None:
         skipped = _skipped(relevant, measured)
         relevant = {query: docs for query, docs in relevant.items() if query not in skipped}
-        lists = _from_labels(collection, relevant)
+        irrelevant = collection.irrelevant(split) if relevant else {}
+        lists = _from_labels(collection, relevant, irrelevant)
     else:
         skipped = _skipped(scores.query_ids, measured)
-        scores = scores.select(query for query in scores.query_ids if query not in skipped)
+        if skipped:
+            scores = scores.select(query for query in scores.query_ids if query not in skipped)
         if filters.label_above is not None:
             relevant, scores = pseudo_labelled(
                 relevant, scores, above=filters.label_above, below=filters.label_below
@@ -146,8 +149,9 @@ def judged_elsewhere(
     """Return, by split, the queries that are for measuring rather than for training.
 
     Those are the queries of `dev_split`, and those of splits that are neither `split` nor among
-    `unlabelled_splits`; and queries of the same text under another id, as a query log has them.
-    What `split` judges too is trained on, unless `dev_split` names it.
+    `unlabelled_splits`; and queries of the same text under another id, as a query log has them,
+    be it the student's text or the one in the teacher's view. What `split` judges too is trained
+    on, unless `dev_split` names it.
 
     Raises:
         ConfigError: an unlabelled split does not exist.
@@ -165,6 +169,8 @@ def judged_elsewhere(
         measured = {dev_split: set(collection.qrels(dev_split)), **measured}
     if any(measured.values()):
         _add_equal_texts(collection.queries, measured, trained)
+        if collection.teacher_view is not collection:
+            _add_equal_texts(collection.teacher_view.queries, measured, trained)
     return measured
 
 
@@ -194,16 +200,23 @@ def _skipped(queries: Iterable[str], measured: Mapping[str, set[str]]) -> set[st
     return skipped
 
 
-def _from_labels(collection: "Collection", relevant: Labels) -> CandidateLists:
+def _from_labels(collection: "Collection", relevant: Labels, irrelevant: Labels) -> CandidateLists:
     queries = [query for query, docs in relevant.items() if docs]
     docs = _label_lists(collection, relevant, queries)
+    negatives = _label_lists(collection, irrelevant, queries)
+    if len(negatives.values):
+        owners = np.count_nonzero(np.diff(negatives.bounds))
+        log.info(
+            f"{len(negatives.values):,} documents that are judged not relevant (grade 0) are "
+            f"negatives of {owners:,} of {len(queries):,} queries."
+        )
     nothing = Ragged(np.zeros(0, np.int64), np.zeros(len(queries) + 1, np.int64))
     return CandidateLists(
         queries=collection.queries.rows(queries),
         positives=docs,
-        pool=nothing,
+        pool=negatives,
         positive_scores=Ragged(np.zeros(len(docs.values), np.float32), docs.bounds),
-        pool_scores=Ragged(np.zeros(0, np.float32), nothing.bounds),
+        pool_scores=Ragged(np.zeros(len(negatives.values), np.float32), negatives.bounds),
         relevant=docs,
         doubtful=nothing,
         scored=False,
@@ -231,37 +244,43 @@ def _from_scores(
     labels = _label_lists(collection, relevant, scores.query_ids)
 
     # Which pairs are positives.
+    unlabelled = np.diff(labels.bounds) == 0
     if positives == "teacher":
         positive = np.zeros(len(pairs.docs), np.bool_)
         positive[pairs.starts] = True
-        labels = _with_one_more(labels, pairs.docs[pairs.starts])
+        labels = _with_one_more(labels, pairs.docs[pairs.starts], np.ones_like(unlabelled))
     else:
         positive = _are_labelled(pairs.owners, pairs.docs, labels, len(collection.docs))
-        positive[pairs.starts[np.diff(labels.bounds) == 0]] = True
+        positive[pairs.starts[unlabelled]] = True
+        if positives == "labels-or-teacher":
+            labels = _with_one_more(labels, pairs.docs[pairs.starts], unlabelled)
 
     # Which queries stay, and their pairs.
     usable = _usable(pairs, positive, filters.drop_weak_queries)
-    rows = np.flatnonzero(usable[pairs.owners])
-    owners = (np.cumsum(usable) - 1)[pairs.owners[rows]]
-    docs, values, positive = pairs.docs[rows], pairs.scores[rows], positive[rows]
+    owners, docs, values = pairs.owners, pairs.docs, pairs.scores
+    if not usable.all():
+        kept = usable[owners]
+        owners = (np.cumsum(usable) - 1)[owners[kept]]
+        docs, values, positive = docs[kept], values[kept], positive[kept]
     count = int(usable.sum())
 
     # Lists of positives, of the best others, and of those that may be relevant.
     positive_docs = Ragged.of(owners[positive], docs[positive], count)
     positive_scores = Ragged(values[positive], positive_docs.bounds)
     doubtful = _doubtful(owners, values, positive, positive_scores, filters.false_negatives)
-    negatives = Ragged.of(owners[~positive], docs[~positive], count)
-    ranks = np.arange(len(negatives.values)) - np.repeat(
-        negatives.bounds[:-1], np.diff(negatives.bounds)
-    )
-    best = ranks < pool
-    pools = Ragged.of(owners[~positive][best], negatives.values[best], count)
+    negatives = np.flatnonzero(~positive)
+    sizes = np.bincount(owners[negatives], minlength=count)
+    ranks = np.arange(len(negatives))
+    ranks -= np.repeat(np.cumsum(sizes) - sizes, sizes)
+    best = negatives[ranks < pool]
+    del negatives, ranks  # eight bytes a pair each
+    pools = Ragged.of(owners[best], docs[best], count)
     return CandidateLists(
         queries=collection.queries.rows(scores.query_ids)[usable],
         positives=positive_docs,
         pool=pools,
         positive_scores=positive_scores,
-        pool_scores=Ragged(values[~positive][best], pools.bounds),
+        pool_scores=Ragged(values[best], pools.bounds),
         relevant=labels.select(usable),
         doubtful=Ragged.of(owners[doubtful], docs[doubtful], count),
         scored=True,
@@ -345,13 +364,13 @@ def _are_labelled(owners: Rows, docs: Rows, labels: Ragged, width: int) -> NDArr
     return labelled
 
 
-def _with_one_more(lists: Ragged, values: Rows) -> Ragged:
-    """Return the lists with one value more each, at its end."""
+def _with_one_more(lists: Ragged, values: Rows, chosen: NDArray[np.bool_]) -> Ragged:
+    """Return the lists, those that are chosen with one value more each, at its end."""
     count = len(values)
     owners = np.repeat(np.arange(count), np.diff(lists.bounds))
-    owners = np.concatenate([owners, np.arange(count)])
+    owners = np.concatenate([owners, np.flatnonzero(chosen)])
     order = np.argsort(owners, kind="stable")
-    return Ragged.of(owners[order], np.concatenate([lists.values, values])[order], count)
+    return Ragged.of(owners[order], np.concatenate([lists.values, values[chosen]])[order], count)
 
 
 def _log_skipped(count: int, why: str) -> None:

@@ -147,7 +147,7 @@ def _objective(text: str) -> str:
 
 
 def _losses(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each loss of an objective once: name, docstring's first sentence, and its source."""
+    """Yield each loss of an objective once: name, first sentence of its docstring, source."""
     from retrodistill.objectives.objective import parse_objective
 
     try:
@@ -165,11 +165,12 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     config = manifest.config
     rows = [("split", str(config.get("split", "")))]
     # live teachers are named with the others, below
-    roles = ("data", *(name for name in SIGNAL_SOURCES if name != "teacher"))
+    views = ("teacher_view", "student_view")
+    roles = ("data", *views, *(name for name in SIGNAL_SOURCES if name != "teacher"))
     for role in filter(config.get, roles):
         value = config[role]
         names = value if isinstance(value, list) else [value]
-        rows += [(role, _labelled(str(name))) for name in names]
+        rows += [(role.replace("_", " "), _labelled(str(name))) for name in names]
     if "queries" in manifest.details:
         rows.append(("queries", f"{manifest.details['queries']:,}"))
     if "documents" in manifest.details:

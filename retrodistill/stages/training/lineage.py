@@ -32,19 +32,26 @@ def student_lineage(
     settings: "TrainSettings",
 ) -> Lineage:
     """Return the record of a training, with those of its start and of its sources."""
-    collection = material.collection
-    queries = collection.queries.full_texts(material.queries)
-    relevant: list[list[str]] = [[] for _ in queries]  # none where texts have no lists
-    if material.lists is not None:
-        rows, lists = _relevant(material.lists)
-        texts = collection.docs.full_texts(rows)
-        relevant = [[texts[position] for position in positions] for positions in lists]
-    about = {"collection": collection.name, "split": material.split, "student": name}
+    views = [material.collection]  # the student's, and the teacher's if that is another
+    if material.collection.teacher_view is not material.collection:
+        views.append(material.collection.teacher_view)
+    records = [_record(material, view, name) for view in views]
     behind = [model_lineage(start)]
     if settings.doc_student is not None:
         behind.append(model_lineage(settings.doc_student))
     behind += [source.lineage for source in sources]
-    return joined([Lineage((Record.of(queries, relevant, **about),)), *behind])
+    return joined([Lineage(tuple(records)), *behind])
+
+
+def _record(material: "Material", view: "Collection", name: str) -> Record:
+    """Return the record of what was trained on, in the texts of one view."""
+    queries = view.queries.full_texts(material.queries)
+    relevant: list[list[str]] = [[] for _ in queries]  # none where texts have no lists
+    if material.lists is not None:
+        rows, lists = _relevant(material.lists)
+        texts = view.docs.full_texts(rows)
+        relevant = [[texts[position] for position in positions] for positions in lists]
+    return Record.of(queries, relevant, collection=view.name, split=material.split, student=name)
 
 
 def _relevant(lists: "CandidateLists") -> "tuple[Rows, list[Rows]]":

@@ -90,8 +90,9 @@ def fit(plan: "TrainingPlan", out: Path, *, resume: bool = False) -> Fitted:
     losses = LossTerms(lambda: task.losses)
     average = _average(settings, steps, last)
     best = _best(plan, last, average)
-    callbacks: list[TrainerCallback] = [_Bar(steps), losses]
-    callbacks += [callback for callback in (average, best) if callback]
+    optional = [callback for callback in (average, best) if callback]
+    callbacks: list[TrainerCallback] = [_Bar(steps), losses, *optional]
+    callbacks += filter(None, (source.callback(last) for source in plan.sources))
     if any(term.start for term in plan.terms):
         callbacks.append(_Progress(task))
     with tempfile.TemporaryDirectory() as scratch:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from retrodistill.base.logging import log
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.models.students.batches import TrainingExample, TrainingText
 from retrodistill.models.students.processes import world_size
+from retrodistill.models.students.token_states import TOKENS
 from retrodistill.stages.training.candidate_lists import CandidateLists
 from retrodistill.stages.training.candidates import CandidateFilters, gather, judged_elsewhere
 from retrodistill.stages.training.examples import Schedule, TextSchedule
@@ -29,6 +30,7 @@ class Material:
     """The queries of a training, and either their lists or the documents beside them."""
 
     collection: "Collection"
+    """The texts that the student reads; its `teacher_view` are those that a teacher reads."""
 
     split: str = "train"
 
@@ -49,6 +51,10 @@ class Material:
         if settings.max_steps > 0:
             return settings.max_steps
         return math.ceil(self.count * settings.epochs / step_size(settings))
+
+    def as_taught(self) -> "Material":
+        """Return the same with the texts that a teacher reads."""
+        return replace(self, collection=self.collection.teacher_view)
 
     def sentence(self, settings: TrainSettings) -> str:
         """Return what will be trained on."""
@@ -116,7 +122,8 @@ def gather_material(
         DataError: there is nothing to train on, or no label although the objective needs some.
 
     """
-    if scores is None and not _needs_lists(terms):
+    reads_apart = STUDENT_KINDS[settings.student_kind].task.reads_apart
+    if scores is None and reads_apart and not _needs_lists(terms):
         return _texts(collection, split, settings)
     lists = gather(
         collection,
@@ -172,7 +179,7 @@ def _check_labels(
         raise DataError(
             f"objective {settings.objective!r} learns from labels, but none of {queries:,} queries "
             f"has a relevant document in split {split!r}. Drop what needs labels, or take the "
-            "teacher's best document for the positive: --positives teacher."
+            "teacher's best document for the positive: --positives labels-or-teacher."
         )
     if labelled < queries:
         log.info(
@@ -181,6 +188,7 @@ def _check_labels(
 
 
 def _needs_lists(terms: "Sequence[LossTerm]") -> bool:
-    """Tell whether an objective looks at queries' lists of documents, not at vectors alone."""
-    vectors = ("query_vectors", "doc_vectors", "queue_vectors")
-    return not all(signal.endswith(vectors) for term in terms for signal in term.signals)
+    """Tell whether an objective looks at queries' lists of documents, not at single texts alone."""
+    alone = ("query_vectors", "doc_vectors", "queue_vectors", "attention_vectors", "_states")
+    signals = {signal for term in terms for signal in term.signals} - TOKENS
+    return not all(signal.endswith(alone) for signal in signals)

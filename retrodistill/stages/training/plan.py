@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.config import TrainSettings
 from retrodistill.models.students.reading import Reading
+from retrodistill.objectives.labels import EMA
 from retrodistill.stages.training.building import (
     build_batches,
     build_task,
@@ -19,6 +20,7 @@ from retrodistill.stages.training.material import Material, gather_material
 from retrodistill.stages.training.requirements import check_kind, check_settings
 from retrodistill.stages.training.resuming import check_resumes, training_record
 from retrodistill.stages.training.sources import SignalSource, as_sources
+from retrodistill.stages.training.sources.ema import EmaTeacher
 from retrodistill.stages.training.sources.joint import JointTeacher, joint_of
 from retrodistill.stages.training.sources.scores import scores_of
 
@@ -105,25 +107,25 @@ def plan_training(
     # The settings, and whether they fit what they are given.
     check_kind(settings)
     terms = parse_objective(settings.objective)
-    wrapped = as_sources(sources)
+    wrapped = _all_sources(sources, settings)
     check_settings(terms, settings, split, wrapped)
     if not settings.other_texts:
         for source in wrapped:
-            source.check_texts(collection)
+            source.check_texts(collection.teacher_view)
     # What to train on and to measure with.
     scores = scores_of(wrapped)
     joint = joint_of(wrapped)
     development = _development(collection, settings, scores)
     joint_development = (
-        None if joint is None else _development(collection, joint.settings(settings), scores)
+        None
+        if joint is None
+        else _development(collection.teacher_view, joint.settings(settings), scores)
     )
     material = gather_material(collection, split, scores, terms, settings)
     terms = with_perplexity(terms, scores, material, settings)
     for source in wrapped:
-        source.prepare(material, terms, settings)
-    fingerprints = {"collection": collection.fingerprint} | {
-        source.name: source.fingerprint for source in wrapped
-    }
+        source.prepare(material.as_taught(), terms, settings)
+    fingerprints = _fingerprints(collection, wrapped)
     record = training_record(settings, str(student), split, fingerprints)
     if resume:
         check_resumes(out, record)
@@ -141,7 +143,7 @@ def plan_training(
     dtype = body_dtype(settings.precision, device)
     # What makes and reads its batches.
     if joint is not None:
-        second = joint.load(collection, terms, settings, device)
+        second = joint.load(collection.teacher_view, terms, settings, device)
         own_terms = [term for term in terms if term.of_joint_teacher]
         check_student(own_terms, second.model, joint.settings(settings))
     signals = {signal for term in terms for signal in term.signals}
@@ -160,6 +162,22 @@ def plan_training(
         fingerprints=fingerprints,
         record=record,
     )
+
+
+def _all_sources(sources: Iterable[object], settings: TrainSettings) -> tuple[SignalSource, ...]:
+    """Return the sources as such, with the one that a setting alone makes."""
+    wrapped = as_sources(sources)
+    if settings.ema is not None and all(source.name != EMA for source in wrapped):
+        return (*wrapped, EmaTeacher(settings.ema))
+    return wrapped
+
+
+def _fingerprints(collection: "Collection", sources: Iterable[SignalSource]) -> dict[str, str]:
+    """Return what a training reads, by role: texts of student and teacher, and the sources."""
+    fingerprints = {"collection": collection.fingerprint}
+    if collection.teacher_view is not collection:
+        fingerprints["teacher_view"] = collection.teacher_view.fingerprint
+    return fingerprints | {source.name: source.fingerprint for source in sources}
 
 
 def _development(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import SIGNAL_SOURCES, STUDENT_KINDS
-from retrodistill.objectives.labels import HEAD_SIGNALS, HEADS, STUDENT
+from retrodistill.objectives.labels import HEAD_SIGNALS, HEADS, LABELLED, STUDENT
 from retrodistill.objectives.teachers import EXAMPLE, SEVERAL
 
 if TYPE_CHECKING:
@@ -39,35 +39,12 @@ def check_settings(
             "or take contrastive or listwise-kl-in-batch."
         )
     absent = signals.difference(*(source.gives for source in sources))
-    for name in SIGNAL_SOURCES:
-        source: type[SignalSource] = SIGNAL_SOURCES[name]
-        lacking = sorted(absent & source.gives)
-        if lacking and any(each.name == name for each in sources):
-            raise ConfigError(
-                f"objective {settings.objective!r} asks for {', '.join(lacking)}, which this "
-                f"--{name} does not give: take one that does, such as bi-encoder:MODEL."
-            )
-        if lacking:
-            raise ConfigError(
-                f"objective {settings.objective!r} needs {source.about}: give --{name}."
-            )
-    if SEVERAL in absent:
-        raise ConfigError(
-            f"objective {settings.objective!r} learns from several teachers and names none: write "
-            f"{EXAMPLE}, with --scores LABEL=STORE."
-        )
-    for signal in sorted(absent):
-        label, _, name = signal.rpartition(".")
-        if label and label not in (STUDENT, *HEADS):
-            stored = f", or --scores {label}=STORE" if name == "scores" else ""
-            raise ConfigError(
-                f"objective {settings.objective!r} asks for {signal}: give --teacher "
-                f"{label}=TEACHER{stored}."
-            )
+    _check_given(absent, settings.objective, sources)
     for each in sources:
         named = any("." in signal for signal in each.gives)
         if (each.live or named) and not each.gives & signals:
-            example = "batch-kl" if each.live else f"listwise-kl(teacher_scores={min(each.gives)})"
+            stored = f"listwise-kl(teacher_scores={min(each.gives)})"
+            example = each.example if each.live else stored
             raise ConfigError(
                 f"objective {settings.objective!r} learns nothing from {each.about}: it asks for "
                 f"no {' and no '.join(sorted(each.gives))}. Drop the teacher, or add a loss such "
@@ -90,6 +67,42 @@ def check_settings(
             raise ConfigError(f"{flag} needs teacher scores: give --scores.")
     if settings.dev_split == split:
         raise ConfigError(f"--dev-split {split} is trained on: measure on another split.")
+
+
+def _check_given(
+    absent: "Collection[str]",
+    objective: str,
+    sources: "Collection[SignalSource | type[SignalSource]]",
+) -> None:
+    """Raise ConfigError if a source could give a signal that is absent, or only a label could."""
+    for name in SIGNAL_SOURCES:
+        source: type[SignalSource] = SIGNAL_SOURCES[name]
+        lacking = sorted(source.gives.intersection(absent))
+        if lacking and any(each.name == name for each in sources):
+            raise ConfigError(
+                f"objective {objective!r} asks for {', '.join(lacking)}, which this "
+                f"--{name} does not give: take one that does, such as bi-encoder:MODEL."
+            )
+        if lacking:
+            raise ConfigError(f"objective {objective!r} needs {source.about}: give --{name}.")
+    if SEVERAL in absent:
+        raise ConfigError(
+            f"objective {objective!r} learns from several teachers and names none: write "
+            f"{EXAMPLE}, with --scores LABEL=STORE."
+        )
+    for signal in sorted({*LABELLED}.intersection(absent)):
+        raise ConfigError(
+            f"objective {objective!r} needs {signal}, which only a label gives: write "
+            f"{signal}=LABEL.scores, with --scores LABEL=STORE or --teacher LABEL=TEACHER."
+        )
+    for signal in sorted(absent):
+        label, _, name = signal.rpartition(".")
+        if label and label not in (STUDENT, *HEADS):
+            stored = f", or --scores {label}=STORE" if name == "scores" else ""
+            raise ConfigError(
+                f"objective {objective!r} asks for {signal}: give --teacher "
+                f"{label}=TEACHER{stored}."
+            )
 
 
 def _check_heads(

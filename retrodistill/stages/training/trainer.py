@@ -43,7 +43,8 @@ def train_student(
     trains, or a `SignalSource` of your own. Without a run, it
     learns from labels and in-batch negatives; an objective of vectors alone needs neither labels
     nor scores, and without scores it learns from every text of the collection. Checkpoints are in
-    `OUT.checkpoints` until the training is done.
+    `OUT.checkpoints` until the training is done. A teacher reads the student's texts, or else those
+    of another view: `collection.view("german").taught_by(collection)`.
 
     Raises:
         ConfigError: the model, the objective or `out` cannot be used, the objective needs what is

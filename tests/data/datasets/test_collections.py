@@ -169,6 +169,24 @@ def test_columns_above_two_gigabytes_are_read(tmp_path: Path) -> None:
     ] * 20
 
 
+def test_portions_hold_few_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """65,536 books in memory at once, as keys are computed: 2 GB at 33 kB each, 60 GB at 1 MB."""
+    monkeypatch.setattr("retrodistill.data.datasets.texts.PORTION_BYTES", 100)
+    monkeypatch.setattr("retrodistill.data.datasets.texts.PORTION_ROWS", 5)
+    docs = [Doc(str(n), "é" * 5, "x" * (150 if n == 7 else 2)) for n in range(30)]
+    stem = tmp_path / "docs"
+    table = Texts(stem, name="docs", fingerprint=write_texts(stem, TextSource(lambda: docs, str)))
+    rows = np.array([*range(20), 7, 7])
+    portions = list(table.portions(rows))
+    np.testing.assert_array_equal(np.concatenate([rows[portion] for portion in portions]), rows)
+    for portion in portions:
+        own = rows[portion]
+        held = sum(len(docs[row].title.encode()) + len(docs[row].text) for row in own)
+        assert len(own) <= 5
+        assert held <= 100 or len(own) == 1
+    assert list(table.portions(rows[:0])) == []
+
+
 def test_equal_hashes_do_not_mix_documents(tmp_path: Path) -> None:
     """Two ids of one hash, of which the first is always found."""
     docs = [Doc(f"d{number}", "", str(number)) for number in range(50)]

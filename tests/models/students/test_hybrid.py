@@ -9,14 +9,12 @@ import pytest
 import torch
 from fakes.models import save_tiny_model
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.models.students.hybrid import (
-    HybridEncoder,
-    HybridModel,
-    lexical_weights,
-    load_hybrid,
-)
+from retrodistill.models.students.heads import lexical_weights
+from retrodistill.models.students.hybrid import HybridEncoder, HybridModel, load_hybrid
+from retrodistill.models.students.sparse import SparseTextEncoder
 from retrodistill.models.students.towers import side_batches, two_towers
 from retrodistill.models.students.transforms import keep_layers, prompted
 
@@ -123,6 +121,17 @@ def test_the_sparse_head_has_the_gradients_of_the_library(model: HybridModel) ->
         assert theirs.abs().max() > 0
 
 
+def test_the_sparse_head_alone_is_read_the_same_fast_way(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index of other weights than the library's, or an hour of numbers that nobody needs."""
+    library = SparseEncoder(str(saved / "sparse"), device="cpu")
+    expected = library.encode_document(DOCS, convert_to_sparse_tensor=False).numpy()
+    ours = SparseTextEncoder(str(saved / "sparse"), precision="float32")
+    monkeypatch.setattr(SpladePooling, "forward", None)
+    np.testing.assert_allclose(ours.encode_docs(DOCS).toarray(), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_text_has_weights_of_its_own_words_alone(saved: Path) -> None:
     """A sparse head that is pooled as a dense one, or [CLS] as a word that all texts share."""
     head = SparseEncoder(str(saved / "sparse"), device="cpu")
@@ -174,7 +183,7 @@ def test_a_head_of_another_body_is_refused(saved: Path, start: Path, tmp_path: P
 
 def test_what_is_no_hybrid_student_is_refused(start: Path, tmp_path: Path) -> None:
     """A search with random heads, or heads of two bodies."""
-    with pytest.raises(ConfigError, match="is no hybrid student"):
+    with pytest.raises(ConfigError, match="is not a hybrid student"):
         HybridEncoder(str(start))
     dense = SentenceTransformer(str(start), device="cpu")
     two_towers(dense, dense).save(str(tmp_path / "towers"))

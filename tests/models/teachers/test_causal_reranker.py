@@ -11,7 +11,8 @@ from fakes.models import save_tiny_cross_encoder
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.types import Doc, Pairs, Teacher
 from retrodistill.models.inference.options import ModelOptions
-from retrodistill.models.teachers.causal import INSTRUCTION, TEMPLATE, CausalTeacher
+from retrodistill.models.students.causal_reranker import INSTRUCTION, TEMPLATE
+from retrodistill.models.teachers.causal import CausalTeacher
 from retrodistill.models.teachers.cross_encoder import CrossEncoderTeacher
 
 PLAIN = "Query: {query} Document: {doc}\nRelevant (yes or no):"
@@ -133,7 +134,7 @@ def test_only_the_last_tokens_logits_are_computed_and_in_float32(folders: dict[s
         str(folders["chat"]), ModelOptions(max_tokens=90, batch_tokens=800, precision="bfloat16")
     )
     seen = []
-    head = teacher._model.transformers_model.get_output_embeddings()
+    head = teacher._prompt.modules[0].model.get_output_embeddings()
     head.register_forward_hook(lambda _, args, out: seen.append((args[0].shape[1], out.dtype)))
     scores = teacher.score(pairs_of(4, 9))
     assert {str(length) + str(dtype) for length, dtype in seen} == {"1torch.float32"}

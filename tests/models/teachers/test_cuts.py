@@ -49,7 +49,7 @@ def test_cut_prompts_of_language_models_are_counted(tiny_model: Path) -> None:
     import numpy as np
     import torch
 
-    from retrodistill.models.teachers.templates import Template
+    from retrodistill.models.inference.templates import Template
 
     tokenizer = load_bi_encoder(str(tiny_model), torch.device("cpu")).tokenizer
     template = Template(tokenizer, "{query} {document}", ("query", "document"), max_tokens=8)

@@ -19,7 +19,7 @@ from retrodistill.models.teachers.comparisons import (
     mean_preference,
     ring,
 )
-from retrodistill.models.teachers.pairwise import SEQ2SEQ, PairwiseTeacher
+from retrodistill.models.teachers.pairwise import CAUSAL, SEQ2SEQ, PairwiseTeacher
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "one": save_tiny_cross_encoder(root / "one"),
         "two": save_tiny_cross_encoder(root / "two", labels=2),
         "roberta": save_tiny_roberta(root / "roberta"),
+        "qwen": save_tiny_causal(root / "qwen"),
+        "neo": save_tiny_causal(root / "neo", "neo", marks=False),
     }
+
+
+SAYS: dict[str, str] = {"yes": " true", "no": " false"}
+"""Answers of the tiny causal models, whose tokenizer has no token for A or B."""
 
 
 def save_tiny_roberta(folder: Path) -> Path:
@@ -62,6 +68,7 @@ def plain_log_odds(name: str, folder: Path, query: str, first: str, second: str)
     """Return the log-odds that a model gives in one order, for one input, in float64."""
     import torch
     from transformers import (
+        AutoModelForCausalLM,
         AutoModelForSeq2SeqLM,
         AutoModelForSequenceClassification,
         AutoTokenizer,
@@ -69,6 +76,7 @@ def plain_log_odds(name: str, folder: Path, query: str, first: str, second: str)
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     kind = AutoModelForSeq2SeqLM if name == "t5" else AutoModelForSequenceClassification
+    kind = AutoModelForCausalLM if name in ("qwen", "neo") else kind
     model = kind.from_pretrained(folder, dtype=torch.float64).eval()
     with torch.no_grad():
         if name == "t5":
@@ -76,6 +84,11 @@ def plain_log_odds(name: str, folder: Path, query: str, first: str, second: str)
             inputs = tokenizer(text, return_tensors="pt")
             logits = model(**inputs, decoder_input_ids=torch.tensor([[0]])).logits[0, 0]
             yes, no = tokenizer.convert_tokens_to_ids(["▁true", "▁false"])
+            return float(logits[yes] - logits[no])
+        if name in ("qwen", "neo"):
+            text = CAUSAL.format(query=query, first=first, second=second)
+            logits = model(**tokenizer(text, return_tensors="pt")).logits[0, -1]
+            yes, no = tokenizer.convert_tokens_to_ids(["Ġtrue", "Ġfalse"])
             return float(logits[yes] - logits[no])
         both = first + tokenizer.sep_token + second
         logits = model(**tokenizer(query, both, return_tensors="pt")).logits[0]
@@ -89,12 +102,17 @@ def some_comparisons() -> Comparisons:
     return Comparisons(pairs.queries, pairs.docs, *np.array(rows).T)
 
 
-@pytest.mark.parametrize("name", ["t5", "one", "two", "roberta"])
+@pytest.mark.parametrize("name", ["t5", "one", "two", "roberta", "qwen", "neo"])
 def test_preferences_equal_a_plain_loop(name: str, folders: dict[str, Path]) -> None:
-    """Documents in the wrong places, the logit of another answer, an order that is not asked."""
-    teacher = PairwiseTeacher(
-        str(folders[name]), ModelOptions(precision="float32", batch_tokens=150)
-    )
+    """Documents in the wrong places, the logit of another answer, an order that is not asked.
+
+    Of a causal model: the logits of padding, or positions that count it.
+    """
+    says = SAYS if name in ("qwen", "neo") else {}
+    options = ModelOptions(precision="float32", max_tokens=400, batch_tokens=500)
+    if not says:
+        options = ModelOptions(precision="float32", batch_tokens=150)
+    teacher = PairwiseTeacher(str(folders[name]), options, **says)
     assert isinstance(teacher, Comparer)
     comparisons = some_comparisons()
     preferences = teacher.compare(comparisons)
@@ -227,6 +245,8 @@ def test_the_fingerprint_is_that_of_the_scores(folders: dict[str, Path]) -> None
         PairwiseTeacher(t5, yes="yes", no="no"),
         PairwiseTeacher(str(folders["one"])),
         PairwiseTeacher(str(folders["two"])),
+        PairwiseTeacher(str(folders["qwen"]), **SAYS),
+        PairwiseTeacher(str(folders["qwen"]), template="{query} {first} {second}", **SAYS),
     ]
     assert len({teacher.fingerprint for teacher in teachers}) == len(teachers)
     assert PairwiseTeacher(t5).fingerprint == teachers[0].fingerprint
@@ -246,7 +266,10 @@ def test_what_does_not_fit_is_explained(folders: dict[str, Path], tmp_path: Path
         ("", {}, "needs a model"),
         (str(three), {}, "this gives 3"),
         (str(body), {}, "lacks weights"),
-        (str(save_tiny_causal(tmp_path / "lm")), {}, "is a causal language model"),
+        (str(folders["qwen"]), {}, "must be one token"),
+        (str(folders["qwen"]), {"yes": " true", "no": " true"}, "same token"),
+        (str(folders["qwen"]), SAYS | {"template": "{query} {first}"}, "needs {query} and"),
+        (str(folders["one"]), SAYS, "which has no prompt"),
         (str(tmp_path / "none"), {}, "there is no folder"),
         (str(folders["t5"]), {"opponents": -1}, "at least 0"),
         (str(folders["t5"]), {"yes": "unbelievable"}, "must be one token"),

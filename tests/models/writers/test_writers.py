@@ -103,9 +103,14 @@ def test_the_contract_of_writers(
 
 def test_every_kind_has_a_sound_prompt() -> None:
     """A prompt without examples, or whose examples are not read as such."""
-    kinds = [path.stem for path in FOLDER.glob("*.txt")]
-    assert {*kinds} == {"question", "claim", "keywords", "title", "instruction"}
-    for prompt in read_prompts(kinds):
+    of_queries = {"passage", "reasoning", "distractor"}
+    kinds = {path.stem for path in FOLDER.glob("*.txt")} - of_queries
+    assert kinds == {
+        *("question", "claim", "keywords", "title", "instruction"),
+        *("description", "misdescription"),
+    }
+    prompts = (*read_prompts([*kinds]), *read_prompts([*of_queries], slot="{query}"))
+    for prompt in prompts:
         assert len(prompt.examples) == len(prompt.topics) == 3
         assert all(prompt.topics)
         for example in prompt.examples:
@@ -331,3 +336,26 @@ def test_a_language_model_writes_through_the_stage(small: Collection, server: Se
     assert {query.writer for query in queries} == {"titles", "llm:m"}
     rows = [json.loads(query.line()) for query in queries]
     assert {row["metadata"]["kind"] for row in rows} == {"title", "question"}
+
+
+def test_a_prompt_of_queries_speaks_of_the_query() -> None:
+    """The words `the last document` beside a query, and a slot that stays in the prompt."""
+    (passage,) = read_prompts(("passage",), slot="{query}")
+    question = passage.question("how do pumps work?", 1)
+    assert "Query: how do pumps work?" in question
+    assert question.endswith("Write one passage for the last query, on one line, and nothing else.")
+    assert "{query}" not in question
+    with pytest.raises(ConfigError, match="claim is written for a document, but here a query"):
+        read_prompts(("claim",), slot="{query}")
+
+
+def test_a_passage_depends_on_its_query(causal: Path, small: Collection, tmp_path: Path) -> None:
+    """The slot of the query left empty: the same passage for each."""
+    text = "Query: blood liver\nPassage: heart muscle\n\nQuery: {query}\nPassage:\n"
+    (tmp_path / "passage.txt").write_text(text)
+    prompts = read_prompts(("passage",), tmp_path, slot="{query}")
+    options = WriterOptions(prompts=prompts, max_tokens=200, precision="float32")
+    writer = load_writer(f"causal-lm:{causal}", small.queries, options)
+    drafts = writer.write([small.queries[row] for row in (0, 1, 2)])
+    assert len({draft.text for draft in drafts}) > 1
+    assert [draft.source for draft in drafts] == [small.queries[row].id for row in (0, 1, 2)]

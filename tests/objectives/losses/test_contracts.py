@@ -10,7 +10,7 @@ from fakes.batch import batch, value
 from retrodistill.base.errors import DataError
 from retrodistill.base.registry import LOSSES
 from retrodistill.objectives.losses.contract import Role, role_of
-from retrodistill.objectives.objective import LossTerm, Signals
+from retrodistill.objectives.objective import LossTerm, Signals, shape_of
 
 NAMES = [*LOSSES, "fakes.losses:huber_margin"]
 """Every registered loss, and one from outside the package."""
@@ -25,8 +25,12 @@ LEAVES = (
     "layer_scores",
     "query_vectors",
     "doc_vectors",
+    "second_query_vectors",
+    "second_doc_vectors",
     "matched_query_vectors",
     "matched_doc_vectors",
+    "student_states",
+    "attention_vectors",
 )
 """Signals that a student's weights shape."""
 
@@ -40,6 +44,8 @@ TEACHERS: tuple[dict[str, str], ...] = (
         "matched_query_vectors": "teacher_query_vectors",
         "matched_doc_vectors": "teacher_doc_vectors",
     },
+    {"student_states": "teacher_states"},
+    {"attention_vectors": "teacher_attention_vectors"},
 )
 """Signals of a student and of a teacher that can be equal."""
 
@@ -49,8 +55,12 @@ def asks(name: str, *signals: str) -> bool:
     return bool(set(LossTerm(name=name).signals) & set(signals))
 
 
-MASKED = [name for name in NAMES if asks(name, "mask", "batch_mask", "preference_mask")]
-LISTS = [name for name in NAMES if asks(name, "mask") and not asks(name, "batch_mask")]
+MASKS = ("mask", "batch_mask", "preference_mask", "token_mask")
+MASKED = [name for name in NAMES if asks(name, *MASKS)]
+LISTS = [
+    name for name in NAMES if asks(name, "mask", "token_mask") and not asks(name, "batch_mask")
+]
+TOKENS = ("student_states", "teacher_states", "attention_vectors", "teacher_attention_vectors")
 
 
 def at_the_teacher(name: str, equal: Mapping[str, str]) -> float:
@@ -114,9 +124,13 @@ def test_every_loss_ignores_padding(name: str) -> None:
     signals["pair_scores"][~signals["mask"]] = 1e3
     signals["teacher_scores"][~signals["mask"]] = -1e3
     signals["teachers"][:, ~signals["mask"]] = 1e3
+    signals["base_scores"][~signals["mask"]] = 1e3
+    signals["start_scores"][~signals["mask"]] = -1e3
     signals["log_weights"][~signals["mask"]] = 1e3
     signals["batch_scores"][~signals["batch_mask"]] = 1e3
     signals["preferences"][~signals["preference_mask"]] = float("nan")
+    for signal in TOKENS:
+        signals[signal][:, ~signals["token_mask"]] = 1e3
     assert value(name, signals).item() == before.item()
 
 
@@ -139,9 +153,8 @@ def test_every_loss_has_a_finite_and_right_gradient(name: str) -> None:
 def test_every_loss_survives_rows_without_a_list(name: str) -> None:
     """One fully masked query of a batch that makes the whole loss, or its gradient, NaN."""
     signals = batch()
-    signals["mask"][1] = False
-    signals["preference_mask"][1] = False
-    signals["batch_mask"][1] = False
+    for mask in MASKS:
+        signals[mask][1] = False
     signals["batch_labels"][1] = False
     signals["mask"][2, 1:] = False
     leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]
@@ -152,7 +165,7 @@ def test_every_loss_survives_rows_without_a_list(name: str) -> None:
 
 
 WITHOUT = {
-    "candidates": ("mask", "batch_mask", "preference_mask", "batch_labels", "batch_candidates"),
+    "candidates": (*MASKS, "batch_labels", "batch_candidates"),
     "labels": ("labels", "batch_labels"),
     "negatives": ("trusted_negatives",),
     "comparisons": ("preference_mask",),
@@ -184,6 +197,84 @@ def test_a_batch_without_signal_costs_nothing_and_training_continues(
         assert not any(leaf.grad.any() for leaf in leaves if leaf.grad is not None)
 
 
+LABELLED = [name for name in MASKED if asks(name, "labels", "batch_labels")]
+
+
+def uneven() -> Signals:
+    """Return a batch whose queries have two positives, none, three, and one."""
+    signals = batch()
+    n = signals["labels"].shape[1]
+    for row, count in enumerate((2, 0, 3, 1)):
+        signals["labels"][row] = torch.arange(n) < count
+    signals["labels"] &= signals["mask"]
+    own = torch.block_diag(*signals["labels"].double()[:, None]).bool()
+    signals["batch_labels"] = signals["batch_candidates"] & own
+    return signals
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_lists_of_several_positives_and_of_none_share_a_batch(name: str) -> None:
+    """The mean of no positive, NaN, where a query log is trained on beside labelled queries."""
+    signals = uneven()
+    leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]
+    loss = value(name, signals)
+    loss.backward()
+    assert loss.isfinite()
+    assert loss.item() > 0
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+
+
+UNLABELLED = (
+    "fused-kl",
+    "agreement-weighted-kl",
+    "layer-kl",
+    "inter-set",
+    "contrastive-over-queries",
+)
+"""Losses of labels that learn a query without one from its teachers, compare others with it, or do
+not look at queries.
+"""
+
+
+@pytest.mark.parametrize("name", [name for name in LABELLED if name not in UNLABELLED])
+def test_a_query_without_a_label_is_no_part_of_a_loss_of_labels(name: str) -> None:
+    """The teacher's best taken for a label unasked; or a log of queries that dilutes the loss."""
+    signals = uneven()
+    rows = [leaf for leaf in LEAVES if asks(name, leaf) and leaf != "doc_vectors"]
+    leaves = [signals[leaf].requires_grad_() for leaf in rows]
+    loss = value(name, signals)
+    loss.backward()
+    assert all(leaf.grad is not None and not leaf.grad[1].any() for leaf in leaves)
+    labelled = torch.tensor([0, 2, 3])
+    without = Signals(
+        **{
+            signal: tensor.index_select(shape.index("B"), labelled) if "B" in shape else tensor
+            for signal, tensor in signals.items()
+            for shape in [(shape_of(signal) or "").split()]
+        }
+    )
+    assert value(name, without).item() == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in LABELLED
+        if asks(name, "batch_scores") and not asks(name, "teacher_batch_scores")
+    ],
+)
+def test_a_positive_is_no_negative_of_another_one(name: str) -> None:
+    """Several positives in a list, of which the loss pushes all but one away."""
+    signals = uneven()
+    scores = signals["batch_scores"].requires_grad_()
+    value(name, signals).backward()
+    assert scores.grad is not None
+    positives = scores.grad[signals["batch_labels"]]
+    assert positives.max() <= 1e-9
+    assert positives.min() < 0
+
+
 @pytest.mark.parametrize("side", ["query", "doc"])
 @pytest.mark.parametrize(
     "name",
@@ -207,11 +298,14 @@ def test_a_batch_of_queries_or_of_documents_alone_is_learned_from(name: str, sid
 def test_padding_may_hold_anything(name: str, filling: float) -> None:
     """-inf, with which most code pads: a good loss whose gradient is NaN, and so all weights."""
     plain, filled = batch(), batch()
-    for signal in ("student_scores", "pair_scores", "teacher_scores", "log_weights"):
+    scores = ("student_scores", "pair_scores", "teacher_scores", "base_scores", "start_scores")
+    for signal in (*scores, "log_weights"):
         filled[signal][~filled["mask"]] = filling
     filled["teachers"][:, ~filled["mask"]] = filling
     filled["preferences"][~filled["preference_mask"]] = filling
     filled["batch_scores"][~filled["batch_mask"] & ~filled["batch_candidates"]] = filling
+    for signal in TOKENS:
+        filled[signal][:, ~filled["token_mask"]] = filling
     gradients = []
     for signals in (plain, filled):
         leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, normalize
 from retrodistill.base.errors import ConfigError
 from retrodistill.objectives.losses.contrastive import (
     contrastive,
+    contrastive_over_queries,
     decayed_contrastive,
     mixed_negatives,
     passage_centric,
@@ -307,3 +308,30 @@ def test_a_mixture_is_never_the_positive_itself() -> None:
     query, docs = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 1.0]])
     with pytest.raises(ConfigError, match="below 1"):
         mixed_negatives(query, docs, row(True, False), row(True, True), share=1.0)
+
+
+def test_a_document_chooses_among_queries_by_hand() -> None:
+    """Its own query against one other, all scores equal: ln 2; the hard negative takes no part."""
+    scores = torch.zeros(2, 3, dtype=torch.float64)
+    labels = torch.tensor([[True, False, False], [False, False, True]])
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    assert contrastive_over_queries(scores, labels, mask).item() == pytest.approx(math.log(2))
+    scores[:, 1] = 9.0  # the first query's hard negative
+    assert contrastive_over_queries(scores, labels, mask).item() == pytest.approx(math.log(2))
+
+
+def test_choosing_among_queries_is_infonce_of_the_transposed_batch() -> None:
+    """InfoNCE in the usual direction under the other name."""
+    signals = batch()
+    names = ("batch_scores", "batch_labels", "batch_mask")
+    scores, labels, mask = (signals[name] for name in names)
+    expected = [
+        cross_entropy(
+            torch.cat([scores[[r], c], scores[(mask & ~labels)[:, c], c]])[None] / 0.05,
+            torch.tensor([0]),
+        )
+        for r, c in (labels & mask).nonzero().tolist()
+    ]
+    loss = contrastive_over_queries(scores, labels, mask)
+    assert loss.item() == pytest.approx(torch.stack(expected).mean().item())
+    assert loss.item() != pytest.approx(value("contrastive", signals).item())

@@ -96,20 +96,27 @@ def test_the_gradient_is_that_of_weighted_terms_and_differs_from_fixed_weights()
 def test_a_term_names_its_teachers_and_their_temperatures() -> None:
     """A bi-encoder's cosines and logits under one temperature: one list flat, the other one-hot."""
     signals = batch()
-    signals["dense.scores"] = signals["teachers"][1]
+    signals["bi.scores"] = signals["teachers"][1]
     (term,) = parse_objective(
-        "0.5*confidence-weighted-kl(teachers=teacher_scores/2&dense.scores/0.05)"
+        "0.5*confidence-weighted-kl(teachers=teacher_scores/2&bi.scores/0.05)"
     )
-    assert set(term.signals) == {"student_scores", "teacher_scores", "dense.scores", "mask"}
+    assert set(term.signals) == {"student_scores", "teacher_scores", "bi.scores", "mask"}
     named = bind([term])(signals)["confidence-weighted-kl"].item()
-    teachers = torch.stack([signals["teacher_scores"] / 2, signals["dense.scores"] / 0.05])
+    teachers = torch.stack([signals["teacher_scores"] / 2, signals["bi.scores"] / 0.05])
     loss = confidence_weighted_kl(signals["student_scores"], teachers, signals["mask"])
     assert named == pytest.approx(0.5 * loss.item())
 
 
 @pytest.mark.parametrize(
     "teachers",
-    ["ce", "teacher_scores&teacher_scores", "teacher_scores/0", "ce.scores/x", "ce.batch_scores"],
+    [
+        "ce",
+        "teacher_scores&teacher_scores",
+        "teacher_scores/0",
+        "ce.scores/x",
+        "ce.batch_scores",
+        "student.scores",
+    ],
 )
 def test_teachers_that_are_not_understood_are_refused(teachers: str) -> None:
     """A teacher that counts twice, or a divisor of 0."""

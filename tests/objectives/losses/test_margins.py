@@ -9,7 +9,7 @@ from fakes.batch import batch
 from torch.nn.functional import normalize
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.objectives.losses.margins import arm
+from retrodistill.objectives.losses.margins import arm, triplet
 
 NAMES = ("query_vectors", "doc_vectors", "batch_candidates", "batch_labels", "batch_mask")
 
@@ -86,3 +86,24 @@ def test_arm_reports_invalid_settings() -> None:
     for target in ("static", "adaptive", "distributed"):
         assert arm(QUERIES, DOCS, OWN, LABELS, LABELS, target=target).item() == 0
         assert arm(QUERIES, DOCS, OWN, LABELS & False, OWN, target=target).item() == 0
+
+
+def test_triplet_by_hand() -> None:
+    """At distance 1 from the positive and 1.5 from the negative: 1 + 1 - 1.5 = 0.5; 3 is far."""
+    query, docs = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.5], [3.0, 0.0]])
+    listed = torch.tensor([[True, True, False]])
+    labels = torch.tensor([[True, False, False]])
+    kept = torch.ones(1, 3, dtype=torch.bool)
+    assert triplet(query, docs, listed, labels, kept).item() == pytest.approx(0.5)
+    assert triplet(query, docs, kept, labels, kept).item() == pytest.approx(0.25)
+    assert triplet(query, docs, listed, labels, kept, margin=0.25).item() == 0.0
+
+
+def test_triplet_has_the_queries_own_negatives_alone() -> None:
+    """A document of another query as a negative: InfoNCE's part, in which it is one already."""
+    signals = batch()
+    names = ("query_vectors", "doc_vectors", "batch_candidates", "batch_labels", "batch_mask")
+    before = triplet(*(signals[name] for name in names))
+    others = ~signals["batch_candidates"]
+    signals["batch_mask"] &= ~others
+    assert triplet(*(signals[name] for name in names)).item() == before.item()

@@ -18,6 +18,7 @@ from retrodistill.objectives.losses.permutation import (
     listmle,
     listnet,
     partial_pl,
+    partial_pl_in_batch,
     position_aware_listmle,
 )
 
@@ -186,3 +187,47 @@ def test_approx_ndcg_skips_lists_without_an_order() -> None:
     assert student.grad[0].eq(0.0).all()
     assert student.grad.isfinite().all()
     assert approx_ndcg(student, torch.full_like(teacher, 2.0), mask).item() == 0
+
+
+def test_partial_pl_in_batch_by_hand() -> None:
+    """Equal scores of a pair and two documents of another query: ln 4, then ln 3."""
+    signals = {
+        "student_scores": torch.zeros(1, 2),
+        "teacher_scores": row(1.0, 0.0),
+        "mask": torch.ones(1, 2, dtype=torch.bool),
+        "batch_scores": torch.zeros(1, 4),
+        "batch_candidates": torch.tensor([[True, True, False, False]]),
+        "batch_mask": torch.ones(1, 4, dtype=torch.bool),
+    }
+    assert partial_pl_in_batch(**signals).item() == pytest.approx((LN4 + LN3) / 2)
+    signals["batch_mask"][0, 3] = False  # relevant to the query as well, though not drawn
+    assert partial_pl_in_batch(**signals).item() == pytest.approx((LN3 + LN2) / 2)
+
+
+def test_partial_pl_in_batch_is_not_infonce() -> None:
+    """A preference stage that is InfoNCE: the second best as one of the negatives.
+
+    Its gradient pushes the second below the batch; here it is pulled above it.
+    """
+    own = torch.tensor([[0.4, 0.0, -0.2]], requires_grad=True)
+    others = torch.full((1, 8), 0.1)
+    scores = torch.cat([own, others], dim=1)
+    listed = torch.zeros(1, 11, dtype=torch.bool)
+    listed[:, :3] = True
+    mask, kept = torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 11, dtype=torch.bool)
+    partial_pl_in_batch(own, row(2.0, 1.0, 0.0), mask, scores, listed, kept).backward()
+    assert own.grad is not None
+    assert own.grad[0, 1] < 0  # descent raises the second
+    assert own.grad[0, 2] > 0
+    alone = partial_pl(own, row(2.0, 1.0, 0.0), mask)
+    whole = partial_pl_in_batch(own, row(2.0, 1.0, 0.0), mask, scores, listed, kept)
+    nothing_else = partial_pl_in_batch(own, row(2.0, 1.0, 0.0), mask, scores, listed, listed)
+    assert nothing_else.item() == pytest.approx(alone.item())
+    assert whole > alone + 0.1
+
+
+def test_a_list_without_a_preference_teaches_nothing() -> None:
+    """Equal scores, of which the earlier is taken for the better one."""
+    flat = torch.ones(1, 3)
+    mask, listed = torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool)
+    assert partial_pl_in_batch(flat, flat, mask, flat, listed, listed).item() == 0.0

@@ -312,6 +312,34 @@ def test_new_positives_are_those_that_the_rankers_agree_on(
     assert load_collection(spec).relevant("generated") == {query.id: ["d1"]}
 
 
+def test_the_source_is_no_negative_of_its_own_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hard negative from which the query was written, because two others answer it better."""
+    own = corpus(tmp_path / "c", ["red apples", "sweet apples", "old apples", "blue plums"])
+    settings = scripted(monkeypatch, {"d0": ["which apples are best"]})
+    ranker = ("own_writers:Favourite:sweet,old,blue,red",)
+    (query,) = generate_queries(own, replace(settings, relabel=3, ranker=ranker)).queries
+    assert (query.source, query.relevant) == ("d0", ("d1",))
+    assert query.negatives != ("d0",)
+    assert len(query.negatives) == 1
+    two = corpus(tmp_path / "two", ["red apples", "sweet apples"])
+    (query,) = generate_queries(two, replace(settings, relabel=3, ranker=ranker)).queries
+    assert (query.relevant, query.negatives) == (("d1",), ())
+
+
+def test_each_ranker_has_its_own_settings() -> None:
+    """A template of one language model that another reads, or that nobody reads."""
+    rankers = ("generator:A", "causal-lm:B")
+    settings = GenerateSettings(
+        relabel=3, ranker=rankers, ranker_option=("causal-lm.template=Q: {query}=",)
+    )
+    assert settings.options_of("causal-lm:B") == ("template=Q: {query}=",)
+    assert settings.options_of("generator:A") == ()
+    with pytest.raises(ConfigError, match="is of none of the rankers \\(generator, causal-lm\\)"):
+        replace(settings, ranker_option=("llm.max_cost=2",))
+
+
 def test_no_held_out_document_becomes_a_positive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """What `embed` can be asked for beside the kind of index: recall, fewer dimensions, less memory."""
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,6 +139,24 @@ def test_an_order_opens_each_file_once(tmp_path: Path, monkeypatch: pytest.Monke
     np.testing.assert_array_equal(np.concatenate([row for row, _ in parts]), order)
     np.testing.assert_array_equal(np.concatenate([own for _, own in parts]), rows[order])
     assert len(opened) <= len(files) + 1
+
+
+def test_more_parts_than_files_may_be_open(tmp_path: Path) -> None:
+    """`Too many open files` at two million documents, after all of them were encoded."""
+    rows = np.arange(120 * 4, dtype=np.float32).reshape(120, 4)
+    for part in range(120):
+        np.save(tmp_path / f"{part}.npy", rows[part : part + 1])
+    program = f"""
+import resource
+from pathlib import Path
+from retrodistill.base.files import allow_open_files
+from retrodistill.data.store.vectors import mapped
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+allow_open_files(120)
+print(len([mapped(Path({str(tmp_path)!r}) / f"{{part}}.npy") for part in range(120)]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout == b"120\n"
 
 
 def test_zero_vectors_stay_zero() -> None:

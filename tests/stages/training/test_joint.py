@@ -581,7 +581,7 @@ def test_lists_of_a_positive_alone_are_refused(
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
-        ("listwise-kl(stop_gradient=true)", "stop_gradient is for scores of the joint teacher"),
+        ("listwise-kl(stop_gradient=true)", "stop_gradient is for scores of a trained model"),
         ("listwise-kl(teacher_scores=old.scores,stop_gradient=true)", "No gradient enters any"),
         ("listwise-kl(teacher_scores=joint.scores,stop_gradient=1)", "must be true or false"),
         ("listwise-kl(teacher_scores=joint.batch_scores)", "is not understood"),

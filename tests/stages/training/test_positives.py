@@ -7,11 +7,20 @@ import pytest
 import torch
 
 from retrodistill.base.config import TrainSettings
+from retrodistill.base.config.train import Positives
 from retrodistill.base.errors import ConfigError
+from retrodistill.base.manifest import Manifest
+from retrodistill.base.registry import LOSSES
 from retrodistill.data.datasets import Collection
 from retrodistill.data.datasets.collection import Collection as Plain
 from retrodistill.data.store.runs import Run
-from retrodistill.objectives.objective import Signals, bind, parse_objective
+from retrodistill.objectives.objective import (
+    LossTerm,
+    Signals,
+    bind,
+    needs_of,
+    parse_objective,
+)
 from retrodistill.stages.training import train_student
 from retrodistill.stages.training.building import build_batches, build_task, load_student
 from retrodistill.stages.training.candidates import gather
@@ -114,6 +123,91 @@ def test_the_teachers_best_document_is_the_positive_of_every_query(
         marked = {doc for doc, label in zip(docs, example.labels, strict=True) if label}
         assert marked == relevant
         assert set(ids(several, np.array(sorted(example.relevant)))) == relevant
+
+
+def test_the_teachers_best_document_is_the_positive_where_there_is_no_label(
+    several: Collection, lists: Run
+) -> None:
+    """A labelled query whose positive the teacher replaces, or an unlabelled one without any."""
+    swapped = {query: docs | {"d7": 99.0} for query, docs in lists.to_dict().items()}
+    run = Run.from_dict(swapped)
+    candidates = gather(several, "train", run, pool=16, positives="labels-or-teacher")
+    assert candidates.labelled.all()
+    assert gather(several, "train", run, pool=16).labelled.tolist() == [True, True, True, False]
+    schedule = Schedule(candidates, 40, per_query=10, positives=3, seed=0)
+    for example in (schedule[index] for index in range(40)):
+        marked = set(ids(several, example.docs[example.labels]))
+        if several.queries[example.query].id == "q9":
+            assert marked == {"d7"}
+            assert ids(several, example.docs)[0] == "d7"
+            assert set(ids(several, np.array(sorted(example.relevant)))) == {"d7"}
+        else:
+            assert "d7" not in marked
+            assert len(marked & set(ids(several, example.docs[:3]))) == 3
+            assert set(ids(several, np.array(sorted(example.relevant)))) == set(RELEVANT)
+
+
+def test_labels_where_there_are_some_need_scores_and_no_label() -> None:
+    """A list of needs that sends away a query log, or trains on it without a teacher."""
+    settings = TrainSettings(objective="contrastive", positives="labels-or-teacher")
+    assert needs_of(settings) == ("--scores",)
+    assert "--positives labels-or-teacher" in settings.flags_of_scores
+
+
+OF_LISTS = [
+    name
+    for name in LOSSES
+    if {*LossTerm(name=name).signals}
+    <= {
+        "student_scores",
+        "teacher_scores",
+        "mask",
+        "labels",
+        "trusted_negatives",
+        "log_weights",
+        "batch_scores",
+        "batch_candidates",
+        "batch_labels",
+        "batch_mask",
+    }
+]
+"""Losses of scores and labels: what a query log can be trained with."""
+
+
+@pytest.mark.parametrize("positives", ["labels", "labels-or-teacher", "teacher"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_every_loss_of_lists_trains_on_several_positives_and_on_none(
+    positives: Positives,
+    labelled: bool,
+    several: Collection,
+    lists: Run,
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    """NaN, or an error in the first step, of queries with three positives beside those of none."""
+    assert len(OF_LISTS) > 15
+    run = lists if labelled else lists.select(["q9"])
+    names = [name for name in OF_LISTS if labelled or positives != "labels" or not labels(name)]
+    settings = TrainSettings(
+        objective=" + ".join(names),
+        positives=positives,
+        positives_per_query=3,
+        candidates_per_query=8,
+        batch_size=4,
+        max_steps=2,
+        query_tokens=16,
+        doc_tokens=32,
+        precision="float32",
+    )
+    out = train_student(several, tiny_model, tmp_path / "s", sources=[run], settings=settings)
+    rows = Manifest.read(out).details["losses"]
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    assert all(rows[0][name] > 0 for name in names)
+
+
+def labels(name: str) -> bool:
+    """Tell whether a loss learns from labels alone."""
+    return bool({"labels", "batch_labels"} & {*LossTerm(name=name).signals})
 
 
 def test_only_positives_cannot_be_asked_for(collection: Collection, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
-from fakes.models import save_tiny_cross_encoder, save_tiny_model
+from fakes.language_models import save_tiny_causal
+from fakes.models import save_tiny_body, save_tiny_cross_encoder, save_tiny_model
+from fakes.views import save_view
 
 from retrodistill import train as verb
 from retrodistill.base.config import TrainSettings
@@ -23,16 +25,19 @@ from retrodistill.stages.scoring import compare_candidates, load_teacher
 from retrodistill.stages.training.balance import RATIO
 
 STUDENTS: dict[str, Callable[[Path], Path]] = {
-    "bi-encoder": lambda folder: save_tiny_model(folder, layers=1),
+    "bi-encoder": lambda folder: save_tiny_model(folder, layers=2),
     "sparse": save_tiny_sparse,
     "late-interaction": save_tiny_late_interaction,
     "cross-encoder": save_tiny_cross_encoder,
+    "causal-reranker": save_tiny_causal,
     "hybrid": lambda folder: save_tiny_model(folder, layers=1),
 }
 SMALL_ON_PURPOSE = {
+    ("disco", "flops"),
     ("splade-distil", "flops"),
     ("m3-self", "sparse.contrastive"),
     ("m3-self", "sparse.batch-kl"),
+    ("syntriever", "batch-kl"),
 }
 
 
@@ -58,7 +63,9 @@ class Files:
     scores: Path
     preferences: Path
     vectors: Path
+    states: Path
     teacher: str
+    joint_teachers: dict[str, str]
     students: dict[str, Path]
 
     def words(self, training: str, out: Path) -> list[str]:
@@ -68,27 +75,36 @@ class Files:
         words += f"--student {self.students[kind]} "
         words += f"--out {out} --max-steps 2 --batch-size 4 --query-tokens 16 --doc-tokens 32 "
         words += "--precision float32"
-        for need in set(needs(training)) - {"labels"}:
-            flag, _, label = need.partition(" ")
-            value = getattr(self, flag.removeprefix("--"))
-            words += f" {flag} {label.replace('TEACHER', f'bi-encoder:{self.vectors}') or value}"
+        words += " --dims 16" if settings_of(training).get("dims") else ""
+        for flag in set(needs(training)) - {"labels", "--joint-teacher"}:
+            flag, _, label = flag.partition(" ")  # --teacher LABEL=TEACHER
+            words += f" {flag} {label.removesuffix('TEACHER')}"
+            words += f"{getattr(self, flag.removeprefix('--'))}"
+        if "--joint-teacher" in needs(training):
+            of_batch = "joint.batch_scores" in settings_of(training)["objective"]
+            words += " --teacher-tokens 48 --joint-teacher "
+            words += self.joint_teachers["bi-encoder" if of_batch else "cross-encoder"]
+        if load_recipe(training.partition(" ")[0]).views:
+            words += " --student-view backwards"
         return words.split()
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """A collection with several positives and unlabelled queries, and all kinds of teachers."""
+    """A collection with several positives, judged negatives, unlabelled queries; teachers."""
     folder = tmp_path_factory.mktemp("recipes")
     data = save_small_collection(folder / "data")
     with (data / "qrels" / "train.tsv").open("a", encoding="utf-8") as rows:
         rows.writelines(
             f"q{query}\td{query + offset}\t1\n" for query in range(12) for offset in (1, 2, 3)
         )
+        rows.writelines(f"q{query}\td{query + 30}\t0\n" for query in range(24))
     with (data / "queries.jsonl").open("a", encoding="utf-8") as rows:
         rows.writelines(
             json.dumps({"_id": f"u{number}", "text": "blood pressure and diet"}) + "\n"
             for number in range(6)
         )
+    save_view(data, "backwards")
     collection = load_collection(f"beir:{data}")
     queries = [f"q{number}" for number in range(24)] + [f"u{number}" for number in range(6)]
     random = np.random.default_rng(0)
@@ -102,7 +118,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
         folder / "scores",
         folder / "preferences",
         save_tiny_model(folder / "vectors", layers=1, dimension=48, seed=1),
+        save_tiny_body(folder / "states", layers=2, dimension=48, seed=1),
         f"late-interaction:{save_tiny_late_interaction(folder / 'teacher', seed=1)}",
+        {
+            "cross-encoder": f"cross-encoder:{save_tiny_cross_encoder(folder / 'joint', seed=1)}",
+            "bi-encoder": f"bi-encoder:{save_tiny_model(folder / 'deep', layers=4, seed=1)}",
+        },
         {kind: save(folder / kind) for kind, save in STUDENTS.items()},
     )
 
@@ -116,6 +137,7 @@ def test_every_recipe_trains_each_of_its_terms(training: str, files: Files, tmp_
     assert verb.main(files.words(training, tmp_path / "s")) == 0
     details = Manifest.read(tmp_path / "s").details
     recipe = load_recipe(training.partition(" ")[0])
+    of_joint = details.get("joint_teacher", {}).get("gradient_shares", {})
     for term in parse_objective(settings_of(training)["objective"]):
         for row in details["losses"][int(term.start > 0) :]:  # of two steps
             assert np.isfinite(row[term.key])
@@ -124,8 +146,10 @@ def test_every_recipe_trains_each_of_its_terms(training: str, files: Files, tmp_
             assert term.key in recipe.notes
             assert "small on purpose" in " ".join(recipe.notes.split())
         else:
-            largest = max(details["gradient_shares"].values())
-            assert details["gradient_shares"][term.key] > largest / RATIO
+            found = [each for each in (details["gradient_shares"], of_joint) if term.key in each]
+            assert found
+            for shares in found:
+                assert shares[term.key] > max(shares.values()) / RATIO
 
 
 def test_what_a_recipe_needs_is_what_its_settings_go_by() -> None:
@@ -135,11 +159,18 @@ def test_what_a_recipe_needs_is_what_its_settings_go_by() -> None:
     assert needs("margin-mse") == ("--scores",)
     assert needs("pairdistill") == ("labels", "--scores", "--preferences")
     assert needs("leaf") == ("--vectors",)
+    assert needs("rankers-distilled language-model") == ("--states",)
+    assert needs("rankers-distilled ranker") == ("--scores", "labels")
     assert needs("tct-colbert") == ("--teacher", "labels")
+    assert needs("rocketqav2") == ("--joint-teacher", "--scores", "labels")
+    assert needs("lead") == ("labels", "--joint-teacher")
     assert needs("tas-b") == ("--scores", "--teacher", "labels")
 
 
-@pytest.mark.parametrize("training", ["simans", "tas-b", "tct-colbert", "gpl", "fid-kd", "ckd"])
+@pytest.mark.parametrize(
+    "training",
+    ["simans", "tas-b", "tct-colbert", "gpl", "fid-kd", "ckd", "rocketqav2", "lead"],
+)
 def test_a_recipe_is_refused_without_what_it_needs(
     training: str, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,6 +144,7 @@ def test_matryoshka_compares_the_first_dimensions(
         "embed-distill",
         "ckd",
         "norm-and-direction",
+        "class-mean-direction",
         "sinkhorn",
         "rkd-distance + rkd-angle",
         "in-batch-kl",
@@ -176,7 +177,9 @@ def test_matryoshka_and_teachers_of_other_dimensions_fit_every_loss(
     )
     losses = Manifest.read(out).details["losses"][-1]
     assert all(np.isfinite(value) for value in losses.values())
-    follows = any(name in objective for name in ("leaf", "distill", "ckd", "norm", "sinkhorn"))
+    follows = any(
+        name in objective for name in ("leaf", "distill", "ckd", "norm", "class-mean", "sinkhorn")
+    )
     assert DenseEncoder(out).dimension == (dimension if follows else 32)
 
 

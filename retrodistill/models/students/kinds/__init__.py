@@ -15,6 +15,7 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import RETRIEVERS, STUDENT_KINDS
 
 if TYPE_CHECKING:
+    from retrodistill.base.config import TrainSettings
     from retrodistill.base.types import Encoder
     from retrodistill.models.students.tasks import Task
 
@@ -23,6 +24,9 @@ DENSE = "bi-encoder"
 
 RANKING_HEAD = "ForSequenceClassification"
 """End of the architecture's name of a bare transformer that scores pairs."""
+
+CAUSAL_RERANKER = "CrossEncoder of ForCausalLM"
+"""What a CrossEncoder is saved as, for `saved_as`, if a causal language model is behind it."""
 
 DocScorer = Callable[[Sequence[str]], NDArray[np.float32]]
 """Returns scores (queries, texts) of documents' texts for fixed queries."""
@@ -68,6 +72,10 @@ class StudentKind:
     """`load(model, device)` returns the model to train, from a folder or a hub id. Layers that the
     kind needs and the model lacks are new and random."""
 
+    start: "Callable[[Any, TrainSettings], Any]" = lambda model, settings: model
+    """`start(model, settings)` returns the loaded model with what the kind's own settings give it,
+    such as the prompt of a causal reranker."""
+
     task: "type[Task]"
     """Its forward pass under an objective; `task.gives` are the signals that it has."""
 
@@ -109,6 +117,9 @@ def kind_of(model: str) -> StudentKind:
     architectures = saved_settings(model, "config.json").get("architectures") or ()
     if bare and any(name.endswith(RANKING_HEAD) for name in architectures):
         saved = "CrossEncoder"
+    causal = any(name.endswith("ForCausalLM") for name in architectures)
+    if saved == "CrossEncoder" and causal:
+        saved = CAUSAL_RERANKER
     kinds: list[StudentKind] = [STUDENT_KINDS[name] for name in STUDENT_KINDS]
     default: StudentKind = STUDENT_KINDS[DENSE]
     return next((kind for kind in kinds if saved in kind.saved_as), default)

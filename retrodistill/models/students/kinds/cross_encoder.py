@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from retrodistill.base.config import TrainSettings
-from retrodistill.models.inference import Tokens, padded, run_model, token_batches
+from retrodistill.base.types import Rows
+from retrodistill.models.inference import padded, run_model, token_batches
 from retrodistill.models.students.batches import (
     BatchRows,
     SignalProvider,
@@ -21,6 +22,7 @@ from retrodistill.models.students.kinds import CardText, StudentKind
 from retrodistill.models.students.tasks import (
     BATCH,
     LISTS,
+    TOKEN_STATES,
     Chunks,
     Task,
     positions,
@@ -40,7 +42,7 @@ class CrossEncoderTask(Task):
     """Scores are the raw logits of the pairs."""
 
     model: "CrossEncoder"
-    gives = LISTS | BATCH
+    gives = LISTS | BATCH | TOKEN_STATES
 
     @without_autocast
     def forward(
@@ -80,7 +82,7 @@ class PairBatch:
         of_lists = [
             source
             for source in sources
-            if all((shape_of(name) or "").startswith("B N") for name in source.gives)
+            if not any("M" in (shape_of(name) or "").split() for name in source.gives)
         ]
         self._stored = [source for source in of_lists if not source.live]
         self._live = len(self._stored) < len(of_lists)
@@ -92,8 +94,6 @@ class PairBatch:
         query_rows = np.array([example.query for example in examples])
         queries = self._queries.full_texts(query_rows)
         docs = self._docs.full_texts(doc_rows)
-        pair_queries = np.repeat(np.array(queries, object), counts).tolist()
-        rows, beside = pair_rows(self._model, pair_queries, docs, max_tokens=self._max_tokens)
         batch = BatchRows(query_rows, np.unique(doc_rows), examples)
         signals = list_signals(examples)
         for source in self._stored:
@@ -104,10 +104,16 @@ class PairBatch:
             "batch_labels": signals["labels"],
             "batch_mask": signals["labels"] | signals["trusted_negatives"],
         }
-        inputs = {"pairs": self._chunks(rows, beside), "signals": signals}
+        owners = np.repeat(np.arange(len(queries)), counts)
+        inputs = {"pairs": self._chunks(queries, owners, docs), "signals": signals}
         return inputs | {"batch": batch} if self._live else inputs
 
-    def _chunks(self, rows: Sequence[Tokens], beside: dict[str, Any]) -> list[dict[str, Any]]:
+    def _chunks(
+        self, queries: Sequence[str], owners: Rows, docs: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Return the pairs in chunks: each document with its query, `queries[owners[i]]`."""
+        firsts = [queries[owner] for owner in owners]
+        rows, beside = pair_rows(self._model, firsts, docs, max_tokens=self._max_tokens)
         lengths, tokenizer = [len(row["input_ids"]) for row in rows], self._model.tokenizer
         return [
             {

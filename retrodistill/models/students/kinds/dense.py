@@ -21,6 +21,8 @@ from retrodistill.models.students.tasks import (
     LAYERS,
     LISTS,
     MATCHED,
+    SECOND,
+    TOKEN_STATES,
     VECTORS,
     Chunks,
     Objective,
@@ -35,16 +37,25 @@ if TYPE_CHECKING:
     from retrodistill.objectives.objective import LossTerm
 
 
+OF_QUERIES = frozenset(
+    {"student_scores", "batch_scores", "pair_scores", "query_vectors", "matched_query_vectors"}
+)
+"""Signals that are computed from the vectors of queries."""
+
+
 class BiEncoderTask(RetrieverTask):
     """One vector a text, dense or sparse; scores are inner products.
 
     With `dims`, the objective's value is its mean over the whole vectors and their first
     dimensions, scaled to length 1 again where the model does so. `projection` takes the vectors
     into a teacher's space, and with `matched` they are compared there; `head` scores a query's and
-    a document's vector together. Both read a cut vector with zeros in place of the rest.
+    a document's vector together. Both read a cut vector with zeros in place of the rest. Queries
+    are not encoded where the objective looks at documents alone: their vectors are 0.
     """
 
-    gives = LISTS | BATCH | LAYERS | VECTORS | MATCHED | {"pair_scores"}
+    gives = frozenset(
+        LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | SECOND | {"pair_scores"}
+    )
 
     def __init__(
         self,
@@ -56,11 +67,13 @@ class BiEncoderTask(RetrieverTask):
         matched: bool = False,
         projection: nn.Module | None = None,
         head: nn.Module | None = None,
+        reads_queries: bool = True,
         cache_gradients: bool = False,
     ) -> None:
         super().__init__(model, objective, dtype, cache_gradients=cache_gradients)
         self._dims = tuple(dict.fromkeys(dims))
         self._normalised, self._matched = is_normalised(model), matched
+        self._reads_queries = reads_queries
         self.projection = projection
         self.head = head
         self._layers = 0
@@ -96,6 +109,7 @@ class BiEncoderTask(RetrieverTask):
             matched=matched,
             projection=projection,
             head=PairHead(dimension) if "pair_scores" in signals else None,
+            reads_queries=bool(signals & (OF_QUERIES | TOKEN_STATES)),
             cache_gradients=settings.cache_gradients,
         )
 
@@ -108,6 +122,10 @@ class BiEncoderTask(RetrieverTask):
             width = int(self.model.get_embedding_dimension())
             shape = (0, self._layers, width) if self._layers else (0, width)
             return torch.zeros(shape, device=self.model.device, requires_grad=True)
+        if side == "query" and not self._reads_queries:
+            count, width = len(positions(chunks)), int(self.model.get_embedding_dimension())
+            shape = (count, self._layers, width) if self._layers else (count, width)
+            return torch.zeros(shape, device=self.model.device)
         modules = side_modules(self.model, side)
 
         def read(features: dict[str, Any]) -> Tensor:
@@ -141,18 +159,43 @@ class BiEncoderTask(RetrieverTask):
         """Return each weighted term, averaged over the dimensions."""
         inputs = inputs | self._layer_signals(queries, docs)
         queries, docs = self._last(queries), self._last(docs)
+        again = {name: self._last(inputs.pop(name)) for name in SECOND & inputs.keys()}
         width = docs.shape[1]
         terms: dict[str, list[Tensor]] = {}
         for dim in (width, *(dim for dim in self._dims if dim < width)):
             cut = self._cut(queries, dim), self._cut(docs, dim)
             signals = inputs | self._signals(*cut, candidates, width)
+            signals |= {name: self._cut(vectors, dim) for name, vectors in again.items()}
             for name, value in self.terms(signals, batch).items():
                 terms.setdefault(name, []).append(value)
         return {name: torch.stack(values).mean() for name, values in terms.items()}
 
+    def read_twice(self) -> None:
+        """Read each text a second time, with another dropout."""
+        if self.doc_vectors is not None:
+            raise ConfigError(
+                "simcse compares two readings of each text, but --freeze document keeps the "
+                "documents' vectors. Drop --freeze."
+            )
+        layers = [*self.model.modules()]
+        shares = [layer.p for layer in layers if isinstance(layer, nn.Dropout)]
+        shares += [getattr(layer, "dropout_prob", 0) for layer in layers]
+        if not any(shares):
+            raise ConfigError(
+                "simcse compares two readings of each text that differ by dropout, and this "
+                "student has none: both would be the same. Set --dropout 0.1."
+            )
+        self.reads_twice = True
+
     def score_layers(self) -> None:
         """Compare each layer's vectors as well, pooled as those of the last layer are."""
-        self._layers = count_layers(self.model)
+        layers = count_layers(self.model)
+        if layers < 2:
+            raise ConfigError(
+                "layer_scores are compared below the last layer, but a model has one alone: take "
+                "models of two layers and more, or drop layer-kl."
+            )
+        self._layers = layers
 
     def own_signals(self, queries: Tensor, docs: Tensor, candidates: Tensor) -> dict[str, Tensor]:
         """Return scores by the whole vectors, and where layers are compared by those of each."""

@@ -75,6 +75,15 @@ class HybridTask(RetrieverTask):
         batch: BatchRows | None,
     ) -> dict[str, Tensor]:
         """Return each weighted term."""
+        return self.terms(inputs | self.own_signals(queries, docs, candidates), batch)
+
+    def own_signals(
+        self,
+        queries: tuple[Tensor, Tensor, Tensor],
+        docs: tuple[Tensor, Tensor, Tensor],
+        candidates: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return the scores of each head and of their sum, and the dense head's vectors."""
         tokens = queries[2].any(-1).sum(-1, keepdim=True).clamp_min(1)
         heads = {
             DENSE: queries[0] @ docs[0].T,
@@ -87,7 +96,7 @@ class HybridTask(RetrieverTask):
         for head, scores in heads.items():
             signals[f"{head}.scores"] = scores.gather(1, candidates)
             signals[f"{head}.batch_scores"] = scores
-        return self.terms(inputs | signals, batch)
+        return signals
 
 
 def doc_scorer(

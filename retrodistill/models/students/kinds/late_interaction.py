@@ -18,7 +18,14 @@ from retrodistill.models.students.late_interaction import (
     load_late_interaction,
 )
 from retrodistill.models.students.maxsim import QueryTokens, maxsim
-from retrodistill.models.students.tasks import BATCH, LISTS, Chunks, RetrieverTask, positions
+from retrodistill.models.students.tasks import (
+    BATCH,
+    LISTS,
+    TOKEN_STATES,
+    Chunks,
+    RetrieverTask,
+    positions,
+)
 from retrodistill.models.students.towers import Side, side_modules
 
 
@@ -28,7 +35,7 @@ class LateInteractionTask(RetrieverTask):
     Where the model is made for it, it is their mean.
     """
 
-    gives = LISTS | BATCH
+    gives = LISTS | BATCH | TOKEN_STATES
 
     def encode(self, chunks: Chunks, side: Side) -> Tensor:
         """Return float32 token vectors (texts, tokens, dimension), zero where no token counts."""

@@ -9,7 +9,7 @@ from retrodistill.base.config import as_dict
 from retrodistill.base.manifest import Manifest
 from retrodistill.base.types import Doc, Pairs, Teacher
 from retrodistill.data.rankings import reranked
-from retrodistill.data.rankings.reranking import below
+from retrodistill.data.rankings.reranking import below, scores_for
 from retrodistill.data.store.runs import Run
 from retrodistill.stages.pipelines.benchmark.plan import RerankedSettings, SystemSettings
 from retrodistill.stages.pipelines.benchmark.systems import (
@@ -81,13 +81,10 @@ class RerankedSystem(System[RerankedSettings]):
             workspace.folder("scores", teacher.fingerprint[:16]),
             config=as_dict(self.settings),
         )
-        stored = store.run().to_dict()
-        scores = {
-            query: {doc: stored[query][doc] for doc in docs} for query, docs, _ in top.lists()
-        }
+        columns = (top.table["query_id"], top.table["doc_id"], scores_for(top, store.run()))
         costs = self._first_cell.details
         return SystemResult(
-            run=reranked(first, Run.from_dict(scores, lineage=store.lineage)),
+            run=reranked(first, Run.from_columns(*columns, lineage=store.lineage)),
             inputs={"first run": first.fingerprint},
             config=as_dict(self.settings),
             docs_per_second=costs["docs_per_second"],

@@ -13,11 +13,15 @@ from retrodistill.base.registry import SIGNAL_SOURCES
 from retrodistill.data.store.lineage import Lineage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
+    from transformers import TrainerCallback
 
     from retrodistill.base.config import TrainConfig, TrainSettings
     from retrodistill.data.datasets import Collection
     from retrodistill.models.students.batches import BatchRows
+    from retrodistill.models.students.tasks import Task
     from retrodistill.objectives.objective import LossTerm
     from retrodistill.stages.training.material import Material
 
@@ -33,6 +37,9 @@ class SignalSource(ABC):
 
     gives: frozenset[str]
     """Names of its signals, of `objective.SIGNALS`."""
+
+    example: str = "batch-kl"
+    """A loss that learns from it if it is live, for messages."""
 
     live: bool = False
     """Whether signals are computed in the forward pass, where the student's own are known."""
@@ -68,6 +75,15 @@ class SignalSource(ABC):
         """Tell whether the source can be made from a value, by calling the class with it."""
         return False
 
+    @classmethod  # noqa: B027
+    def check(cls, name: str, settings: "TrainSettings") -> None:
+        """Check whether what a flag names fits the settings, before anything is loaded.
+
+        Raises:
+            ConfigError: it cannot be used in this training.
+
+        """
+
     @classmethod
     def open(cls, name: str, settings: "TrainSettings") -> Self:
         """Return the source that a flag names: a folder, a file or a model."""
@@ -91,6 +107,13 @@ class SignalSource(ABC):
 
         """
 
+    def attach(self, task: "Task") -> None:  # noqa: B027
+        """Look at the task that will be trained, before its first step."""
+
+    def callback(self, checkpoint: "Path | None") -> "TrainerCallback | None":
+        """Return what is to be called after each step; `checkpoint` is resumed from, if one is."""
+        return None
+
     @abstractmethod
     def of(self, batch: "BatchRows", student: "dict[str, Tensor] | None") -> "dict[str, Tensor]":
         """Return the signals of a batch; a live source is given the student's own signals."""
@@ -100,16 +123,13 @@ def named_sources(config: "TrainConfig") -> "list[SignalSource | type[SignalSour
     """Return the sources that the flags of a training name, unopened: what they give, no more.
 
     Raises:
-        ConfigError: a live teacher cannot score the training's batches.
+        ConfigError: a source cannot be used in this training.
 
     """
-    from retrodistill.stages.training.sources.teacher import check_live
-
     sources: list[SignalSource | type[SignalSource]] = []
     for name, value in _flags(config):
         source: type[SignalSource] = SIGNAL_SOURCES[name]
-        if source.live:
-            check_live(value, config)
+        source.check(value, config)
         sources.append(source.open(value, config) if source.opens_late else source)
     _refuse_twice(sources)
     return sources

@@ -39,6 +39,7 @@ class JointTeacher(SignalSource):
     about = "a joint teacher"
     gives = frozenset(f"{JOINT}.{name}" for name in OWN.values())
     live = True
+    opens_late = True
 
     def __init__(self, spec: str) -> None:
         self.spec = spec

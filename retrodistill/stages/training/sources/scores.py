@@ -139,4 +139,5 @@ class ScoreSource(SignalSource):
 
 def scores_of(sources: Iterable[SignalSource]) -> Run | None:
     """Return the run of candidates and teacher scores, if there is one among the sources."""
-    return next((source.run for source in sources if type(source) is ScoreSource), None)
+    named = (source for source in sources if isinstance(source, ScoreSource))
+    return next((source.run for source in named if source.name == ScoreSource.name), None)

@@ -12,6 +12,7 @@ from retrodistill.base.logging import log
 from retrodistill.base.registry import TEACHERS
 from retrodistill.base.types import Doc, Pairs, Teacher
 from retrodistill.data.store.lineage import Lineage, own_lineage
+from retrodistill.objectives.labels import JOINT, STUDENT
 from retrodistill.stages.training.sources import SignalSource
 
 if TYPE_CHECKING:
@@ -35,27 +36,41 @@ class TeacherSource(SignalSource):
     with the student. Each process scores the queries of all processes with its own documents, and
     all share the scores: no process reads the documents of another.
 
-    With a label, its signals are `LABEL.batch_scores` and, of a query's own candidates,
-    `LABEL.scores`, and a training may have several.
+    A bi-encoder scores by the vectors of each of its layers as well, where a loss asks for them.
+
+    With a label, its signals are `LABEL.batch_scores`, `LABEL.layer_scores` and, of a query's own
+    candidates, `LABEL.scores`, and a training may have several.
     """
 
     name = "teacher"
     about = "a live teacher"
-    gives = frozenset({"teacher_batch_scores"})
+    gives = frozenset({"teacher_batch_scores", "teacher_layer_scores"})
     live = True
     opens_late = True
 
     def __init__(self, teacher: Teacher | str, *, label: str | None = None) -> None:
+        if label in (JOINT, STUDENT):
+            raise ConfigError(
+                f"--teacher {label}=...: {label} is the label of the "
+                f"{'teacher that is trained, --joint-teacher' if label == JOINT else 'student'}. "
+                "Give another label."
+            )
         if label is not None:
             self.name = f"teacher-{label}"
             self.about = f"the teacher {label}"
-            self.gives = frozenset({f"{label}.scores", f"{label}.batch_scores"})
+        self._prefix = "teacher_" if label is None else f"{label}."
+        names = {"batch_scores"} if label is None else {"batch_scores", "scores"}
+        if _scores_layers(teacher):
+            names.add("layer_scores")
+        self.gives = frozenset(f"{self._prefix}{name}" for name in names)
         self.label = label
         self.spec = teacher if isinstance(teacher, str) else type(teacher).__name__
         self._teacher = None if isinstance(teacher, str) else teacher
         self._collection: Collection | None = None
         self._unseen: Sequence[LossTerm] = ()
         """Terms of its scores, until the first batch has been looked at."""
+        self._layers = False
+        """Whether a term asks for the scores of each layer."""
         self._batch: BatchRows | None = None
         self._scores: Tensor | None = None
 
@@ -63,6 +78,11 @@ class TeacherSource(SignalSource):
     def wraps(cls, value: object) -> bool:
         """Tell whether this is a teacher that scores pairs."""
         return isinstance(value, Teacher)
+
+    @classmethod
+    def check(cls, name: str, settings: "TrainSettings") -> None:
+        """Check that the teacher can score the training's batches, and at what cost."""
+        check_live(name, settings)
 
     @classmethod
     def open(cls, name: str, settings: "TrainSettings") -> Self:
@@ -114,8 +134,9 @@ class TeacherSource(SignalSource):
                 precision=settings.teacher_precision,
             )
         self._collection = material.collection
-        signal = "teacher_batch_scores" if self.label is None else f"{self.label}.batch_scores"
-        self._unseen = [term for term in terms if signal in term.signals]
+        requested = {signal for term in terms for signal in term.signals}
+        self._unseen = [term for term in terms if f"{self._prefix}batch_scores" in term.signals]
+        self._layers = f"{self._prefix}layer_scores" in requested
         steps = material.steps(settings)
         queries, docs = texts_a_step(settings, world_size())
         work = f"{queries:,} queries and {docs:,} documents"
@@ -127,18 +148,25 @@ class TeacherSource(SignalSource):
         """Return `teacher_batch_scores` (B, M), of the documents of all processes.
 
         With a label, `LABEL.batch_scores`, and `LABEL.scores` (B, N) of the query's candidates.
+        Where a term asks for them, `teacher_layer_scores` or `LABEL.layer_scores` (K, B, M).
         """
         if self._batch is not batch:  # a student of several dimensions asks once for each
             assert student is not None
             self._batch, self._scores = batch, self._of_all(batch, student["batch_scores"].device)
         assert self._scores is not None
-        if self.label is None:
-            return {"teacher_batch_scores": self._scores}
-        scores = self._scores.gather(1, _columns(batch).to(self._scores.device))
-        return {f"{self.label}.batch_scores": self._scores, f"{self.label}.scores": scores}
+        scores = self._scores[-1]
+        signals = {"batch_scores": scores}
+        if self.label is not None:
+            signals["scores"] = scores.gather(1, _columns(batch).to(scores.device))
+        if self._layers:
+            signals["layer_scores"] = self._scores
+        return {f"{self._prefix}{name}": value for name, value in signals.items()}
 
     def _of_all(self, batch: "BatchRows", device: Any) -> "Tensor":
-        """Return the scores (B, M) of this process's queries, columns as `SharedRows` has them."""
+        """Return the scores (K, B, M) of this process's queries, columns as in `SharedRows`.
+
+        K are the layers that are compared, or the teacher's own scores alone.
+        """
         import torch
 
         from retrodistill.models.students.processes import SharedRows, gathered, is_main
@@ -151,24 +179,28 @@ class TeacherSource(SignalSource):
         queries = torch.unique(gathered(own_queries))
         scores = self._grid(queries.cpu().numpy(), batch.docs)
         if is_main():
-            check_live_scores(self._unseen, scores)
+            check_live_scores(self._unseen, scores[-1])
         self._unseen = ()
-        # (documents, queries): the columns of this process, then those of all.
+        # (documents, queries, layers): the columns of this process, then those of all.
         columns = SharedRows(own_docs)(torch.from_numpy(scores.T.copy()).to(device))
-        return columns[:, torch.searchsorted(queries, own_queries)].T
+        return columns[:, torch.searchsorted(queries, own_queries)].permute(2, 1, 0)
 
     def _grid(self, query_rows: NDArray[np.int64], doc_rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the scores (queries, documents) of rows of the collection."""
+        """Return the scores (layers, queries, documents) of rows of the collection."""
         assert self._collection is not None
         queries = [self._collection.queries[row] for row in query_rows.tolist()]
         docs = [self._collection.docs[row] for row in doc_rows.tolist()]
-        scores = score_all(self.teacher, queries, docs)
+        if self._layers:
+            teacher: Any = self.teacher
+            scores: NDArray[np.float32] = teacher.score_layers(queries, docs)
+        else:
+            scores = score_all(self.teacher, queries, docs)[None]
         if not np.isfinite(scores).all():
-            query, doc = np.argwhere(~np.isfinite(scores))[0]
+            layer, query, doc = np.argwhere(~np.isfinite(scores))[0]
             raise DataError(
                 f"--teacher {self.spec} scores query {queries[query].id!r} with document "
-                f"{docs[doc].id!r} as {scores[query, doc]}, which nothing can be learned from. Try "
-                "--teacher-precision float32."
+                f"{docs[doc].id!r} as {scores[layer, query, doc]}, which nothing can be learned "
+                "from. Try --teacher-precision float32."
             )
         return scores
 
@@ -234,6 +266,13 @@ def check_live(teacher: Teacher | str, settings: "TrainSettings", *, processes: 
             "--teacher-pairs, or take a late-interaction or bi-encoder teacher, which reads each "
             "text once."
         )
+
+
+def _scores_layers(teacher: Teacher | str) -> bool:
+    """Tell whether a teacher has scores by each of its layers."""
+    if isinstance(teacher, str):
+        return teacher.startswith("bi-encoder:")
+    return bool(getattr(teacher, "scores_layers", False))
 
 
 def _reads_alone(teacher: Any) -> bool:

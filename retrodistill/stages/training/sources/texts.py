@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
 
 REMEDY = (
-    "Score the candidates on this collection, or pass --other-texts if the ids name other texts "
-    "on purpose, such as translations."
+    "Make it from these texts (a view's: --data ID,view=VIEW), or name the texts that it was made "
+    "from: --teacher-view VIEW. --other-texts skips this check."
 )
 
 

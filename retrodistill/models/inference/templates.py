@@ -45,8 +45,8 @@ class Template:
     its slots, each part is tokenised with its text, and the parts are joined. Slots: `query` or
     `answer`, and one or more documents. Of what is longer than `max_tokens`, the documents lose
     their ends, evenly; a query loses its own only where it is more than half of what the template
-    leaves (if `steady`, regardless of the documents, so that it is the same with each). The template
-    itself, and so what follows a document, is never cut.
+    leaves (if `steady`, regardless of the documents, so that it is the same with each). The
+    template itself, and so what follows a document, is never cut.
 
     Raises:
         ConfigError: a slot is missing, comes twice, or the template leaves no room for texts.

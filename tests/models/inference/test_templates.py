@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodistill.base.errors import ConfigError
-from retrodistill.models.teachers.templates import Template, one_token, shares, special_tokens
+from retrodistill.models.inference.templates import Template, one_token, shares, special_tokens
 
 PLAIN = "question: {query} context: {doc}"
 TEMPLATES = {
