@@ -1,5 +1,6 @@
 """A teacher that is trained with its student: gradients, folders, checkpoints, processes."""
 
+import json
 import multiprocessing
 import socket
 from collections.abc import Mapping
@@ -593,3 +594,22 @@ def test_a_wrong_alias_is_explained(objective: str, message: str) -> None:
     """A stopped gradient that never was one, or a term that trains nothing."""
     with pytest.raises(ConfigError, match=message):
         parse_objective(objective)
+
+
+def test_a_joint_teacher_reads_its_own_view(
+    collection: Collection, scores: Run, models: Mapping[str, str], tmp_path: Path
+) -> None:
+    """A teacher of the original texts that reads the student's translations."""
+    original = save_small_collection(tmp_path / "original", docs=70)
+    rows = [json.loads(line) for line in (original / "corpus.jsonl").read_text().splitlines()][:60]
+    lines = [json.dumps(row | {"text": f"egg {row['text']}"}) for row in rows]
+    (original / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    taught = collection.taught_by(load_collection(f"beir:{original}"))
+    found = []
+    for texts in (collection, taught):
+        plan = planned(texts, scores, models)
+        batch = plan.collate([plan.schedule[row] for row in range(4)])
+        found.append((plan.task.joint(batch["batch"])["joint.scores"], batch["docs"]))
+    assert not torch.allclose(found[0][0], found[1][0])
+    ids = [[chunk["features"]["input_ids"] for chunk in docs] for _, docs in found]
+    assert all(torch.equal(*pair) for pair in zip(*ids, strict=True))

@@ -109,7 +109,8 @@ class BiEncoderTask(RetrieverTask):
             matched=matched,
             projection=projection,
             head=PairHead(dimension) if "pair_scores" in signals else None,
-            reads_queries=bool(signals & (OF_QUERIES | TOKEN_STATES)),
+            # a joint teacher has no terms of its own: its scores are read by the student's
+            reads_queries=not terms or bool(signals & (OF_QUERIES | TOKEN_STATES)),
             cache_gradients=settings.cache_gradients,
         )
 
