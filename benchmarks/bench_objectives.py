@@ -4,8 +4,9 @@
     python benchmarks/bench_objectives.py --work /tmp/scifact --main --seeds 3 \\
         > benchmarks/results/objectives_MACHINE_YYYYMM.jsonl
     python benchmarks/bench_objectives.py --work /tmp/scifact --recipes specialise,pair,simlm-kd
-    python benchmarks/bench_objectives.py --work /tmp/scifact --recipes tct-colbert,tas-b \\
-        --teacher late-interaction:MODEL
+    python benchmarks/bench_objectives.py --work /tmp/scifact --seeds 3 \\
+        --recipes "tct-colbert,tas-b,lead,rocketqav2,prod/bi-encoder,ema,simcse" \\
+        --reranker MS_MARCO_CROSS_ENCODER
     python benchmarks/tables.py RESULTS.jsonl --also recall@100,fidelity --sort
 
 What bench_scifact.py left in --work is the data: train queries and titles, candidates, the z-scored
@@ -15,7 +16,9 @@ four documents of TOKENS tokens, then searched with over the whole collection. `
 mean Spearman correlation with the teacher over the 100 candidates of each test query. A recipe is
 run by its name as it is, but for this budget (steps, batch, candidates, tokens, learning rate): its
 objective, draws, filters and projection are its own, and at most half of the candidates positives.
-A live teacher is the contrastive six-layer student, or --teacher.
+A stage is RECIPE/STAGE. A live teacher, and the student before (`previous`), is the contrastive
+six-layer student, or --teacher; a joint teacher starts from it too, or from --reranker where the
+objective compares a query's own candidates. Of several heads, the dense one is searched with.
 
 One JSON line a run as it ends, and one an objective and row of queries (`rows.py`): means over the
 seeds, and the paired test against contrastive of the queries' means. What is finished in --work is
@@ -25,8 +28,10 @@ not done again.
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +45,14 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.objectives.objective import inputs_of, parse_objective
 from retrodistill.objectives.recipes import load_recipe
 from retrodistill.stages.searching import search_run
+from retrodistill.stages.training.sources.ema import EmaTeacher
+from retrodistill.stages.training.sources.joint import JointTeacher
+from retrodistill.stages.training.sources.states import StateSource
 from retrodistill.stages.training.sources.teacher import TeacherSource
 
 STEPS, BATCH, TOKENS, DOCS = 24, 16, 64, 4
+JOINT_RATE = 2e-5
+"""Learning rate of a joint teacher, which is trained already."""
 QUEUE = 1024
 """Teacher vectors of other documents beside the batch, for ckd."""
 METRICS = "ndcg@10,recall@100"
@@ -112,7 +122,8 @@ def settings_of(name: str, steps: int) -> TrainSettings:
     """Return how an objective or `recipe: NAME` is trained, but for its seed."""
     own: dict[str, Any] = {"queue": QUEUE if "ckd" in name else 0}
     if name.startswith("recipe: "):
-        own |= dict(load_recipe(name.removeprefix("recipe: ")).settings)
+        recipe, _, stage = name.removeprefix("recipe: ").partition("/")
+        own |= dict(load_recipe(recipe).stage(stage or None).settings)
         own["queue"] = min(own["queue"], QUEUE) if "ckd" in name else 0
         if "positives_per_query" in own:
             own["positives_per_query"] = min(own["positives_per_query"], DOCS // 2)
@@ -129,6 +140,8 @@ def settings_of(name: str, steps: int) -> TrainSettings:
         "doc_tokens": TOKENS,
         "cache_gradients": False,
     }
+    if "joint." in own["objective"]:
+        budget["teacher_learning_rate"] = JOINT_RATE
     if name == UNTRAINED:
         budget |= {"max_steps": 1, "learning_rate": 0.0}
     return TrainSettings(**{"pool": 16, **own, **budget})
@@ -143,6 +156,7 @@ def main() -> None:
     parser.add_argument("--main", action="store_true", help=f"run {', '.join(MAIN)}")
     parser.add_argument("--recipes", default="", help="recipes to run by name, comma-separated")
     parser.add_argument("--teacher", help="live teacher (default: the contrastive student)")
+    parser.add_argument("--reranker", help="cross-encoder that rocketqav2 starts from")
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args()
     work: Path = options.work
@@ -159,14 +173,33 @@ def main() -> None:
 
     scores, judge = teacher_of("train"), teacher_of("test")
     vectors = rd.DenseEncoder(str(work / "students" / "contrastive"), max_tokens=128)
-    live = options.teacher or f"bi-encoder:{work / 'students' / 'contrastive'}"
+    strong = str(work / "students" / "contrastive")
+    live = options.teacher or f"bi-encoder:{strong}"
+
+    def sources_of(settings: TrainSettings, teacher: rd.Run) -> Iterator[object]:
+        """Yield what an objective learns from; every list of candidates is the teacher's."""
+        needs = inputs_of(parse_objective(settings.objective))
+        yield teacher
+        if "--vectors" in needs:
+            yield vectors
+        if "--teacher" in needs:
+            yield TeacherSource(live)
+        if "--teacher previous=TEACHER" in needs:
+            yield TeacherSource(live, label="previous")
+        if "joint.batch_scores" in settings.objective:
+            yield JointTeacher(f"bi-encoder:{strong}")
+        elif "joint.scores" in settings.objective:
+            yield JointTeacher(f"cross-encoder:{options.reranker}")
+        if "--states" in needs:
+            yield StateSource(start)
+        if settings.ema is not None:
+            yield EmaTeacher(settings.ema)
 
     def measured(name: str, seed: int) -> tuple[rd.Run, dict[str, Any]]:
-        folder = work / "objectives" / f"{name.replace(' ', '').replace(':', '-')}-{seed}"
+        folder = work / "objectives" / f"{re.sub('[:/]', '-', name.replace(' ', ''))}-{seed}"
         settings = dataclasses.replace(settings_of(name, options.steps), seed=seed)
         seconds = None
         if not (folder / "run").exists():
-            needs = inputs_of(parse_objective(settings.objective))
             began = time.perf_counter()
             # a filter by a share of the best score needs scores that start at 0
             by_share = settings.false_negatives is not None
@@ -175,11 +208,7 @@ def main() -> None:
                 collection,
                 start,
                 folder / "student",
-                sources=[
-                    teacher,
-                    vectors if "--vectors" in needs else None,
-                    TeacherSource(live) if "--teacher" in needs else None,
-                ],
+                sources=sources_of(settings, teacher),
                 settings=settings,
                 overwrite=True,
             )

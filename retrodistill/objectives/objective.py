@@ -60,7 +60,7 @@ SIGNALS = {
     "batch_labels": "B M",
     "batch_mask": "B M",
     "layer_scores": "L B M",
-    "teacher_layer_scores": "J B M",
+    "teacher_layer_scores": "K B M",
     "batch_relevant": "B M",
     "query_vectors": "B D",
     "doc_vectors": "M D",

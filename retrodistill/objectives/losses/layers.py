@@ -15,7 +15,7 @@ from retrodistill.objectives.losses.positives import choice_nll, labelled_pairs
 @loss(zero_at={"layer_scores": "teacher_layer_scores"})
 def layer_kl(
     layer_scores: Float[Tensor, "L B M"],
-    teacher_layer_scores: Float[Tensor, "J B M"],
+    teacher_layer_scores: Float[Tensor, "K B M"],
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
     *,
@@ -85,7 +85,7 @@ def followed_layers(layers: int, teacher_layers: int) -> list[int]:
 
 
 def _layer_weights(
-    logits: Float[Tensor, "J B M"],
+    logits: Float[Tensor, "K B M"],
     labels: Bool[Tensor, "B M"],
     mask: Bool[Tensor, "B M"],
     temperature: float,

@@ -76,8 +76,8 @@ class Files:
         words += f"--out {out} --max-steps 2 --batch-size 4 --query-tokens 16 --doc-tokens 32 "
         words += "--precision float32"
         words += " --dims 16" if settings_of(training).get("dims") else ""
-        for flag in set(needs(training)) - {"labels", "--joint-teacher"}:
-            flag, _, label = flag.partition(" ")  # --teacher LABEL=TEACHER
+        for need in set(needs(training)) - {"labels", "--joint-teacher"}:
+            flag, _, label = need.partition(" ")  # --teacher LABEL=TEACHER
             words += f" {flag} {label.removesuffix('TEACHER')}"
             words += f"{getattr(self, flag.removeprefix('--'))}"
         if "--joint-teacher" in needs(training):
