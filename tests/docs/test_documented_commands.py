@@ -55,7 +55,7 @@ def test_every_command_is_one(where: str, verb: str, words: list[str]) -> None:
     settings = {
         name: value
         for name, value in vars(parsed).items()
-        if name not in ("config", "print_config", "quiet", "log_json", "help", "recipe")
+        if name not in ("config", "print_config", "quiet", "log_json", "help")
     }
     if parsed.config is None:
         config_class(**as_declared(settings, config_class))

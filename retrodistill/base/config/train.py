@@ -129,7 +129,7 @@ class TrainSettings:
 
     label_below: float | None = None
     """With --label-above: only candidates below this probability are negatives; those between the
-    two are left out."""
+    two are dropped."""
 
     drop_weak_queries: float = 0.0
     """Skip this share of the queries: those whose best teacher score is lowest."""

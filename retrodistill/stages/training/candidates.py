@@ -113,7 +113,7 @@ def gather(
     filters.check(scores)
     if scores is None and positives != "labels":
         raise ConfigError(f"--positives {positives} needs teacher scores: give --scores.")
-    relevant = collection.relevant(split) if split in collection.splits else {}
+    relevant: Labels = collection.relevant(split) if split in collection.splits else {}
     measured = judged_elsewhere(collection, split, unlabelled_splits, dev_split=dev_split)
     if scores is None:
         skipped = _skipped(relevant, measured)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def hard_queries(material: "Material", model: Any, settings: TrainSettings) -> "Material":
     """Return the material of the queries whose labels the student ranks within --student-ranks.
 
-    The teacher must rank a labelled document first. A student's rank is that of its best labelled
-    document among the query's candidates, before training.
+    Without the setting, all of it. The teacher must rank a labelled document first. A student's
+    rank is that of its best labelled document among the query's candidates, before training.
 
     Raises:
         ConfigError: the student does not encode documents by themselves.
@@ -31,6 +31,8 @@ def hard_queries(material: "Material", model: Any, settings: TrainSettings) -> "
     Source: Lin et al. 2023, arXiv:2209.13335 (PROD: the teacher first, the student 2 to 15).
 
     """
+    if not settings.student_ranks:
+        return material
     lists = material.lists
     assert lists is not None  # --student-ranks needs --scores
     low, high = settings.student_ranks

@@ -116,11 +116,7 @@ def plan_training(
     scores = scores_of(wrapped)
     joint = joint_of(wrapped)
     development = _development(collection, settings, scores)
-    joint_development = (
-        None
-        if joint is None
-        else _development(collection.teacher_view, joint.settings(settings), scores)
-    )
+    joint_development = _joint_development(collection, joint, settings, scores)
     material = gather_material(collection, split, scores, terms, settings)
     terms = with_perplexity(terms, scores, material, settings)
     for source in wrapped:
@@ -134,8 +130,7 @@ def plan_training(
     device = pick_device()
     model = start_student(str(student), settings, collection, device)
     check_student([term for term in terms if not term.of_joint_teacher], model, settings)
-    if settings.student_ranks:
-        material = hard_queries(material, model, settings)
+    material = hard_queries(material, model, settings)
     schedule = material.schedule(model, settings)
     constants = constant_vectors(model, settings, collection)
     if development is not None:
@@ -178,6 +173,17 @@ def _fingerprints(collection: "Collection", sources: Iterable[SignalSource]) -> 
     if collection.teacher_view is not collection:
         fingerprints["teacher_view"] = collection.teacher_view.fingerprint
     return fingerprints | {source.name: source.fingerprint for source in sources}
+
+
+def _joint_development(
+    collection: "Collection",
+    joint: "JointTeacher | None",
+    settings: TrainSettings,
+    scores: "Run | None",
+) -> "Development | None":
+    if joint is None:
+        return None
+    return _development(collection.teacher_view, joint.settings(settings), scores)
 
 
 def _development(
