@@ -347,11 +347,18 @@ def test_every_recipe_is_settings_that_exist(name: str) -> None:
 
 
 def test_a_stage_is_trained_by_its_name(
-    folder: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    collection: Collection,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A second stage that trains as the first, or a first that passes for the whole method."""
+    docs = collection.docs.ids()[:4]
+    values = dict(zip(docs, (0.95, 0.05, 0.04, 0.5), strict=True))
+    Run.from_dict(dict.fromkeys(collection.query_ids("train"), values)).write(tmp_path / "scores")
     words = f"--recipe pair --data beir:{folder} --student {tiny_model} --max-steps 1 "
-    words += "--batch-size 2 --doc-tokens 24"
+    words += f"--batch-size 2 --doc-tokens 24 --scores {tmp_path / 'scores'}"
     assert verb.main([*words.split(), "--out", str(tmp_path / "s")]) == 2
     expected = "recipe 'pair' has stages, in order: passage-centric, query-centric. Name one with"
     assert expected in capsys.readouterr().err
