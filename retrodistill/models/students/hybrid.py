@@ -107,7 +107,8 @@ class HybridModel(nn.Module):
 
     def other_heads(self, features: dict[str, Any], side: Side) -> tuple[Tensor, Tensor]:
         """Return the weights of words (n, V) and the token vectors (n, T, d)."""
-        pooling = lexical_pooling(list(self.tails[SPARSE]))  # type: ignore[arg-type]
+        sparse: Any = self.tails[SPARSE]
+        pooling = lexical_pooling(list(sparse))
         assert pooling is not None, "the sparse head is not one of `new_sparse_head`"
         weights = pooling(features)["sentence_embedding"]
         outputs = _through(self.tails[MULTI], features, side)  # type: ignore[arg-type]
