@@ -22,6 +22,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def main() -> None:
             "seed": options.seed,
         }
     )
-    texts = rd.load_collection(f"beir:{together(options.data, options.work / 'texts')}")
+    merged = together(options.data, options.work / "texts", options.docs)
+    texts = rd.load_collection(f"beir:{merged}")
     student = options.work / f"{name}-{options.epochs:g}-{options.seed}"
     seconds = None
     if not student.exists():
@@ -105,8 +107,8 @@ def main() -> None:
             print(json.dumps({"data": folder.name, "texts_read": read} | line | shared), flush=True)
 
 
-def together(folders: list[Path], out: Path) -> Path:
-    """Write all documents and train queries of BEIR folders as one, without labels."""
+def together(folders: list[Path], out: Path, most: int | None) -> Path:
+    """Write the (first) documents and all train queries of BEIR folders as one, without labels."""
     if out.exists():
         return out
     unfinished = out.with_name(out.name + ".unfinished")
@@ -118,7 +120,8 @@ def together(folders: list[Path], out: Path) -> Path:
             for folder in folders:
                 train = (folder / "qrels" / "train.tsv").read_text(encoding="utf-8")
                 train_queries = {row.split("\t")[0] for row in train.splitlines()[1:]}
-                for text in (folder / file).open(encoding="utf-8"):
+                texts = (folder / file).open(encoding="utf-8")
+                for text in islice(texts, most) if file == "corpus.jsonl" else texts:
                     record = json.loads(text)
                     if file == "corpus.jsonl" or record["_id"] in train_queries:
                         record["_id"] = f"{folder.name}-{record['_id']}"
