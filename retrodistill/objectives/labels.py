@@ -46,16 +46,16 @@ def read_aliases(call: Call, signals: Iterable[str]) -> dict[str, str]:
             a model that is not trained.
 
     """
-    known = {**LABELLED, **OWN}
+    suffixes = {**LABELLED, **OWN}
     aliases = {
-        name: call.settings[name] for name in signals if name in known and name in call.settings
+        name: call.settings[name] for name in signals if name in suffixes and name in call.settings
     }
     for name, alias in aliases.items():
         label, _, suffix = alias.partition(".")
-        if not _ALIAS.fullmatch(alias) or suffix != known[name]:
+        if not _ALIAS.fullmatch(alias) or suffix != suffixes[name]:
             raise ConfigError(
                 f"{call.name}: {name}={alias} is not understood. Write "
-                f"{name}=LABEL.{known[name]}, with --teacher LABEL=TEACHER."
+                f"{name}=LABEL.{suffixes[name]}, with --teacher LABEL=TEACHER."
             )
         if name in OWN and label not in (JOINT, *HEADS):
             raise ConfigError(
@@ -94,5 +94,5 @@ def stops_gradient(loss: str, text: str | None, aliases: Mapping[str, str]) -> b
 
 def places(inputs: Mapping[str, str]) -> dict[str, str]:
     """Return the signal of each parameter, with `student.scores` as the student's own signal."""
-    own = {f"{STUDENT}.{name}": signal for signal, name in OWN.items()}
-    return {parameter: own.get(signal, signal) for parameter, signal in inputs.items()}
+    signals = {f"{STUDENT}.{name}": signal for signal, name in OWN.items()}
+    return {parameter: signals.get(signal, signal) for parameter, signal in inputs.items()}

@@ -71,11 +71,15 @@ def view_of(base: Texts, file: Path, *, side: str, name: str) -> Texts:
         DataError: the file is malformed, repeats an id, or lacks an id of `base`.
 
     """
-    own = base.source or no_texts()
+    whole = base.source or no_texts()
     return cached_view(
         name,
         side,
-        TextSource(partial(_aligned, base, _source(file, side), file), own.locate, own.fields),
+        TextSource(
+            partial(_aligned, base, _source(file, side), file),
+            whole.locate,
+            whole.fields,
+        ),
         key=["view", side, *file_key(file), base.fingerprint],
     )
 
@@ -106,10 +110,10 @@ def _what_is_wrong(view: str, path: Path, folder: Path | None) -> str:
     )
     if folder is None:
         return f"there is no view {view!r}: for this collection give {by_path}."
-    known = _known(folder)
+    names = _known(folder)
     return (
-        f"there is no view {view!r}.{did_you_mean(view, known)} {folder} has: "
-        f"{', '.join(known) or 'none'}. A view is a file queries.NAME.jsonl or corpus.NAME.jsonl "
+        f"there is no view {view!r}.{did_you_mean(view, names)} {folder} has: "
+        f"{', '.join(names) or 'none'}. A view is a file queries.NAME.jsonl or corpus.NAME.jsonl "
         f"there, or {by_path}."
     )
 
@@ -151,10 +155,10 @@ def _rows(base: Texts, texts: Texts, file: Path) -> NDArray[np.int64]:
         rows[span] = texts.find(base.ids(span))
     missing = np.flatnonzero(rows < 0)
     if len(missing):
-        first = ", ".join(map(repr, base.ids(missing[:NAMED])))
+        examples = ", ".join(map(repr, base.ids(missing[:NAMED])))
         more = ", ..." if len(missing) > NAMED else ""
         raise DataError(
             f"{file} has no text for {len(missing):,} of {len(base):,} ids of {base.name}: "
-            f"{first}{more}. A view must have a text for each of them."
+            f"{examples}{more}. A view must have a text for each of them."
         )
     return rows

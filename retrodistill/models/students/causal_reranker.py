@@ -123,10 +123,10 @@ def _as_chat_template(text: str) -> str:
     roles = {"query": "query", "doc": "document"}
     parts = re.split(rf"\{{({'|'.join(SLOTS)})\}}", text)
     pieces = [
-        f"(messages | selectattr('role', 'equalto', '{roles[part]}') | first).content"
+        f"(messages | selectattr('role', 'equalto', '{roles[piece]}') | first).content"
         if number % 2
-        else json.dumps(part, ensure_ascii=False)
-        for number, part in enumerate(parts)
+        else json.dumps(piece, ensure_ascii=False)
+        for number, piece in enumerate(parts)
     ]
     return "{{ " + " ~ ".join(pieces) + " }}"
 

@@ -88,10 +88,10 @@ def new_sparse_head(body: Any) -> list[nn.Module]:
         init_bias=torch.full((size,), float(np.expm1(FIRST_WEIGHT))),
         module_input_name="token_embeddings",
     )
-    kept = torch.ones(size)
-    kept[body.tokenizer.all_special_ids] = 0.0
+    weights = torch.ones(size)
+    weights[body.tokenizer.all_special_ids] = 0.0
     pooling = SpladePooling(pooling_strategy="max", embedding_dimension=size)
-    return [decoder, pooling, SparseStaticEmbedding(body.tokenizer, weight=kept, frozen=True)]
+    return [decoder, pooling, SparseStaticEmbedding(body.tokenizer, weight=weights, frozen=True)]
 
 
 def new_multi_vector_head(body: Any) -> list[nn.Module]:

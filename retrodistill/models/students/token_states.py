@@ -101,7 +101,7 @@ def attention_maps(layer: nn.Module) -> list[nn.Module]:
     """
     named = dict(layer.named_modules())
     for names in MAPS:
-        ends = [[part for name, part in named.items() if _ends(name, end)] for end in names]
+        ends = [[weight for name, weight in named.items() if _ends(name, end)] for end in names]
         if all(len(parts) == 1 for parts in ends):
             return [parts[0] for parts in ends]
     raise ConfigError(

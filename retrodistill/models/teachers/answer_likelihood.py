@@ -44,9 +44,9 @@ class AnswerTeacher(GeneratorTeacher):
     ) -> None:
         self._answers = read_answers(collection)
         super().__init__(model, options, template=template, per_token=per_token)
-        known = sorted(self._answers.items())
+        answers = sorted(self._answers.items())
         self.fingerprint = digest(
-            self.fingerprint, "answer", *(text for pair in known for text in pair)
+            self.fingerprint, "answer", *(text for pair in answers for text in pair)
         )
 
     def texts(self, pairs: Pairs) -> Mapping[str, tuple[Sequence[str], Rows]]:
@@ -91,7 +91,7 @@ def read_answers(collection: "Collection") -> dict[str, str]:
     answers: dict[str, str] = {}
     for column in columns:
         for query, value in zip(queries.ids(), column, strict=True):
-            first = value[0] if isinstance(value, list) and value else value
-            if isinstance(first, str) and first.strip():
-                answers.setdefault(query, " ".join(first.split()))
+            answer = value[0] if isinstance(value, list) and value else value
+            if isinstance(answer, str) and answer.strip():
+                answers.setdefault(query, " ".join(answer.split()))
     return answers

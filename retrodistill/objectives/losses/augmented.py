@@ -45,15 +45,15 @@ def mixup_contrastive(
     positive = batch_labels & batch_mask
     keep = positive.any(-1)
     # Queries with a positive, and the partner of each: L x D, L x M.
-    queries, own = unit(query_vectors)[keep], positive[keep]
-    partner = own.roll(1, 0)
+    queries, positives = unit(query_vectors)[keep], positive[keep]
+    partner = positives.roll(1, 0)
     mixtures = unit(share * queries + (1 - share) * queries.roll(1, 0))
     logits = mixtures @ unit(doc_vectors).T / temperature
     # What the softmax runs over: both queries' positives, and what is a negative of both.
     negative = (batch_mask & ~batch_labels)[keep]
-    compared = own | partner | (negative & negative.roll(1, 0))
+    compared = positives | partner | (negative & negative.roll(1, 0))
     costs = logits.masked_fill(~compared, LOWEST).logsumexp(-1, keepdim=True) - logits
-    target = share * own / own.sum(-1, keepdim=True)
+    target = share * positives / positives.sum(-1, keepdim=True)
     target = target + (1 - share) * partner / partner.sum(-1, keepdim=True)
     return average((costs * target).sum(-1))
 
@@ -80,7 +80,7 @@ def simcse(
     arXiv:2104.08821; its head, which is used in training alone, is not here. 0.05 is from memory.
 
     """
-    first = unit(cat([query_vectors, doc_vectors]))
+    passes = unit(cat([query_vectors, doc_vectors]))
     second = unit(cat([second_query_vectors, second_doc_vectors]))
-    logits = first @ second.T / temperature
+    logits = passes @ second.T / temperature
     return cross_entropy(logits, arange(len(logits), device=logits.device))

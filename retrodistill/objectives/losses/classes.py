@@ -39,14 +39,14 @@ def class_mean_direction(
 
     """
     rows, columns = batch_labels.nonzero(as_tuple=True)
-    found = batch_labels.any(-1)
+    labelled = batch_labels.any(-1)
     # The teacher's mean of each query's documents, of length 1: B x T.
     weights = batch_labels.to(teacher_doc_vectors.dtype)
     centres = unit(weights @ teacher_doc_vectors / weights.sum(-1, keepdim=True).clamp_min(1.0))
     # Members of all classes: one row a labelled pair, then one a query with a document.
-    student = cat([matched_doc_vectors[columns], matched_query_vectors[found]])
-    teacher = cat([teacher_doc_vectors[columns], teacher_query_vectors[found]])
-    along = (student * cat([centres[rows], centres[found]])).sum(-1)
+    student = cat([matched_doc_vectors[columns], matched_query_vectors[labelled]])
+    teacher = cat([teacher_doc_vectors[columns], teacher_query_vectors[labelled]])
+    along = (student * cat([centres[rows], centres[labelled]])).sum(-1)
     longest = maximum(vector_norm(student, dim=-1), vector_norm(teacher, dim=-1))
     return average(1.0 - along / longest.clamp_min(SHORTEST))
 
@@ -76,10 +76,10 @@ def inter_set(
     members = batch_labels & batch_mask
     # Which documents of other sets each set is compared with: B x M.
     elsewhere = members.sum(0) - members.long() > 0
-    others = elsewhere & batch_mask & ~batch_labels
+    negatives = elsewhere & batch_mask & ~batch_labels
     docs = unit(doc_vectors)
     logits = docs @ docs.T / temperature
     # Pairs of each set that has some, as a logarithm of their mean.
-    pairs = [logits[mine][:, theirs] for mine, theirs in zip(members, others, strict=True)]
+    pairs = [logits[mine][:, theirs] for mine, theirs in zip(members, negatives, strict=True)]
     means = [each.logsumexp((0, 1)) - math.log(each.numel()) for each in pairs if each.numel()]
     return temperature * average(stack(means) if means else logits[:0])

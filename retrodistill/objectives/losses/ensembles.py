@@ -75,8 +75,8 @@ def agreement_weighted_kl(
     """
     each, positive = _log_softmaxes(teachers, mask), labels & mask
     costs = -each.masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1).clamp(min=1)
-    known = positive.any(-1)
-    return _mixture_kl(student_scores / student_temperature, each, mask, costs.softmax(0), known)
+    labelled = positive.any(-1)
+    return _mixture_kl(student_scores / student_temperature, each, mask, costs.softmax(0), labelled)
 
 
 def _log_softmaxes(

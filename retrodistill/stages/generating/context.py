@@ -28,13 +28,13 @@ def queries_with_context(
     """
     best = run.top(docs)
     collection.queries.rows(best.query_ids)
-    found = {query: list(ids) for query, ids, _ in best.lists()}
-    if alone := len(collection.queries) - len(found):
+    retrieved = {query: list(ids) for query, ids, _ in best.lists()}
+    if alone := len(collection.queries) - len(retrieved):
         log.info(
             f"{alone:,} of {len(collection.queries):,} queries are not in the run: no context."
         )
     for query in collection.queries:
-        rows = collection.docs.rows(found.get(query.id, []))
+        rows = collection.docs.rows(retrieved.get(query.id, []))
         passages = [" ".join(text.split()[:words]) for text in collection.docs.full_texts(rows)]
         row = {"_id": query.id, "text": "\n".join([query.text, *passages])}
         yield json.dumps(row, ensure_ascii=False)

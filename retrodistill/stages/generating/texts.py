@@ -144,14 +144,14 @@ def generate_texts(collection: "Collection", settings: GenerateSettings) -> Gene
     if teacher is not None and found:
         _verify(found, grades, sources, teacher, settings, dropped)
     labelled = _labelled(collection, settings.split, grades) if passages else {}
-    kept = {source: judged for source, judged in grades.items() if 1 in judged.values()}
-    dropped[LONELY] += len(grades) - len(kept)
-    judged = {doc for docs in kept.values() for doc in docs}
+    usable = {source: judged for source, judged in grades.items() if 1 in judged.values()}
+    dropped[LONELY] += len(grades) - len(usable)
+    judged = {doc for docs in usable.values() for doc in docs}
     result = GeneratedTexts(
-        sources=[sources[source] for source in kept],
+        sources=[sources[source] for source in usable],
         texts=[text for id, text in found.items() if id in judged],
         labelled=[doc for id, doc in labelled.items() if id in judged],
-        grades=kept,
+        grades=usable,
         dropped=dropped,
         inputs={"collection": collection.fingerprint},
     )
@@ -179,7 +179,7 @@ def _graded(
     texts = collection.queries if settings.write == "passages" else collection.docs
     _, wrong = kinds_of(settings)
     ids: dict[str, str] = {}
-    found: dict[str, GeneratedText] = {}
+    distinct: dict[str, GeneratedText] = {}
     grades: dict[str, dict[str, int]] = {source: {} for source in sources}
     drafts = written(docs, texts, settings, dropped)
     drafts.sort(key=lambda each: each[2].kind in wrong)  # relevant ones first; the order else stays
@@ -193,11 +193,11 @@ def _graded(
         name = f"t-{digest(fingerprint, draft.source, draft.kind, draft.text)[:16]}"
         id = ids.setdefault(" ".join(words), name)
         doc = Doc(id, "", " ".join(draft.text.split()))
-        found.setdefault(id, GeneratedText(doc, spec, draft.kind, draft.source))
+        distinct.setdefault(id, GeneratedText(doc, spec, draft.kind, draft.source))
         grade = int(draft.kind not in wrong)
         if grades[draft.source].setdefault(id, grade) != grade:
             dropped[CONTRADICTED] += 1
-    return found, grades
+    return distinct, grades
 
 
 def _verify(

@@ -36,12 +36,12 @@ def hard_queries(material: "Material", model: Any, settings: TrainSettings) -> "
     lists = material.lists
     assert lists is not None  # --student-ranks needs --scores
     low, high = settings.student_ranks
-    first = lists.labelled & (lists.margins >= 0)
+    mastered = lists.labelled & (lists.margins >= 0)
     ranks = student_ranks(material, lists, model, settings)
-    chosen = first & (ranks >= low) & (ranks <= high)
+    chosen = mastered & (ranks >= low) & (ranks <= high)
     log.info(
-        f"the teacher ranks a labelled document of {int(first.sum()):,} of {len(lists):,} queries "
-        f"first; of {int(chosen.sum()):,} of them the student ranks it {low} to {high}."
+        f"the teacher ranks a labelled document of {int(mastered.sum()):,} of {len(lists):,} "
+        f"queries first; of {int(chosen.sum()):,} of them the student ranks it {low} to {high}."
     )
     if not chosen.any():
         raise DataError(
@@ -58,9 +58,9 @@ def student_ranks(
     """Return the rank of each query's best labelled document among its candidates."""
     scores = _scores(material, lists, model, settings)
     ranks = np.empty(len(lists), np.int64)
-    for index, (own, query) in enumerate(zip(scores, lists, strict=True)):
-        best = own[: len(query.positives)].max()
-        ranks[index] = 1 + int((own[len(query.positives) :] > best).sum())
+    for index, (values, query) in enumerate(zip(scores, lists, strict=True)):
+        best = values[: len(query.positives)].max()
+        ranks[index] = 1 + int((values[len(query.positives) :] > best).sum())
     return ranks
 
 
@@ -76,10 +76,10 @@ def _scores(
         )
     limit = model.max_seq_length or settings.doc_tokens
     docs = [np.concatenate([query.positives, query.pool]) for query in lists]
-    distinct, places = np.unique(np.concatenate(docs), return_inverse=True)
+    distinct, positions = np.unique(np.concatenate(docs), return_inverse=True)
     bounds = np.cumsum([0, *(len(rows) for rows in docs)])
     owners = np.repeat(np.arange(len(docs)), np.diff(bounds))
-    flat = np.empty(len(places), np.float32)
+    flat = np.empty(len(positions), np.float32)
     collection = material.collection
     with undisturbed(model):
         scorer = kind.doc_scorer(
@@ -91,6 +91,6 @@ def _scores(
         )
         for start in range(0, len(distinct), BLOCK):
             block = scorer(collection.docs.full_texts(distinct[start : start + BLOCK]))
-            inside = np.flatnonzero((places >= start) & (places < start + BLOCK))
-            flat[inside] = block[owners[inside], places[inside] - start]
+            inside = np.flatnonzero((positions >= start) & (positions < start + BLOCK))
+            flat[inside] = block[owners[inside], positions[inside] - start]
     return np.split(flat, bounds[1:-1])

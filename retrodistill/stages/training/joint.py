@@ -61,8 +61,8 @@ def save_joint(plan: "TrainingPlan", fitted: "Fitted", out: Path) -> None:
             files=model_files(folder),
         )
         manifest.write(folder)
-        own = {"student": joint.start, "split": plan.split} | as_dict(settings)
-        write_card(folder, replace(manifest, config=own), name=place.name)
+        config = {"student": joint.start, "split": plan.split} | as_dict(settings)
+        write_card(folder, replace(manifest, config=config), name=place.name)
     log.info(f"the joint teacher: {place}")
 
 

@@ -11,12 +11,12 @@ from transformers import TrainerCallback
 def set_rates(optimizer: torch.optim.Optimizer, rates: Mapping[nn.Module, float]) -> None:
     """Move the parameters of each module into groups with a learning rate of its own."""
     for module, rate in rates.items():
-        own = {id(parameter) for parameter in module.parameters()}
+        ids = {id(parameter) for parameter in module.parameters()}
         for group in list(optimizer.param_groups):
             parameters = group["params"]
-            moved = [parameter for parameter in parameters if id(parameter) in own]
+            moved = [parameter for parameter in parameters if id(parameter) in ids]
             if moved:
-                group["params"] = [each for each in parameters if id(each) not in own]
+                group["params"] = [each for each in parameters if id(each) not in ids]
                 optimizer.add_param_group({**group, "params": moved, "lr": rate})
 
 

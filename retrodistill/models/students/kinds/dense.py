@@ -66,7 +66,6 @@ class BiEncoderTask(RetrieverTask):
         dims: Sequence[int] = (),
         matched: bool = False,
         projection: nn.Module | None = None,
-        head: nn.Module | None = None,
         reads_queries: bool = True,
         cache_gradients: bool = False,
     ) -> None:
@@ -75,7 +74,7 @@ class BiEncoderTask(RetrieverTask):
         self._normalised, self._matched = is_normalised(model), matched
         self._reads_queries = reads_queries
         self.projection = projection
-        self.head = head
+        self.head: nn.Module | None = None
         self._layers = 0
         """Number of layers whose vectors are compared as well; 0: of the last alone."""
         self.register_buffer("doc_vectors", None, persistent=False)
@@ -101,18 +100,20 @@ class BiEncoderTask(RetrieverTask):
         if matched and teacher_dimension not in (None, dimension):
             projection = nn.Linear(dimension, teacher_dimension, bias=False)
             nn.init.orthogonal_(projection.weight)
-        return cls(
+        task = cls(
             model,
             bind(terms),
             dtype,
             dims=settings.dims,
             matched=matched,
             projection=projection,
-            head=PairHead(dimension) if "pair_scores" in signals else None,
             # a joint teacher has no terms of its own: its scores are read by the student's
             reads_queries=not terms or bool(signals & (OF_QUERIES | TOKEN_STATES)),
             cache_gradients=settings.cache_gradients,
         )
+        if "pair_scores" in signals:
+            task.head = PairHead(dimension)
+        return task
 
     def encode(self, chunks: Chunks, side: Side) -> Tensor:
         """Return the float32 vector of every text, in batch order: (texts, D).

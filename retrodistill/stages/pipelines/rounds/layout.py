@@ -129,8 +129,8 @@ class Layout:
     def _newest(self, turn: Turn) -> Path | None:
         """Return the student trained last before a training, wherever that one starts."""
         turns = self.all_turns(turn.round)
-        place = next(place for place, each in enumerate(turns) if each.name == turn.name)
-        return turns[place - 1].student if place else None
+        index = next(index for index, each in enumerate(turns) if each.name == turn.name)
+        return turns[index - 1].student if index else None
 
     def mining(self, retriever: Sequence[str], out: Path, **settings: Any) -> MineConfig:
         """Return the settings of a run: of candidates, or of a split that is measured."""

@@ -86,12 +86,12 @@ def result_of(
         )
         for row in students
     ]
-    places = [place for place in range(len(COLUMNS)) if any(row[place] != "-" for row in rows)]
+    columns = [column for column in range(len(COLUMNS)) if any(row[column] != "-" for row in rows)]
     test = f", test: {config.test_split}" if config.test_split else ""
     return Result(
         kept=kept,
-        columns=[COLUMNS[place] for place in places],
-        rows=[tuple(row[place] for place in places) for row in rows],
+        columns=[COLUMNS[column] for column in columns],
+        rows=[tuple(row[column] for column in columns) for row in rows],
         students=students,
         evaluation=content,
         lines=sentences(layout, kept, content),
@@ -155,8 +155,8 @@ def report_of(layout: Layout, result: Result) -> Report:
     queries = evaluation["settings"]["queries"]
     rows = [
         [
-            Cell(text=cell, number=number_in(cell) if place else None)
-            for place, cell in enumerate(row)
+            Cell(text=cell, number=number_in(cell) if column else None)
+            for column, cell in enumerate(row)
         ]
         for row in result.rows
     ]

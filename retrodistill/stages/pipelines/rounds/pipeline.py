@@ -48,7 +48,7 @@ def run_rounds(config: RoundsConfig) -> Result:
         pipeline.ensure(step)
     values = {START: _value(layout, None)}
     rows = [Row(name=START, value=values[START])]
-    kept = kept_of(layout, values)
+    choice = kept_of(layout, values)
     for number in range(1, config.rounds + 1):
         for turn in layout.turns(number):
             steps = by_turn[turn.name]
@@ -57,12 +57,12 @@ def run_rounds(config: RoundsConfig) -> Result:
             values[turn.name] = _value(layout, turn)
             rows.append(_row(layout, pipeline, turn, values[turn.name]))
             log.info(f"{turn.name}: {config.metric} {values[turn.name]:.4f}")
-        kept = kept_of(layout, values)
-        if kept.stops:
+        choice = kept_of(layout, values)
+        if choice.stops:
             break
-    _keep(layout, pipeline, kept)
+    _keep(layout, pipeline, choice)
     done = [turn for turn in turns if turn.name in values]
-    result = result_of(layout, kept, rows, _evaluation(layout, done))
+    result = result_of(layout, choice, rows, _evaluation(layout, done))
     write_pages(layout, result)
     return result
 

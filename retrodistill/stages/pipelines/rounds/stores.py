@@ -44,15 +44,15 @@ def united(latest: Run, earlier: Run | None) -> Run:
     """
     tables = [latest.table] if earlier is None else [latest.table, earlier.table]
     rows = pa.concat_tables([table.select(COLUMNS[:2]) for table in tables])
-    _, first = np.unique(row_ids(rows), return_index=True)
-    rows = rows.take(pa.array(np.sort(first)))
+    _, starts = np.unique(row_ids(rows), return_index=True)
+    rows = rows.take(pa.array(np.sort(starts)))
     queries = coded(rows["query_id"]).indices.to_numpy()
     order = np.argsort(queries, kind="stable")
     sizes = np.bincount(queries)
-    places = np.empty(len(rows), np.int64)
-    places[order] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    positions = np.empty(len(rows), np.int64)
+    positions[order] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     lineage = latest.lineage if earlier is None else latest.lineage | earlier.lineage
-    return Run.from_columns(rows["query_id"], rows["doc_id"], -places, lineage=lineage)
+    return Run.from_columns(rows["query_id"], rows["doc_id"], -positions, lineage=lineage)
 
 
 def write_scores(config: ScoreConfig, known: Sequence[Path], out: Path) -> Mapping[str, Any]:
@@ -66,9 +66,9 @@ def write_scores(config: ScoreConfig, known: Sequence[Path], out: Path) -> Mappi
     stored = Run.read(filled.out)
     collection = load_collection(str(filled.data), queries=filled.queries)
     lineage = spec_lineage(str(filled.teacher)) | lists.lineage
-    own = _selected(stored.table, row_ids(lists.table))
+    rows = _selected(stored.table, row_ids(lists.table))
     teacher = RunTeacher(
-        Run.from_columns(*(own[name] for name in COLUMNS), lineage=lineage), scale=stored.scale
+        Run.from_columns(*(rows[name] for name in COLUMNS), lineage=lineage), scale=stored.scale
     )
     score_candidates(collection, lists, teacher, out, config=as_dict(filled))
     earlier = [row_ids(Run.read(path).table) for path in known]

@@ -103,9 +103,9 @@ def _changes(texts: Sequence[str], stages: Sequence[Stage]) -> dict[str, dict[st
         if not equals or not value:
             raise ConfigError(f"--set {text!r} must read NAME=VALUE, as in max_steps=200.")
         if dot and stage not in names:
-            known = f" There are: {', '.join(names)}." if names else " The recipe has no stages."
+            hint = f" There are: {', '.join(names)}." if names else " The recipe has no stages."
             raise ConfigError(
-                f"--set {text!r}: unknown stage {stage!r}.{did_you_mean(stage, names) or known}"
+                f"--set {text!r}: unknown stage {stage!r}.{did_you_mean(stage, names) or hint}"
             )
         converted: Any = {"true": True, "false": False}.get(value, value)
         (field, converted), *_ = by_field(
@@ -130,10 +130,10 @@ def _teachers(config: RoundsConfig, stages: Sequence[Stage]) -> dict[str | None,
                 f"--teacher {text}: a second teacher{f' {label}' if label else ' without a label'}."
             )
         if label is not None and label not in labels:
-            known = ", ".join(labels) or "none"
+            listed = ", ".join(labels) or "none"
             raise ConfigError(
                 f"--teacher {text}: no stage asks for {label!r}.{did_you_mean(label, labels)} "
-                f"Labels that recipe {config.recipe!r} asks for: {known}."
+                f"Labels that recipe {config.recipe!r} asks for: {listed}."
             )
         teachers[label] = spec
     for stage in stages:

@@ -100,10 +100,10 @@ class EmaTeacher(SignalSource):
             device = student["batch_scores"].device
             inputs = send_to_device(self._collate(batch.examples), device)
             with torch.no_grad():
-                own = self._copy.to(device).scores(inputs)
+                scores = self._copy.to(device).scores(inputs)
             self._batch = batch
             self._scores = {
-                f"{EMA}.scores": own["student_scores"],
-                f"{EMA}.batch_scores": own["batch_scores"],
+                f"{EMA}.scores": scores["student_scores"],
+                f"{EMA}.batch_scores": scores["batch_scores"],
             }
         return self._scores

@@ -143,13 +143,13 @@ class JointTeacher(SignalSource):
         from retrodistill.models.students.joint import JointModel
         from retrodistill.stages.training.building import start_student
 
-        own = self.settings(settings)
-        model = start_student(self.start, own, collection, device)
-        task = self.kind.task.build(model, (), own, body_dtype(own.precision, device))
+        adapted = self.settings(settings)
+        model = start_student(self.start, adapted, collection, device)
+        task = self.kind.task.build(model, (), adapted, body_dtype(adapted.precision, device))
         requested = self.gives & {signal for term in terms for signal in term.signals}
         if f"{JOINT}.layer_scores" in requested:
             task.score_layers()
-        collate = self.kind.batches(model, collection, own, ())
+        collate = self.kind.batches(model, collection, adapted, ())
         self._module = JointModel(task, collate, requested)
         return self._module
 

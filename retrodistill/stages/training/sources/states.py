@@ -128,8 +128,8 @@ class StateSource(SignalSource):
                 f"--states {self.model} reads {self._longest} tokens at most, but the student "
                 f"reads {longest}: lower --doc-tokens."
             )
-        own, other = layer_stack(bodies[0]), layer_stack(self.body)
-        pairs = matched_layers(len(own), len(other), settings.states_layers)
+        student_layers, teacher_layers = layer_stack(bodies[0]), layer_stack(self.body)
+        pairs = matched_layers(len(student_layers), len(teacher_layers), settings.states_layers)
         last = pairs[-1]
         layers, self._layers = ((), ()) if not requested & STATES else zip(*pairs, strict=True)
         attention = None
@@ -137,7 +137,7 @@ class StateSource(SignalSource):
             attention, self._attention = last
             if not all(last):
                 raise ConfigError("attention-relations needs a layer, not the embeddings alone.")
-            for stack, layer in ((own, attention), (other, self._attention)):
+            for stack, layer in ((student_layers, attention), (teacher_layers, self._attention)):
                 attention_maps(stack[layer - 1])
         width, teacher_width = bodies[0].config.hidden_size, self.body.config.hidden_size
         projection = None
@@ -169,8 +169,8 @@ class StateSource(SignalSource):
         signals: dict[str, Tensor] = {}
         for rows in token_batches(lengths, self._batch_tokens):
             width = max(1, int(lengths[rows].max()))
-            places = torch.from_numpy(rows).to(ids.device)
-            inputs = {name: column[places, :width] for name, column in columns.items()}
+            positions = torch.from_numpy(rows).to(ids.device)
+            inputs = {name: column[positions, :width] for name, column in columns.items()}
             with (
                 torch.no_grad(),
                 body_autocast(self._dtype, ids.device),
@@ -181,24 +181,24 @@ class StateSource(SignalSource):
                 "teacher_states": capture.states() if self._layers else None,
                 "teacher_attention_vectors": capture.attention() if self._attention else None,
             }
-            for name, part in parts.items():
-                if part is None:
+            for name, tensor in parts.items():
+                if tensor is None:
                     continue
                 if name not in signals:
-                    signals[name] = part.new_zeros(len(part), *ids.shape, part.shape[-1])
-                signals[name][:, places, :width] = part
+                    signals[name] = tensor.new_zeros(len(tensor), *ids.shape, tensor.shape[-1])
+                signals[name][:, positions, :width] = tensor
         return signals
 
     def _check_tokens(self, student: Any) -> None:
-        own = student.tokenizer
-        same = own.get_vocab() == self.tokenizer.get_vocab()
-        if not same or _split(own, self._texts) != _split(self.tokenizer, self._texts):
+        tokenizer = student.tokenizer
+        same = tokenizer.get_vocab() == self.tokenizer.get_vocab()
+        if not same or _split(tokenizer, self._texts) != _split(self.tokenizer, self._texts):
             raise ConfigError(
                 f"--states {self.model} reads other tokens than the student, so that no state of "
                 "the one is of the other's token. Take a teacher with the student's tokenizer"
                 + ("." if same else ", and no --prune-vocabulary.")
             )
-        if own.padding_side != "right":
+        if tokenizer.padding_side != "right":
             raise ConfigError("--states is for students that pad at the right: encoders.")
 
 
@@ -216,11 +216,11 @@ def load_body(model: str) -> tuple[Any, Any]:
 
     name = model_path(model)
     modules = saved_settings(name, "modules.json") or [{"path": ""}]
-    place = {"subfolder": modules[0]["path"], "trust_remote_code": False}
+    options = {"subfolder": modules[0]["path"], "trust_remote_code": False}
     with loading(name):
-        tokenizer = AutoTokenizer.from_pretrained(name, **place)
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
         body, report = AutoModel.from_pretrained(
-            name, **place, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            name, **options, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     lacking = sorted(key for key in report["missing_keys"] if "pooler." not in key)
     if lacking:
