@@ -16,7 +16,6 @@ the same way. What is finished in --work is not done again.
 """
 
 import argparse
-import dataclasses
 import json
 import shutil
 import sys
@@ -42,6 +41,8 @@ TOKENS = 256
 """Longest text at the measurement; training reads TRAIN_TOKENS."""
 TRAIN_TOKENS = 128
 KINDS = ("flat", "sq8", "binary")
+REPORTED = ("epochs", "batch_size", "learning_rate", "doc_tokens", "query_tokens")
+"""Settings of the training in each line."""
 METRIC = "ndcg@10"
 
 Vectors = NDArray[np.float32]
@@ -96,7 +97,7 @@ def main() -> None:
         "student": f"layers {LAYERS} of all-MiniLM-L6-v2",
         "seed": options.seed,
         "texts": len(texts.docs) + len(texts.queries),
-        "settings": dataclasses.asdict(settings),
+        "settings": {name: getattr(settings, name) for name in REPORTED},
         "train_seconds": seconds,
         **rows.machine(),
     }

@@ -225,7 +225,7 @@ def test_a_live_teacher_of_a_view_gives_what_it_scored_before_training(
     )
     examples = list(plan.schedule)
     batch = plan.collate(examples)["batch"]
-    grid = teacher._grid(batch.queries, batch.docs)
+    (grid,) = teacher._grid(batch.queries, batch.docs)
     stored = Run.read(stores["backwards"]).to_dict()
     for query, row in zip(view.queries.ids(batch.queries), grid, strict=True):
         for doc, value in zip(view.docs.ids(batch.docs), row, strict=True):

@@ -37,10 +37,8 @@ if TYPE_CHECKING:
     from retrodistill.objectives.objective import LossTerm
 
 
-OF_QUERIES = frozenset(
-    {"student_scores", "batch_scores", "pair_scores", "query_vectors", "matched_query_vectors"}
-)
-"""Signals that are computed from the vectors of queries."""
+OF_DOCUMENTS = frozenset({"doc_vectors", "batch_relevant"})
+"""Signals that need no query to be read. An objective of any other has its queries encoded."""
 
 
 class BiEncoderTask(RetrieverTask):
@@ -108,7 +106,7 @@ class BiEncoderTask(RetrieverTask):
             matched=matched,
             projection=projection,
             # a joint teacher has no terms of its own: its scores are read by the student's
-            reads_queries=not terms or bool(signals & (OF_QUERIES | TOKEN_STATES)),
+            reads_queries=not terms or not signals <= OF_DOCUMENTS,
             cache_gradients=settings.cache_gradients,
         )
         if "pair_scores" in signals:
