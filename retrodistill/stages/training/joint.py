@@ -46,7 +46,10 @@ def save_joint(plan: "TrainingPlan", fitted: "Fitted", out: Path) -> None:
     if plan.joint_development is not None and fitted.best is not None:
         details["development"] = joint_development(plan, fitted) | {
             "unseen": unseen_values(
-                plan.joint_development, joint.module.model, plan.material.collection, lineage
+                plan.joint_development,
+                joint.module.model,
+                plan.material.collection.teacher_view,
+                lineage,
             )
         }
     with new_folder(place, overwrite=True) as folder:

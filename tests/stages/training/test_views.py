@@ -5,9 +5,10 @@ The teacher reads a language whose words are spelled backwards, so a text shows 
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from retrodistill.stages.pipelines.verbs import fingerprints_read
 from retrodistill.stages.training import train_student
 from retrodistill.stages.training.candidates import gather
 from retrodistill.stages.training.plan import TrainingPlan, plan_training
+from retrodistill.stages.training.sources.joint import JointTeacher
 from retrodistill.stages.training.sources.teacher import TeacherSource
 
 TINY = TrainSettings(
@@ -116,10 +118,15 @@ def words_of(texts: object) -> set[str]:
 def words_read(plan: TrainingPlan) -> set[str]:
     """Return the words that the student reads in the whole training, from its tokens."""
     inputs = plan.collate(list(plan.schedule))
-    tokenizer = plan.task.model.tokenizer
+    return words_of(read(inputs, plan.task.model.tokenizer))
+
+
+def read(inputs: Mapping[str, Any], tokenizer: Any) -> list[str]:
+    """Return the texts whose tokens are in the inputs of a batch."""
     features = [chunk["features"] for side in ("queries", "docs") for chunk in inputs[side]]
     rows = [ids for feature in features for ids in feature["input_ids"].tolist()]
-    return words_of(tokenizer.batch_decode(rows, skip_special_tokens=True))
+    texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return texts
 
 
 def test_the_student_reads_its_view_and_the_teachers_read_theirs(
@@ -231,6 +238,34 @@ def test_a_live_teacher_of_a_view_gives_what_it_scored_before_training(
         for doc, value in zip(view.docs.ids(batch.docs), row, strict=True):
             if doc in stored[query]:
                 assert value == pytest.approx(stored[query][doc], abs=2e-2)
+
+
+def test_a_joint_teacher_reads_and_is_measured_in_its_view(
+    base: Collection, view: Collection, scores: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Two models trained on one text, where one of them was to know the other language."""
+    own = words_of(text.full_text for side in (base.queries, base.docs) for text in side)
+    settings = replace(
+        TINY,
+        objective="listwise-kl(teacher_scores=joint.scores)",
+        dev_split="test",
+        teacher_tokens=128,
+    )
+    teacher = JointTeacher(f"bi-encoder:{save_tiny_model(tmp_path / 'm', layers=1)}")
+    plan = plan_training(
+        view.taught_by(base),
+        tiny_model,
+        tmp_path / "s",
+        sources=[scores, teacher],
+        settings=settings,
+    )
+    inputs = teacher.module._collate(list(plan.schedule))
+    assert words_of(read(inputs, teacher.module.model.tokenizer)) <= own
+    assert not words_read(plan) & own
+    assert plan.development is not None
+    assert plan.joint_development is not None
+    assert plan.development._docs is view.docs
+    assert plan.joint_development._docs is base.docs
 
 
 def test_a_student_of_translations_follows_the_teachers_vectors_of_the_originals(
