@@ -185,6 +185,7 @@ def _losses(data: Path, model: Path, rank: int, world: int) -> dict[str, float]:
     return task.losses
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_of_one(tmp_path: Path) -> None:
     """An average's scores of one process's documents, beside the student's of all."""
     data, model = save_small_collection(tmp_path / "data"), save_tiny_model(tmp_path / "model")

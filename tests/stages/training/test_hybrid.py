@@ -317,6 +317,7 @@ def _train_in_a_process(rank: int, port: int, data: Path, start: Path, out: Path
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(
     folder: Path, collection: Collection, start: Path, tmp_path: Path
 ) -> None:

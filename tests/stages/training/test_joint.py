@@ -467,6 +467,7 @@ def _gradients_in_a_process(
         ("bi-encoder", f"{TWIN} + layer-kl(teacher_layer_scores=joint.layer_scores)"),
     ],
 )
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(
     kind: str, objective: str, scores: Run, models: Mapping[str, str], tmp_path: Path
 ) -> None:
