@@ -6,12 +6,7 @@ from torch import Tensor, where
 from retrodistill.base.errors import ConfigError
 from retrodistill.objectives.losses.contract import StudentTemperature, TeacherTemperature
 from retrodistill.objectives.losses.inputs import loss
-from retrodistill.objectives.losses.lists import (
-    average,
-    kl_terms,
-    masked_log_softmax,
-    real_lists,
-)
+from retrodistill.objectives.losses.lists import average, masked_log_softmax, mean_kl
 from retrodistill.objectives.losses.positives import choice_nll, labelled_pairs
 
 
@@ -90,4 +85,4 @@ def delta_kl(
     delta = (teacher_scores - base_scores) / teacher_temperature
     target = masked_log_softmax(start_scores / student_temperature + delta, mask)
     student = masked_log_softmax(student_scores / student_temperature, mask)
-    return average(kl_terms(target, student, mask).sum(-1)[real_lists(mask)])
+    return mean_kl(target, student, mask)

@@ -6,12 +6,7 @@ from torch import Tensor
 
 from retrodistill.objectives.losses.contract import StudentTemperature
 from retrodistill.objectives.losses.inputs import loss
-from retrodistill.objectives.losses.lists import (
-    average,
-    kl_terms,
-    masked_log_softmax,
-    real_lists,
-)
+from retrodistill.objectives.losses.lists import masked_log_softmax, mean_kl
 
 
 @loss
@@ -89,7 +84,7 @@ def _mixture_kl(
     logits: Float[Tensor, "B N"],
     log_p: Float[Tensor, "E B N"],
     mask: Bool[Tensor, "B N"],
-    parts: Float[Tensor, "K B"],
+    parts: Float[Tensor, "E B"],
     known: Bool[Tensor, " B"],
 ) -> Float[Tensor, ""]:
     """Return KL(mixture || student), where a teacher of a large part (parts sum to 1) counts less.
@@ -101,4 +96,4 @@ def _mixture_kl(
     weights = torch.where(known, (1.0 - parts) / (count - 1), even) if count > 1 else even
     mixture = (log_p + weights.log()[:, :, None]).logsumexp(0)
     student = masked_log_softmax(logits, mask)
-    return average(kl_terms(mixture, student, mask).sum(-1)[real_lists(mask)])
+    return mean_kl(mixture, student, mask)

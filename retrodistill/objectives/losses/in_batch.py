@@ -8,8 +8,8 @@ from retrodistill.objectives.losses.inputs import loss
 from retrodistill.objectives.losses.lists import (
     LOWEST,
     average,
-    kl_terms,
     masked_log_softmax,
+    mean_kl,
     real_lists,
     remaining_logsumexp,
 )
@@ -40,13 +40,12 @@ def listwise_kl_in_batch(
     arXiv:2402.03216.
 
     """
-    keep = real_lists(mask)
     # The teacher scored the query's candidates, so they count even where `batch_mask` drops them.
     compared = batch_mask | batch_candidates
     total = (batch_scores / student_temperature).masked_fill(~compared, LOWEST).logsumexp(-1)
     student = student_scores / student_temperature - total[:, None]
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
-    return average(kl_terms(teacher, student, mask).sum(-1)[keep])
+    return mean_kl(teacher, student, mask)
 
 
 @loss

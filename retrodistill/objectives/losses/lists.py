@@ -50,6 +50,17 @@ def kl_terms(
     return teacher.exp() * (teacher - student).masked_fill(~mask, 0.0)
 
 
+def mean_kl(
+    teacher: Float[Tensor, "B N"],
+    student: Float[Tensor, "B N"],
+    mask: Bool[Tensor, "B N"],
+    *,
+    least: int = 2,
+) -> Float[Tensor, ""]:
+    """Return KL(teacher || student) from log-probabilities, averaged over the `real_lists`."""
+    return average(kl_terms(teacher, student, mask).sum(-1)[real_lists(mask, least=least)])
+
+
 def binary_kl(
     logits: Float[Tensor, "*shape"], teacher_logits: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:

@@ -13,6 +13,7 @@ from retrodistill.objectives.losses.lists import (
     binary_kl,
     kl_terms,
     masked_log_softmax,
+    mean_kl,
     real_lists,
 )
 
@@ -40,10 +41,9 @@ def listwise_kl(
     Source: Hinton et al. 2015, arXiv:1503.02531, whose factor T^2 is left to the term's weight.
 
     """
-    keep = real_lists(mask)
     student = masked_log_softmax(student_scores / student_temperature, mask)
     teacher = masked_log_softmax(teacher_scores / teacher_temperature, mask)
-    return average(kl_terms(teacher, student, mask).sum(-1)[keep])
+    return mean_kl(teacher, student, mask)
 
 
 @loss(zero_at={"student_scores": "teacher_scores"})
@@ -112,10 +112,9 @@ def standardised_kl(
     arXiv:2403.01427 (from its abstract; there is no weight of the method's own here).
 
     """
-    keep = real_lists(mask, least=3)
     student = masked_log_softmax(_standardised(student_scores, mask) / student_temperature, mask)
     teacher = masked_log_softmax(_standardised(teacher_scores, mask) / teacher_temperature, mask)
-    return average(kl_terms(teacher, student, mask).sum(-1)[keep])
+    return mean_kl(teacher, student, mask, least=3)
 
 
 @loss(zero_at={"student_scores": "teacher_scores"})
