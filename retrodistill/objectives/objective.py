@@ -114,7 +114,7 @@ shapes of `teacher_scores` and its like, to the terms that ask for them:
 `listwise-kl(teacher_scores=LABEL.scores)`. What is trained may take the student's place as well: a
 joint teacher, `listwise-ce(student_scores=joint.scores)`, or a head of a student with several,
 `contrastive(batch_scores=sparse.batch_scores)`. `student` is the label of the student itself, for
-what these learn from it. `teachers` are the scores of K teachers that a term names, each divided by
+what these learn from it. `teachers` are the scores of E teachers that a term names, each divided by
 its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`. `base_scores`, `start_scores`: those
 of the model that the teacher was, and that the student was, before training.
 """
@@ -323,15 +323,17 @@ def bind(terms: Sequence[LossTerm]) -> "Callable[[Signals], dict[str, Tensor]]":
         ConfigError: on a call, if a loss asks for a signal that the batch lacks.
 
     """
-    bound = [(term, term.function, places(term.inputs)) for term in terms]
+    bound = [
+        (term, term.function, places(term.inputs), [*places({s: s for s in term.signals}).values()])
+        for term in terms
+    ]
 
     def objective(signals: Signals) -> "dict[str, Tensor]":
         values: dict[str, Tensor] = {}
         done = float(signals.get("progress", 1.0))
-        for term, loss, required in bound:
+        for term, loss, required, needed in bound:
             if term.start > done:
                 continue
-            needed = places(dict(zip(term.signals, term.signals, strict=True))).values()
             missing = [name for name in needed if name not in signals]
             if missing:
                 raise ConfigError(
