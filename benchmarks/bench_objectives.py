@@ -45,7 +45,6 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.objectives.objective import inputs_of, parse_objective
 from retrodistill.objectives.recipes import load_recipe
 from retrodistill.stages.searching import search_run
-from retrodistill.stages.training.sources.ema import EmaTeacher
 from retrodistill.stages.training.sources.joint import JointTeacher
 from retrodistill.stages.training.sources.states import StateSource
 from retrodistill.stages.training.sources.teacher import TeacherSource
@@ -192,8 +191,6 @@ def main() -> None:
             yield JointTeacher(f"cross-encoder:{options.reranker}")
         if "--states" in needs:
             yield StateSource(start)
-        if settings.ema is not None:
-            yield EmaTeacher(settings.ema)
 
     def measured(name: str, seed: int) -> tuple[rd.Run, dict[str, Any]]:
         folder = work / "objectives" / f"{re.sub('[:/]', '-', name.replace(' ', ''))}-{seed}"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SEVERAL = "teachers"
-"""The signal (K, B, N) that a term makes of the scores of the teachers that it names."""
+"""The signal (E, B, N) that a term makes of the scores of the teachers that it names."""
 
 EXAMPLE = f"{SEVERAL}=teacher_scores/2&LABEL.scores/0.05"
 
@@ -50,7 +50,7 @@ def _temperature(text: str | None, piece: str, loss: str) -> float:
 
 
 def stacked(teachers: Mapping[str, float], signals: "Mapping[str, Tensor]") -> "Tensor":
-    """Return the scores of the teachers (K, B, N), each divided by its temperature.
+    """Return the scores of the teachers (E, B, N), each divided by its temperature.
 
     No gradient enters them, not even those of a model that is trained beside the student.
     """

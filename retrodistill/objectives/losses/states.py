@@ -11,13 +11,13 @@ from retrodistill.objectives.losses.lists import average
 
 @loss(zero_at={"student_states": "teacher_states"})
 def hidden_mse(
-    student_states: Float[Tensor, "K X W U"],
-    teacher_states: Float[Tensor, "K X W U"],
+    student_states: Float[Tensor, "J X W U"],
+    teacher_states: Float[Tensor, "J X W U"],
     token_mask: Bool[Tensor, "X W"],
 ) -> Float[Tensor, ""]:
     """Squared error between the student's and the teacher's hidden states of the same tokens.
 
-    K pairs of layers, X texts of up to W tokens, U dimensions of the teacher. The student's states
+    J pairs of layers, X texts of up to W tokens, U dimensions of the teacher. The student's states
     come through a learned projection where its hidden size differs. A mean over dimensions, over
     the real tokens of a text, then over texts and layers, so that a long text weighs no more than
     a short one; in squared units of the states.

@@ -113,12 +113,17 @@ class WeightAverage(TrainerCallback):
         """Return the weight of the newest weights in the average."""
         if self._kind == "sma":
             return 1 / self.count
-        return 1 - min(self._decay, (1 + self.count) / (10 + self.count))
+        return ema_share(self._decay, self.count)
 
     @torch.no_grad()
     def _update(self, model: nn.Module, share: float) -> None:
         for name, parameter in trained(model).items():
             self._average[name].lerp_(parameter.float(), share)
+
+
+def ema_share(decay: float, count: int) -> float:
+    """Return the weight of the newest of `count` weights: less decay at first, then `decay`."""
+    return 1 - min(decay, (1 + count) / (10 + count))
 
 
 class Follower(TrainerCallback):
@@ -149,7 +154,7 @@ class Follower(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move the copy, and write it with a checkpoint that is due."""
         self._count += 1
-        share = 1 - min(self._decay, (1 + self._count) / (10 + self._count))
+        share = ema_share(self._decay, self._count)
         for name, parameter in trained(self._task).items():
             self._average[name].lerp_(parameter, share)
         if control.should_save:

@@ -129,7 +129,7 @@ def build_task(
             "another objective, or a bi-encoder."
         )
     of_batch = {"teacher_batch_scores", "teacher_doc_vectors"}
-    labelled = any(source.live and "." in "".join(source.gives) for source in sources)
+    labelled = any("." in name for source in sources if source.live for name in source.gives)
     if not kind.task.reads_apart and (labelled or requested & of_batch):
         raise ConfigError(
             f"--student-kind {settings.student_kind} reads a query with its own candidates alone, "

@@ -125,10 +125,9 @@ def gather(
         if skipped:
             scores = scores.select(query for query in scores.query_ids if query not in skipped)
         if filters.label_above is not None:
-            labels, scores = pseudo_labelled(
+            relevant, scores = pseudo_labelled(
                 relevant, scores, above=filters.label_above, below=filters.label_below
             )
-            relevant = labels
         lists = _from_scores(
             collection, relevant, scores, pool=pool, positives=positives, filters=filters
         )

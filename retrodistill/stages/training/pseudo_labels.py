@@ -17,7 +17,7 @@ FROM_0_TO_1 = ("probability", "percentiles", "min-max")
 
 def pseudo_labelled(
     relevant: Mapping[str, Sequence[str]], scores: Run, *, above: float, below: float | None
-) -> tuple[dict[str, Sequence[str]], Run]:
+) -> tuple[dict[str, list[str]], Run]:
     """Return the labels with those of the teacher, and the candidates that they leave.
 
     A candidate above `above` becomes relevant; one that is neither relevant nor below `below` is
@@ -57,7 +57,7 @@ def pseudo_labelled(
     united = {query: [*docs] for query, docs in relevant.items()}
     for query, doc in zip(*(added[name].to_pylist() for name in SCORES.ids), strict=True):
         united.setdefault(query, []).append(doc)
-    return {**united}, replace(scores, table=scores.table.filter(pa.array(remaining)))
+    return united, replace(scores, table=scores.table.filter(pa.array(remaining)))
 
 
 def probabilities(scores: Run) -> NDArray[np.float64]:

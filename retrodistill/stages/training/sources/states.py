@@ -148,7 +148,7 @@ class StateSource(SignalSource):
         return TokenReader(bodies[0], layers, attention, projection)
 
     def of(self, batch: "BatchRows", student: "dict[str, Tensor] | None") -> "dict[str, Tensor]":
-        """Return `teacher_states` (K, X, W, U) and `teacher_attention_vectors` (R, X, W, Z)."""
+        """Return `teacher_states` (J, X, W, U) and `teacher_attention_vectors` (R, X, W, Z)."""
         if self._batch is not batch:  # a student of several dimensions asks once for each
             assert student is not None
             self._batch, self._signals = batch, self._read(student)
