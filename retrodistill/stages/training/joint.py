@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from retrodistill.base.config import as_dict
 from retrodistill.base.files import new_folder
 from retrodistill.base.logging import log
-from retrodistill.base.manifest import Manifest, digest_files, model_files
 from retrodistill.stages.training.building import save_student
 from retrodistill.stages.training.card import write_card
 from retrodistill.stages.training.lineage import student_lineage, unseen_values
@@ -54,16 +53,7 @@ def save_joint(plan: "TrainingPlan", fitted: "Fitted", out: Path) -> None:
         }
     with new_folder(place, overwrite=True) as folder:
         save_student(joint.module.task, settings, folder)
-        details |= lineage.write(folder)
-        manifest = Manifest(
-            kind="student",
-            fingerprint=digest_files(folder, "*.safetensors"),
-            inputs=plan.fingerprints,
-            config={"student": plan.student, "split": plan.split} | as_dict(plan.settings),
-            details=details,
-            files=model_files(folder),
-        )
-        manifest.write(folder)
+        manifest = plan.write_manifest(folder, details | lineage.write(folder))
         config = {"student": joint.start, "split": plan.split} | as_dict(settings)
         write_card(folder, replace(manifest, config=config), name=place.name)
     log.info(f"the joint teacher: {place}")

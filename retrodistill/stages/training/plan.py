@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrodistill.base.config import TrainSettings
+from retrodistill.base.config import TrainSettings, as_dict
+from retrodistill.base.manifest import Manifest, digest_files, model_files
 from retrodistill.models.students.reading import Reading
 from retrodistill.objectives.labels import EMA
 from retrodistill.stages.training.building import (
@@ -80,6 +81,19 @@ class TrainingPlan:
     def split(self) -> str:
         """Return the split whose labels are used."""
         return self.material.split
+
+    def write_manifest(self, folder: Path, details: Mapping[str, Any]) -> Manifest:
+        """Write, and return, the manifest of a model in a folder that this training has made."""
+        manifest = Manifest(
+            kind="student",
+            fingerprint=digest_files(folder, "*.safetensors"),
+            inputs=self.fingerprints,
+            config={"student": self.student, "split": self.split} | as_dict(self.settings),
+            details=details,
+            files=model_files(folder),
+        )
+        manifest.write(folder)
+        return manifest
 
 
 def plan_training(

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrodistill.base.config import TrainSettings, as_dict
+from retrodistill.base.config import TrainSettings
 from retrodistill.base.files import new_folder, refuse_existing
 from retrodistill.base.logging import log
-from retrodistill.base.manifest import Manifest, digest_files, model_files
 from retrodistill.base.progress import duration
 from retrodistill.models.students.processes import is_main
 from retrodistill.stages.training.building import save_student
@@ -81,16 +80,7 @@ def save(plan: TrainingPlan, fitted: "Fitted", out: Path, *, overwrite: bool = F
         details["development"]["unseen"] = unseen
     with new_folder(out, overwrite=overwrite) as folder:
         save_student(plan.task, plan.settings, folder)
-        details |= lineage.write(folder)
-        manifest = Manifest(
-            kind="student",
-            fingerprint=digest_files(folder, "*.safetensors"),
-            inputs=plan.fingerprints,
-            config={"student": plan.student, "split": plan.split} | as_dict(plan.settings),
-            details=details,
-            files=model_files(folder),
-        )
-        manifest.write(folder)
+        manifest = plan.write_manifest(folder, details | lineage.write(folder))
         teachers = [teacher for source in plan.sources for teacher in source.teachers]
         write_card(folder, manifest, name=out.name, teachers=teachers)
     shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
