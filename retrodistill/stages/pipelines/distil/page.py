@@ -3,18 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from retrodistill.base.files import json_text, write_atomically
 from retrodistill.stages.pipelines.distil.choice import CUT_SHARE, METRIC, Choice
 from retrodistill.stages.pipelines.distil.layout import Layout, title
-from retrodistill.stages.pipelines.steps import PLAN
-from retrodistill.stages.reporting import sections
-from retrodistill.stages.reporting.content import Block, Cell, Code, Report, Section, Table, Text
-from retrodistill.stages.reporting.html import as_html
-from retrodistill.stages.reporting.markdown import as_markdown
+from retrodistill.stages.pipelines.pages import pipeline_report, result_section, write_report
+from retrodistill.stages.reporting.content import Report
 from retrodistill.stages.reporting.results import caution_of, p_text
 from retrodistill.stages.reporting.sections import LEVEL
-from retrodistill.stages.reporting.tables import number_in
-from retrodistill.stages.reporting.unseen import unseen
 
 COLUMNS = (
     "system",
@@ -100,65 +94,32 @@ def report_of(
 ) -> Report:
     """Return the result as a report, for its renderers."""
     queries = evaluation["settings"]["queries"]
-    rows = [
-        [
-            Cell(text=cell, number=number_in(cell) if column else None)
-            for column, cell in enumerate(row)
-        ]
-        for row in table_rows(evaluation, costs)
-    ]
-    blocks: list[Block] = [Text(text=line) for line in lines]
-    blocks.append(
-        Table(
-            caption="Quality and costs",
-            columns=COLUMNS,
-            rows=rows,
-            note=f"{queries:,} queries. docs/s: documents that are embedded or indexed in a "
-            "second. query ms: median time of a single query, of the teacher with the scores of "
-            f"{layout.config.depth} candidates. model MB: weights that read a query.",
-        )
+    section = result_section(
+        "result",
+        "Which to use",
+        lines,
+        table_rows(evaluation, costs),
+        caption="Quality and costs",
+        columns=COLUMNS,
+        note=f"{queries:,} queries. docs/s: documents that are embedded or indexed in a second. "
+        "query ms: median time of a single query, of the teacher with the scores of "
+        f"{layout.config.depth} candidates. model MB: weights that read a query.",
     )
-    parts = [
-        Section(key="result", title="Which to use", blocks=blocks),
-        sections.headline(evaluation, queries=queries),
-        sections.tests_section(evaluation["tests"]),
-    ]
-    if (unseen_section := unseen(evaluation)) is not None:
-        parts.append(unseen_section)
-    plan = (layout.out / PLAN).read_text(encoding="utf-8")
-    parts.append(
-        Section(
-            key="plan",
-            title="How it was made",
-            blocks=[
-                Text(text=about),
-                Code(title=f"The plan: {layout.out / PLAN}", text=plan, folded=True),
-            ],
-        )
-    )
-    return Report(
-        title=f"A student for {layout.config.data}",
-        about=f"{queries:,} queries{caution_of(evaluation)}.",
-        evaluation=evaluation,
-        sections=parts,
-    )
+    heading = f"A student for {layout.config.data}"
+    return pipeline_report(heading, section, evaluation, layout.out, about=about)
 
 
 def write_pages(
     layout: Layout, report: Report, costs: CostRows, choice: Choice, lines: list[str]
 ) -> None:
     """Write report.html, report.md and report.json."""
-    result = {"chosen": choice.name, "paid": choice.paid, "decided_by": dict(choice.values)}
-    content = report.to_dict() | {
-        "distil": result | {"verdict": lines, "costs": {k: dict(v) for k, v in costs.items()}}
+    result: dict[str, Any] = {
+        "chosen": choice.name,
+        "paid": choice.paid,
+        "decided_by": dict(choice.values),
     }
-    texts = {
-        "report.html": as_html(report),
-        "report.md": as_markdown(report),
-        "report.json": json_text(content),
-    }
-    for name, text in texts.items():
-        write_atomically(layout.out / name, text.encode(errors="replace"))
+    result |= {"verdict": lines, "costs": {k: dict(v) for k, v in costs.items()}}
+    write_report(report, layout.out, {"distil": result})
 
 
 def _significance(evaluation: Mapping[str, Any], name: str) -> str:

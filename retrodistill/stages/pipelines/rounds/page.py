@@ -4,18 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from retrodistill.base.files import json_text, write_atomically
 from retrodistill.stages.evaluation import Evaluation
+from retrodistill.stages.pipelines.pages import pipeline_report, result_section, write_report
 from retrodistill.stages.pipelines.rounds.layout import START, Layout
 from retrodistill.stages.pipelines.rounds.stopping import Kept
-from retrodistill.stages.pipelines.steps import PLAN
 from retrodistill.stages.reporting import sections
-from retrodistill.stages.reporting.content import Block, Cell, Code, Report, Section, Table, Text
-from retrodistill.stages.reporting.html import as_html
-from retrodistill.stages.reporting.markdown import as_markdown
+from retrodistill.stages.reporting.content import Report
 from retrodistill.stages.reporting.results import caution_of, p_text
-from retrodistill.stages.reporting.tables import number_in
-from retrodistill.stages.reporting.unseen import unseen
 
 COLUMNS = ("student", "dev", "test", "pairs", "new pairs", "new comparisons", "kept")
 """Columns of the table; those without a value are dropped."""
@@ -132,7 +127,6 @@ def sentences(layout: Layout, kept: Kept, evaluation: Mapping[str, Any]) -> list
 
 def write_pages(layout: Layout, result: Result) -> None:
     """Write report.html, report.md and report.json."""
-    report = report_of(layout, result)
     rounds = {
         "kept": result.kept.name,
         "paid": result.paid,
@@ -140,54 +134,20 @@ def write_pages(layout: Layout, result: Result) -> None:
         "students": [asdict(row) for row in result.students],
         "verdict": list(result.lines),
     }
-    texts = {
-        "report.html": as_html(report),
-        "report.md": as_markdown(report),
-        "report.json": json_text(report.to_dict() | {"rounds": rounds}),
-    }
-    for name, text in texts.items():
-        write_atomically(layout.out / name, text.encode(errors="replace"))
+    write_report(report_of(layout, result), layout.out, {"rounds": rounds})
 
 
 def report_of(layout: Layout, result: Result) -> Report:
     """Return the result as a report, for its renderers."""
-    config, evaluation = layout.config, result.evaluation
-    queries = evaluation["settings"]["queries"]
-    rows = [
-        [
-            Cell(text=cell, number=number_in(cell) if column else None)
-            for column, cell in enumerate(row)
-        ]
-        for row in result.rows
-    ]
-    blocks: list[Block] = [Text(text=line) for line in result.lines]
-    blocks.append(
-        Table(
-            caption=f"Students, {result.title}",
-            columns=result.columns,
-            rows=rows,
-            note="pairs: what a student learned from, with scores. new pairs: those of them that "
-            "no earlier round had scored.",
-        )
+    section = result_section(
+        "rounds",
+        "What was kept",
+        result.lines,
+        result.rows,
+        caption=f"Students, {result.title}",
+        columns=result.columns,
+        note="pairs: what a student learned from, with scores. new pairs: those of them that no "
+        "earlier round had scored.",
     )
-    parts = [
-        Section(key="rounds", title="What was kept", blocks=blocks),
-        sections.headline(evaluation, queries=queries),
-        sections.tests_section(evaluation["tests"]),
-    ]
-    if (unseen_section := unseen(evaluation)) is not None:
-        parts.append(unseen_section)
-    plan = (layout.out / PLAN).read_text(encoding="utf-8")
-    parts.append(
-        Section(
-            key="plan",
-            title="How it was made",
-            blocks=[Code(title=f"The plan: {layout.out / PLAN}", text=plan, folded=True)],
-        )
-    )
-    return Report(
-        title=f"Rounds of {config.recipe} on {config.data}",
-        about=f"{queries:,} queries{caution_of(evaluation)}.",
-        evaluation=evaluation,
-        sections=parts,
-    )
+    title = f"Rounds of {layout.config.recipe} on {layout.config.data}"
+    return pipeline_report(title, section, result.evaluation, layout.out)
