@@ -82,9 +82,10 @@ def main() -> None:
             "seed": options.seed,
         }
     )
-    merged = together(options.data, options.work / "texts", options.docs)
+    most = options.docs or "all"
+    merged = together(options.data, options.work / f"texts-{most}", options.docs)
     texts = rd.load_collection(f"beir:{merged}")
-    student = options.work / f"{name}-{options.epochs:g}-{options.seed}"
+    student = options.work / f"{name}-{most}-{options.epochs:g}-{options.seed}"
     seconds = None
     if not student.exists():
         began = time.perf_counter()
@@ -158,10 +159,10 @@ def measured(
             values: dict[str, float] = {}
             for way, (of_queries, of_docs) in ways.items():
                 index = filled(kind, ids, cut(docs[of_docs], dimension))
-                found = index.search(cut(asked[of_queries], dimension), 10)
+                ranked = index.search(cut(asked[of_queries], dimension), 10)
                 hits = {
                     query: dict(zip(own, scores.tolist(), strict=True))
-                    for query, own, scores in zip(qrels, *found, strict=True)
+                    for query, own, scores in zip(qrels, *ranked, strict=True)
                 }
                 run = rd.Run.from_dict(hits)
                 evaluation = rd.evaluate_runs(
