@@ -1,9 +1,10 @@
 """Every recipe that scores, labels or models allow, from one start and one budget, on two sets.
 
-    python benchmarks/bench_scifact.py --data ../shared/data/scifact --work /tmp/scifact --only none
-    python benchmarks/bench_recipes.py scifact --work /tmp/scifact --encoder BGE --reranker MS_MARCO \\
+    python benchmarks/bench_scifact.py --data SCIFACT --work /tmp/scifact --only none
+    python benchmarks/bench_recipes.py scifact --work /tmp/scifact --encoder BGE \\
+        --reranker MS_MARCO \\
         > benchmarks/results/recipes-scifact_MACHINE_YYYYMM.jsonl
-    python benchmarks/bench_recipes.py medquad --work /tmp/medquad --data ../shared/data/medquad \\
+    python benchmarks/bench_recipes.py medquad --work /tmp/medquad --data MEDQUAD \\
         --encoder BGE --reranker MS_MARCO > benchmarks/results/recipes-medquad_MACHINE_YYYYMM.jsonl
     python benchmarks/tables.py RESULTS.jsonl --also recall@100,texts,read,seconds --sort
 
