@@ -6,8 +6,9 @@ listwise-kl(student_temperature=0.05) + 0.1*contrastive
 import ast
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from retrodistill.objectives.labels import (
     LABELLED,
     OWN,
     STUDENT,
+    TEACHERS,
     places,
     read_aliases,
     stops_gradient,
@@ -184,6 +186,9 @@ class LossTerm:
     teachers: Mapping[str, float] = field(default_factory=dict)
     """Signal -> temperature of the teachers that the term names, if the loss takes several."""
 
+    number: int = 1
+    """Which one it is of the terms that train the same by the same loss and teacher, from 1."""
+
     @property
     def trained(self) -> str:
         """Label of what the term trains: of a joint teacher, or of a head; empty for a student."""
@@ -196,9 +201,24 @@ class LossTerm:
         return self.trained == JOINT
 
     @property
+    def taught_by(self) -> str:
+        """Label of the teacher that it learns from; empty where that has none."""
+        labels = (
+            alias.partition(".")[0] for name, alias in self.aliases.items() if name in TEACHERS
+        )
+        return next(labels, "")
+
+    @property
     def key(self) -> str:
-        """Name of its value: the loss, behind a label where that is what it trains."""
-        return f"{self.trained}.{self.name}" if self.trained else self.name
+        """Name of its value in logs and manifests, one for each term of an objective.
+
+        The loss, behind the label of what it trains, and before that of its teacher:
+        `joint.listwise-ce`, `listwise-kl[previous]`. Of equal terms those after the first have
+        their number: `contrastive[2]`.
+        """
+        name = f"{self.trained}.{self.name}" if self.trained else self.name
+        marks = [self.taught_by, str(self.number) if self.number > 1 else ""]
+        return f"{name}[{','.join(filter(None, marks))}]" if any(marks) else name
 
     @property
     def function(self) -> "Callable[..., Tensor]":
@@ -241,7 +261,8 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             is not such a sum.
 
     """
-    terms = []
+    terms: list[LossTerm] = []
+    earlier: Counter[str] = Counter()
     for piece in re.split(r"\+(?![^(]*\))(?<!\d[eE]\+)", text):
         match = _TERM.fullmatch(piece)
         assert match is not None
@@ -264,7 +285,8 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             start=start,
             teachers=parse_teachers(several, call.name) if several else {},
         )
-        terms.append(term)
+        earlier[term.key] += 1
+        terms.append(replace(term, number=earlier[term.key]))
     if terms and all(term.start for term in terms):
         raise ConfigError(f"objective {text!r}: one term at least must start at 0.")
     return tuple(terms)

@@ -148,7 +148,7 @@ def test_the_sum_teaches_and_does_not_learn(collection: Collection, start: Path)
     total = torch.tensor([[0.9, 0.1, 0.4]], requires_grad=True)
     terms = parse_objective(f"{words},stop_gradient=true,student_temperature=1)")
     signals = Signals(**{"batch_scores": total, "dense.batch_scores": scores})
-    bind(terms)(signals)["dense.batch-kl"].backward()
+    bind(terms)(signals)["dense.batch-kl[student]"].backward()
     assert total.grad is None
     assert scores.grad is not None
     torch.testing.assert_close(scores.grad, scores.softmax(-1) - total.softmax(-1))
@@ -225,7 +225,7 @@ def test_self_distillation_starts_when_it_is_said_also_after_a_kill(
             trained("s")
     resumed, whole = trained("s", resume=True), trained("whole")
     assert resumed.fingerprint == whole.fingerprint
-    present = ["dense.batch-kl" in row for row in whole.details["losses"]]
+    present = ["dense.batch-kl[student]" in row for row in whole.details["losses"]]
     assert present == [False, False, True, True]
     assert all("dense.contrastive" in row for row in whole.details["losses"])
     assert whole.fingerprint != trained("at-once", replace(TINY, save_steps=1)).fingerprint

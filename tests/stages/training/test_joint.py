@@ -518,7 +518,7 @@ def test_from_the_command_line(
     assert "is trained on up to 16 pairs of a query and a document in each of 2 steps" in messages
     assert "gradient into the joint teacher before the first step: joint.listwise-ce" in messages
     losses = Manifest.read(tmp_path / "s").details["losses"]
-    assert all(row["joint.listwise-ce"] > 0 and row["listwise-kl"] > 0 for row in losses)
+    assert all(row["joint.listwise-ce"] > 0 and row["listwise-kl[joint]"] > 0 for row in losses)
     assert train.main([*words.split(), TINY.objective, "--out", str(tmp_path / "t.teacher")]) == 0
     assert train.main([*words.split(), TINY.objective, "--out", str(tmp_path / "t")]) == 2
     assert "t.teacher exists already" in capsys.readouterr().err
