@@ -64,13 +64,13 @@ SIGNALS = {
     "layer_scores": "L B M",
     "teacher_layer_scores": "K B M",
     "batch_relevant": "B M",
-    "query_vectors": "B D",
+    "query_vectors": "A D",
     "doc_vectors": "M D",
-    "second_query_vectors": "B D",
+    "second_query_vectors": "A D",
     "second_doc_vectors": "M D",
-    "matched_query_vectors": "B T",
+    "matched_query_vectors": "A T",
     "matched_doc_vectors": "M T",
-    "teacher_query_vectors": "B T",
+    "teacher_query_vectors": "A T",
     "teacher_doc_vectors": "M T",
     "queue_vectors": "Q T",
     "token_ids": "X W",
@@ -98,10 +98,11 @@ every distinct document of the batch.
 relevant, those included that only another query brought into the batch. `layer_scores`,
 `teacher_layer_scores`: scores of the same documents from each layer's vectors, first layer first.
 
-Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
-documents; `second_...`: the same by a second pass, with another dropout. `teacher_...`: the
-teacher's vectors of the same texts; `matched_...`: the student's
-in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
+Vectors, of the texts of all processes: the A queries begin with the B of this process, which are
+all of them if there is no other. `query_vectors`, `doc_vectors`: the student's, of queries and
+distinct documents; `second_...`: the same by a second pass, with another dropout. `teacher_...`:
+the teacher's vectors of the same texts; `matched_...`: the student's in the teacher's space,
+through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
 
 Tokens of the batch's texts, or of its pairs. `token_ids`, `token_types`: what the student read;

@@ -169,9 +169,8 @@ def test_each_term_has_a_name_of_its_own() -> None:
         "listwise-kl[2]",
         "listwise-kl[previous,2]",
     ]
-    scores = dict(
-        zip(("student_scores", "teacher_scores", "previous.scores"), torch.randn(3, 2, 4))
-    )
+    names = ("student_scores", "teacher_scores", "previous.scores")
+    scores = {name: torch.randn(2, 4) for name in names}
     signals = Signals(**scores, mask=torch.ones(2, 4, dtype=torch.bool))
     values = bind([terms[0], terms[1], terms[3]])(signals)
     for name, alias, weight in (("", "", 1), ("[previous]", f"({held})", 2)):

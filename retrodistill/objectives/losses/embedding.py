@@ -17,9 +17,9 @@ EQUAL_VECTORS = {
 
 @loss(zero_at=EQUAL_VECTORS)
 def embed_distill(
-    matched_query_vectors: Float[Tensor, "B T"],
+    matched_query_vectors: Float[Tensor, "A T"],
     matched_doc_vectors: Float[Tensor, "M T"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
 ) -> Float[Tensor, ""]:
     """Embedding matching: 1 - cosine of the student's and the teacher's vector (EmbedDistill).
@@ -37,9 +37,9 @@ def embed_distill(
 
 @loss(zero_at=EQUAL_VECTORS)
 def leaf(
-    matched_query_vectors: Float[Tensor, "B T"],
+    matched_query_vectors: Float[Tensor, "A T"],
     matched_doc_vectors: Float[Tensor, "M T"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
 ) -> Float[Tensor, ""]:
     """LEAF: squared Euclidean distance between the student's and the teacher's vector of a text.
@@ -61,9 +61,9 @@ def leaf(
 
 @loss
 def ckd(
-    matched_query_vectors: Float[Tensor, "B T"],
+    matched_query_vectors: Float[Tensor, "A T"],
     matched_doc_vectors: Float[Tensor, "M T"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
     queue_vectors: Float[Tensor, "Q T"],
     *,
@@ -91,9 +91,9 @@ def ckd(
 
 @loss(zero_at=EQUAL_VECTORS)
 def norm_and_direction(
-    matched_query_vectors: Float[Tensor, "B T"],
+    matched_query_vectors: Float[Tensor, "A T"],
     matched_doc_vectors: Float[Tensor, "M T"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
     *,
     norm_weight: float = 1.0,

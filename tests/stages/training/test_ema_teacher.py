@@ -1,7 +1,5 @@
 """The average of the student's weights as its teacher."""
 
-import multiprocessing
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import torch
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction
 from fakes.models import save_tiny_model
+from fakes.processes import in_two_processes
 from safetensors.torch import load_file
 
 from retrodistill.base.config import TrainSettings
@@ -170,15 +169,8 @@ def test_what_cannot_be_taught_so_is_refused(
             replace(TINY, **wrong)
 
 
-def _train_in_a_process(rank: int, port: int, data: Path, model: Path, out: Path) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    torch.save(_losses(data, model, rank, 2), out / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def _losses(data: Path, model: Path, rank: int, world: int) -> dict[str, float]:
+def of_one_process(rank: int, world: int, data: Path, model: Path) -> dict[str, float]:
+    """Return the losses of one process's queries."""
     settings = replace(TINY, dropout=0.0)
     task, _, examples, collate, _ = prepared(load_collection(f"beir:{data}"), model, settings)
     task.eval()(**collate([examples[index] for index in range(rank, 4, world)]))
@@ -189,20 +181,6 @@ def _losses(data: Path, model: Path, rank: int, world: int) -> dict[str, float]:
 def test_two_processes_have_the_loss_of_one(tmp_path: Path) -> None:
     """An average's scores of one process's documents, beside the student's of all."""
     data, model = save_small_collection(tmp_path / "data"), save_tiny_model(tmp_path / "model")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    started = [
-        context.Process(target=_train_in_a_process, args=(rank, port, data, model, tmp_path))
-        for rank in range(2)
-    ]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(600)
-        assert process.exitcode == 0
-    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    whole = _losses(data, model, 0, 1)
-    for name, value in whole.items():
+    halves = in_two_processes(of_one_process, data, model)
+    for name, value in of_one_process(0, 1, data, model).items():
         assert sum(half[name] for half in halves) / 2 == pytest.approx(value, rel=1e-5)

@@ -158,7 +158,7 @@ class BiEncoderTask(RetrieverTask):
     ) -> dict[str, Tensor]:
         """Return each weighted term, averaged over the dimensions."""
         inputs = inputs | self._layer_signals(queries, docs)
-        queries, docs = self._last(queries), self._last(docs)
+        queries, docs = self.of_all(self._last(queries)), self._last(docs)
         again = {name: self._last(inputs.pop(name)) for name in SECOND & inputs.keys()}
         width = docs.shape[1]
         terms: dict[str, list[Tensor]] = {}
@@ -221,8 +221,12 @@ class BiEncoderTask(RetrieverTask):
     def _signals(
         self, queries: Tensor, docs: Tensor, candidates: Tensor, width: int
     ) -> dict[str, Tensor]:
-        """Return the student's own signals; `width` is the dimension of whole vectors."""
-        scores = queries @ docs.T  # (B, M)
+        """Return the student's own signals; `width` is the dimension of whole vectors.
+
+        `queries` are those of all processes, (A, D).
+        """
+        own = len(candidates)
+        scores = queries[:own] @ docs.T  # (B, M)
         signals = {
             "student_scores": scores.gather(1, candidates),
             "batch_scores": scores,
@@ -235,7 +239,7 @@ class BiEncoderTask(RetrieverTask):
             signals["matched_query_vectors"], signals["matched_doc_vectors"] = map(move, filled)
         if self.head is not None:
             # (B, 1, D) with (B, N, D)
-            signals["pair_scores"] = self.head(filled[0][:, None], filled[1][candidates])
+            signals["pair_scores"] = self.head(filled[0][:own, None], filled[1][candidates])
         return signals
 
 
