@@ -8,7 +8,7 @@ import pytest
 import torch
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction
-from fakes.models import save_tiny_model
+from fakes.models import save_tiny_body, save_tiny_cross_encoder, save_tiny_model
 from fakes.processes import in_two_processes
 from safetensors.torch import load_file
 
@@ -23,8 +23,11 @@ from retrodistill.stages.training import train_student
 from retrodistill.stages.training.averaging import FOLLOWER
 from retrodistill.stages.training.building import build_batches, build_task, load_student
 from retrodistill.stages.training.material import gather_material
+from retrodistill.stages.training.plan import plan_training
 from retrodistill.stages.training.resuming import checkpoint_folder
 from retrodistill.stages.training.sources.ema import EmaTeacher
+from retrodistill.stages.training.sources.joint import JointTeacher
+from retrodistill.stages.training.sources.states import StateSource
 
 KL = "batch-kl(teacher_batch_scores=ema.batch_scores,teacher_temperature=0.025)"
 OBJECTIVE = f"contrastive + {KL}"
@@ -118,10 +121,38 @@ def test_training_with_it_is_neither_without_it_nor_with_a_frozen_one(
         assert "ema" in Manifest.read(out).inputs
         names = load_file(out / "model.safetensors").keys()
         assert names == load_file(tiny_model / "model.safetensors").keys()
-    key = "batch-kl"
+    key = "batch-kl[ema]"
     assert all(row[key] > 1e-4 for losses in rows.values() for row in losses)
     assert rows[0.9][0][key] == pytest.approx(rows[0.001][0][key], rel=1e-5)
     assert rows[0.9][-1][key] != pytest.approx(rows[0.001][-1][key], rel=1e-3)
+
+
+def test_it_copies_nothing_of_other_sources(
+    collection: Collection, tiny_model: Path, tmp_path: Path
+) -> None:
+    """States that the copy keeps of each step, until memory ends; a joint teacher to average."""
+    scores = Run.from_dict({f"q{n}": {f"d{n}": 1.0, f"d{30 + n}": 0.0} for n in range(8)})
+    states = StateSource(str(save_tiny_body(tmp_path / "states")))
+    joint = JointTeacher(f"cross-encoder:{save_tiny_cross_encoder(tmp_path / 'joint')}")
+    ranks = "listwise-ce(student_scores=joint.scores) + listwise-kl(teacher_scores=joint.scores)"
+    settings = replace(
+        TINY,
+        objective=f"{TINY.objective} + {ranks} + hidden-mse",
+        ema=0.9,
+        candidates_per_query=2,
+        teacher_precision="float32",
+        max_steps=2,
+    )
+    sources = [scores, states, joint]
+    plan = plan_training(collection, tiny_model, tmp_path / "s", sources=sources, settings=settings)
+    (ema,) = (source for source in plan.sources if isinstance(source, EmaTeacher))
+    assert ema._copy is not None
+    assert (ema._copy.live, ema._copy.joint, ema._copy.tokens) == ((), None, None)
+    assert plan.task.joint is joint.module
+    assert {states, ema} == {*plan.task.live}
+    assert plan.task.tokens is not None
+    out = train_student(collection, tiny_model, tmp_path / "s", sources=sources, settings=settings)
+    assert Manifest.read(out).details["losses"][-1]["batch-kl[ema]"] > 0
 
 
 def test_a_killed_training_resumes_with_the_same_teacher(
