@@ -1,7 +1,7 @@
 """Two processes that train on the halves of a batch, against one that trains on all of it."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ OBJECTIVES = {
     "labelled stores": "listwise-kl + 0.5*listwise-kl(teacher_scores=second.scores)",
     "views": "listwise-kl + batch-kl(student_temperature=1) + embed-distill",
     "simcse": "simcse",
+    "frozen queries": "embed-distill",
 }
 
 
@@ -44,17 +45,17 @@ def runs() -> tuple[Run, Run]:
 def planned(case: str, data: Path, models: Mapping[str, Path]) -> TrainingPlan:
     """Return the plan of one batch of a mechanism."""
     collection, (scores, second) = load_collection(f"beir:{data}"), runs()
-    student, sources = models["student"], [scores]
-    if case == "states":
-        sources = [StateSource(str(models["body"]))]
-    elif case == "labelled stores":
-        sources = [scores, LabelledScores(second, label="second")]
-    elif case == "views":
+    encoder = DenseEncoder(models["teacher"], precision="float32")
+    sources: dict[str, list[Any]] = {
+        "states": [StateSource(str(models["body"]))],
+        "labelled stores": [scores, LabelledScores(second, label="second")],
+        "views": [scores, encoder, TeacherSource(f"bi-encoder:{models['teacher']}")],
+        "simcse": [],
+        "frozen queries": [encoder],
+    }
+    if case == "views":
         collection = collection.view("backwards").taught_by(collection)
-        encoder = DenseEncoder(models["teacher"], precision="float32")
-        sources = [scores, encoder, TeacherSource(f"bi-encoder:{models['teacher']}")]
-    elif case == "simcse":
-        sources = []
+    frozen = case == "frozen queries"
     settings = TrainSettings(
         objective=OBJECTIVES[case],
         batch_size=BATCH,
@@ -64,8 +65,12 @@ def planned(case: str, data: Path, models: Mapping[str, Path]) -> TrainingPlan:
         doc_tokens=32,
         precision="float32",
         teacher_precision="float32",
+        freeze="query" if frozen else None,
+        doc_student=str(models["student"]) if frozen else None,
     )
-    return plan_training(collection, student, Path("unused"), sources=sources, settings=settings)
+    return plan_training(
+        collection, models["student"], Path("unused"), sources=sources[case], settings=settings
+    )
 
 
 @contextmanager
@@ -100,8 +105,12 @@ def of_one_process(
     for case in OBJECTIVES:
         plan = planned(case, data, models)
         plan.task.eval()
-        inputs = plan.collate([plan.schedule[row] for row in range(rank, BATCH, world)])
-        with other_pass(plan.task):
+        # of texts alone, the first process has documents and no query
+        batch = [plan.schedule[row] for row in range(BATCH)]
+        items = sorted(batch, key=lambda item: getattr(item, "side", ""))
+        share = BATCH // world
+        inputs = plan.collate(items[rank * share : (rank + 1) * share])
+        with other_pass(plan.task) if case == "simcse" else nullcontext():
             plan.task(**inputs)["loss"].backward()
         losses = {name: torch.tensor(value) for name, value in plan.task.losses.items()}
         results[case] = losses | gradients_of(plan.task)

@@ -121,7 +121,9 @@ class BiEncoderTask(RetrieverTask):
         if not chunks:  # it takes part in the gradients that other processes wait for
             width = int(self.model.get_embedding_dimension())
             shape = (0, self._layers, width) if self._layers else (0, width)
-            return torch.zeros(shape, device=self.model.device, requires_grad=True)
+            tower = nn.ModuleList(side_modules(self.model, side))
+            trained = any(weight.requires_grad for weight in tower.parameters())
+            return torch.zeros(shape, device=self.model.device, requires_grad=trained)
         if side == "query" and not self._reads_queries:
             count, width = len(positions(chunks)), int(self.model.get_embedding_dimension())
             shape = (count, self._layers, width) if self._layers else (count, width)
