@@ -104,7 +104,8 @@ def norm_and_direction(
 
     For teachers whose vector lengths carry information, such as those trained with inner products;
     the relative difference has no unit, so that long vectors weigh no more than short ones. 0 only
-    where student and teacher are equal.
+    where student and teacher are equal. Where both give vectors of length 1, as models with a
+    normalising last module do, the second term is 0, and it is `embed-distill` by another name.
 
     Source: ours. The name and the split are those of Wang et al. 2023, arXiv:2305.17007 (from
     its abstract), who align image features with class means and make their norms large; here

@@ -38,6 +38,7 @@ SMALL_ON_PURPOSE = {
     ("m3-self", "sparse.contrastive"),
     ("m3-self", "sparse.batch-kl[student]"),
     ("syntriever", "batch-kl[previous]"),
+    ("prod", "listwise-kl[previous]"),
 }
 
 
