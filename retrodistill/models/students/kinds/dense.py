@@ -160,12 +160,13 @@ class BiEncoderTask(RetrieverTask):
     ) -> dict[str, Tensor]:
         """Return each weighted term, averaged over the dimensions."""
         inputs = inputs | self._layer_signals(queries, docs)
-        queries, docs = self.of_all(self._last(queries)), self._last(docs)
+        queries, docs = self._last(queries), self._last(docs)
+        every = self.of_all(queries)
         again = {name: self._last(inputs.pop(name)) for name in SECOND & inputs.keys()}
         width = docs.shape[1]
         terms: dict[str, list[Tensor]] = {}
         for dim in (width, *(dim for dim in self._dims if dim < width)):
-            cut = self._cut(queries, dim), self._cut(docs, dim)
+            cut = (self._cut(vectors, dim) for vectors in (queries, every, docs))
             signals = inputs | self._signals(*cut, candidates, width)
             signals |= {name: self._cut(vectors, dim) for name, vectors in again.items()}
             for name, value in self.terms(signals, batch).items():
@@ -221,27 +222,27 @@ class BiEncoderTask(RetrieverTask):
         return normalize(vectors[:, :dim], dim=-1) if self._normalised else vectors[:, :dim]
 
     def _signals(
-        self, queries: Tensor, docs: Tensor, candidates: Tensor, width: int
+        self, queries: Tensor, every: Tensor, docs: Tensor, candidates: Tensor, width: int
     ) -> dict[str, Tensor]:
         """Return the student's own signals; `width` is the dimension of whole vectors.
 
-        `queries` are those of all processes, (A, D).
+        `every` (A, D) are the queries of all processes.
         """
-        own = len(candidates)
-        scores = queries[:own] @ docs.T  # (B, M)
+        scores = queries @ docs.T  # (B, M)
         signals = {
             "student_scores": scores.gather(1, candidates),
             "batch_scores": scores,
-            "query_vectors": queries,
+            "query_vectors": every,
             "doc_vectors": docs,
         }
-        filled = [pad(vectors, (0, width - vectors.shape[1])) for vectors in (queries, docs)]
+        whole = (pad(vectors, (0, width - vectors.shape[1])) for vectors in (queries, every, docs))
+        own, *filled = whole
         if self._matched:
             move = self.projection or nn.Identity()
             signals["matched_query_vectors"], signals["matched_doc_vectors"] = map(move, filled)
         if self.head is not None:
             # (B, 1, D) with (B, N, D)
-            signals["pair_scores"] = self.head(filled[0][:own, None], filled[1][candidates])
+            signals["pair_scores"] = self.head(own[:, None], filled[1][candidates])
         return signals
 
 
