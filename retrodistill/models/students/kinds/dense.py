@@ -166,7 +166,7 @@ class BiEncoderTask(RetrieverTask):
         width = docs.shape[1]
         terms: dict[str, list[Tensor]] = {}
         for dim in (width, *(dim for dim in self._dims if dim < width)):
-            cut = (self._cut(vectors, dim) for vectors in (queries, every, docs))
+            cut = self._cut(queries, dim), self._cut(every, dim), self._cut(docs, dim)
             signals = inputs | self._signals(*cut, candidates, width)
             signals |= {name: self._cut(vectors, dim) for name, vectors in again.items()}
             for name, value in self.terms(signals, batch).items():
@@ -235,14 +235,14 @@ class BiEncoderTask(RetrieverTask):
             "query_vectors": every,
             "doc_vectors": docs,
         }
-        whole = (pad(vectors, (0, width - vectors.shape[1])) for vectors in (queries, every, docs))
-        own, *filled = whole
+        filled = [pad(vectors, (0, width - vectors.shape[1])) for vectors in (every, docs)]
         if self._matched:
             move = self.projection or nn.Identity()
             signals["matched_query_vectors"], signals["matched_doc_vectors"] = map(move, filled)
         if self.head is not None:
             # (B, 1, D) with (B, N, D)
-            signals["pair_scores"] = self.head(own[:, None], filled[1][candidates])
+            own = filled[0][: len(queries), None]
+            signals["pair_scores"] = self.head(own, filled[1][candidates])
         return signals
 
 
