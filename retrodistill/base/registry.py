@@ -213,6 +213,7 @@ LOSSES = Registry(
         "norm-and-direction": "retrodistill.objectives.losses.embedding:norm_and_direction",
         "hidden-mse": "retrodistill.objectives.losses.states:hidden_mse",
         "attention-relations": "retrodistill.objectives.losses.states:attention_relations",
+        "token-graph": "retrodistill.objectives.losses.tokens:token_graph",
         "class-mean-direction": "retrodistill.objectives.losses.classes:class_mean_direction",
         "rkd-distance": "retrodistill.objectives.losses.relational:rkd_distance",
         "rkd-angle": "retrodistill.objectives.losses.relational:rkd_angle",

@@ -78,6 +78,9 @@ SIGNALS = {
     "teacher_states": "J X W U",
     "attention_vectors": "R X W V",
     "teacher_attention_vectors": "R X W Z",
+    "token_vectors": "X W P",
+    "teacher_token_vectors": "X W S",
+    "scored_tokens": "X W",
     "progress": "",
 }
 """Every signal that a batch can carry, and its shape.
@@ -105,7 +108,8 @@ teacher's vectors of other documents.
 Tokens of the batch's texts, or of its pairs. `token_ids`, `token_types`: what the student read;
 `token_mask`: which are real. `student_states`, `teacher_states`: hidden states of layers that match
 each other, the student's in the teacher's width. `attention_vectors`,
-`teacher_attention_vectors`: the queries, keys and values of an attention layer.
+`teacher_attention_vectors`: the queries, keys and values of an attention layer. `token_vectors`,
+`teacher_token_vectors`: what late-interaction models compare; `scored_tokens`: of which tokens.
 
 `progress`: the share of the training's steps that are done, where a term has a start.
 
@@ -277,6 +281,7 @@ INPUTS = {
     "teacher_doc_vectors": "--vectors",
     "teacher_states": "--states",
     "teacher_attention_vectors": "--states",
+    "teacher_token_vectors": "--states",
     "teacher_batch_scores": "--teacher",
     "teacher_layer_scores": "--teacher",
     "labels": "labels",

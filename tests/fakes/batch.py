@@ -11,8 +11,8 @@ def batch(
     """Return all signals of a batch whose lists have a hole in the middle and one at the end.
 
     Columns of `batch_scores` are all candidates of all queries, so M = B * N; D = T = 3. Of the
-    tokens, J = 2, X = B, W = N, U = 3, R = 3, V = Z = 8. With `pad`, each list, and each text, ends
-    with that many padded columns.
+    tokens, J = 2, X = B, W = N, U = 3, R = 3, V = Z = 8, P = S = 3. With `pad`, each list, and
+    each text, ends with that many padded columns.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -77,6 +77,9 @@ def batch(
         teacher_states=pads(draw(2, b, n, 3), (0, 0, 0, pad)),
         attention_vectors=pads(draw(3, b, n, 8), (0, 0, 0, pad)),
         teacher_attention_vectors=pads(draw(3, b, n, 8), (0, 0, 0, pad)),
+        token_vectors=pads(draw(b, n, 3), (0, 0, 0, pad)),
+        teacher_token_vectors=pads(draw(b, n, 3), (0, 0, 0, pad)),
+        scored_tokens=pads(token_mask, (0, pad)),
     )
 
 

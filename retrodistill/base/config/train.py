@@ -398,7 +398,8 @@ class TrainConfig(TrainSettings):
 
     states: str | None = None
     """Model whose hidden states and attention the student's follow, token by token (hidden-mse,
-    attention-relations): a folder or a hub id, with the student's tokenizer."""
+    attention-relations), or whose token vectors (token-graph): a folder or a hub id, with the
+    student's tokenizer."""
 
     teacher: tuple[str, ...] = ()
     """Live teacher, which scores the documents of each batch while the student trains:

@@ -124,9 +124,10 @@ def build_task(
     requested = {signal for term in terms for signal in term.signals}
     absent = (requested & STUDENT_SIGNALS) - kind.task.gives
     if absent:
+        able = [name for name in STUDENT_KINDS if absent <= STUDENT_KINDS[name].task.gives]
         raise ConfigError(
             f"--student-kind {settings.student_kind} has no {', '.join(sorted(absent))}: choose "
-            "another objective, or a bi-encoder."
+            f"another objective, or --student-kind {' or '.join(able) or 'bi-encoder'}."
         )
     of_batch = {"teacher_batch_scores", "teacher_doc_vectors"}
     labelled = any("." in name for source in sources if source.live for name in source.gives)
