@@ -210,6 +210,7 @@ LOSSES = Registry(
         "embed-distill": "retrodistill.objectives.losses.embedding:embed_distill",
         "leaf": "retrodistill.objectives.losses.embedding:leaf",
         "ckd": "retrodistill.objectives.losses.embedding:ckd",
+        "span-contrastive": "retrodistill.objectives.losses.spans:span_contrastive",
         "norm-and-direction": "retrodistill.objectives.losses.embedding:norm_and_direction",
         "hidden-mse": "retrodistill.objectives.losses.states:hidden_mse",
         "attention-relations": "retrodistill.objectives.losses.states:attention_relations",

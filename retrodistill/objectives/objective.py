@@ -71,6 +71,8 @@ SIGNALS = {
     "teacher_query_vectors": "B T",
     "teacher_doc_vectors": "M T",
     "queue_vectors": "Q T",
+    "matched_span_vectors": "H T",
+    "teacher_span_vectors": "H T",
     "token_ids": "X W",
     "token_types": "X W",
     "token_mask": "X W",
@@ -103,7 +105,7 @@ Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries a
 documents; `second_...`: the same by a second pass, with another dropout. `teacher_...`: the
 teacher's vectors of the same texts; `matched_...`: the student's
 in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
-teacher's vectors of other documents.
+teacher's vectors of other documents. `..._span_vectors`: those of the documents' sentences.
 
 Tokens of the batch's texts, or of its pairs. `token_ids`, `token_types`: what the student read;
 `token_mask`: which are real. `student_states`, `teacher_states`: hidden states of layers that match
@@ -279,6 +281,7 @@ INPUTS = {
     "log_weights": "--scores",
     "preferences": "--preferences",
     "teacher_doc_vectors": "--vectors",
+    "teacher_span_vectors": "--vectors",
     "teacher_states": "--states",
     "teacher_attention_vectors": "--states",
     "teacher_token_vectors": "--states",

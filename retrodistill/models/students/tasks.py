@@ -16,6 +16,7 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, SignalProvider
 from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import SameRows, SharedRows
+from retrodistill.models.students.spans import SPANS
 from retrodistill.models.students.token_states import (
     ATTENTION,
     STATES,
@@ -57,6 +58,7 @@ STUDENT_SIGNALS = frozenset(
     | TOKEN_STATES
     | TOKEN_VECTORS
     | SECOND
+    | SPANS
     | {"pair_scores"}
 )
 """Signals that come from a student and its lists; any other comes from a source."""

@@ -189,7 +189,10 @@ def _check_labels(
 
 def _needs_lists(terms: "Sequence[LossTerm]") -> bool:
     """Tell whether an objective looks at queries' lists of documents, not at single texts alone."""
-    alone = ("query_vectors", "doc_vectors", "queue_vectors", "attention_vectors", "_states")
+    alone = (
+        *("query_vectors", "doc_vectors", "queue_vectors", "span_vectors"),
+        *("attention_vectors", "_states"),
+    )
     signals = {signal for term in terms for signal in term.signals} - TOKENS - TOKEN_VECTORS
     signals -= {"teacher_token_vectors"}
     return not all(signal.endswith(alone) for signal in signals)
