@@ -30,9 +30,9 @@ def span_contrastive(
     own. j runs over the sentences of all documents of the batch, those of the same document
     included, so that the parts of a text move apart: vectors that are all the document's own cost
     at least the logarithm of their number. A sentence that is the same as another, by the
-    teacher's vectors, does not count as its negative. A document of one sentence has no parts. Neither
-    labels nor candidates are needed; add `embed-distill` or `ckd` for vectors of whole texts. In
-    nats, averaged over the sentences; above 0 even at the teacher.
+    teacher's vectors, does not count as its negative. A document of one sentence has no parts.
+    Neither labels nor candidates are needed; add `embed-distill` or `ckd` for vectors of whole
+    texts. In nats, averaged over the sentences; above 0 even at the teacher.
 
     Source: Chen et al. 2023, "Sub-Sentence Encoder", arXiv:2311.04335 (from its abstract): there
     parts are propositions that a model extracts, and a positive is one that says the same in

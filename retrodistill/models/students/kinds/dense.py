@@ -13,6 +13,7 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.models.inference import run_model
 from retrodistill.models.students.batches import BatchRows, RetrieverBatch
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
+from retrodistill.models.students.experts import expert_layers
 from retrodistill.models.students.kinds import CardText, StudentKind
 from retrodistill.models.students.layer_vectors import count_layers, layer_vectors
 from retrodistill.models.students.pair_head import PairHead
@@ -292,6 +293,7 @@ KIND = StudentKind(
     doc_scorer=doc_scorer,
     encoder=DenseEncoder,
     gives_cosines=is_normalised,
+    new_layers=expert_layers,
     settings=frozenset(
         {
             "width",
@@ -302,6 +304,7 @@ KIND = StudentKind(
             "doc_student",
             "freeze",
             "dims",
+            "experts",
         }
     ),
     card=CardText(
