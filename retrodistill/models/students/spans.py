@@ -54,6 +54,8 @@ def token_sentences(
             "span-contrastive needs to know where tokens stand in a text, which this student's "
             "slow tokenizer does not say. Take a student with a fast tokenizer."
         )
+    if not texts:
+        return []
     with reserved(tokenizer):
         encoded = tokenizer(
             [prompt + text for text in texts],

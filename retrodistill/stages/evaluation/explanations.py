@@ -217,8 +217,12 @@ def without(doc: Doc, word: str) -> Doc:
     """
 
     def cut(text: str) -> str:
-        kept = WORD.sub(lambda match: "" if match[0].lower() == word else match[0], text)
-        return " ".join(kept.split())
+        parts, end = [], 0
+        for match in WORD.finditer(text):
+            if match[0].lower() == word:
+                parts.append(text[end : match.start()].removesuffix(" "))
+                end = match.end()
+        return ("".join(parts) + text[end:]).strip()
 
     return Doc(f"{doc.id} without {word}", cut(doc.title), cut(doc.text))
 

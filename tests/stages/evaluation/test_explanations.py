@@ -70,6 +70,7 @@ def test_a_word_is_removed_wherever_it_stands() -> None:
     assert without(PAIR.doc, "heart").title == ""
     assert without(Doc("d", "", "art of the heart"), "art").text == "of the heart"
     assert cut.id != PAIR.doc.id
+    assert without(Doc("d", "", "two\n\nlines of text"), "of").text == "two\n\nlines text"
     assert distinct_words("alone") == distinct_words("") == ()
     assert distinct_words("don't re-use Don't") == ("don't", "re-use")
     assert len(distinct_words(" ".join(f"w{n}" for n in range(200)))) == WORDS
@@ -231,5 +232,6 @@ def test_it_is_off_unless_asked_for_and_says_what_it_costs(
     named = ["--data", f"beir:{folder}", "--run", str(run), "--test", "none", "--out", str(out)]
     assert report_verb.main([*named, *asked]) == 0
     assert "What scores rest on" in (out / "report.html").read_text(encoding="utf-8")
+    assert r"\label{tab:explanations}" in (out / "report.tex").read_text(encoding="utf-8")
     assert evaluate_verb.main([*words, "--explain", "bm25", "--explain-teacher", "bm25"]) == 2
     assert "cannot be explained" in capsys.readouterr().err

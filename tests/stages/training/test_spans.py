@@ -82,7 +82,7 @@ def seen_by(
         return bind(terms)(signals)
 
     task._objective = spy
-    items = [TrainingText("document", row) for row in rows]
+    items = [TrainingText("document", row) for row in rows] or [TrainingText("query", 0)]
     batch = build_batches(task.model, settings, long, [source])(items)
     task(**batch)["loss"].backward()
     return seen[-1], task, batch
@@ -173,10 +173,17 @@ def test_chunks_do_not_change_the_gradient(
 
 
 def test_a_batch_without_parts_costs_nothing(models: dict[str, Path], long: Collection) -> None:
-    """A training that stops at documents of one sentence."""
+    """A training that stops at documents of one sentence, or at a batch of queries alone.
+
+    With a teacher of the student's dimension no projection is in the way of a missing gradient.
+    """
     signals, task, _ = seen_by(models["student"], models["teacher"], long, TINY, [0, 5, 10])
     assert signals["matched_span_vectors"].shape == (0, 48)
     assert task.losses["span-contrastive"] == 0.0
+    for rows in ([0, 5, 10], []):
+        _, task, _ = seen_by(models["student"], models["prompted"], long, TINY, rows)
+        assert task.projection is None
+        assert task.losses["span-contrastive"] == 0.0
 
 
 def test_a_student_learns_to_tell_parts_apart(

@@ -14,6 +14,7 @@ from retrodistill.base.config import TrainSettings
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
+from retrodistill.models.students.batches import TrainingText
 from retrodistill.models.students.late_interaction import load_late_interaction
 from retrodistill.objectives.objective import Signals, bind, parse_objective
 from retrodistill.stages.training import train_student
@@ -52,7 +53,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def seen_by(
-    model: Path, teacher: Path, collection: Collection, settings: TrainSettings
+    model: Path,
+    teacher: Path,
+    collection: Collection,
+    settings: TrainSettings,
+    items: list[Any] | None = None,
 ) -> tuple[Signals, Any, StateSource]:
     """Return the signals of one batch, its task after the backward pass, and the teacher."""
     terms, seen = parse_objective(settings.objective), []
@@ -61,7 +66,7 @@ def seen_by(
     states.prepare(material, terms, settings)
     student = start_student(str(model), settings, collection, CPU)
     task = build_task(student, terms, settings, torch.float32, [states])
-    items = list(material.schedule(task.model, replace(settings, max_steps=1)))
+    items = items or list(material.schedule(task.model, replace(settings, max_steps=1)))
 
     def spy(signals: Signals) -> dict[str, torch.Tensor]:
         seen.append(signals)
@@ -167,6 +172,16 @@ def test_a_student_is_led_to_its_teachers_graph_by_texts_alone(
     losses = [each["token-graph"] for each in manifest.details["losses"]]
     assert losses[-1] < 0.5 * losses[0]
     assert "states" in manifest.inputs
+
+
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_texts_of_one_side_are_a_batch(
+    side: str, models: dict[str, Path], collection: Collection
+) -> None:
+    """A training that stops at the first batch without a document, or without a query."""
+    items = [TrainingText(side, row) for row in range(3)]
+    _, task, _ = seen_by(models["student"], models["teacher"], collection, TINY, items)
+    assert task.losses["token-graph"] > 0
 
 
 def test_a_teacher_of_other_prompts_is_logged(

@@ -134,9 +134,9 @@ class BiEncoderTask(RetrieverTask):
         """
         spans = self.pools_spans and side == "document"
         if not chunks:  # it takes part in the gradients that other processes wait for
-            if spans:
-                self._spans = torch.zeros(0, int(self.model.get_embedding_dimension()))
             width = int(self.model.get_embedding_dimension())
+            if spans:
+                self._spans = torch.zeros(0, width, device=self.model.device, requires_grad=True)
             shape = (0, self._layers, width) if self._layers else (0, width)
             return torch.zeros(shape, device=self.model.device, requires_grad=True)
         if side == "query" and not self._reads_queries:
@@ -262,7 +262,7 @@ class BiEncoderTask(RetrieverTask):
             move = self.projection or nn.Identity()
             signals["matched_query_vectors"], signals["matched_doc_vectors"] = map(move, filled)
             if self._spans is not None:
-                spans = self._cut(self._spans.to(docs.device), docs.shape[1])
+                spans = self._cut(self._spans, docs.shape[1])
                 signals["matched_span_vectors"] = move(pad(spans, (0, width - spans.shape[1])))
         if self.head is not None:
             # (B, 1, D) with (B, N, D)
