@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrodistill.base.errors import ConfigError
 from retrodistill.data.datasets.passages import BOUNDARY
@@ -161,14 +161,6 @@ def text_and_span_vectors(
     tokens = outputs["token_embeddings"].float()[chosen]  # (tokens of spans, H)
     counts = torch.bincount(owners).to(tokens.dtype)
     sums = tokens.new_zeros(len(counts), tokens.shape[-1]).index_add(0, owners, tokens)
-    given: Any = _Given()
     pooled = {"input_ids": features["input_ids"], "sentence_embedding": sums / counts[:, None]}
-    spans = run_model([given, *modules[2:]], pooled, torch.float32, **extra)
+    spans = run_model([nn.Identity(), *modules[2:]], pooled, torch.float32, **extra)
     return torch.cat([vectors, spans["sentence_embedding"].float()])
-
-
-class _Given:
-    """In the place of a transformer and its pooling, whose outputs are there."""
-
-    def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
-        return features

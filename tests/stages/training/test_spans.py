@@ -19,7 +19,8 @@ from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection, load_collection
 from retrodistill.models.students.batches import TrainingText
 from retrodistill.models.students.dense import DenseEncoder
-from retrodistill.models.students.spans import sentences
+from retrodistill.models.students.spans import number_spans, sentences, text_and_span_vectors
+from retrodistill.models.students.towers import side_batches
 from retrodistill.objectives.objective import Signals, bind, parse_objective
 from retrodistill.stages.training import train_student
 from retrodistill.stages.training.building import build_batches, build_task, start_student
@@ -200,6 +201,24 @@ def test_a_student_learns_to_tell_parts_apart(
     losses = [each["span-contrastive"] for each in Manifest.read(out).details["losses"]]
     assert losses[-1] < 0.7 * losses[0]
     assert DenseEncoder(out).dimension == 48
+
+
+def test_a_large_batch_without_gradients_has_parts_too(
+    models: dict[str, Path], long: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A measurement that stops at 512 tokens, where linear layers run as one operation."""
+    monkeypatch.setattr("retrodistill.models.inference.fused._faster", lambda: True)
+    student = start_student(str(models["student"]), TINY, long, CPU)
+    texts = [doc.full_text for doc in long.docs][:39]
+    batches = side_batches(student, texts, "document", max_tokens=64, batch_tokens=9999)
+    (chunk,) = [
+        {"features": features, "positions": torch.from_numpy(rows)} for rows, features in batches
+    ]
+    spans = number_spans(student.tokenizer, [chunk], texts, prompt="", max_tokens=64)
+    with torch.no_grad():
+        vectors = text_and_span_vectors([*student], chunk["features"], torch.float32)
+    assert chunk["features"]["input_ids"].numel() >= 512
+    assert len(vectors) == len(texts) + len(spans)
 
 
 def test_what_has_no_parts_is_refused(
