@@ -41,7 +41,7 @@ import rows
 import sets
 import torch
 from torch.nn.modules.module import register_module_forward_hook
-from transformers import PreTrainedModel
+from transformers.models.bert.modeling_bert import BertEmbeddings
 
 import retrodistill as rd
 from retrodistill.base.config import TrainSettings
@@ -107,15 +107,14 @@ SKIPPED_STAGES = ("larger-cross-encoder",)
 
 @contextmanager
 def counted() -> Iterator[dict[str, int]]:
-    """Count the texts that go through transformers: `texts` with gradients, `read` without."""
+    """Count the texts that go through BERTs: `texts` with gradients, `read` without."""
     found = {"texts": 0, "read": 0}
 
-    def count(module: torch.nn.Module, args: Any, kwargs: Any, _: Any) -> None:
-        if isinstance(module, PreTrainedModel) and module.base_model is module:
-            ids = kwargs.get("input_ids", args[0] if args else None)
-            found["texts" if torch.is_grad_enabled() else "read"] += len(ids)
+    def count(module: torch.nn.Module, args: Any, output: Any) -> None:
+        if isinstance(module, BertEmbeddings):  # a model's own call may pass hooks by
+            found["texts" if torch.is_grad_enabled() else "read"] += len(output)
 
-    hook = register_module_forward_hook(count, with_kwargs=True)
+    hook = register_module_forward_hook(count)
     try:
         yield found
     finally:

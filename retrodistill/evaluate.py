@@ -7,13 +7,16 @@
     python -m retrodistill.evaluate --data beir:scifact --run kl --teacher scores --card kl.yaml
     python -m retrodistill.evaluate --data beir:scifact --run runs/kl \\
         --endpoint http://localhost:8080/v1,model=kl --against students/kl
+    python -m retrodistill.evaluate --data beir:scifact --run kl \\
+        --explain kl=bi-encoder:students/kl --explain-teacher cross-encoder:MODEL
     python -m retrodistill.evaluate --metrics help
 
 Every judged query counts; one that a run lacks counts 0. judged@K is the share of the documents up
 to rank K that have a judgement: where it is low, a system may be better than its numbers. Where
 training is recorded, or named by --trained-on, the systems are also measured on the queries that it
 has not seen: a gain on all queries alone may be memory. --teacher adds how closely each run follows
-a teacher. --endpoint measures what a server gives, and --against compares it with a local model.
+a teacher, --explain whether a student scores by the same words as one. --endpoint measures what a
+server gives, and --against compares it with a local model.
 """
 
 import sys
@@ -73,6 +76,8 @@ def evaluate(config: EvaluateConfig) -> int:
         content["endpoints"] = served
     if config.teacher is not None:
         content["fidelity"] = _fidelity(systems, config.teacher, per_query=config.per_query)
+    if config.explain:
+        content["explanations"] = _explanations(systems, config)
     if config.json is not None:
         write_atomically(config.json, json_text(content).encode())
     if config.card is not None:
@@ -168,6 +173,19 @@ def _fidelity(systems: "Systems", path: Path, *, per_query: bool) -> dict[str, A
     by_system = {name: fidelity(run, teacher) for name, run in systems.runs.items()}
     print_table(*fidelity_table(by_system), title=f"fidelity to {path}")
     return {name: result.to_dict(per_query=per_query) for name, result in by_system.items()}
+
+
+def _explanations(systems: "Systems", config: EvaluateConfig) -> dict[str, Any]:
+    """Compare students' explanations with a teacher's, print it, and return it for the JSON."""
+    from retrodistill.stages.evaluation.explanations import compare_explanations, explanation_table
+    from retrodistill.stages.reporting.tables import print_table
+
+    assert systems.collection is not None
+    found = compare_explanations(systems.collection, systems.qrels, config)
+    print_table(
+        *explanation_table(found), title=f"explanations beside those of {config.explain_teacher}"
+    )
+    return {name: each.to_dict(per_pair=config.per_query) for name, each in found.items()}
 
 
 def _write_card(systems: "Systems", content: dict[str, Any], out: Path) -> None:

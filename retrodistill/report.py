@@ -18,7 +18,7 @@ from retrodistill.base.config import ReportConfig
 
 if TYPE_CHECKING:
     from retrodistill.stages.evaluation.systems import Systems
-    from retrodistill.stages.reporting.report import TeacherAgreement
+    from retrodistill.stages.reporting.report import Explanations, TeacherAgreement
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -71,6 +71,7 @@ def report(config: ReportConfig) -> None:
             system=system,
             teacher=teacher,
             agreement=_agreement(systems, teacher, system) if teacher else None,
+            explanations=_explanations(systems, config) if config.explain else None,
             milliseconds=milliseconds,
             sources=inputs + artifacts,
             command=command_of_settings("report", config),
@@ -96,6 +97,19 @@ def _agreement(systems: "Systems", teacher: str, system: str) -> "TeacherAgreeme
     columns, rows = fidelity_table(by_system)
     data = {name: result.to_dict() for name, result in by_system.items()}
     return TeacherAgreement(columns=columns, rows=rows, data=data, pairs=data[system]["shared"])
+
+
+def _explanations(systems: "Systems", config: ReportConfig) -> "Explanations":
+    """Return how far students' explanations agree with those of their teacher."""
+    from retrodistill.stages.evaluation.explanations import compare_explanations, explanation_table
+    from retrodistill.stages.reporting.report import Explanations
+
+    assert systems.collection is not None
+    assert config.explain_teacher is not None
+    found = compare_explanations(systems.collection, systems.qrels, config)
+    columns, rows = explanation_table(found)
+    data = {name: each.to_dict(per_pair=True) for name, each in found.items()}
+    return Explanations(teacher=config.explain_teacher, columns=columns, rows=rows, data=data)
 
 
 if __name__ == "__main__":

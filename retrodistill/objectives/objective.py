@@ -73,6 +73,8 @@ SIGNALS = {
     "teacher_query_vectors": "A T",
     "teacher_doc_vectors": "M T",
     "queue_vectors": "Q T",
+    "matched_span_vectors": "H T",
+    "teacher_span_vectors": "H T",
     "token_ids": "X W",
     "token_types": "X W",
     "token_mask": "X W",
@@ -80,6 +82,9 @@ SIGNALS = {
     "teacher_states": "J X W U",
     "attention_vectors": "R X W V",
     "teacher_attention_vectors": "R X W Z",
+    "token_vectors": "X W P",
+    "teacher_token_vectors": "X W S",
+    "scored_tokens": "X W",
     "progress": "",
 }
 """Every signal that a batch can carry, and its shape.
@@ -102,13 +107,14 @@ Vectors, of the texts of all processes: the A queries begin with the B of this p
 all of them if there is no other. `query_vectors`, `doc_vectors`: the student's, of queries and
 distinct documents; `second_...`: the same by a second pass, with another dropout. `teacher_...`:
 the teacher's vectors of the same texts; `matched_...`: the student's in the teacher's space,
-through a learned projection where dimensions differ. `queue_vectors`: the
-teacher's vectors of other documents.
+through a learned projection where dimensions differ. `queue_vectors`: the teacher's vectors of
+other documents. `..._span_vectors`: those of the sentences of this process's documents.
 
 Tokens of the batch's texts, or of its pairs. `token_ids`, `token_types`: what the student read;
 `token_mask`: which are real. `student_states`, `teacher_states`: hidden states of layers that match
 each other, the student's in the teacher's width. `attention_vectors`,
-`teacher_attention_vectors`: the queries, keys and values of an attention layer.
+`teacher_attention_vectors`: the queries, keys and values of an attention layer. `token_vectors`,
+`teacher_token_vectors`: what late-interaction models compare; `scored_tokens`: of which tokens.
 
 `progress`: the share of the training's steps that are done, where a term has a start.
 
@@ -298,8 +304,10 @@ INPUTS = {
     "log_weights": "--scores",
     "preferences": "--preferences",
     "teacher_doc_vectors": "--vectors",
+    "teacher_span_vectors": "--vectors",
     "teacher_states": "--states",
     "teacher_attention_vectors": "--states",
+    "teacher_token_vectors": "--states",
     "teacher_batch_scores": "--teacher",
     "teacher_layer_scores": "--teacher",
     "labels": "labels",

@@ -399,6 +399,12 @@ def _measuring(config: "MeasureSettings") -> None:
 
     parse_metrics(config.metrics)
     check_paths("--qrels", config.qrels)
+    if config.explain_teacher is not None:
+        from retrodistill.stages.evaluation.explanations import explained
+
+        models = [*explained(config.explain).values()]
+        for spec in (*models, *explained([config.explain_teacher]).values()):
+            check_part(TEACHERS, spec)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ def batch(
 ) -> Signals:
     """Return all signals of a batch whose lists have a hole in the middle and one at the end.
 
-    Columns of `batch_scores` are all candidates of all queries, so M = B * N; D = T = 3. Of the
-    tokens, J = 2, X = B, W = N, U = 3, R = 3, V = Z = 8. With `pad`, each list, and each text, ends
-    with that many padded columns.
+    Columns of `batch_scores` are all candidates of all queries, so M = B * N; D = T = 3, H = 7. Of
+    the tokens, J = 2, X = B, W = N, U = 3, R = 3, V = Z = 8, P = S = 3. With `pad`, each list, and
+    each text, ends with that many padded columns.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -66,6 +66,8 @@ def batch(
         teacher_query_vectors=draw(b, 3),
         teacher_doc_vectors=draw(b * n, 3),
         queue_vectors=draw(6, 3),
+        matched_span_vectors=draw(7, 3),
+        teacher_span_vectors=draw(7, 3),
         teacher_batch_scores=draw(b, b * n),
         teachers=pads(draw(3, b, n), (0, pad)),
         base_scores=pads(draw(b, n), (0, pad)),
@@ -77,6 +79,9 @@ def batch(
         teacher_states=pads(draw(2, b, n, 3), (0, 0, 0, pad)),
         attention_vectors=pads(draw(3, b, n, 8), (0, 0, 0, pad)),
         teacher_attention_vectors=pads(draw(3, b, n, 8), (0, 0, 0, pad)),
+        token_vectors=pads(draw(b, n, 3), (0, 0, 0, pad)),
+        teacher_token_vectors=pads(draw(b, n, 3), (0, 0, 0, pad)),
+        scored_tokens=pads(token_mask, (0, pad)),
     )
 
 

@@ -84,6 +84,7 @@ class MeasureSettings(EvaluationSettings):
 
     GROUPS: ClassVar[Mapping[str, str]] = {
         "judgements": "data",
+        "explanations": "explain",
     }
 
     data: str | None = None
@@ -95,10 +96,28 @@ class MeasureSettings(EvaluationSettings):
     qrels: Path | None = None
     """TREC or BEIR judgement file, instead of --data."""
 
+    explain: tuple[str, ...] = ()
+    """Student whose scores are explained, word by word, and compared with the explanations of
+    --explain-teacher: NAME=MODEL or MODEL, such as kl=bi-encoder:students/kl; once for each."""
+
+    explain_teacher: str | None = None
+    """Model that the students of --explain are compared with, such as cross-encoder:MODEL."""
+
+    explain_pairs: int = 20
+    """Judged queries, drawn at random, that are explained with their best judged document. Each
+    model scores a pair once for every word of the query and, up to 64, of the document."""
+
     def __post_init__(self) -> None:
         EvaluationSettings.__post_init__(self)
         if (self.data is None) == (self.qrels is None):
             raise ConfigError("give either --data (with --split) or --qrels.")
+        at_least(self, 1, "explain_pairs")
+        if bool(self.explain) != bool(self.explain_teacher):
+            raise ConfigError(
+                "--explain STUDENT and --explain-teacher TEACHER compare two models: give both."
+            )
+        if self.explain and self.data is None:
+            raise ConfigError("--explain needs --data: the texts of queries and documents.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

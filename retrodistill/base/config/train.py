@@ -45,6 +45,10 @@ class TrainSettings:
     pooling: Literal["mean", "cls", "last"] | None = None
     """Pooling of token vectors (default: the model's own)."""
 
+    experts: int | None = None
+    """Experts of a new head behind the pooling, each weighted by a gate (2 or more; default: no
+    head)."""
+
     query_prompt: str | None = None
     """Text before each query (default: the model's own prompt)."""
 
@@ -253,7 +257,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         at_least(self, 1, "pool", "batch_size", "batch_tokens", "width", "clusters")
         at_least(self, 1, "dev_queries", "teacher_pairs")
-        at_least(self, 2, "candidates_per_query")
+        at_least(self, 2, "candidates_per_query", "experts")
         at_least(self, 4, "query_tokens", "doc_tokens", "vector_tokens", "teacher_tokens")
         at_least(
             self, 0, "learning_rate", "teacher_learning_rate", "warmup", "weight_decay", "dropout"
@@ -276,6 +280,11 @@ class TrainSettings:
             raise ConfigError(
                 "--compare collection needs --freeze document: the vectors of all documents can "
                 "be compared with only if they stay what they are."
+            )
+        if self.experts is not None and (self.freeze or self.doc_student):
+            raise ConfigError(
+                "--experts is a head for queries and documents alike: omit --freeze and "
+                "--doc-student."
             )
         if len(self.answers) not in (0, 2):
             raise ConfigError("--answers are two words, for yes and then for no, each a flag.")
@@ -398,7 +407,8 @@ class TrainConfig(TrainSettings):
 
     states: str | None = None
     """Model whose hidden states and attention the student's follow, token by token (hidden-mse,
-    attention-relations): a folder or a hub id, with the student's tokenizer."""
+    attention-relations), or whose token vectors (token-graph): a folder or a hub id, with the
+    student's tokenizer."""
 
     teacher: tuple[str, ...] = ()
     """Live teacher, which scores the documents of each batch while the student trains:

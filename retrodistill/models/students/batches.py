@@ -1,7 +1,7 @@
 """From the examples of a batch to tensors: each distinct document once, sorted by length."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retrodistill.base.config import TrainSettings
-from retrodistill.models.students.towers import SIDES, Side, side_batches, side_length
+from retrodistill.base.errors import ConfigError
+from retrodistill.models.students.spans import SPANS, number_spans
+from retrodistill.models.students.towers import (
+    SIDES,
+    Side,
+    side_batches,
+    side_length,
+    side_modules,
+    side_prompts,
+)
+from retrodistill.objectives.objective import parse_objective
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -54,6 +64,10 @@ class BatchRows:
 
     examples: Sequence[TrainingExample] = ()
     """The queries' lists; none where texts have no lists."""
+
+    spans: Sequence[tuple[int, int]] = ()
+    """Position among `docs`, and sentence, of each sentence that the student read whole, where an
+    objective asks for such."""
 
 
 class SignalProvider(Protocol):
@@ -106,6 +120,14 @@ class RetrieverBatch:
         )
         self._stored = [source for source in sources if not source.live]
         self._live = len(self._stored) < len(sources)
+        terms = parse_objective(settings.objective)
+        given = any("teacher_span_vectors" in source.gives for source in sources)
+        self._numbers_spans = given and any(SPANS.intersection(term.signals) for term in terms)
+        if self._numbers_spans and collection.teacher_view is not collection:
+            raise ConfigError(
+                "span-contrastive compares sentences of one text, but the teacher's view has other "
+                "texts. Omit --teacher-view, or drop span-contrastive."
+            )
 
     def __call__(self, items: Sequence[TrainingExample] | Sequence[TrainingText]) -> dict[str, Any]:
         """Return the inputs of `RetrieverTask.forward`."""
@@ -145,17 +167,30 @@ class RetrieverBatch:
 
     def _read(self, batch: BatchRows, signals: dict[str, Tensor]) -> dict[str, Any]:
         """Return the inputs that are texts, and the signals with those of stored sources."""
+        docs = self._doc_chunks(batch.docs)
+        if self._numbers_spans:
+            batch = replace(batch, spans=self._spans(docs, batch.docs))
         for source in self._stored:
             signals = signals | source.of(batch, None)
         inputs: dict[str, Any] = {
             "queries": self._chunks(self._queries.full_texts(batch.queries), "query"),
-            "docs": self._doc_chunks(batch.docs),
+            "docs": docs,
             "doc_rows": torch.from_numpy(batch.docs),
             "signals": signals,
         }
         if self._live:
             inputs["batch"] = batch
         return inputs
+
+    def _spans(self, chunks: list[dict[str, Any]], rows: Rows) -> list[tuple[int, int]]:
+        """Number the sentences of documents in their chunks, and return them."""
+        return number_spans(
+            side_modules(self._model, "document")[0].tokenizer,
+            chunks,
+            self._docs.full_texts(rows) if chunks else [],
+            prompt=side_prompts(self._model)[1],
+            max_tokens=self._limits["document"],
+        )
 
     def _doc_chunks(self, rows: Rows) -> list[dict[str, Any]]:
         """Return the documents to encode: none where their vectors are constants."""

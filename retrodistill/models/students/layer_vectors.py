@@ -65,7 +65,7 @@ def layer_vectors(
     with _hidden_states(body):
         outputs = run_model([body], features, dtype)
     states = [state.float() for state in outputs.pop(HIDDEN)[1:-1]]
-    given: Any = _Given()
+    given = torch.nn.Identity()  # in the place of a transformer whose outputs are there
     vectors = [
         run_model([given, *later], outputs | {"token_embeddings": state}, torch.float32, **extra)
         for state in (*states, outputs["token_embeddings"])
@@ -89,13 +89,6 @@ def encode_layers(encoder: "DenseEncoder", texts: Sequence[str], side: Side) -> 
             outputs = layer_vectors(modules, features, encoder.dtype, task=side)
             vectors[batch] = outputs.cpu().numpy()
     return vectors
-
-
-class _Given:
-    """In the place of a transformer whose outputs are there."""
-
-    def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
-        return features
 
 
 @contextmanager

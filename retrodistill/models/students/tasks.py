@@ -16,7 +16,14 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, SignalProvider
 from retrodistill.models.students.probe import Probe
 from retrodistill.models.students.processes import SameRows, SharedRows, gathered
-from retrodistill.models.students.token_states import ATTENTION, STATES, TOKENS, TokenReader
+from retrodistill.models.students.spans import SPANS
+from retrodistill.models.students.token_states import (
+    ATTENTION,
+    STATES,
+    TOKEN_VECTORS,
+    TOKENS,
+    TokenReader,
+)
 from retrodistill.models.students.towers import Side
 from retrodistill.objectives.objective import Signals, bind
 
@@ -43,7 +50,16 @@ MATCHED = frozenset({"matched_query_vectors", "matched_doc_vectors"})
 SECOND = frozenset({"second_query_vectors", "second_doc_vectors"})
 TOKEN_STATES = TOKENS | STATES | ATTENTION
 STUDENT_SIGNALS = frozenset(
-    LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | SECOND | {"pair_scores"}
+    LISTS
+    | BATCH
+    | LAYERS
+    | VECTORS
+    | MATCHED
+    | TOKEN_STATES
+    | TOKEN_VECTORS
+    | SECOND
+    | SPANS
+    | {"pair_scores"}
 )
 """Signals that come from a student and its lists; any other comes from a source."""
 

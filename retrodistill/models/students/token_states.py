@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TOKENS = frozenset({"token_ids", "token_types", "token_mask"})
 STATES = frozenset({"student_states"})
 ATTENTION = frozenset({"attention_vectors"})
+TOKEN_VECTORS = frozenset({"token_vectors", "scored_tokens"})
 
 MAPS = (
     ("query", "key", "value"),
@@ -117,7 +118,8 @@ class TokenReader(nn.Module):
 
     `layers` are those whose states are given, `attention` the layer whose attention is (None:
     neither). `projection` takes states into the teacher's width; it is learned, and not saved with
-    the student.
+    the student. With `vectors`, the student's own outputs are vectors of tokens, zero where a token
+    is not scored, and are given too.
     """
 
     def __init__(
@@ -126,13 +128,16 @@ class TokenReader(nn.Module):
         layers: Sequence[int],
         attention: int | None,
         projection: nn.Module | None = None,
+        *,
+        vectors: bool = False,
     ) -> None:
         super().__init__()
         self._body = (body,)
         """In a tuple: its weights are the task's already."""
         self._layers, self._attention = tuple(layers), attention
         self.projection = projection
-        self._read: list[tuple[dict[str, Any], Tensor, Tensor]] = []
+        self._vectors = vectors
+        self._read: list[tuple[dict[str, Any], Tensor, Tensor, Tensor]] = []
 
     @property
     def weights(self) -> list[Tensor]:
@@ -151,8 +156,8 @@ class TokenReader(nn.Module):
 
     def keep(self, chunks: Chunks, outputs: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
         """Keep states and attention of chunks for `signals`; return the outputs beside them."""
-        for chunk, (_, states, attention) in zip(chunks, outputs, strict=True):
-            self._read.append((chunk["features"], states, attention))
+        for chunk, (output, states, attention) in zip(chunks, outputs, strict=True):
+            self._read.append((chunk["features"], states, attention, output))
         return [output for output, _, _ in outputs]
 
     def clear(self) -> None:
@@ -161,7 +166,7 @@ class TokenReader(nn.Module):
 
     def signals(self) -> dict[str, Tensor]:
         """Return the signals of all texts that were read in this forward pass, chunk by chunk."""
-        features = [features for features, _, _ in self._read]
+        features = [features for features, *_ in self._read]
         ids = [chunk["input_ids"] for chunk in features]
         types = [chunk.get("token_type_ids", 0 * chunk["input_ids"]) for chunk in features]
         masks = [chunk["attention_mask"].bool() for chunk in features]
@@ -171,12 +176,15 @@ class TokenReader(nn.Module):
             "token_mask": _stacked(masks),
         }
         if self._layers:
-            states = _stacked([states.movedim(0, -2) for _, states, _ in self._read])
+            states = _stacked([states.movedim(0, -2) for _, states, *_ in self._read])
             states = states.movedim(-2, 0)
             signals["student_states"] = self.projection(states) if self.projection else states
         if self._attention is not None:
-            vectors = _stacked([vectors.movedim(0, -2) for _, _, vectors in self._read])
+            vectors = _stacked([vectors.movedim(0, -2) for _, _, vectors, _ in self._read])
             signals["attention_vectors"] = vectors.movedim(-2, 0)
+        if self._vectors:
+            signals["token_vectors"] = _stacked([vectors for *_, vectors in self._read])
+            signals["scored_tokens"] = signals["token_vectors"].any(-1)
         return signals
 
 

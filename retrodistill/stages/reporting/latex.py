@@ -10,7 +10,7 @@ ABOUT = r"""% Tables for a paper: \input{report}, behind this in its preamble:
 % Letters that are neither Latin nor Greek need a font that has them: compile with LuaLaTeX or
 % XeLaTeX then, without fontenc."""
 
-KEPT = ("systems", "unseen", "fidelity")
+KEPT = ("systems", "unseen", "fidelity", "explanations")
 """Sections whose tables are written, but for folded ones."""
 
 SMALL = (

@@ -35,6 +35,16 @@ class TeacherAgreement:
     """Pairs that the teacher and the system of the plot both scored."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanations:
+    """How far students score by the words that a teacher scores by: a table, and its numbers."""
+
+    teacher: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    data: Any
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportInputs:
     """All that a report may speak of."""
@@ -55,6 +65,7 @@ class ReportInputs:
     command: str
     teacher: str | None = None
     agreement: TeacherAgreement | None = None
+    explanations: Explanations | None = None
     collection: "Collection | None" = None
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     sources: Sequence[Source] = ()
@@ -85,6 +96,11 @@ def build_report(measured: ReportInputs) -> Report:
         parts.append(sections.cost(means, metric, measured.milliseconds))
     if measured.agreement is not None and measured.teacher is not None:
         parts.append(_fidelity(measured, measured.agreement, measured.teacher))
+    if measured.explanations is not None:
+        found = measured.explanations
+        parts.append(
+            sections.explanations(found.columns, found.rows, teacher=found.teacher, data=found.data)
+        )
     manifests = {
         kind: {s.name: s.manifest for s in measured.sources if s.role == kind and s.manifest}
         for kind in ("student", "index")

@@ -264,6 +264,32 @@ def fidelity_section(
     return Section(key="fidelity", title="Fidelity to the teacher", blocks=blocks, data=data)
 
 
+def explanations(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | float | None]],
+    *,
+    teacher: str,
+    data: Any = None,
+) -> Section:
+    """Return how far students score by the words that the teacher scores by."""
+    cells = [
+        [
+            Cell(text=shown(cell), number=number_in(cell)) if column else Cell(text=str(cell))
+            for column, cell in enumerate(row)
+        ]
+        for row in rows
+    ]
+    note = (
+        "Each word is removed in turn, and what the score loses is its importance: Spearman's "
+        "correlation of the student's with the teacher's, with a 95 % interval over pairs of a "
+        "query and its relevant document; 1 is perfect, 0 chance."
+    )
+    table = Table(
+        caption=f"Words beside those of {teacher}", columns=columns, rows=cells, note=note
+    )
+    return Section(key="explanations", title="What scores rest on", blocks=[table], data=data)
+
+
 def training(manifests: Mapping[str, Mapping[str, Any]]) -> Section | None:
     """Return the curves of losses and of the dev metric that students' manifests hold."""
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}

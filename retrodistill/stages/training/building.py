@@ -34,13 +34,13 @@ def load_student(kind: str, model: str, device: "torch.device") -> Any:
 def start_student(
     student: str, settings: TrainSettings, collection: "Collection", device: "torch.device"
 ) -> Any:
-    """Return the model to train: cut, pruned, with its pooling, prompts, towers and adapters.
+    """Return the model to train: cut, pruned, with its pooling, prompts, towers, head, adapters.
 
     Raises:
         ConfigError: the model cannot be loaded, or cut so.
 
     """
-    from retrodistill.models.students import adapters, transforms
+    from retrodistill.models.students import adapters, experts, transforms
     from retrodistill.models.students.towers import side_modules
 
     kind: StudentKind = STUDENT_KINDS[settings.student_kind]
@@ -65,6 +65,9 @@ def start_student(
         model = transforms.prompted(
             model, query=settings.query_prompt, document=settings.doc_prompt
         )
+    model = experts.trained_experts(model)
+    if settings.experts is not None:
+        model = experts.with_experts(model, settings.experts, seed=settings.seed)
     model = kind.start(model, settings)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
@@ -124,9 +127,10 @@ def build_task(
     requested = {signal for term in terms for signal in term.signals}
     absent = (requested & STUDENT_SIGNALS) - kind.task.gives
     if absent:
+        able = [name for name in STUDENT_KINDS if absent <= STUDENT_KINDS[name].task.gives]
         raise ConfigError(
             f"--student-kind {settings.student_kind} has no {', '.join(sorted(absent))}: choose "
-            "another objective, or a bi-encoder."
+            f"another objective, or --student-kind {' or '.join(able) or 'bi-encoder'}."
         )
     of_batch = {"teacher_batch_scores", "teacher_doc_vectors"}
     labelled = any("." in name for source in sources if source.live for name in source.gives)
@@ -176,11 +180,13 @@ def save_student(task: Any, settings: TrainSettings, folder: Path) -> None:
     """Write the trained model into a folder, in the format of sentence-transformers."""
     from retrodistill.models.inference import without_bars
     from retrodistill.models.students.adapters import merge_lora
+    from retrodistill.models.students.experts import plain_experts
     from retrodistill.models.students.transforms import with_projection
 
     model = task.model.eval()
     if settings.lora_rank:
         model = merge_lora(model)
+    model = plain_experts(model)
     if task.projection is not None and settings.projection == "keep":
         model = with_projection(model, task.projection.weight.detach())
     with without_bars():

@@ -13,7 +13,7 @@ from retrodistill.base.logging import log
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.models.students.batches import TrainingExample, TrainingText
 from retrodistill.models.students.processes import world_size
-from retrodistill.models.students.token_states import TOKENS
+from retrodistill.models.students.token_states import TOKEN_VECTORS, TOKENS
 from retrodistill.stages.training.candidate_lists import CandidateLists
 from retrodistill.stages.training.candidates import CandidateFilters, gather, judged_elsewhere
 from retrodistill.stages.training.examples import Schedule, TextSchedule
@@ -189,6 +189,10 @@ def _check_labels(
 
 def _needs_lists(terms: "Sequence[LossTerm]") -> bool:
     """Tell whether an objective looks at queries' lists of documents, not at single texts alone."""
-    alone = ("query_vectors", "doc_vectors", "queue_vectors", "attention_vectors", "_states")
-    signals = {signal for term in terms for signal in term.signals} - TOKENS
+    alone = (
+        *("query_vectors", "doc_vectors", "queue_vectors", "span_vectors"),
+        *("attention_vectors", "_states"),
+    )
+    signals = {signal for term in terms for signal in term.signals} - TOKENS - TOKEN_VECTORS
+    signals -= {"teacher_token_vectors"}
     return not all(signal.endswith(alone) for signal in signals)

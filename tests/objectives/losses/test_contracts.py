@@ -29,8 +29,10 @@ LEAVES = (
     "second_doc_vectors",
     "matched_query_vectors",
     "matched_doc_vectors",
+    "matched_span_vectors",
     "student_states",
     "attention_vectors",
+    "token_vectors",
 )
 """Signals that a student's weights shape."""
 
@@ -44,8 +46,10 @@ TEACHERS: tuple[dict[str, str], ...] = (
         "matched_query_vectors": "teacher_query_vectors",
         "matched_doc_vectors": "teacher_doc_vectors",
     },
+    {"matched_span_vectors": "teacher_span_vectors"},
     {"student_states": "teacher_states"},
     {"attention_vectors": "teacher_attention_vectors"},
+    {"token_vectors": "teacher_token_vectors"},
 )
 """Signals of a student and of a teacher that can be equal."""
 
@@ -55,12 +59,15 @@ def asks(name: str, *signals: str) -> bool:
     return bool(set(LossTerm(name=name).signals) & set(signals))
 
 
-MASKS = ("mask", "batch_mask", "preference_mask", "token_mask")
+MASKS = ("mask", "batch_mask", "preference_mask", "token_mask", "scored_tokens")
 MASKED = [name for name in NAMES if asks(name, *MASKS)]
 LISTS = [
-    name for name in NAMES if asks(name, "mask", "token_mask") and not asks(name, "batch_mask")
+    name
+    for name in NAMES
+    if asks(name, "mask", "token_mask", "scored_tokens") and not asks(name, "batch_mask")
 ]
 TOKENS = ("student_states", "teacher_states", "attention_vectors", "teacher_attention_vectors")
+TOKEN_VECTORS = ("token_vectors", "teacher_token_vectors")
 
 
 def at_the_teacher(name: str, equal: Mapping[str, str]) -> float:
@@ -131,6 +138,8 @@ def test_every_loss_ignores_padding(name: str) -> None:
     signals["preferences"][~signals["preference_mask"]] = float("nan")
     for signal in TOKENS:
         signals[signal][:, ~signals["token_mask"]] = 1e3
+    for signal in TOKEN_VECTORS:
+        signals[signal][~signals["scored_tokens"]] = 1e3
     assert value(name, signals).item() == before.item()
 
 
@@ -307,6 +316,8 @@ def test_padding_may_hold_anything(name: str, filling: float) -> None:
     filled["batch_scores"][~filled["batch_mask"] & ~filled["batch_candidates"]] = filling
     for signal in TOKENS:
         filled[signal][:, ~filled["token_mask"]] = filling
+    for signal in TOKEN_VECTORS:
+        filled[signal][~filled["scored_tokens"]] = filling
     gradients = []
     for signals in (plain, filled):
         leaves = [signals[leaf].requires_grad_() for leaf in LEAVES if asks(name, leaf)]

@@ -16,8 +16,8 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.base.manifest import Manifest
 from retrodistill.data.datasets import Collection
 from retrodistill.data.store.runs import Run
-from retrodistill.models.students.dense import load_bi_encoder
-from retrodistill.models.students.layer_vectors import layer_vectors
+from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
+from retrodistill.models.students.layer_vectors import encode_layers, layer_vectors
 from retrodistill.models.students.towers import side_modules
 from retrodistill.models.students.transforms import keep_layers
 from retrodistill.objectives.objective import Signals, bind, parse_objective
@@ -85,6 +85,18 @@ def test_a_layer_s_vectors_are_those_of_the_model_cut_behind_it(pooling: Any, de
         expected = cut.encode(TEXTS, convert_to_tensor=True)
         torch.testing.assert_close(vectors[:, layer], expected, rtol=1e-4, atol=1e-5)
     assert not model[0].model.config.output_hidden_states
+
+
+def test_a_large_batch_without_gradients_has_layers_too(
+    deep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher that stops at 512 tokens, where linear layers run as one operation."""
+    monkeypatch.setattr("retrodistill.models.inference.fused._faster", lambda: True)
+    encoder = DenseEncoder(deep, precision="float32")
+    texts = [f"heart disease {number}" for number in range(120)]
+    layers = encode_layers(encoder, texts, "document")
+    alone = encode_layers(encoder, texts[:1], "document")
+    np.testing.assert_allclose(layers[:1], alone, atol=1e-4)
 
 
 def test_the_student_s_last_layer_is_its_scores(

@@ -13,9 +13,11 @@ from retrodistill.base.errors import ConfigError
 from retrodistill.models.inference import run_model
 from retrodistill.models.students.batches import BatchRows, RetrieverBatch
 from retrodistill.models.students.dense import DenseEncoder, load_bi_encoder
+from retrodistill.models.students.experts import expert_layers
 from retrodistill.models.students.kinds import CardText, StudentKind
 from retrodistill.models.students.layer_vectors import count_layers, layer_vectors
 from retrodistill.models.students.pair_head import PairHead
+from retrodistill.models.students.spans import SPANS, check_spans, text_and_span_vectors
 from retrodistill.models.students.tasks import (
     BATCH,
     LAYERS,
@@ -52,7 +54,7 @@ class BiEncoderTask(RetrieverTask):
     """
 
     gives = frozenset(
-        LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | SECOND | {"pair_scores"}
+        LISTS | BATCH | LAYERS | VECTORS | MATCHED | TOKEN_STATES | SECOND | SPANS | {"pair_scores"}
     )
 
     def __init__(
@@ -73,6 +75,10 @@ class BiEncoderTask(RetrieverTask):
         self._reads_queries = reads_queries
         self.projection = projection
         self.head: nn.Module | None = None
+        self.pools_spans = False
+        """Whether a document's sentences have vectors too."""
+        self._spans: Tensor | None = None
+        """Those vectors (H, D) of the documents that were encoded last."""
         self._layers = 0
         """Number of layers whose vectors are compared as well; 0: of the last alone."""
         self.register_buffer("doc_vectors", None, persistent=False)
@@ -93,7 +99,7 @@ class BiEncoderTask(RetrieverTask):
         if settings.dims and max(settings.dims) > dimension:
             raise ConfigError(f"--dims {max(settings.dims)}: the student has {dimension}.")
         signals = {signal for term in terms for signal in term.signals}
-        matched = bool(signals & MATCHED)
+        matched = bool(signals & (MATCHED | SPANS))
         projection = None
         if matched and teacher_dimension not in (None, dimension):
             projection = nn.Linear(dimension, teacher_dimension, bias=False)
@@ -111,6 +117,14 @@ class BiEncoderTask(RetrieverTask):
         )
         if "pair_scores" in signals:
             task.head = PairHead(dimension)
+        if signals & SPANS:
+            if settings.freeze == "document":
+                raise ConfigError(
+                    "span-contrastive trains what reads documents, but --freeze document keeps "
+                    "it. Drop one of the two."
+                )
+            check_spans(side_modules(model, "document"))
+            task.pools_spans = True
         return task
 
     def encode(self, chunks: Chunks, side: Side) -> Tensor:
@@ -118,8 +132,11 @@ class BiEncoderTask(RetrieverTask):
 
         Where layers are compared, those of each layer: (texts, L, D).
         """
+        spans = self.pools_spans and side == "document"
         if not chunks:  # it takes part in the gradients that other processes wait for
             width = int(self.model.get_embedding_dimension())
+            if spans:
+                self._spans = torch.zeros(0, width, device=self.model.device, requires_grad=True)
             shape = (0, self._layers, width) if self._layers else (0, width)
             tower = nn.ModuleList(side_modules(self.model, side))
             trained = any(weight.requires_grad for weight in tower.parameters())
@@ -133,11 +150,20 @@ class BiEncoderTask(RetrieverTask):
         def read(features: dict[str, Any]) -> Tensor:
             if self._layers:
                 return layer_vectors(modules, features, self.dtype, task=side)
+            if spans:
+                return text_and_span_vectors(modules, features, self.dtype, task=side)
             outputs = run_model(modules, features, self.dtype, task=side)
             vectors: Tensor = outputs["sentence_embedding"].float()
             return vectors
 
-        return torch.cat(self.each(chunks, read))[positions(chunks).argsort()]
+        outputs = self.each(chunks, read)
+        if spans:
+            counts = [len(chunk["positions"]) for chunk in chunks]
+            self._spans = torch.cat(
+                [vectors[count:] for vectors, count in zip(outputs, counts, strict=True)]
+            )
+            outputs = [vectors[:count] for vectors, count in zip(outputs, counts, strict=True)]
+        return torch.cat(outputs)[positions(chunks).argsort()]
 
     def keep_documents(self, vectors: NDArray[np.float32], *, compared: bool) -> None:
         """Take the vectors of all documents (C, D) as constants."""
@@ -192,6 +218,8 @@ class BiEncoderTask(RetrieverTask):
 
     def score_layers(self) -> None:
         """Compare each layer's vectors as well, pooled as those of the last layer are."""
+        if self.pools_spans:
+            raise ConfigError("layer-kl and span-contrastive cannot be combined: drop one of them.")
         layers = count_layers(self.model)
         if layers < 2:
             raise ConfigError(
@@ -239,6 +267,9 @@ class BiEncoderTask(RetrieverTask):
         if self._matched:
             move = self.projection or nn.Identity()
             signals["matched_query_vectors"], signals["matched_doc_vectors"] = map(move, filled)
+            if self._spans is not None:
+                spans = self._cut(self._spans, docs.shape[1])
+                signals["matched_span_vectors"] = move(pad(spans, (0, width - spans.shape[1])))
         if self.head is not None:
             # (B, 1, D) with (B, N, D)
             own = filled[0][: len(queries), None]
@@ -269,6 +300,7 @@ KIND = StudentKind(
     doc_scorer=doc_scorer,
     encoder=DenseEncoder,
     gives_cosines=is_normalised,
+    new_layers=expert_layers,
     settings=frozenset(
         {
             "width",
@@ -279,6 +311,7 @@ KIND = StudentKind(
             "doc_student",
             "freeze",
             "dims",
+            "experts",
         }
     ),
     card=CardText(

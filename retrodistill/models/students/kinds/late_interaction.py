@@ -26,6 +26,7 @@ from retrodistill.models.students.tasks import (
     RetrieverTask,
     positions,
 )
+from retrodistill.models.students.token_states import TOKEN_VECTORS
 from retrodistill.models.students.towers import Side, side_modules
 
 
@@ -35,10 +36,13 @@ class LateInteractionTask(RetrieverTask):
     Where the model is made for it, it is their mean.
     """
 
-    gives = LISTS | BATCH | TOKEN_STATES
+    gives = LISTS | BATCH | TOKEN_STATES | TOKEN_VECTORS
 
     def encode(self, chunks: Chunks, side: Side) -> Tensor:
         """Return float32 token vectors (texts, tokens, dimension), zero where no token counts."""
+        if not chunks:  # a batch of queries or of documents alone
+            shape = (0, 1, int(self.model.get_embedding_dimension()))
+            return torch.zeros(shape, device=self.model.device, requires_grad=True)
         modules = side_modules(self.model, side)
 
         def read(features: dict[str, Any]) -> Tensor:

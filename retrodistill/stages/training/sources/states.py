@@ -1,4 +1,4 @@
-"""A teacher's hidden states and attention, of the very tokens that the student reads."""
+"""A teacher's hidden states, attention and token vectors, of the tokens that the student reads."""
 
 import inspect
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from retrodistill.data.store.lineage import Lineage, model_lineage
 from retrodistill.stages.training.sources import SignalSource
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from retrodistill.base.config import TrainSettings
@@ -25,17 +26,17 @@ SAMPLED = 64
 
 
 class StateSource(SignalSource):
-    """Hidden states of layers, and queries, keys and values of an attention layer, of a teacher.
+    """Hidden states of layers, attention vectors of one, and token vectors, of a teacher.
 
     It reads the student's own tokens, prompts and pairs included, so it needs the student's
-    tokenizer. It is a body without its head, in evaluation mode; it gets no gradient and is not
-    saved with the student.
+    tokenizer. It is a body without its head, or a late-interaction model where its token vectors
+    are asked for, in evaluation mode; it gets no gradient and is not saved with the student.
     """
 
     name = "states"
     about = "a teacher's hidden states"
     example = "hidden-mse"
-    gives = frozenset({"teacher_states", "teacher_attention_vectors"})
+    gives = frozenset({"teacher_states", "teacher_attention_vectors", "teacher_token_vectors"})
     live = True
     opens_late = True
 
@@ -43,6 +44,8 @@ class StateSource(SignalSource):
         self.model = model
         self._layers: tuple[int, ...] = ()
         self._attention: int | None = None
+        self._whole: Any = None
+        """The late-interaction model around the body, where its token vectors are asked for."""
         self._batch: BatchRows | None = None
         self._signals: dict[str, Tensor] = {}
 
@@ -56,7 +59,10 @@ class StateSource(SignalSource):
         """Hash of all that shapes a state."""
         from retrodistill.base.manifest import digest
         from retrodistill.models.inference import model_digest
+        from retrodistill.models.students.towers import fingerprint
 
+        if self._whole is not None:
+            return digest(fingerprint(self._whole), str(self._dtype))
         weights = model_digest("", self.body.config, self.tokenizer, self.body)
         return digest(weights, str(self._dtype))
 
@@ -82,7 +88,11 @@ class StateSource(SignalSource):
         from retrodistill.models.inference import body_dtype, pick_device, positions
 
         device = pick_device()
-        self.body, self.tokenizer = load_body(self.model)
+        if any("teacher_token_vectors" in term.signals for term in terms):
+            self._whole = load_whole(self.model, device)
+            self.body, self.tokenizer = self._whole[0].model, self._whole.tokenizer
+        else:
+            self.body, self.tokenizer = load_body(self.model)
         self.body.to(device).eval().requires_grad_(False)
         self._dtype = body_dtype(settings.teacher_precision, device)
         self._batch_tokens = settings.batch_tokens
@@ -108,6 +118,7 @@ class StateSource(SignalSource):
         from retrodistill.models.students.token_states import (
             ATTENTION,
             STATES,
+            TOKEN_VECTORS,
             TokenReader,
             attention_maps,
             matched_layers,
@@ -128,6 +139,11 @@ class StateSource(SignalSource):
                 f"--states {self.model} reads {self._longest} tokens at most, but the student "
                 f"reads {longest}: lower --doc-tokens."
             )
+        vectors = bool(requested & TOKEN_VECTORS)
+        if vectors:
+            self._log_prompts(student)
+        if not requested & (STATES | ATTENTION):
+            return TokenReader(bodies[0], (), None, vectors=vectors)
         student_layers, teacher_layers = layer_stack(bodies[0]), layer_stack(self.body)
         pairs = matched_layers(len(student_layers), len(teacher_layers), settings.states_layers)
         last = pairs[-1]
@@ -145,10 +161,14 @@ class StateSource(SignalSource):
             projection = nn.Linear(width, teacher_width)
         matches = ", ".join(f"{student} to {teacher}" for student, teacher in pairs)
         log.info(f"layers of the student and of --states {self.model}: {matches}.")
-        return TokenReader(bodies[0], layers, attention, projection)
+        return TokenReader(bodies[0], layers, attention, projection, vectors=vectors)
 
     def of(self, batch: "BatchRows", student: "dict[str, Tensor] | None") -> "dict[str, Tensor]":
-        """Return `teacher_states` (J, X, W, U) and `teacher_attention_vectors` (R, X, W, Z)."""
+        """Return the teacher's signals of the batch's tokens.
+
+        `teacher_states` (J, X, W, U), `teacher_attention_vectors` (R, X, W, Z) and
+        `teacher_token_vectors` (X, W, S), as far as they are asked for.
+        """
         if self._batch is not batch:  # a student of several dimensions asks once for each
             assert student is not None
             self._batch, self._signals = batch, self._read(student)
@@ -158,14 +178,16 @@ class StateSource(SignalSource):
         """Return the signals of the tokens that the student read."""
         import torch
 
-        from retrodistill.models.inference import body_autocast, token_batches
+        from retrodistill.models.inference import token_batches
         from retrodistill.models.students.token_states import captured
 
         ids, mask = student["token_ids"], student["token_mask"]
         columns = {"input_ids": ids, "attention_mask": mask.long()}
         if "token_type_ids" in inspect.signature(self.body.forward).parameters:
             columns["token_type_ids"] = student["token_types"]
-        lengths = mask.sum(-1).cpu().numpy()
+        # Tokens that expand a query are scored, even where no other token attends to them.
+        read = mask | student["scored_tokens"] if self._whole is not None else mask
+        lengths = read.sum(-1).cpu().numpy()
         signals: dict[str, Tensor] = {}
         for rows in token_batches(lengths, self._batch_tokens):
             width = max(1, int(lengths[rows].max()))
@@ -173,13 +195,13 @@ class StateSource(SignalSource):
             inputs = {name: column[positions, :width] for name, column in columns.items()}
             with (
                 torch.no_grad(),
-                body_autocast(self._dtype, ids.device),
                 captured(self.body, self._layers, self._attention) as capture,
             ):
-                self.body(**inputs)
+                vectors = self._vectors(inputs)
             parts = {
                 "teacher_states": capture.states() if self._layers else None,
                 "teacher_attention_vectors": capture.attention() if self._attention else None,
+                "teacher_token_vectors": None if vectors is None else vectors[None],
             }
             for name, tensor in parts.items():
                 if tensor is None:
@@ -187,7 +209,35 @@ class StateSource(SignalSource):
                 if name not in signals:
                     signals[name] = tensor.new_zeros(len(tensor), *ids.shape, tensor.shape[-1])
                 signals[name][:, positions, :width] = tensor
+        if self._whole is not None:
+            (signals["teacher_token_vectors"],) = signals["teacher_token_vectors"]
         return signals
+
+    def _vectors(self, inputs: "dict[str, Tensor]") -> "Tensor | None":
+        """Run the teacher; return its token vectors (texts, tokens, S), if they are asked for."""
+        from retrodistill.models.inference import body_autocast, run_model
+        from retrodistill.models.students.towers import side_modules
+
+        if self._whole is None:
+            with body_autocast(self._dtype, inputs["input_ids"].device):
+                self.body(**inputs)
+            return None
+        modules = side_modules(self._whole, "document")
+        outputs = run_model(modules, inputs, self._dtype, task="document")
+        vectors: Tensor = outputs["token_embeddings"].float()
+        return vectors
+
+    def _log_prompts(self, student: Any) -> None:
+        """Warn where the teacher was made for other prompts than it will read."""
+        from retrodistill.models.students.towers import side_prompts
+
+        own, read = side_prompts(self._whole), side_prompts(student)
+        if own != read:
+            log.warning(
+                f"--states {self.model} reads the student's prompts {read}, but was made for "
+                f"{own}: start from a student with the same, such as this model with "
+                "--keep-layers."
+            )
 
     def _check_tokens(self, student: Any) -> None:
         tokenizer = student.tokenizer
@@ -200,6 +250,27 @@ class StateSource(SignalSource):
             )
         if tokenizer.padding_side != "right":
             raise ConfigError("--states is for students that pad at the right: encoders.")
+
+
+def load_whole(model: str, device: "torch.device") -> Any:
+    """Return a late-interaction model in evaluation mode, float32, that gets no gradient.
+
+    Raises:
+        ConfigError: there is no such model, it is of another kind, or has a body for each side.
+
+    """
+    from sentence_transformers.base.modules import Transformer
+
+    from retrodistill.models.students.late_interaction import load_late_interaction
+
+    whole = load_late_interaction(model, device).eval().requires_grad_(False)
+    bodies = [module for module in whole.modules() if isinstance(module, Transformer)]
+    if len(bodies) != 1 or whole[0] is not bodies[0]:
+        raise ConfigError(
+            f"--states {model}: token-graph compares the tokens of one transformer, but this model "
+            f"has {len(bodies)}, behind a Router. Take a teacher that reads both sides alike."
+        )
+    return whole
 
 
 def load_body(model: str) -> tuple[Any, Any]:

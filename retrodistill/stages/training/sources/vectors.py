@@ -27,12 +27,15 @@ class VectorSource(SignalSource):
     """The vectors of an encoder, which encodes every text once, before the first batch.
 
     With `queue` in the settings, vectors of that many other documents come with each batch, drawn
-    for it alone.
+    for it alone. Where a batch names sentences of its documents, each is encoded as a document of
+    its own, when it is first met.
     """
 
     name = "vectors"
     about = "a teacher's vectors"
-    gives = frozenset({"teacher_query_vectors", "teacher_doc_vectors", "queue_vectors"})
+    gives = frozenset(
+        {"teacher_query_vectors", "teacher_doc_vectors", "queue_vectors", "teacher_span_vectors"}
+    )
 
     def __init__(self, encoder: "Encoder") -> None:
         self.encoder = encoder
@@ -40,6 +43,7 @@ class VectorSource(SignalSource):
         self._texts: tuple[Texts, Texts] | None = None
         self._query_rows: Rows = np.zeros(0, np.int64)
         self._queue = 0
+        self._sentences: dict[int, NDArray[np.float32]] = {}
 
     @classmethod
     def wraps(cls, value: object) -> bool:
@@ -74,7 +78,10 @@ class VectorSource(SignalSource):
         self._queue = min(settings.queue, len(material.collection.docs))
 
     def of(self, batch: "BatchRows", student: "dict[str, Tensor] | None") -> "dict[str, Tensor]":
-        """Return `teacher_query_vectors` (B, T), `teacher_doc_vectors` (M, T) and the queue's."""
+        """Return `teacher_query_vectors` (B, T), `teacher_doc_vectors` (M, T) and the queue's.
+
+        `teacher_span_vectors` (H, T) are those of the sentences that the batch names.
+        """
         import torch
 
         from retrodistill.models.students.batches import QUEUE_ROWS
@@ -83,6 +90,7 @@ class VectorSource(SignalSource):
         signals = {
             "teacher_query_vectors": torch.from_numpy(queries),
             "teacher_doc_vectors": torch.from_numpy(docs),
+            "teacher_span_vectors": torch.from_numpy(self._span_vectors(batch)),
         }
         if not self._queue:
             return signals
@@ -101,6 +109,22 @@ class VectorSource(SignalSource):
         """Return vectors of queries that are trained on, and of documents, given their rows."""
         positions = [self._positions[row] for row in queries.tolist()]
         return self._query_vectors[positions], self._doc_vectors[docs]
+
+    def _span_vectors(self, batch: "BatchRows") -> NDArray[np.float32]:
+        """Return the vectors (H, T) of the sentences that a batch names."""
+        from retrodistill.models.students.spans import sentences
+
+        if not batch.spans:
+            return np.zeros((0, self.encoder.dimension), np.float32)
+        assert self._texts is not None
+        rows = sorted({int(batch.docs[doc]) for doc, _ in batch.spans} - self._sentences.keys())
+        texts = self._texts[1].full_texts(np.array(rows, np.int64)) if rows else []
+        parts = [[text[s.start : s.end] for s in sentences(text)] for text in texts]
+        if rows:
+            vectors = self.encoder.encode_docs([sentence for part in parts for sentence in part])
+            ends = np.cumsum([len(part) for part in parts])
+            self._sentences |= zip(rows, np.split(vectors, ends[:-1]), strict=True)
+        return np.stack([self._sentences[int(batch.docs[doc])][k] for doc, k in batch.spans])
 
     @cached_property
     def _positions(self) -> dict[int, int]:
