@@ -79,6 +79,12 @@ def register_attention() -> None:
     ALL_ATTENTION_FUNCTIONS.register("sdpa", attention)
 
 
+def looks_both_ways(config: Any) -> bool:
+    """Tell whether each token of a model looks at all others, wherever they are in a row."""
+    known = getattr(config, "model_type", None) in ARCHITECTURES
+    return known and not getattr(config, "is_decoder", False)
+
+
 def products(
     query: "Tensor",
     key: "Tensor",
@@ -108,10 +114,7 @@ def _takes_products(module: "nn.Module", query: "Tensor", key: "Tensor") -> bool
 
     if torch.is_grad_enabled() or query.is_cuda or query.dtype != torch.bfloat16:
         return False
-    config = getattr(module, "config", None)
-    if getattr(config, "model_type", None) not in ARCHITECTURES or key.shape != query.shape:
-        return False
-    if getattr(config, "is_decoder", False):
+    if key.shape != query.shape or not looks_both_ways(getattr(module, "config", None)):
         return False
     length = min(max(1 << (query.shape[2] - 1).bit_length(), SHORTEST), LONGEST)
     return products_are_faster(query.dtype, query.shape[1], query.shape[3], length)
@@ -149,8 +152,11 @@ def _text_by_text(
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    parts = zip(*(each.split(list(lengths), dim=2) for each in (query, key, value)), strict=True)
-    heads = [scaled_dot_product_attention(*part, dropout_p=dropout, scale=scale) for part in parts]
+    parts = (torch.split(each, list(lengths), dim=2) for each in (query, key, value))
+    heads = [
+        scaled_dot_product_attention(own, seen, read, dropout_p=dropout, scale=scale)
+        for own, seen, read in zip(*parts, strict=True)
+    ]
     return torch.cat(heads, dim=2).transpose(1, 2)
 
 
@@ -165,7 +171,7 @@ def _by_lengths(
     """Return the same by the GPU's kernel for texts of several lengths."""
     from torch.nn.attention.varlen import varlen_attn
 
-    tokens = [each[0].transpose(0, 1).contiguous() for each in (query, key, value)]
+    queries, keys, values = (each[0].transpose(0, 1).contiguous() for each in (query, key, value))
     longest = max(lengths)
-    heads: Tensor = varlen_attn(*tokens, bounds, bounds, longest, longest, scale=scale)
-    return heads[None]
+    heads: Any = varlen_attn(queries, keys, values, bounds, bounds, longest, longest, scale=scale)
+    return heads[None]  # type: ignore[no-any-return]

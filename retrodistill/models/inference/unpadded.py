@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from retrodistill.models.inference.attention import (
-    ARCHITECTURES,
     attention_of,
+    looks_both_ways,
     register_attention,
 )
 
@@ -129,21 +129,20 @@ def _prepared(body: "nn.Module") -> "PreTrainedModel | None":
     from transformers import PreTrainedModel
 
     found = next((part for part in body.modules() if isinstance(part, PreTrainedModel)), None)
-    if found is None:
+    model: Any = found and found.base_model
+    if model is None or not looks_both_ways(model.config):
         return None
-    model: PreTrainedModel = found.base_model
-    config = model.config
-    known = config.model_type in ARCHITECTURES and not getattr(config, "is_decoder", False)
-    if not known or config._attn_implementation != "sdpa":
+    if model.config._attn_implementation != "sdpa":
         return None
-    stack = next(part.layer for part in model.modules() if hasattr(part, "layer"))
+    stack: Any = next(part.layer for part in model.modules() if hasattr(part, "layer"))
     register_attention()
     # a copy of a body with fewer layers has the hooks of the layers that it kept
     if _pack not in stack[0]._forward_pre_hooks.values():
         stack[0].register_forward_pre_hook(_pack)
     if _pad not in stack[-1]._forward_hooks.values():
         stack[-1].register_forward_hook(_pad)
-    return model
+    prepared: PreTrainedModel = model
+    return prepared
 
 
 def _pack(layer: "nn.Module", args: tuple[Any, ...]) -> tuple[Any, ...] | None:
