@@ -78,6 +78,8 @@ SIGNALS = {
     "teacher_states": "J X W U",
     "attention_vectors": "R X W V",
     "teacher_attention_vectors": "R X W Z",
+    "student_loss": "",
+    "teacher_loss": "",
     "progress": "",
 }
 """Every signal that a batch can carry, and its shape.
@@ -107,6 +109,9 @@ Tokens of the batch's texts, or of its pairs. `token_ids`, `token_types`: what t
 each other, the student's in the teacher's width. `attention_vectors`,
 `teacher_attention_vectors`: the queries, keys and values of an attention layer.
 
+Meta-learning. `student_loss`, `teacher_loss`: the objective's other terms on one part of a batch, by
+the weights as they are, and by those that were adapted to the part before it.
+
 `progress`: the share of the training's steps that are done, where a term has a start.
 
 A teacher with a label gives `LABEL.scores`, `LABEL.batch_scores` and `LABEL.layer_scores`, of the
@@ -118,6 +123,9 @@ what these learn from it. `teachers` are the scores of E teachers that a term na
 its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`. `base_scores`, `start_scores`: those
 of the model that the teacher was, and that the student was, before training.
 """
+
+TRANSFERS = frozenset({"student_loss", "teacher_loss"})
+"""Signals of meta-learning."""
 
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
 
@@ -194,6 +202,11 @@ class LossTerm:
     def of_joint_teacher(self) -> bool:
         """Whether the joint teacher is in the student's place, and learns from it."""
         return self.trained == JOINT
+
+    @property
+    def of_transfers(self) -> bool:
+        """Whether it compares losses of adapted weights, rather than what they are losses of."""
+        return not TRANSFERS.isdisjoint(self.signals)
 
     @property
     def key(self) -> str:
@@ -304,6 +317,8 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
 def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
     """Return the inputs that training with these settings needs: flags of `train`, and labels."""
     needs = inputs_of(parse_objective(settings.objective))
+    if settings.inner_learning_rate is not None:
+        needs = (*needs, "--meta-view")
     if settings.flags_of_scores and "--scores" not in needs:
         needs = (*needs, "--scores")
     if settings.student_ranks and "labels" not in needs:

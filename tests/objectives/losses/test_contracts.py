@@ -31,6 +31,8 @@ LEAVES = (
     "matched_doc_vectors",
     "student_states",
     "attention_vectors",
+    "student_loss",
+    "teacher_loss",
 )
 """Signals that a student's weights shape."""
 
@@ -46,6 +48,7 @@ TEACHERS: tuple[dict[str, str], ...] = (
     },
     {"student_states": "teacher_states"},
     {"attention_vectors": "teacher_attention_vectors"},
+    {"student_loss": "teacher_loss"},
 )
 """Signals of a student and of a teacher that can be equal."""
 
