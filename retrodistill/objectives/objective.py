@@ -109,8 +109,8 @@ Tokens of the batch's texts, or of its pairs. `token_ids`, `token_types`: what t
 each other, the student's in the teacher's width. `attention_vectors`,
 `teacher_attention_vectors`: the queries, keys and values of an attention layer.
 
-Meta-learning. `student_loss`, `teacher_loss`: the objective's other terms on one part of a batch, by
-the weights as they are, and by those that were adapted to the part before it.
+Meta-learning. `student_loss`, `teacher_loss`: the sum of the objective's other terms on one part of
+a batch, by the weights as they are, and by those that were adapted to the part before it.
 
 `progress`: the share of the training's steps that are done, where a term has a start.
 

@@ -217,7 +217,7 @@ class Collection:
         return self if self._teacher_view is None else self._teacher_view
 
     def meta_viewed(self, specs: Sequence[str]) -> "Collection":
-        """Return this collection for meta-learning whose parts of a batch read these views, in turn.
+        """Return this collection for meta-learning; the parts of a batch read these views.
 
         A spec is a view's name or path, `QUERIES:DOCUMENTS`, or several joined by +, as
         `mixtures` describes them. Without specs, nothing is in parts.

@@ -1,8 +1,8 @@
 """Which texts the parts of a batch read in meta-learning: views, mixed, each side by itself.
 
-    german                  queries and documents of the view `german`
-    german:english          queries of one view, documents of another
-    german+greek:own        queries in either language; `own` are the collection's own texts
+german                  queries and documents of the view `german`
+german:english          queries of one view, documents of another
+german+greek:own        queries in either language; `own` are the collection's own texts
 """
 
 from collections.abc import Sequence

@@ -27,9 +27,7 @@ class MetaBatch:
     def __call__(self, items: Sequence[Any]) -> dict[str, list[Part]]:
         """Return the inputs of `MetaTask.forward`."""
         count = len(self._collators)
-        parts = [
-            collate(items[first::count]) for first, collate in enumerate(self._collators)
-        ]
+        parts = [collate(items[first::count]) for first, collate in enumerate(self._collators)]
         return {"parts": parts}
 
 
@@ -101,7 +99,7 @@ class MetaTask(Task):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def _step(self, weights: Weights, loss: Tensor, *, keeps_graph: bool) -> Weights:
-        """Return the weights after a step of gradient descent, with a gradient back to `weights`."""
+        """Return the weights after a step of gradient descent; gradients flow back to `weights`."""
         gradients = torch.autograd.grad(
             loss, list(weights.values()), retain_graph=keeps_graph, materialize_grads=True
         )

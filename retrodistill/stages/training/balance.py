@@ -31,8 +31,9 @@ def gradient_norms(
     """Return the norm of each weighted term's gradient at the outputs of the student's body.
 
     With `joint`, at those of the joint teacher's body; where terms read the student's layers as
-    well, at the weights of its body; where weights are adapted, at all of them. Nothing is trained and no random number is drawn: dropout is
-    off, weights, gradients, buffers and modes stay as they are.
+    well, at the weights of its body; where weights are adapted, at all of them. Nothing is trained
+    and no random number is drawn: dropout is off, weights, gradients, buffers and modes stay as
+    they are.
     """
     from accelerate.utils import send_to_device
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from retrodistill.base.errors import ConfigError
 from retrodistill.base.registry import STUDENT_KINDS
 from retrodistill.data.datasets.mixtures import view_names
+from retrodistill.models.students.kinds import DENSE
 
 if TYPE_CHECKING:
     from retrodistill.base.config import TrainSettings
@@ -16,7 +17,7 @@ STORED = ("scores", "preferences")
 """Names of sources that are looked up by id, whatever text is read; a label may follow."""
 
 LEAST = 2
-"""Queries of a part: one alone has no other query's document to be told apart from."""
+"""Queries of a part: one alone has no other query's document as its negative."""
 
 
 def check_meta(
@@ -49,10 +50,11 @@ def check_meta(
                 f"--inner-learning-rate goes with labels, --scores and --preferences, not with "
                 f"{source.about}, which would read other texts than the parts of a batch."
             )
-    if not STUDENT_KINDS[settings.student_kind].task.reads_apart:
+    kind = settings.student_kind
+    if kind != DENSE and not STUDENT_KINDS[kind].task.reads_apart:  # imports torch
         raise ConfigError(
             "--inner-learning-rate is for students that read queries and documents apart, not for "
-            f"--student-kind {settings.student_kind}."
+            f"--student-kind {kind}."
         )
 
 

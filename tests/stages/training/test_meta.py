@@ -1,6 +1,6 @@
 """Meta-learning: losses at adapted weights, of parts that read other views.
 
-The languages are those of `fakes.views`: words spelled backwards, with a mark that tells views apart.
+The languages are those of `fakes.views`: words spelled backwards, and a mark for the second one.
 """
 
 import json
@@ -232,9 +232,7 @@ def test_each_part_reads_its_views(viewed: Collection, data: Path) -> None:
     assert bilingual.queries.full_texts(rows) == backwards.queries.full_texts(rows)
     assert bilingual.docs.full_texts(rows) == base.docs.full_texts(rows)
     sides = [base, backwards, other, base]
-    expected = [
-        view.queries.full_texts(rows[[place]])[0] for place, view in enumerate(sides)
-    ]
+    expected = [view.queries.full_texts(rows[[place]])[0] for place, view in enumerate(sides)]
     assert multilingual.queries.full_texts(rows) == expected
     assert multilingual.docs.full_texts(rows)[1::2] == backwards.docs.full_texts(rows[1::2])
     assert multilingual.queries.full_texts(rows[:0]) == []
@@ -296,7 +294,9 @@ def test_a_resumed_training_has_the_weights_of_an_uninterrupted_one(
     resumed = train_student(viewed, tiny_model, tmp_path / "s", settings=settings, resume=True)
     whole = train_student(viewed, tiny_model, tmp_path / "whole", settings=settings)
     assert Manifest.read(resumed).fingerprint == Manifest.read(whole).fingerprint
-    assert Manifest.read(resumed).fingerprint != Manifest.read(tiny_copy(tmp_path, viewed)).fingerprint
+    assert (
+        Manifest.read(resumed).fingerprint != Manifest.read(tiny_copy(tmp_path, viewed)).fingerprint
+    )
 
 
 def tiny_copy(folder: Path, viewed: Collection) -> Path:
@@ -414,7 +414,7 @@ def test_a_spec_of_views_that_is_malformed_is_refused(spec: str, viewed: Collect
 def test_the_recipe_from_the_command(
     data: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Contrastive training under the name of a method, where no view is given; an unused teacher."""
+    """Contrastive training under the name of a method, without a view; an unused teacher."""
     words = f"--recipe maml-align --data beir:{data} --student {tiny_model} --out {tmp_path / 's'} "
     words += "--batch-size 6 --max-steps 1 --query-tokens 16 --doc-tokens 32 --precision float32"
     assert train.main(words.split()) == 2
