@@ -77,8 +77,8 @@ def batch(
         teacher_states=pads(draw(2, b, n, 3), (0, 0, 0, pad)),
         attention_vectors=pads(draw(3, b, n, 8), (0, 0, 0, pad)),
         teacher_attention_vectors=pads(draw(3, b, n, 8), (0, 0, 0, pad)),
-        student_loss=draw(),
-        teacher_loss=draw(),
+        student_loss=draw(1)[0],
+        teacher_loss=draw(1)[0],
     )
 
 
