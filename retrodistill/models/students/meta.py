@@ -60,8 +60,8 @@ class MetaTask(Task):
         steps: int,
     ) -> None:
         super().__init__(task.model, task._objective, task.dtype)
-        self.projection = task.projection
-        self.head = getattr(task, "head", None)
+        for name, layer in task.named_children():
+            setattr(self, name, layer)
         # In a tuple, so that its weights are not registered twice.
         self._reading = (task,)
         self._comparing, self._rate, self._steps = comparing, rate, steps
