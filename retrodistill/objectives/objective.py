@@ -6,8 +6,9 @@ listwise-kl(student_temperature=0.05) + 0.1*contrastive
 import ast
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from retrodistill.objectives.labels import (
     LABELLED,
     OWN,
     STUDENT,
+    TEACHERS,
     places,
     read_aliases,
     stops_gradient,
@@ -62,13 +64,13 @@ SIGNALS = {
     "layer_scores": "L B M",
     "teacher_layer_scores": "K B M",
     "batch_relevant": "B M",
-    "query_vectors": "B D",
+    "query_vectors": "A D",
     "doc_vectors": "M D",
-    "second_query_vectors": "B D",
+    "second_query_vectors": "A D",
     "second_doc_vectors": "M D",
-    "matched_query_vectors": "B T",
+    "matched_query_vectors": "A T",
     "matched_doc_vectors": "M T",
-    "teacher_query_vectors": "B T",
+    "teacher_query_vectors": "A T",
     "teacher_doc_vectors": "M T",
     "queue_vectors": "Q T",
     "token_ids": "X W",
@@ -98,10 +100,11 @@ every distinct document of the batch.
 relevant, those included that only another query brought into the batch. `layer_scores`,
 `teacher_layer_scores`: scores of the same documents from each layer's vectors, first layer first.
 
-Vectors. `query_vectors`, `doc_vectors`: the student's, of the batch's queries and distinct
-documents; `second_...`: the same by a second pass, with another dropout. `teacher_...`: the
-teacher's vectors of the same texts; `matched_...`: the student's
-in the teacher's space, through a learned projection where dimensions differ. `queue_vectors`: the
+Vectors, of the texts of all processes: the A queries begin with the B of this process, which are
+all of them if there is no other. `query_vectors`, `doc_vectors`: the student's, of queries and
+distinct documents; `second_...`: the same by a second pass, with another dropout. `teacher_...`:
+the teacher's vectors of the same texts; `matched_...`: the student's in the teacher's space,
+through a learned projection where dimensions differ. `queue_vectors`: the
 teacher's vectors of other documents.
 
 Tokens of the batch's texts, or of its pairs. `token_ids`, `token_types`: what the student read;
@@ -192,6 +195,9 @@ class LossTerm:
     teachers: Mapping[str, float] = field(default_factory=dict)
     """Signal -> temperature of the teachers that the term names, if the loss takes several."""
 
+    number: int = 1
+    """Which one it is of the terms that train the same by the same loss and teacher, from 1."""
+
     @property
     def trained(self) -> str:
         """Label of what the term trains: of a joint teacher, or of a head; empty for a student."""
@@ -209,9 +215,24 @@ class LossTerm:
         return not TRANSFERS.isdisjoint(self.signals)
 
     @property
+    def taught_by(self) -> str:
+        """Label of the teacher that it learns from; empty where that has none."""
+        labels = (
+            alias.partition(".")[0] for name, alias in self.aliases.items() if name in TEACHERS
+        )
+        return next(labels, "")
+
+    @property
     def key(self) -> str:
-        """Name of its value: the loss, behind a label where that is what it trains."""
-        return f"{self.trained}.{self.name}" if self.trained else self.name
+        """Name of its value in logs and manifests, one for each term of an objective.
+
+        The loss, behind the label of what it trains, and before that of its teacher:
+        `joint.listwise-ce`, `listwise-kl[previous]`. Of equal terms those after the first have
+        their number: `contrastive[2]`.
+        """
+        name = f"{self.trained}.{self.name}" if self.trained else self.name
+        marks = [self.taught_by, str(self.number) if self.number > 1 else ""]
+        return f"{name}[{','.join(filter(None, marks))}]" if any(marks) else name
 
     @property
     def function(self) -> "Callable[..., Tensor]":
@@ -254,7 +275,8 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             is not such a sum.
 
     """
-    terms = []
+    terms: list[LossTerm] = []
+    earlier: Counter[str] = Counter()
     for piece in re.split(r"\+(?![^(]*\))(?<!\d[eE]\+)", text):
         match = _TERM.fullmatch(piece)
         assert match is not None
@@ -277,7 +299,8 @@ def parse_objective(text: str) -> tuple[LossTerm, ...]:
             start=start,
             teachers=parse_teachers(several, call.name) if several else {},
         )
-        terms.append(term)
+        earlier[term.key] += 1
+        terms.append(replace(term, number=earlier[term.key]))
     if terms and all(term.start for term in terms):
         raise ConfigError(f"objective {text!r}: one term at least must start at 0.")
     return tuple(terms)

@@ -5,6 +5,7 @@ import torch
 
 from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.objectives.objective import LossTerm, Signals, bind, inputs_of, parse_objective
+from retrodistill.objectives.recipes import load_recipe, recipe_names
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_a_term_asks_a_labelled_teacher() -> None:
         **{"old.scores": scores},
     )
     values = bind(terms)(signals)
-    assert values["listwise-kl"].item() == pytest.approx(0.0)
+    assert values["listwise-kl[old]"].item() == pytest.approx(0.0)
     assert values["margin-mse"].item() == pytest.approx(9.0)
     with pytest.raises(DataError, match=r"old\.scores has N = 3, but student_scores has N = 2"):
         Signals(student_scores=scores, **{"old.scores": torch.zeros(1, 3)})
@@ -125,7 +126,7 @@ def test_a_term_of_a_head_reads_it_under_a_name_of_its_own() -> None:
     """Two heads' losses as one number in the log, or a head that needs a teacher of its name."""
     text = "batch-kl(teacher_batch_scores=student.batch_scores,batch_scores=sparse.batch_scores)"
     (term, plain) = parse_objective(f"{text} + contrastive")
-    assert (term.key, plain.key) == ("sparse.batch-kl", "contrastive")
+    assert (term.key, plain.key) == ("sparse.batch-kl[student]", "contrastive")
     assert inputs_of([term]) == ()
     scores = {name: torch.randn(2, 3) for name in ("batch_scores", "sparse.batch_scores")}
     found = bind([term])(Signals(**scores))
@@ -135,7 +136,7 @@ def test_a_term_of_a_head_reads_it_under_a_name_of_its_own() -> None:
             teacher_batch_scores=scores["batch_scores"],
         )
     )
-    assert found["sparse.batch-kl"] == expected["batch-kl"]
+    assert found["sparse.batch-kl[student]"] == expected["batch-kl"]
 
 
 def test_a_term_takes_part_from_its_start() -> None:
@@ -145,8 +146,42 @@ def test_a_term_takes_part_from_its_start() -> None:
     objective = bind(terms)
 
     def value(done: float) -> float:
-        return objective(Signals(**scores, progress=torch.tensor(done)))["batch-kl"].item()
+        return sum(map(float, objective(Signals(**scores, progress=torch.tensor(done))).values()))
 
-    assert value(0.0) == value(0.24) == bind(terms[:1])(Signals(**scores))["batch-kl"].item()
-    assert value(0.25) == value(0.9) == objective(Signals(**scores))["batch-kl"].item()
+    assert value(0.0) == value(0.24) == float(bind(terms[:1])(Signals(**scores))["batch-kl"])
+    assert value(0.25) == value(0.9) == sum(map(float, objective(Signals(**scores)).values()))
     assert value(0.25) > value(0.24)
+
+
+def test_each_term_has_a_name_of_its_own() -> None:
+    """Two KL terms as one number in the log, so that neither is seen to fall or to be absent."""
+    plain, held, looked = (
+        "listwise-kl",
+        "teacher_scores=previous.scores",
+        "teacher_scores=ema.scores",
+    )
+    text = f"{plain} + 2*{plain}({held}) + {plain}({looked}) + 3*{plain}(student_temperature=2)"
+    terms = parse_objective(f"{text} + {plain}({held},student_temperature=2)")
+    assert [term.key for term in terms] == [
+        "listwise-kl",
+        "listwise-kl[previous]",
+        "listwise-kl[ema]",
+        "listwise-kl[2]",
+        "listwise-kl[previous,2]",
+    ]
+    names = ("student_scores", "teacher_scores", "previous.scores")
+    scores = {name: torch.randn(2, 4) for name in names}
+    signals = Signals(**scores, mask=torch.ones(2, 4, dtype=torch.bool))
+    values = bind([terms[0], terms[1], terms[3]])(signals)
+    for name, alias, weight in (("", "", 1), ("[previous]", f"({held})", 2)):
+        (alone,) = bind(parse_objective(f"{weight}*{plain}{alias}"))(signals).values()
+        assert values[f"listwise-kl{name}"] == alone
+    assert len({*map(float, values.values())}) == 3
+
+
+def test_the_names_of_every_recipes_terms_are_distinct() -> None:
+    """A recipe whose log sums a term that its student is held back by with one that it learns."""
+    for name in recipe_names():
+        for stage in load_recipe(name).stages:
+            keys = [term.key for term in parse_objective(stage.settings["objective"])]
+            assert len(keys) == len({*keys}), (name, stage.name)

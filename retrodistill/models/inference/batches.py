@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from retrodistill.models.inference.devices import body_autocast
 from retrodistill.models.inference.fused import fused_layers
 from retrodistill.models.inference.tokens import Tokens
+from retrodistill.models.inference.unpadded import unpadded
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +89,11 @@ def run_model(
 
     body, *later_modules = modules
     token_ids = features["input_ids"]
-    with body_autocast(dtype, token_ids.device), fused_layers(body, token_ids, dtype):
+    with (
+        body_autocast(dtype, token_ids.device),
+        fused_layers(body, token_ids, dtype),
+        unpadded(body, features, dtype),
+    ):
         features = body(dict(features))
     features = {
         name: value.float() if getattr(value, "dtype", None) == dtype else value

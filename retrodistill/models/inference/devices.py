@@ -1,12 +1,12 @@
 """Device and number type of a model."""
 
-import time
 import warnings
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retrodistill.base.config import Precision
+from retrodistill.models.inference.choices import speedup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,35 +37,26 @@ def has_bfloat16(device: "torch.device") -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def speedup(fast: "Callable[[], Any]", slow: "Callable[[], Any]") -> float:
-    """Measure how many times as fast the first call is: in turns, the shortest time of each."""
-    times: dict[Any, float] = {fast: float("inf"), slow: float("inf")}
-    for _ in range(6):
-        for call in times:
-            began = time.perf_counter()
-            call()
-            times[call] = min(times[call], time.perf_counter() - began)
-    return times[slow] / times[fast]
-
-
 @cache
 def bfloat16_speedup(device: "torch.device") -> float:
     """Measure how many times as fast as float32 a matrix product in bfloat16 is here.
 
-    Of a feed-forward layer's size; a tenth of a second. A processor may have the instructions and
-    be slower with them: without AMX, Intel's are.
+    Of a feed-forward layer's size; a tenth of a second, once a machine. A processor may have the
+    instructions and be slower with them: without AMX, Intel's are.
     """
     import torch
 
-    shapes = (1024, 384), (384, 1536)
-    plain = [torch.ones(shape, device=device) for shape in shapes]
-    half = [matrix.bfloat16() for matrix in plain]
+    def trial() -> "tuple[Callable[[], float], Callable[[], float]]":
+        plain = [torch.ones(shape, device=device) for shape in ((1024, 384), (384, 1536))]
+        half = [matrix.bfloat16() for matrix in plain]
 
-    def product(matrices: "list[torch.Tensor]") -> float:
-        inputs, weights = matrices
-        return float((inputs @ weights)[0, 0])
+        def product(matrices: "list[torch.Tensor]") -> float:
+            inputs, weights = matrices
+            return float((inputs @ weights)[0, 0])
 
-    return speedup(lambda: product(half), lambda: product(plain))
+        return lambda: product(half), lambda: product(plain)
+
+    return speedup(f"bfloat16 products, {device.type}", trial)
 
 
 def prefers_bfloat16(device: "torch.device") -> bool:

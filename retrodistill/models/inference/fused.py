@@ -12,7 +12,7 @@ from threading import Lock, local
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from retrodistill.models.inference.devices import speedup
+from retrodistill.models.inference.choices import speedup
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
@@ -33,14 +33,14 @@ _thread = local()
 def fused_layers(body: "Module", token_ids: "Tensor", dtype: "dtype") -> Iterator[None]:
     """Run a body's linear layers as one operation each, where that is possible and faster.
 
-    That is inference in float32 on a CPU. Sums are formed in another order, as by another number
-    of threads: a result moves in its last digits. Other threads that use the body at the same time,
-    outside of such a block, are not affected.
+    That is inference on a CPU. Sums are formed in another order, as by another number of threads: a
+    result moves in its last digits. Other threads that use the body at the same time, outside of
+    such a block, are not affected.
     """
     import torch
 
-    plain = token_ids.device.type == "cpu" and dtype == torch.float32
-    if not (plain and token_ids.numel() >= FEW and not torch.is_grad_enabled() and _faster()):
+    reads = token_ids.device.type == "cpu" and not torch.is_grad_enabled()
+    if not (reads and token_ids.numel() >= FEW and one_operation_is_faster(dtype)):
         yield
         return
     with _switching:
@@ -51,12 +51,12 @@ def fused_layers(body: "Module", token_ids: "Tensor", dtype: "dtype") -> Iterato
             for module, forward in layers:
                 module.__dict__.setdefault("forward", forward)
         _users[body] = _users.get(body, 0) + 1
-    before = getattr(_thread, "fused", False)
-    _thread.fused = True
+    before = getattr(_thread, "dtype", None)
+    _thread.dtype = dtype
     try:
         yield
     finally:
-        _thread.fused = before
+        _thread.dtype = before
         with _switching:
             _users[body] -= 1
             if not _users[body]:
@@ -82,18 +82,42 @@ def _layers(body: "Module") -> Iterator["Layer"]:
 
 def _for_this_thread(module: "Module", layer: "Linear", after: str) -> "Callable[[Tensor], Tensor]":
     """Return a forward that is one operation in threads within a block, else the module's own."""
+    casts = _Casts()
 
     def forward(hidden_states: "Tensor") -> "Tensor":
-        if getattr(_thread, "fused", False):
-            return _linear(layer, hidden_states, after)
+        dtype = getattr(_thread, "dtype", None)
+        if dtype is not None:
+            return _linear(layer, hidden_states, after, dtype, casts)
         result: Tensor = type(module).forward(module, hidden_states)
         return result
 
     return forward
 
 
-def _linear(layer: "Linear", hidden_states: "Tensor", after: str) -> "Tensor":
-    result: Tensor = _product()(hidden_states, layer.weight, layer.bias, after, [], "none")
+class _Casts:
+    """A layer's weights in another number type, cast again when they have changed."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, dtype], tuple[tuple[int, int], Tensor]] = {}
+
+    def of(self, name: str, weights: "Tensor", dtype: "dtype") -> "Tensor":
+        """Return weights in a number type; `name` tells those of a layer apart."""
+        if weights.dtype == dtype:
+            return weights
+        # tensors of inference mode count no changes, and can have none outside of it
+        state = weights.data_ptr(), 0 if weights.is_inference() else weights._version
+        kept = self._kept.get((name, dtype))
+        if kept is None or kept[0] != state:
+            kept = self._kept[name, dtype] = state, weights.detach().to(dtype)
+        return kept[1]
+
+
+def _linear(
+    layer: "Linear", hidden_states: "Tensor", after: str, dtype: "dtype", casts: _Casts
+) -> "Tensor":
+    weights = casts.of("weight", layer.weight, dtype)
+    bias = None if layer.bias is None else casts.of("bias", layer.bias, dtype)
+    result: Tensor = _product()(hidden_states.to(dtype), weights, bias, after, [], "none")
     return result
 
 
@@ -106,17 +130,20 @@ def _product() -> Any:
 
 
 @cache
-def _faster() -> bool:
-    """Tell whether one operation is faster here than three, by a trial of a tenth of a second."""
+def one_operation_is_faster(dtype: "dtype") -> bool:
+    """Tell whether one operation is faster here than three, by a trial."""
     import torch
 
     if _product() is None or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    layer, texts = torch.nn.Linear(384, 1536), torch.ones(1024, 384)
-    return (
-        speedup(
-            lambda: _linear(layer, texts, "gelu"),
+
+    def trial() -> tuple[Callable[[], "Tensor"], Callable[[], "Tensor"]]:
+        layer = torch.nn.Linear(384, 1536).to(dtype).requires_grad_(requires_grad=False)
+        texts = torch.ones(1024, 384, dtype=dtype)
+        return (
+            lambda: _linear(layer, texts, "gelu", dtype, _Casts()),
             lambda: torch.nn.functional.gelu(layer(texts)),
         )
-        > 1.0
-    )
+
+    name = f"bias and GELU with the product, {str(dtype).removeprefix('torch.')}"
+    return speedup(name, trial) > 1.0

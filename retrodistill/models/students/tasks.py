@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from retrodistill.base.errors import ConfigError
 from retrodistill.models.students.batches import QUEUE_ROWS, BatchRows, SignalProvider
 from retrodistill.models.students.probe import Probe
-from retrodistill.models.students.processes import SameRows, SharedRows
+from retrodistill.models.students.processes import SameRows, SharedRows, gathered
 from retrodistill.models.students.token_states import ATTENTION, STATES, TOKENS, TokenReader
 from retrodistill.models.students.towers import Side
 from retrodistill.objectives.objective import Signals, bind
@@ -247,6 +247,8 @@ class RetrieverTask(Task):
         }
         if "teacher_doc_vectors" in signals:
             inputs["teacher_doc_vectors"] = shared(signals["teacher_doc_vectors"])
+        if "teacher_query_vectors" in signals:
+            inputs["teacher_query_vectors"] = self.of_all(signals["teacher_query_vectors"])
         queue_rows = inputs.pop(QUEUE_ROWS, None)
         if queue_rows is not None:  # other processes' documents are compared with already
             inputs["queue_vectors"] = signals["queue_vectors"][~torch.isin(queue_rows, rows)]
@@ -254,7 +256,7 @@ class RetrieverTask(Task):
             inputs |= self.joint(batch)
         if self.reads_twice:
             second: Any = self.encode(queries, "query"), self.encode_docs(docs, doc_rows)
-            inputs["second_query_vectors"] = second[0]
+            inputs["second_query_vectors"] = self.of_all(second[0])
             inputs["second_doc_vectors"] = shared(second[1])
         encoded = self.encode(queries, "query"), _each(shared, self.encode_docs(docs, doc_rows))
         return self.loss(self.values(*encoded, candidates, inputs, batch))
@@ -265,6 +267,13 @@ class RetrieverTask(Task):
         queries = self.encode(inputs["queries"], "query")
         docs = _each(shared, self.encode(inputs["docs"], "document"))
         return self.own_signals(queries, docs, inputs["candidates"])
+
+    def of_all(self, queries: Tensor) -> Tensor:
+        """Return rows of queries (B, ...) of all processes, (A, ...), this one's first.
+
+        While gradients are measured all processes read the same batch, and its rows are all.
+        """
+        return queries if self.probe is not None else gathered(queries)
 
     def own_signals(self, queries: Any, docs: Any, candidates: Tensor) -> dict[str, Tensor]:
         """Return the model's own signals, from what its scores are computed from."""

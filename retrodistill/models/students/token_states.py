@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from retrodistill.base.errors import ConfigError
+from retrodistill.models.inference.unpadded import padded_layers
 from retrodistill.models.students.layers import layer_stack
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def captured(
         return hook
 
     with ExitStack() as undo:
+        undo.enter_context(padded_layers())
         if 0 in layers:
             hooks.append(stack[0].register_forward_pre_hook(embeddings, with_kwargs=True))
         hooks += [

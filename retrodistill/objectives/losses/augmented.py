@@ -13,7 +13,7 @@ from retrodistill.objectives.losses.vectors import unit
 
 @loss
 def mixup_contrastive(
-    query_vectors: Float[Tensor, "B D"],
+    query_vectors: Float[Tensor, "A D"],
     doc_vectors: Float[Tensor, "M D"],
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],
@@ -45,7 +45,7 @@ def mixup_contrastive(
     positive = batch_labels & batch_mask
     keep = positive.any(-1)
     # Queries with a positive, and the partner of each: L x D, L x M.
-    queries, positives = unit(query_vectors)[keep], positive[keep]
+    queries, positives = unit(query_vectors[: len(keep)])[keep], positive[keep]
     partner = positives.roll(1, 0)
     mixtures = unit(share * queries + (1 - share) * queries.roll(1, 0))
     logits = mixtures @ unit(doc_vectors).T / temperature
@@ -60,9 +60,9 @@ def mixup_contrastive(
 
 @loss
 def simcse(
-    query_vectors: Float[Tensor, "B D"],
+    query_vectors: Float[Tensor, "A D"],
     doc_vectors: Float[Tensor, "M D"],
-    second_query_vectors: Float[Tensor, "B D"],
+    second_query_vectors: Float[Tensor, "A D"],
     second_doc_vectors: Float[Tensor, "M D"],
     *,
     temperature: StudentTemperature = 0.05,

@@ -14,9 +14,9 @@ from retrodistill.objectives.losses.vectors import SHORTEST, unit
 
 @loss
 def class_mean_direction(
-    matched_query_vectors: Float[Tensor, "B T"],
+    matched_query_vectors: Float[Tensor, "A T"],
     matched_doc_vectors: Float[Tensor, "M T"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
     batch_labels: Bool[Tensor, "B M"],
 ) -> Float[Tensor, ""]:
@@ -39,7 +39,7 @@ def class_mean_direction(
 
     """
     rows, columns = batch_labels.nonzero(as_tuple=True)
-    labelled = batch_labels.any(-1)
+    labelled = batch_labels.any(-1).nonzero()[:, 0]
     # The teacher's mean of each query's documents, of length 1: B x T.
     weights = batch_labels.to(teacher_doc_vectors.dtype)
     centres = unit(weights @ teacher_doc_vectors / weights.sum(-1, keepdim=True).clamp_min(1.0))

@@ -200,7 +200,7 @@ def passage_centric(
 
 @loss(exact_gradient=False)
 def mixed_negatives(
-    query_vectors: Float[Tensor, "B D"],
+    query_vectors: Float[Tensor, "A D"],
     doc_vectors: Float[Tensor, "M D"],
     batch_labels: Bool[Tensor, "B M"],
     batch_mask: Bool[Tensor, "B M"],

@@ -17,9 +17,9 @@ EQUAL_VECTORS = {
 
 @loss(zero_at=EQUAL_VECTORS)
 def embed_distill(
-    matched_query_vectors: Float[Tensor, "B T"],
+    matched_query_vectors: Float[Tensor, "A T"],
     matched_doc_vectors: Float[Tensor, "M T"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
 ) -> Float[Tensor, ""]:
     """Embedding matching: 1 - cosine of the student's and the teacher's vector (EmbedDistill).
@@ -37,9 +37,9 @@ def embed_distill(
 
 @loss(zero_at=EQUAL_VECTORS)
 def leaf(
-    matched_query_vectors: Float[Tensor, "B T"],
+    matched_query_vectors: Float[Tensor, "A T"],
     matched_doc_vectors: Float[Tensor, "M T"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
 ) -> Float[Tensor, ""]:
     """LEAF: squared Euclidean distance between the student's and the teacher's vector of a text.
@@ -61,9 +61,9 @@ def leaf(
 
 @loss
 def ckd(
-    matched_query_vectors: Float[Tensor, "B T"],
+    matched_query_vectors: Float[Tensor, "A T"],
     matched_doc_vectors: Float[Tensor, "M T"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
     queue_vectors: Float[Tensor, "Q T"],
     *,
@@ -91,9 +91,9 @@ def ckd(
 
 @loss(zero_at=EQUAL_VECTORS)
 def norm_and_direction(
-    matched_query_vectors: Float[Tensor, "B T"],
+    matched_query_vectors: Float[Tensor, "A T"],
     matched_doc_vectors: Float[Tensor, "M T"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
     *,
     norm_weight: float = 1.0,
@@ -104,7 +104,8 @@ def norm_and_direction(
 
     For teachers whose vector lengths carry information, such as those trained with inner products;
     the relative difference has no unit, so that long vectors weigh no more than short ones. 0 only
-    where student and teacher are equal.
+    where student and teacher are equal. Where both give vectors of length 1, as models with a
+    normalising last module do, the second term is 0, and it is `embed-distill` by another name.
 
     Source: ours. The name and the split are those of Wang et al. 2023, arXiv:2305.17007 (from
     its abstract), who align image features with class means and make their norms large; here

@@ -51,7 +51,7 @@ def listwise_kl_in_batch(
 @loss
 def in_batch_kl(
     batch_scores: Float[Tensor, "B M"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
     *,
     student_temperature: StudentTemperature = 0.05,
@@ -70,7 +70,7 @@ def in_batch_kl(
     """
     divergence: Tensor = batch_kl(
         batch_scores,
-        teacher_query_vectors @ teacher_doc_vectors.T,
+        teacher_query_vectors[: len(batch_scores)] @ teacher_doc_vectors.T,
         student_temperature=student_temperature,
         teacher_temperature=teacher_temperature,
     )

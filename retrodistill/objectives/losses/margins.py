@@ -15,7 +15,7 @@ TARGETS = ("static", "adaptive", "distributed")
 
 @loss
 def arm(
-    query_vectors: Float[Tensor, "B D"],
+    query_vectors: Float[Tensor, "A D"],
     doc_vectors: Float[Tensor, "M D"],
     batch_candidates: Bool[Tensor, "B M"],
     batch_labels: Bool[Tensor, "B M"],
@@ -74,7 +74,7 @@ def arm(
 
 @loss
 def triplet(
-    query_vectors: Float[Tensor, "B D"],
+    query_vectors: Float[Tensor, "A D"],
     doc_vectors: Float[Tensor, "M D"],
     batch_candidates: Bool[Tensor, "B M"],
     batch_labels: Bool[Tensor, "B M"],

@@ -20,9 +20,9 @@ NEAREST = 1e-12
 
 @loss(zero_at=EQUAL_VECTORS)
 def rkd_distance(
-    query_vectors: Float[Tensor, "B D"],
+    query_vectors: Float[Tensor, "A D"],
     doc_vectors: Float[Tensor, "M D"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
 ) -> Float[Tensor, ""]:
     """RKD on distances: Huber loss between the student's and the teacher's pairwise distances.
@@ -45,9 +45,9 @@ def rkd_distance(
 
 @loss(zero_at=EQUAL_VECTORS)
 def rkd_angle(
-    query_vectors: Float[Tensor, "B D"],
+    query_vectors: Float[Tensor, "A D"],
     doc_vectors: Float[Tensor, "M D"],
-    teacher_query_vectors: Float[Tensor, "B T"],
+    teacher_query_vectors: Float[Tensor, "A T"],
     teacher_doc_vectors: Float[Tensor, "M T"],
     *,
     texts: int = 64,

@@ -8,7 +8,7 @@ from retrodistill.objectives.losses.inputs import loss
 
 @loss
 def flops(
-    query_vectors: Float[Tensor, "B D"],
+    query_vectors: Float[Tensor, "A D"],
     doc_vectors: Float[Tensor, "M D"],
     *,
     query_weight: float = 1.0,

@@ -17,6 +17,8 @@ GIB = 2**30
 ROOMY_GIB = 5
 """Free disk below which a collection and its index may not fit."""
 OLDEST_JAVA = 21
+HEADS, HEAD_WIDTH = 12, 32
+"""Attention heads of the small models whose kernel is compared, as in MiniLM."""
 """First Java that pyserini's Lucene runs on."""
 
 NEEDED = (
@@ -167,6 +169,25 @@ def _bfloat16() -> Iterator[Finding]:
         yield Finding("bfloat16", "note", f"only {speed} here: --precision auto is float32")
 
 
+def _faster_ways() -> Iterator[Finding]:
+    """Tell what was measured for the way models run here, after seeing to it that it was."""
+    from retrodistill.models.inference import body_dtype, pick_device
+    from retrodistill.models.inference.attention import products_are_faster
+    from retrodistill.models.inference.choices import choices_file, made_here
+    from retrodistill.models.inference.fused import one_operation_is_faster
+
+    device = pick_device()
+    dtype = body_dtype("auto", device)
+    if device.type == "cpu":
+        one_operation_is_faster(dtype)
+        if dtype.itemsize == 2:
+            for length in (128, 256):
+                products_are_faster(dtype, HEADS, HEAD_WIDTH, length)
+    found = [f"{name}: {ratio:.2f} times" for name, ratio in made_here().items()]
+    fix = f"measured beside heavy work? delete {choices_file()}"
+    yield Finding("faster ways", "ok", "; ".join(found), fix)
+
+
 def _faiss() -> Iterator[Finding]:
     kinds = [name for name in ("faiss-cpu", "faiss-gpu") if _version(name)]
     if not kinds:
@@ -259,6 +280,7 @@ LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _needed,
     _gpu,
     _bfloat16,
+    _faster_ways,
     _faiss,
     _ranx,
     _java,

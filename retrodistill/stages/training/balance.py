@@ -100,14 +100,11 @@ def _sentences(
             )
         elif norm * RATIO < norms[strongest]:
             times = norms[strongest] / norm
-            weights = [term.weight for term in terms if term.key == name]
-            advice = f"{times:.3g} times its weight"
-            if len(weights) == 1:
-                advice = f"{times * weights[0]:.3g}*{name}"
+            (weight,) = (term.weight for term in terms if term.key == name)
             yield (
                 f"{name} has 1/{times:.0f} of the gradient of {strongest}, so {strongest} is "
-                f"trained nearly alone. {advice} would balance them; a term that only regularises "
-                "may be small on purpose."
+                f"trained nearly alone. {times * weight:.3g}*{name} would balance them; a term "
+                "that only regularises may be small on purpose."
             )
 
 

@@ -20,7 +20,7 @@ def body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
 
     if fused._product() is None:
         pytest.skip("this build of PyTorch has no oneDNN")
-    monkeypatch.setattr(fused, "_faster", lambda: True)
+    monkeypatch.setattr(fused, "one_operation_is_faster", lambda dtype: True)
     save_tiny_body(tmp_path, layers=2, dimension=32, seed=0)
     return AutoModel.from_pretrained(tmp_path).eval()
 
@@ -70,15 +70,35 @@ def test_nothing_stays_behind(body: nn.Module) -> None:
     assert replaced(body) == []
 
 
-def test_training_and_other_number_types_are_left_alone(body: nn.Module) -> None:
-    """Layers without gradients in a training, or float32 products under bfloat16."""
+def test_training_and_short_batches_are_left_alone(body: nn.Module) -> None:
+    """Layers without gradients in a training."""
     with fused_layers(body, IDS, torch.float32):
         assert replaced(body) == []
-    with torch.inference_mode():
-        with fused_layers(body, IDS, torch.bfloat16):
-            assert replaced(body) == []
-        with fused_layers(body, IDS[:1, :4], torch.float32):
-            assert replaced(body) == []
+    with torch.inference_mode(), fused_layers(body, IDS[:1, :4], torch.float32):
+        assert replaced(body) == []
+
+
+def test_bfloat16_products_are_those_of_autocast(body: nn.Module) -> None:
+    """Float32 products under bfloat16, or weights that are cast once and then go stale."""
+
+    def states(*, one_operation: bool) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            if not one_operation:
+                return body(input_ids=IDS).last_hidden_state
+            with fused_layers(body, IDS, torch.bfloat16):
+                assert replaced(body)
+                product = body.get_submodule("encoder.layer.0.output.dense")
+                assert product(torch.ones(2, product.in_features)).dtype == torch.bfloat16
+                return body(input_ids=IDS).last_hidden_state
+
+    first = states(one_operation=True)
+    torch.testing.assert_close(first, states(one_operation=False), atol=0.05, rtol=0.05)
+    with torch.no_grad():
+        for weights in body.parameters():
+            weights.mul_(1.5)
+    plain = states(one_operation=False)
+    now = states(one_operation=True)
+    assert (now - plain).abs().mean() < (first - plain).abs().mean() / 10
 
 
 def test_a_forward_of_somebody_else_stays(body: nn.Module) -> None:

@@ -1,10 +1,9 @@
 """A training by two processes, as torchrun starts them, and what they share."""
 
-import multiprocessing
-import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import torch
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction
 from fakes.models import save_tiny_model
+from fakes.processes import in_two_processes
 
 from retrodistill.base.config import MineSettings, TrainSettings
 from retrodistill.base.manifest import Manifest
@@ -36,15 +36,10 @@ TEACHER = [ScoreSource(Run.from_dict({"q0": {"d0": 1.0}}))]
 
 OBJECTIVE = (
     "contrastive(own_negatives=false) + soft-nn + listwise-kl-in-batch + m3-kd + in-batch-kl + ckd "
-    "+ batch-kl + batch-margin-mse + listwise-kl(teacher_scores=again.scores)"
+    "+ batch-kl + batch-margin-mse + listwise-kl(teacher_scores=again.scores) + embed-distill "
+    "+ leaf + rkd-distance + rkd-angle + flops + class-mean-direction + arm + triplet "
+    "+ mixed-negatives"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def test_a_document_of_two_processes_is_one_column(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,15 +83,11 @@ def losses_of(data: Path, model: Path, rank: int, world: int) -> tuple[dict[str,
     return task.losses, seen[0]
 
 
-def _loss_in_a_process(rank: int, port: int, data: Path, model: Path, out: Path) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    losses, signals = losses_of(data, model, rank, 2)
-    results = {"losses": losses, "main": of_main(lambda: 7.0 + rank)}
-    results |= {name: signals[name] for name in ("queue_vectors", "teacher_doc_vectors")}
-    torch.save(results, out / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+def of_one_process(rank: int, world: int, data: Path, model: Path) -> dict[str, Any]:
+    """Return the losses of one process, its queue, its teacher's vectors, and the main's value."""
+    losses, signals = losses_of(data, model, rank, world)
+    vectors = {name: signals[name] for name in ("queue_vectors", "teacher_doc_vectors")}
+    return {"losses": losses, "main": of_main(lambda: 7.0 + rank), **vectors}
 
 
 @pytest.mark.slow
@@ -105,19 +96,9 @@ def test_two_processes_have_the_loss_of_one(tmp_path: Path) -> None:
     data = save_small_collection(tmp_path / "data")
     model = save_tiny_model(tmp_path / "model")
     save_tiny_late_interaction(tmp_path / "late", seed=1)
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    started = [
-        context.Process(target=_loss_in_a_process, args=(rank, port, data, model, tmp_path))
-        for rank in range(2)
-    ]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(600)
-        assert process.exitcode == 0
-    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    halves = in_two_processes(of_one_process, data, model)
     whole, signals = losses_of(data, model, 0, 1)
-    for name in whole.keys() - {"ckd"}:  # a process compares ckd's queries with its own half
+    for name in whole:
         mean = np.mean([half["losses"][name] for half in halves])
         assert mean == pytest.approx(whole[name], rel=1e-5), name
     for half in (*halves, signals):
@@ -140,19 +121,9 @@ def test_two_processes_train_one_student(tiny_model: Path, tmp_path: Path) -> No
     words += f"--out {tmp_path / 's'} --batch-size 4 --max-steps 6 --candidates-per-query 4 "
     words += "--query-tokens 16 --doc-tokens 32 --save-steps 3 --learning-rate 1e-3 "
     words += "--objective listwise-kl-in-batch+contrastive"
-    port = str(free_port())
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        port,
-        "-m",
-        "retrodistill.train",
-    ]
-    done = subprocess.run([*launch, *words.split()], capture_output=True, text=True, timeout=900)
+    launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
+    command = f"{launch} -m retrodistill.train {words}".split()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "6 steps of 8 queries" in done.stderr
     losses = Manifest.read(tmp_path / "s", kind="student").details["losses"]

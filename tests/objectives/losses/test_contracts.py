@@ -251,9 +251,10 @@ def test_a_query_without_a_label_is_no_part_of_a_loss_of_labels(name: str) -> No
     labelled = torch.tensor([0, 2, 3])
     without = Signals(
         **{
-            signal: tensor.index_select(shape.index("B"), labelled) if "B" in shape else tensor
+            signal: tensor.index_select(queries[0], labelled) if queries else tensor
             for signal, tensor in signals.items()
             for shape in [(shape_of(signal) or "").split()]
+            for queries in [[n for n, letter in enumerate(shape) if letter in ("A", "B")]]
         }
     )
     assert value(name, without).item() == pytest.approx(loss.item())

@@ -114,6 +114,16 @@ def test_norm_and_direction_by_hand() -> None:
     )
 
 
+def test_norm_and_direction_of_unit_vectors_is_embed_distill() -> None:
+    """A docstring that promises another method where no vector's length can differ."""
+    signals = batch()
+    vectors = [signals[name] for name in NAMES]
+    units = [each / each.norm(dim=-1, keepdim=True) for each in vectors]
+    same = embed_distill(*vectors).item()
+    assert norm_and_direction(*units).item() == pytest.approx(same)
+    assert norm_and_direction(*vectors).item() > same + 0.01
+
+
 def test_norm_and_direction_against_numpy() -> None:
     """A difference of norms in the student's units, which grows without bound as it shrinks."""
     signals = batch()

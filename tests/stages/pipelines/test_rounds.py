@@ -263,6 +263,39 @@ def test_stages_are_trained_in_order_within_a_round(place: Path, tmp_path: Path)
     assert names == [START, "round 1, passage-centric", "round 1, query-centric"]
 
 
+@pytest.mark.slow
+def test_prod_climbs_its_chain_of_teachers(place: Path, tmp_path: Path) -> None:
+    """A stage that learns from another's teacher, or is held to the start model; no last stage."""
+    teachers = {
+        "bi-encoder": f"bi-encoder:{save_tiny_model(tmp_path / 'be', dimension=48, seed=3)}",
+        "cross-encoder": f"cross-encoder:{save_tiny_cross_encoder(tmp_path / 'ce', seed=1)}",
+        "larger-cross-encoder": f"fakes.counting:CountingTeacher:{tmp_path / 'asked.txt'}",
+    }
+    config = settings(
+        place,
+        tmp_path / "app",
+        recipe="prod",
+        teacher=tuple(f"{label}={teacher}" for label, teacher in teachers.items()),
+        rounds=1,
+        set_=(*SMALL, "dropout=0", "max_steps=3", "data-progressive.student_ranks=1,6"),
+    )
+    run_rounds(config)
+    start, stores = config.student, []
+    for stage in (*teachers, "data-progressive"):
+        folder = config.out / "rounds" / "1" / stage
+        manifest = Manifest.read(folder / "student")
+        assert manifest.config["student"] == start
+        assert manifest.config["teacher"] == [f"previous=bi-encoder:{start}"]
+        assert manifest.config["scores"] == [str(folder / "scores")]
+        losses = [row["listwise-kl[previous]"] for row in manifest.details["losses"]]
+        assert losses[0] == pytest.approx(0.0, abs=1e-4)
+        assert losses[-1] > losses[0]
+        start = str(folder / "student")
+        stores.append(Run.read(folder / "scores").scale)
+    assert stores == ["cosine", "logit", "logit", "logit"]
+    assert len({*(config.out / "scores").iterdir()}) == 3
+
+
 def test_without_a_teacher_the_candidates_are_hard_negatives(place: Path, tmp_path: Path) -> None:
     """Labels alone with the negatives of the batch, where the student's own were mined for it."""
     config = settings(place, tmp_path / "app", recipe="contrastive", teacher=(), rounds=2)

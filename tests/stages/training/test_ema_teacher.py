@@ -1,7 +1,5 @@
 """The average of the student's weights as its teacher."""
 
-import multiprocessing
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,8 @@ import pytest
 import torch
 from fakes.corpus import save_small_collection
 from fakes.encoders import save_tiny_late_interaction
-from fakes.models import save_tiny_model
+from fakes.models import save_tiny_body, save_tiny_cross_encoder, save_tiny_model
+from fakes.processes import in_two_processes
 from safetensors.torch import load_file
 
 from retrodistill.base.config import TrainSettings
@@ -24,8 +23,11 @@ from retrodistill.stages.training import train_student
 from retrodistill.stages.training.averaging import FOLLOWER
 from retrodistill.stages.training.building import build_batches, build_task, load_student
 from retrodistill.stages.training.material import gather_material
+from retrodistill.stages.training.plan import plan_training
 from retrodistill.stages.training.resuming import checkpoint_folder
 from retrodistill.stages.training.sources.ema import EmaTeacher
+from retrodistill.stages.training.sources.joint import JointTeacher
+from retrodistill.stages.training.sources.states import StateSource
 
 KL = "batch-kl(teacher_batch_scores=ema.batch_scores,teacher_temperature=0.025)"
 OBJECTIVE = f"contrastive + {KL}"
@@ -119,10 +121,38 @@ def test_training_with_it_is_neither_without_it_nor_with_a_frozen_one(
         assert "ema" in Manifest.read(out).inputs
         names = load_file(out / "model.safetensors").keys()
         assert names == load_file(tiny_model / "model.safetensors").keys()
-    key = "batch-kl"
+    key = "batch-kl[ema]"
     assert all(row[key] > 1e-4 for losses in rows.values() for row in losses)
     assert rows[0.9][0][key] == pytest.approx(rows[0.001][0][key], rel=1e-5)
     assert rows[0.9][-1][key] != pytest.approx(rows[0.001][-1][key], rel=1e-3)
+
+
+def test_it_copies_nothing_of_other_sources(
+    collection: Collection, tiny_model: Path, tmp_path: Path
+) -> None:
+    """States that the copy keeps of each step, until memory ends; a joint teacher to average."""
+    scores = Run.from_dict({f"q{n}": {f"d{n}": 1.0, f"d{30 + n}": 0.0} for n in range(8)})
+    states = StateSource(str(save_tiny_body(tmp_path / "states")))
+    joint = JointTeacher(f"cross-encoder:{save_tiny_cross_encoder(tmp_path / 'joint')}")
+    ranks = "listwise-ce(student_scores=joint.scores) + listwise-kl(teacher_scores=joint.scores)"
+    settings = replace(
+        TINY,
+        objective=f"{TINY.objective} + {ranks} + hidden-mse",
+        ema=0.9,
+        candidates_per_query=2,
+        teacher_precision="float32",
+        max_steps=2,
+    )
+    sources = [scores, states, joint]
+    plan = plan_training(collection, tiny_model, tmp_path / "s", sources=sources, settings=settings)
+    (ema,) = (source for source in plan.sources if isinstance(source, EmaTeacher))
+    assert ema._copy is not None
+    assert (ema._copy.live, ema._copy.joint, ema._copy.tokens) == ((), None, None)
+    assert plan.task.joint is joint.module
+    assert {states, ema} == {*plan.task.live}
+    assert plan.task.tokens is not None
+    out = train_student(collection, tiny_model, tmp_path / "s", sources=sources, settings=settings)
+    assert Manifest.read(out).details["losses"][-1]["batch-kl[ema]"] > 0
 
 
 def test_a_killed_training_resumes_with_the_same_teacher(
@@ -170,15 +200,8 @@ def test_what_cannot_be_taught_so_is_refused(
             replace(TINY, **wrong)
 
 
-def _train_in_a_process(rank: int, port: int, data: Path, model: Path, out: Path) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    torch.save(_losses(data, model, rank, 2), out / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def _losses(data: Path, model: Path, rank: int, world: int) -> dict[str, float]:
+def of_one_process(rank: int, world: int, data: Path, model: Path) -> dict[str, float]:
+    """Return the losses of one process's queries."""
     settings = replace(TINY, dropout=0.0)
     task, _, examples, collate, _ = prepared(load_collection(f"beir:{data}"), model, settings)
     task.eval()(**collate([examples[index] for index in range(rank, 4, world)]))
@@ -189,20 +212,6 @@ def _losses(data: Path, model: Path, rank: int, world: int) -> dict[str, float]:
 def test_two_processes_have_the_loss_of_one(tmp_path: Path) -> None:
     """An average's scores of one process's documents, beside the student's of all."""
     data, model = save_small_collection(tmp_path / "data"), save_tiny_model(tmp_path / "model")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    started = [
-        context.Process(target=_train_in_a_process, args=(rank, port, data, model, tmp_path))
-        for rank in range(2)
-    ]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(600)
-        assert process.exitcode == 0
-    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    whole = _losses(data, model, 0, 1)
-    for name, value in whole.items():
+    halves = in_two_processes(of_one_process, data, model)
+    for name, value in of_one_process(0, 1, data, model).items():
         assert sum(half[name] for half in halves) / 2 == pytest.approx(value, rel=1e-5)

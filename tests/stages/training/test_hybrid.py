@@ -1,8 +1,5 @@
 """Three heads on one body: what each loss trains, and that they train together."""
 
-import multiprocessing
-import os
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fakes.models import save_tiny_model
+from fakes.processes import assert_halves_are_the_whole, in_two_processes
 from torch import Tensor
 
 from retrodistill import embed, mine, train
@@ -148,7 +146,7 @@ def test_the_sum_teaches_and_does_not_learn(collection: Collection, start: Path)
     total = torch.tensor([[0.9, 0.1, 0.4]], requires_grad=True)
     terms = parse_objective(f"{words},stop_gradient=true,student_temperature=1)")
     signals = Signals(**{"batch_scores": total, "dense.batch_scores": scores})
-    bind(terms)(signals)["dense.batch-kl"].backward()
+    bind(terms)(signals)["dense.batch-kl[student]"].backward()
     assert total.grad is None
     assert scores.grad is not None
     torch.testing.assert_close(scores.grad, scores.softmax(-1) - total.softmax(-1))
@@ -225,7 +223,7 @@ def test_self_distillation_starts_when_it_is_said_also_after_a_kill(
             trained("s")
     resumed, whole = trained("s", resume=True), trained("whole")
     assert resumed.fingerprint == whole.fingerprint
-    present = ["dense.batch-kl" in row for row in whole.details["losses"]]
+    present = ["dense.batch-kl[student]" in row for row in whole.details["losses"]]
     assert present == [False, False, True, True]
     assert all("dense.contrastive" in row for row in whole.details["losses"])
     assert whole.fingerprint != trained("at-once", replace(TINY, save_steps=1)).fingerprint
@@ -303,41 +301,19 @@ def test_a_teacher_cannot_have_the_name_of_a_head(
         train_student(collection, start, tmp_path / "s", sources=[teacher], settings=TINY)
 
 
-def _train_in_a_process(rank: int, port: int, data: Path, start: Path, out: Path) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def of_one_process(
+    rank: int, world: int, data: Path, start: Path
+) -> tuple[float, dict[str, Tensor]]:
+    """Return the loss and the gradients of one process's queries."""
     task, collate, examples = prepared(load_collection(f"beir:{data}"), start)
-    loss, found = gradients(task, collate(examples[2 * rank : 2 * rank + 2]))
-    for gradient in found.values():
-        torch.distributed.all_reduce(gradient)
-    torch.save((loss, found), out / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    share = len(examples) // world
+    return gradients(task, collate(examples[rank * share : (rank + 1) * share]))
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(
-    folder: Path, collection: Collection, start: Path, tmp_path: Path
-) -> None:
+def test_two_processes_are_one(folder: Path, start: Path) -> None:
     """Heads whose documents stay in their process, or come without a gradient."""
-    task, collate, examples = prepared(collection, start)
-    loss, expected = gradients(task, collate(examples))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_train_in_a_process, args=(rank, port, folder, start, tmp_path))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(600)
-        assert process.exitcode == 0
-    (first, found), (second, _) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert (first + second) / 2 == pytest.approx(loss, rel=1e-4)
-    for name, gradient in expected.items():
-        torch.testing.assert_close(found[name] / 2, gradient, rtol=1e-3, atol=1e-5)
+    loss, whole = of_one_process(0, 1, folder, start)
+    losses, gradients = zip(*in_two_processes(of_one_process, folder, start), strict=True)
+    assert sum(losses) / 2 == pytest.approx(loss, rel=1e-4)
+    assert_halves_are_the_whole(gradients, whole, rate=1e-3)

@@ -4,9 +4,7 @@ The languages are those of `fakes.views`: words spelled backwards, and a mark fo
 """
 
 import json
-import multiprocessing
 import shutil
-import socket
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from fakes.models import save_tiny_model
+from fakes.processes import assert_halves_are_the_whole, in_two_processes
 from fakes.views import save_view
 from torch import Tensor
 
@@ -431,48 +430,24 @@ def test_the_recipe_from_the_command(
     assert "own+backwards" in (tmp_path / "s" / "README.md").read_text()
 
 
-def _gradients_in_a_process(
-    rank: int, world: int, port: int, data: Path, model: Path, out: Path
-) -> None:
+def of_one_process(rank: int, world: int, data: Path, model: Path) -> Any:
+    """Return the gradients and the losses of this process's share of a batch."""
     torch.set_num_threads(1)
-    if world > 1:
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
-        )
     viewed = load_collection(f"beir:{data}").meta_viewed(["own", "backwards:own", "own+other:own"])
-    plan = planned(viewed, model, replace(TINY, batch_size=12 // world))
     share = 12 // world
+    plan = planned(viewed, model, replace(TINY, batch_size=share))
     items = [plan.schedule[index] for index in range(rank * share, (rank + 1) * share)]
     found = gradients(plan.task, plan.collate(items))
-    torch.save((found, plan.task.losses), out / f"{world}-{rank}.pt")
-    if world > 1:
-        torch.distributed.destroy_process_group()
+    return found | {key: torch.tensor(value) for key, value in plan.task.losses.items()}
 
 
 @pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradient_of_one(data: Path, tmp_path: Path) -> None:
     """Weights that each process adapts its own way, or a difference of losses of its own."""
     model = save_tiny_model(tmp_path / "model")
-    _gradients_in_a_process(0, 1, 0, data, model, tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    started = [
-        context.Process(target=_gradients_in_a_process, args=(r, 2, port, data, model, tmp_path))
-        for r in range(2)
-    ]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(600)
-        assert process.exitcode == 0
-    whole, losses = torch.load(tmp_path / "1-0.pt")
-    (left, left_losses), (right, right_losses) = (
-        torch.load(tmp_path / f"2-{rank}.pt") for rank in range(2)
-    )
-    for name, value in losses.items():
-        assert (left_losses[name] + right_losses[name]) / 2 == pytest.approx(value, rel=1e-4)
-    assert left_losses["transfer-mse"] == pytest.approx(losses["transfer-mse"], rel=1e-4)
-    mean = {name: (left[name] + right[name]) / 2 for name in left}
-    assert_close(mean, whole, rtol=1e-3, atol=1e-5)
+    halves = in_two_processes(of_one_process, data, model)
+    whole = of_one_process(0, 1, data, model)
+    assert_halves_are_the_whole(halves, whole, rate=1e-3)
+    first, second = (half["transfer-mse"] for half in halves)
+    assert first == second
+    assert float(whole["transfer-mse"]) > 1e-6

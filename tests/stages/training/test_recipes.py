@@ -36,8 +36,9 @@ SMALL_ON_PURPOSE = {
     ("disco", "flops"),
     ("splade-distil", "flops"),
     ("m3-self", "sparse.contrastive"),
-    ("m3-self", "sparse.batch-kl"),
-    ("syntriever", "batch-kl"),
+    ("m3-self", "sparse.batch-kl[student]"),
+    ("syntriever", "batch-kl[previous]"),
+    ("prod", "listwise-kl[previous]"),
 }
 
 

@@ -1,8 +1,6 @@
 """Tasks: what reaches the objective, whatever the student, the chunks and the processes."""
 
 import dataclasses
-import multiprocessing
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 from fakes.encoders import save_tiny_late_interaction, save_tiny_sparse
 from fakes.models import save_tiny_model
+from fakes.processes import in_two_processes
 from torch import nn
 
 from retrodistill.base.config import TrainSettings
@@ -419,35 +418,21 @@ def test_an_objective_that_the_student_cannot_give_is_refused(
         )
 
 
-def _gather_in_a_process(rank: int, port: int, out: Path) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def of_one_process(rank: int, world: int) -> dict[str, torch.Tensor]:
+    """Return the rows of both processes in the order of one, and the gradient of its own."""
     rows = torch.arange(2.0 * (2 + rank)).reshape(2 + rank, 2) + 100 * rank
     rows.requires_grad_()
     every = gathered(rows)
     weight = torch.full((5, 1), 1.0 + rank)
     (every * weight).sum().backward()
-    torch.save({"every": every.detach(), "gradient": rows.grad}, out / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    assert rows.grad is not None
+    return {"every": every.detach(), "gradient": rows.grad}
 
 
-def test_processes_share_their_documents(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_processes_share_their_documents() -> None:
     """Negatives of other processes that come without gradients, or in an order that shifts rows."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_gather_in_a_process, args=(rank, port, tmp_path))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(600)
-        assert process.exitcode == 0
-    of_process_0, of_process_1 = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    of_process_0, of_process_1 = in_two_processes(of_one_process)
     assert of_process_0["every"][:, 0].tolist() == [0, 2, 100, 102, 104]
     assert of_process_1["every"][:, 0].tolist() == [100, 102, 104, 0, 2]
     # Each row is used by both processes, with weights 1 and 2.

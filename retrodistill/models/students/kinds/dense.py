@@ -121,7 +121,9 @@ class BiEncoderTask(RetrieverTask):
         if not chunks:  # it takes part in the gradients that other processes wait for
             width = int(self.model.get_embedding_dimension())
             shape = (0, self._layers, width) if self._layers else (0, width)
-            return torch.zeros(shape, device=self.model.device, requires_grad=True)
+            tower = nn.ModuleList(side_modules(self.model, side))
+            trained = any(weight.requires_grad for weight in tower.parameters())
+            return torch.zeros(shape, device=self.model.device, requires_grad=trained)
         if side == "query" and not self._reads_queries:
             count, width = len(positions(chunks)), int(self.model.get_embedding_dimension())
             shape = (count, self._layers, width) if self._layers else (count, width)
@@ -159,11 +161,12 @@ class BiEncoderTask(RetrieverTask):
         """Return each weighted term, averaged over the dimensions."""
         inputs = inputs | self._layer_signals(queries, docs)
         queries, docs = self._last(queries), self._last(docs)
+        every = self.of_all(queries)
         again = {name: self._last(inputs.pop(name)) for name in SECOND & inputs.keys()}
         width = docs.shape[1]
         terms: dict[str, list[Tensor]] = {}
         for dim in (width, *(dim for dim in self._dims if dim < width)):
-            cut = self._cut(queries, dim), self._cut(docs, dim)
+            cut = self._cut(queries, dim), self._cut(every, dim), self._cut(docs, dim)
             signals = inputs | self._signals(*cut, candidates, width)
             signals |= {name: self._cut(vectors, dim) for name, vectors in again.items()}
             for name, value in self.terms(signals, batch).items():
@@ -219,23 +222,27 @@ class BiEncoderTask(RetrieverTask):
         return normalize(vectors[:, :dim], dim=-1) if self._normalised else vectors[:, :dim]
 
     def _signals(
-        self, queries: Tensor, docs: Tensor, candidates: Tensor, width: int
+        self, queries: Tensor, every: Tensor, docs: Tensor, candidates: Tensor, width: int
     ) -> dict[str, Tensor]:
-        """Return the student's own signals; `width` is the dimension of whole vectors."""
+        """Return the student's own signals; `width` is the dimension of whole vectors.
+
+        `every` (A, D) are the queries of all processes.
+        """
         scores = queries @ docs.T  # (B, M)
         signals = {
             "student_scores": scores.gather(1, candidates),
             "batch_scores": scores,
-            "query_vectors": queries,
+            "query_vectors": every,
             "doc_vectors": docs,
         }
-        filled = [pad(vectors, (0, width - vectors.shape[1])) for vectors in (queries, docs)]
+        filled = [pad(vectors, (0, width - vectors.shape[1])) for vectors in (every, docs)]
         if self._matched:
             move = self.projection or nn.Identity()
             signals["matched_query_vectors"], signals["matched_doc_vectors"] = map(move, filled)
         if self.head is not None:
             # (B, 1, D) with (B, N, D)
-            signals["pair_scores"] = self.head(filled[0][:, None], filled[1][candidates])
+            own = filled[0][: len(queries), None]
+            signals["pair_scores"] = self.head(own, filled[1][candidates])
         return signals
 
 

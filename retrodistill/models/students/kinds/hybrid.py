@@ -75,7 +75,8 @@ class HybridTask(RetrieverTask):
         batch: BatchRows | None,
     ) -> dict[str, Tensor]:
         """Return each weighted term."""
-        return self.terms(inputs | self.own_signals(queries, docs, candidates), batch)
+        own = self.own_signals(queries, docs, candidates)
+        return self.terms(inputs | own | {"query_vectors": self.of_all(queries[0])}, batch)
 
     def own_signals(
         self,

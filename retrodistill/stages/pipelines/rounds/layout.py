@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Turn:
         return self.training.unshaped() if self.shaped else self.training.settings
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """The settings, what is known of the collection, and where things lie."""
 
@@ -81,19 +82,22 @@ class Layout:
         """Return the folder of all that is made."""
         return self.config.out
 
-    def turns(self, number: int) -> list[Turn]:
-        """Return the trainings of a round, in order."""
-        return [turn for turn in self.all_turns(number) if turn.round == number]
-
-    def all_turns(self, last_round: int) -> list[Turn]:
-        """Return the trainings of all rounds up to one."""
-        if not last_round:
-            return []
-        before = self.all_turns(last_round - 1)
+    @cached_property
+    def turns(self) -> tuple[Turn, ...]:
+        """The trainings of all rounds, in order."""
         turns: list[Turn] = []
-        number = last_round
-        lists = before[-1].lists if before else None
-        earlier = lists
+        for number in range(1, self.config.rounds + 1):
+            turns += self._round(number, turns)
+        return tuple(turns)
+
+    def of_round(self, number: int) -> list[Turn]:
+        """Return the trainings of a round, in order."""
+        return [turn for turn in self.turns if turn.round == number]
+
+    def _round(self, number: int, before: Sequence[Turn]) -> list[Turn]:
+        """Return the trainings of a round, given those of the rounds before."""
+        turns: list[Turn] = []
+        earlier = lists = before[-1].lists if before else None
         last = before[-1].student if before and self.config.start == "last" else None
         for training in self.trainings:
             folder = self.out / "rounds" / str(number) / training.stage
@@ -117,7 +121,7 @@ class Layout:
                 )
             )
             last = turns[-1].student
-        return [*before, *turns]
+        return turns
 
     def present(self, turn: Turn) -> str:
         """Return the retriever of the student that is the newest before a training."""
@@ -128,9 +132,8 @@ class Layout:
 
     def _newest(self, turn: Turn) -> Path | None:
         """Return the student trained last before a training, wherever that one starts."""
-        turns = self.all_turns(turn.round)
-        index = next(index for index, each in enumerate(turns) if each.name == turn.name)
-        return turns[index - 1].student if index else None
+        index = self.turns.index(turn)
+        return self.turns[index - 1].student if index else None
 
     def mining(self, retriever: Sequence[str], out: Path, **settings: Any) -> MineConfig:
         """Return the settings of a run: of candidates, or of a split that is measured."""

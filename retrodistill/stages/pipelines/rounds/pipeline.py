@@ -40,9 +40,8 @@ def run_rounds(config: RoundsConfig) -> Result:
     refuse_foreign(config.out)
     layout = look_at(config)
     pipeline = Pipeline(config.out)
-    turns = layout.all_turns(config.rounds)
     measuring = measuring_steps(layout, None)
-    by_turn = {turn.name: turn_steps(layout, turn) for turn in turns}
+    by_turn = {turn.name: turn_steps(layout, turn) for turn in layout.turns}
     pipeline.write_plan([*measuring, *(step for steps in by_turn.values() for step in steps)])
     for step in measuring:
         pipeline.ensure(step)
@@ -50,7 +49,7 @@ def run_rounds(config: RoundsConfig) -> Result:
     rows = [Row(name=START, value=values[START])]
     choice = kept_of(layout, values)
     for number in range(1, config.rounds + 1):
-        for turn in layout.turns(number):
+        for turn in layout.of_round(number):
             steps = by_turn[turn.name]
             for place, step in enumerate(steps, 1):
                 pipeline.ensure(step, label=f"{turn.name}, {place}/{len(steps)} {step.name}")
@@ -61,7 +60,7 @@ def run_rounds(config: RoundsConfig) -> Result:
         if choice.stops:
             break
     _keep(layout, pipeline, choice)
-    done = [turn for turn in turns if turn.name in values]
+    done = [turn for turn in layout.turns if turn.name in values]
     result = result_of(layout, choice, rows, _evaluation(layout, done))
     write_pages(layout, result)
     return result
@@ -133,7 +132,7 @@ def _row(layout: Layout, pipeline: Pipeline, turn: Turn, value: float) -> Row:
 
 def _keep(layout: Layout, pipeline: Pipeline, kept: Kept) -> None:
     """Make OUT/student the folder of the student that is kept."""
-    turns = {turn.name: turn for turn in layout.all_turns(layout.config.rounds)}
+    turns = {turn.name: turn for turn in layout.turns}
     model = str(turns[kept.name].student) if kept.paid else layout.config.student
     out = layout.out / "student"
     values = {name: round(value, 6) for name, value in kept.values.items()}

@@ -39,7 +39,7 @@ def kept_of(layout: Layout, values: Mapping[str, float]) -> Kept:
     reached = float("-inf") if shaped else values[START]
     rounds, waited = 0, 0
     for rounds in range(1, config.rounds + 1):
-        names = [turn.name for turn in layout.turns(rounds) if turn.name in values]
+        names = [turn.name for turn in layout.of_round(rounds) if turn.name in values]
         if not names:
             rounds -= 1
             break

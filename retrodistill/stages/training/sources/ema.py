@@ -71,14 +71,13 @@ class EmaTeacher(SignalSource):
         self._inputs = material, settings
 
     def attach(self, task: "Task") -> None:
-        """Copy the student."""
+        """Copy the student, without what other sources have added to its task."""
         from retrodistill.stages.training.building import build_batches
 
         assert self._inputs is not None
         material, settings = self._inputs
-        live, joint, task.live, task.joint = task.live, task.joint, (), None
-        self._task, self._copy = task, deepcopy(task).eval().requires_grad_(False)
-        task.live, task.joint = live, joint
+        none = {id(task.live): (), id(task.joint): None, id(task.tokens): None}
+        self._task, self._copy = task, deepcopy(task, none).eval().requires_grad_(False)
         self._collate = build_batches(task.model, settings, material.collection)
 
     def callback(self, checkpoint: Path | None) -> "TrainerCallback":
@@ -87,7 +86,7 @@ class EmaTeacher(SignalSource):
 
         assert self._task is not None
         assert self._copy is not None
-        return Follower(self._task, self._copy, self.decay, checkpoint)
+        return Follower(self._task.model, self._copy.model, self.decay, checkpoint)
 
     def of(self, batch: "BatchRows", student: "dict[str, Tensor] | None") -> "dict[str, Tensor]":
         """Return `ema.scores` (B, N) and `ema.batch_scores` (B, M), columns as the student's."""

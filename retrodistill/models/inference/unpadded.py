@@ -1,0 +1,158 @@
+"""Layers over the real tokens of a batch alone, without its padding.
+
+The texts of a batch stand one after the other in one row from the first layer to the last; products
+and norms read no padding, and attention looks at each text by itself: one kernel of variable
+lengths on a GPU, a call a text on a CPU. What comes before and after, the embeddings and the heads,
+sees the padded batch as ever, so that pooling, classifiers and heads over words need not know.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import local
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from retrodistill.models.inference.attention import (
+    ARCHITECTURES,
+    attention_of,
+    register_attention,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+FEW = 512
+"""Padded tokens below which a batch is too small to gain."""
+
+CPU_PADDING = 0.1
+"""Share of padding from which a CPU gains: a call a text costs something too."""
+
+_bodies: "WeakKeyDictionary[nn.Module, PreTrainedModel | None]" = WeakKeyDictionary()
+_thread = local()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The real tokens of a padded batch (B, T), one after the other (N)."""
+
+    shape: tuple[int, int]
+
+    places: "Tensor"
+    """(N) of each token in the flat batch."""
+
+    lengths: list[int]
+    """Tokens of each text."""
+
+    bounds: "Tensor"
+    """(B + 1) int32: where each text begins, and the end."""
+
+    def pack(self, states: "Tensor") -> "Tensor":
+        """Return states (B, T, D) as (1, N, D)."""
+        return states.flatten(0, 1).index_select(0, self.places)[None]
+
+    def pad(self, states: "Tensor") -> "Tensor":
+        """Return states (1, N, D) as (B, T, D), with zeros in the padding."""
+        batch, longest = self.shape
+        flat = states.new_zeros(batch * longest, states.shape[-1])
+        return flat.index_copy(0, self.places, states[0]).view(batch, longest, -1)
+
+
+@contextmanager
+def unpadded(body: "nn.Module", features: dict[str, Any], dtype: "torch.dtype") -> Iterator[None]:
+    """Run a body's layers over real tokens alone within the block, where that is possible and pays.
+
+    Results are those of the padded batch but for the order of sums; dropout draws other masks.
+    Between the first and the last layer, states are a row of tokens then: who looks at them there
+    takes `padded_layers`.
+    """
+    row = None if getattr(_thread, "padded", False) else _row(body, features, dtype)
+    if row is None:
+        yield
+        return
+    before = getattr(_thread, "row", None)
+    _thread.row = row
+    try:
+        with attention_of(row.lengths, row.bounds):
+            yield
+    finally:
+        _thread.row = before
+
+
+@contextmanager
+def padded_layers() -> Iterator[None]:
+    """Keep the padding in this thread's layers within the block."""
+    before = getattr(_thread, "padded", False)
+    _thread.padded = True
+    try:
+        yield
+    finally:
+        _thread.padded = before
+
+
+def _row(body: "nn.Module", features: dict[str, Any], dtype: "torch.dtype") -> Row | None:
+    """Return the real tokens of a batch, or None if its layers are to run over the padding."""
+    import torch
+
+    mask = features.get("attention_mask")
+    if mask is None or mask.dim() != 2 or mask.numel() < FEW:
+        return None
+    on_gpu = mask.device.type == "cuda"
+    if on_gpu and (dtype == torch.float32 or body.training):
+        return None  # the kernel has neither float32 nor dropout
+    if body not in _bodies:
+        _bodies[body] = _prepared(body)
+    model = _bodies[body]
+    if model is None or _watched(model):
+        return None
+    lengths = mask.sum(1)
+    counts: list[int] = lengths.tolist()
+    padding = 1 - sum(counts) / mask.numel()
+    if not padding or not min(counts) or (padding < CPU_PADDING and not on_gpu):
+        return None
+    bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    places = mask.flatten().nonzero().flatten()
+    return Row((mask.shape[0], mask.shape[1]), places, counts, bounds)
+
+
+def _watched(model: "PreTrainedModel") -> bool:
+    """Tell whether layers' states are given out, or computed again outside of the block."""
+    config = model.config
+    again = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+    return bool(again or config.output_hidden_states or config.output_attentions)
+
+
+def _prepared(body: "nn.Module") -> "PreTrainedModel | None":
+    """Have a body's layers take a row of tokens in a block; return its model if they can."""
+    from transformers import PreTrainedModel
+
+    found = next((part for part in body.modules() if isinstance(part, PreTrainedModel)), None)
+    if found is None:
+        return None
+    model: PreTrainedModel = found.base_model
+    config = model.config
+    known = config.model_type in ARCHITECTURES and not getattr(config, "is_decoder", False)
+    if not known or config._attn_implementation != "sdpa":
+        return None
+    stack = next(part.layer for part in model.modules() if hasattr(part, "layer"))
+    register_attention()
+    # a copy of a body with fewer layers has the hooks of the layers that it kept
+    if _pack not in stack[0]._forward_pre_hooks.values():
+        stack[0].register_forward_pre_hook(_pack)
+    if _pad not in stack[-1]._forward_hooks.values():
+        stack[-1].register_forward_hook(_pad)
+    return model
+
+
+def _pack(layer: "nn.Module", args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    row: Row | None = getattr(_thread, "row", None)
+    return None if row is None else (row.pack(args[0]), *args[1:])
+
+
+def _pad(layer: "nn.Module", args: tuple[Any, ...], output: Any) -> Any:
+    row: Row | None = getattr(_thread, "row", None)
+    if row is None:
+        return None
+    return (row.pad(output[0]), *output[1:]) if isinstance(output, tuple) else row.pad(output)
