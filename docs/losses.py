@@ -33,7 +33,9 @@ def _entry(term: LossTerm, same: str | None) -> str:
         return f"### {term.name}\n\nAnother name of [{same}](#{same})."
     parameters = inspect.signature(term.function).parameters.values()
     settings = [f"`{p.name}={p.default}`" for p in parameters if p.kind is p.KEYWORD_ONLY]
-    signals = [f"`{name}` ({SIGNALS[name].replace(' ', ', ')})" for name in term.signals]
+    signals = [
+        f"`{name}` ({SIGNALS[name].replace(' ', ', ') or 'a number'})" for name in term.signals
+    ]
     facts = {
         "Function": [f"`{term.function.__module__}.{term.function.__name__}`"],
         "Needs": signals,

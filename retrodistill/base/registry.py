@@ -218,6 +218,7 @@ LOSSES = Registry(
         "class-mean-direction": "retrodistill.objectives.losses.classes:class_mean_direction",
         "rkd-distance": "retrodistill.objectives.losses.relational:rkd_distance",
         "rkd-angle": "retrodistill.objectives.losses.relational:rkd_angle",
+        "transfer-mse": "retrodistill.objectives.losses.transfers:transfer_mse",
         "dse": "retrodistill.objectives.losses.pairs:dse",
         "flops": "retrodistill.objectives.losses.sparsity:flops",
     },

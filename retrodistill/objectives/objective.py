@@ -85,6 +85,8 @@ SIGNALS = {
     "token_vectors": "X W P",
     "teacher_token_vectors": "X W S",
     "scored_tokens": "X W",
+    "student_loss": "",
+    "teacher_loss": "",
     "progress": "",
 }
 """Every signal that a batch can carry, and its shape.
@@ -116,6 +118,9 @@ each other, the student's in the teacher's width. `attention_vectors`,
 `teacher_attention_vectors`: the queries, keys and values of an attention layer. `token_vectors`,
 `teacher_token_vectors`: what late-interaction models compare; `scored_tokens`: of which tokens.
 
+Meta-learning. `student_loss`, `teacher_loss`: the sum of the objective's other terms on one part of
+a batch, by the weights as they are, and by those that were adapted to the part before it.
+
 `progress`: the share of the training's steps that are done, where a term has a start.
 
 A teacher with a label gives `LABEL.scores`, `LABEL.batch_scores` and `LABEL.layer_scores`, of the
@@ -127,6 +132,9 @@ what these learn from it. `teachers` are the scores of E teachers that a term na
 its temperature: `teachers=teacher_scores/2&LABEL.scores/0.05`. `base_scores`, `start_scores`: those
 of the model that the teacher was, and that the student was, before training.
 """
+
+TRANSFERS = frozenset({"student_loss", "teacher_loss"})
+"""Signals of meta-learning."""
 
 _TERM = re.compile(r"\s*(?:(?P<weight>[0-9.eE+-]+?)\s*\*)?(?P<call>.*)", re.DOTALL)
 
@@ -206,6 +214,11 @@ class LossTerm:
     def of_joint_teacher(self) -> bool:
         """Whether the joint teacher is in the student's place, and learns from it."""
         return self.trained == JOINT
+
+    @property
+    def of_transfers(self) -> bool:
+        """Whether it compares losses of adapted weights, rather than what they are losses of."""
+        return not TRANSFERS.isdisjoint(self.signals)
 
     @property
     def taught_by(self) -> str:
@@ -335,6 +348,8 @@ def inputs_of(terms: Sequence[LossTerm]) -> tuple[str, ...]:
 def needs_of(settings: "TrainSettings") -> tuple[str, ...]:
     """Return the inputs that training with these settings needs: flags of `train`, and labels."""
     needs = inputs_of(parse_objective(settings.objective))
+    if settings.inner_learning_rate is not None:
+        needs = (*needs, "--meta-view")
     if settings.flags_of_scores and "--scores" not in needs:
         needs = (*needs, "--scores")
     if settings.student_ranks and "labels" not in needs:

@@ -117,6 +117,7 @@ def train(config: "configs.TrainConfig") -> None:
     from retrodistill.stages.training.requirements import check_kind, check_settings
     from retrodistill.stages.training.sampling import parse_negative_sampling
     from retrodistill.stages.training.sources import named_sources
+    from retrodistill.stages.training.transfers import check_meta_views
 
     refuse_existing(config.out, overwrite=config.overwrite)
     _check_views(config)
@@ -140,6 +141,7 @@ def train(config: "configs.TrainConfig") -> None:
             teacher = config.out.with_name(f"{config.out.name}.teacher")
             refuse_existing(teacher, overwrite=config.overwrite)
     check_settings(terms, config, config.split, named_sources(config))
+    check_meta_views(config.meta_view, terms, config)
     of_others = config.pair_prompt is not None or config.answers
     if of_others or config.student_kind != TrainSettings().student_kind:
         check_kind(config)  # imports torch

@@ -82,6 +82,8 @@ def batch(
         token_vectors=pads(draw(b, n, 3), (0, 0, 0, pad)),
         teacher_token_vectors=pads(draw(b, n, 3), (0, 0, 0, pad)),
         scored_tokens=pads(token_mask, (0, pad)),
+        student_loss=draw(1)[0],
+        teacher_loss=draw(1)[0],
     )
 
 

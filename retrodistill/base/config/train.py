@@ -214,6 +214,14 @@ class TrainSettings:
     """Share that each step keeps of an exponential average of the student's weights, such as 0.99,
     which is a live teacher: `batch-kl(teacher_batch_scores=ema.batch_scores)`."""
 
+    inner_learning_rate: float | None = None
+    """Meta-learning (first-order MAML): the loss of each part of a batch but the first is taken at
+    weights that --inner-steps steps of plain gradient descent at this rate have adapted to the part
+    before it. The parts read --meta-view; 0 adapts nothing (default: no meta-learning)."""
+
+    inner_steps: int = 1
+    """With --inner-learning-rate: number of steps that adapt the weights to a part."""
+
     average: Literal["none", "ema", "sma"] = "none"
     """Average the weights over the training: exponentially, or evenly over its last part."""
 
@@ -264,9 +272,12 @@ class TrainSettings:
         )
         at_least(self, 1, "positives_per_query")
         at_least(self, 0, "lora_rank", "queue", "eval_steps", "patience", "drop_weak_queries")
+        at_least(self, 0, "inner_learning_rate")
+        at_least(self, 1, "inner_steps")
         at_least(self, 0, "average_decay", "average_start", "min_delta")
         below_one(self, "ema", "average_decay", "average_start", "warmup", "dropout")
         self._check_amounts()
+        self._check_meta()
         if self.ema is not None and not self.ema > 0:
             raise ConfigError(f"--ema must be above 0, but it is {self.ema}.")
         if self.ema is not None and self.freeze == "document":
@@ -313,6 +324,26 @@ class TrainSettings:
             "--false-negatives": self.false_negatives is not None,
         }
         return tuple(flag for flag, used in flags.items() if used)
+
+    def _check_meta(self) -> None:
+        """Raise ConfigError for settings that do not go with adapted weights."""
+        if self.inner_learning_rate is None:
+            if self.inner_steps != 1:
+                raise ConfigError("--inner-steps needs --inner-learning-rate: how far a step goes.")
+            return
+        reasons = {
+            "--cache-gradients": (
+                self.cache_gradients,
+                "recomputes activations after the adapted weights are gone",
+            ),
+            "--freeze": (self.freeze, "keeps vectors of a tower that is not adapted"),
+            "--ema": (self.ema, "reads a batch in the texts of --data alone"),
+            "--queue": (self.queue, "is of --vectors, whose model reads --teacher-view alone"),
+            "--prune-vocabulary": (self.prune_vocabulary, "keeps the words of --data alone"),
+        }
+        for flag, (used, reason) in reasons.items():
+            if used:
+                raise ConfigError(f"{flag} does not go with --inner-learning-rate: it {reason}.")
 
     def _check_amounts(self) -> None:
         """Raise ConfigError unless numbers are in range and fit each other."""
@@ -384,6 +415,11 @@ class TrainConfig(TrainSettings):
 
     student_view: str | None = None
     """Other texts of the same ids that the student reads, as with --teacher-view."""
+
+    meta_view: tuple[str, ...] = ()
+    """With --inner-learning-rate: texts of the same ids that the first part of a batch reads, then
+    the second, ...; one flag a part. VIEW as with --teacher-view, QUERIES:DOCUMENTS, several joined
+    by + (mixed evenly), and `own` for those of --data: `own`, `german:own`, `german+greek:own`."""
 
     out: Path
     """Folder of the trained model, in sentence-transformers format."""

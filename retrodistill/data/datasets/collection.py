@@ -1,7 +1,7 @@
 """A test collection: documents, queries and relevance judgements."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from retrodistill.base.errors import ConfigError, DataError
 from retrodistill.base.logging import log
 from retrodistill.base.manifest import digest
 from retrodistill.base.registry import COLLECTIONS
+from retrodistill.data.datasets.mixtures import MetaView, meta_view
 from retrodistill.data.datasets.options import take_options
 from retrodistill.data.datasets.queries import QueryFile, log_counts, merged_queries, read_queries
 from retrodistill.data.datasets.texts import Texts
@@ -60,6 +61,7 @@ class Collection:
         self._qrels: dict[str, Judgements] = {}
         self.file_queries: list[str] = []
         self._teacher_view: Collection | None = None
+        self.meta_views: tuple[MetaView, ...] = ()
 
     def __repr__(self) -> str:
         size = f"{len(self.docs)} documents, {len(self.queries)} queries"
@@ -213,6 +215,32 @@ class Collection:
     def teacher_view(self) -> "Collection":
         """The texts that a student's teacher reads: another view, or this one."""
         return self if self._teacher_view is None else self._teacher_view
+
+    def meta_viewed(self, specs: Sequence[str]) -> "Collection":
+        """Return this collection for meta-learning; the parts of a batch read these views.
+
+        A spec is a view's name or path, `QUERIES:DOCUMENTS`, or several joined by +, as
+        `mixtures` describes them. Without specs, nothing is in parts.
+
+        Raises:
+            ConfigError: there is no such view, or all parts would read the same texts.
+            DataError: a file is malformed, or lacks the text of an id.
+
+        """
+        viewed = copy(self)
+        viewed.meta_views = tuple(meta_view(self, spec) for spec in specs)
+        if len(specs) > 1 and len({view.fingerprint for view in viewed.meta_views}) == 1:
+            raise ConfigError(
+                f"--meta-view {', '.join(specs)}: all of them are the same texts, so nothing is "
+                "transferred from one to another. Give different views."
+            )
+        return viewed
+
+    @property
+    def views_read(self) -> "list[Collection]":
+        """Each view that a training reads, once: the student's, the teacher's, those of parts."""
+        members = [member for view in self.meta_views for member in view.members]
+        return [*{each.fingerprint: each for each in (self, self.teacher_view, *members)}.values()]
 
     def with_splits(self, files: Mapping[str, Path]) -> "Collection":
         """Return this collection with a split for each name and judgement file.

@@ -200,15 +200,20 @@ class Task(nn.Module):
             signals = signals | {"progress": torch.tensor(self.progress)}
         return self._objective(Signals(**signals))
 
-    def loss(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the sum of the weighted terms in the form of the Trainer."""
+    @property
+    def probed(self) -> Sequence[Tensor]:
+        """Weights to measure the terms' gradients at; none: measured at outputs of the body."""
+        return self.tokens.weights if self.tokens is not None else ()
+
+    def loss(self, values: dict[str, Tensor]) -> dict[str, Any]:
+        """Return the sum of the weighted terms in the form of the Trainer, and the terms."""
         self.losses = {name: float(value.detach()) for name, value in values.items()}
         for probe in (self.probe, self.joint and self.joint.task.probe):
             if probe is not None:
                 probe.measure(values)
         if self.tokens is not None:
             self.tokens.clear()
-        return {"loss": torch.stack(list(values.values())).sum()}
+        return {"loss": torch.stack(list(values.values())).sum(), "terms": values}
 
 
 class RetrieverTask(Task):

@@ -27,6 +27,7 @@ from retrodistill.base.config import (
 from retrodistill.base.manifest import FILE
 from retrodistill.base.types import RetrieverOptions
 from retrodistill.data.datasets import load_collection
+from retrodistill.data.datasets.mixtures import meta_view
 from retrodistill.stages.pipelines.fusing import fuse
 from retrodistill.stages.pipelines.steps import Step, sound_fingerprint
 from retrodistill.stages.reporting.chain import input_fingerprint, inputs_named
@@ -103,12 +104,13 @@ def train(config: TrainConfig) -> None:
     from retrodistill.stages.training.sources import open_sources
 
     collection = load_collection(config.data, queries=config.queries)
+    student = collection.view(config.student_view)
     sources = open_sources(config)
 
     from retrodistill.stages.training.trainer import train_student  # imports torch: last
 
     train_student(
-        collection.view(config.student_view).taught_by(collection.view(config.teacher_view)),
+        student.taught_by(collection.view(config.teacher_view)).meta_viewed(config.meta_view),
         config.student,
         config.out,
         sources=sources,
@@ -296,6 +298,9 @@ def fingerprints_read(verb: str, config: Any) -> dict[str, str]:
         for setting in ("teacher_view", "student_view"):
             if view := getattr(config, setting, None):
                 fingerprints[setting] = collection.view(view).fingerprint
+        for spec in getattr(config, "meta_view", ()):
+            student = collection.view(config.student_view)
+            fingerprints[f"meta_view {spec}"] = meta_view(student, spec).fingerprint
     for setting, _, name in inputs_named(verb, as_dict(config)):
         path = Path(name)
         if path.exists():

@@ -31,12 +31,13 @@ def gradient_norms(
     """Return the norm of each weighted term's gradient at the outputs of the student's body.
 
     With `joint`, at those of the joint teacher's body; where terms read the student's layers as
-    well, at the weights of its body. Nothing is trained and no random number is drawn: dropout is
-    off, weights, gradients, buffers and modes stay as they are.
+    well, at the weights of its body; where weights are adapted, at all of them. Nothing is trained
+    and no random number is drawn: dropout is off, weights, gradients, buffers and modes stay as
+    they are.
     """
     from accelerate.utils import send_to_device
 
-    probe = Probe(task.tokens.weights if task.tokens is not None and not joint else ())
+    probe = Probe(() if joint else task.probed)
     with _measured(task, probe, joint=joint):
         for batch in batches:
             task(**send_to_device(batch, task.model.device))
@@ -110,9 +111,14 @@ def _sentences(
 @contextmanager
 def _measured(task: "Task", probe: Probe, *, joint: bool) -> Iterator[None]:
     """Attach a probe to a task in evaluation mode, or to its joint teacher's, and restore both."""
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
     modes = {module: module.training for module in task.modules()}
     losses, device = task.losses, task.model.device
     task.eval()
+    for module in task.modules():
+        if isinstance(module, SpladePooling):  # in evaluation it overwrites what gradients need
+            module.train()
     probed = task.joint.task if joint else task
     probed.probe = probe
     try:

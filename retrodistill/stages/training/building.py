@@ -123,6 +123,8 @@ def build_task(
     """
     from retrodistill.models.students.tasks import SECOND, STUDENT_SIGNALS
 
+    comparing = [term for term in terms if term.of_transfers]
+    terms = [term for term in terms if not term.of_transfers]
     kind: StudentKind = STUDENT_KINDS[settings.student_kind]
     requested = {signal for term in terms for signal in term.signals}
     absent = (requested & STUDENT_SIGNALS) - kind.task.gives
@@ -162,7 +164,17 @@ def build_task(
     task = task.to(model.device)
     for source in sources:
         source.attach(task)
-    return task
+    return task if settings.inner_learning_rate is None else _adapting(task, comparing, settings)
+
+
+def _adapting(task: "Task", comparing: "Sequence[LossTerm]", settings: TrainSettings) -> "Task":
+    """Return a task whose weights are adapted from part to part of a batch."""
+    from retrodistill.models.students.meta import MetaTask
+    from retrodistill.objectives.objective import bind
+
+    rate, steps = settings.inner_learning_rate, settings.inner_steps
+    assert rate is not None
+    return MetaTask(task, bind(comparing) if comparing else None, rate=rate, steps=steps)
 
 
 def build_batches(
@@ -173,6 +185,11 @@ def build_batches(
 ) -> Callable[..., dict[str, Any]]:
     """Return what turns examples, or texts alone, into the inputs of the task."""
     kind: StudentKind = STUDENT_KINDS[settings.student_kind]
+    if settings.inner_learning_rate is not None:
+        from retrodistill.models.students.meta import MetaBatch
+
+        views = collection.meta_views
+        return MetaBatch([kind.batches(model, view, settings, sources) for view in views])
     return kind.batches(model, collection, settings, sources)
 
 

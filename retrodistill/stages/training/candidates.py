@@ -150,8 +150,8 @@ def judged_elsewhere(
 
     Those are the queries of `dev_split`, and those of splits that are neither `split` nor among
     `unlabelled_splits`; and queries of the same text under another id, as a query log has them,
-    be it the student's text or the one in the teacher's view. What `split` judges too is trained
-    on, unless `dev_split` names it.
+    be it the student's text or one in another view that is read. What `split` judges too is
+    trained on, unless `dev_split` names it.
 
     Raises:
         ConfigError: an unlabelled split does not exist.
@@ -168,9 +168,8 @@ def judged_elsewhere(
     if dev_split is not None:
         measured = {dev_split: set(collection.qrels(dev_split)), **measured}
     if any(measured.values()):
-        _add_equal_texts(collection.queries, measured, trained)
-        if collection.teacher_view is not collection:
-            _add_equal_texts(collection.teacher_view.queries, measured, trained)
+        for view in collection.views_read:
+            _add_equal_texts(view.queries, measured, trained)
     return measured
 
 

@@ -165,7 +165,7 @@ def _data(manifest: Manifest, teachers: Sequence[str]) -> str:
     config = manifest.config
     rows = [("split", str(config.get("split", "")))]
     # live teachers are named with the others, below
-    views = ("teacher_view", "student_view")
+    views = ("teacher_view", "student_view", "meta_view")
     roles = ("data", *views, *(name for name in SIGNAL_SOURCES if name != "teacher"))
     for role in filter(config.get, roles):
         value = config[role]

@@ -32,10 +32,7 @@ def student_lineage(
     settings: "TrainSettings",
 ) -> Lineage:
     """Return the record of a training, with those of its start and of its sources."""
-    views = [material.collection]  # the student's, and the teacher's if that is another
-    if material.collection.teacher_view is not material.collection:
-        views.append(material.collection.teacher_view)
-    records = [_record(material, view, name) for view in views]
+    records = [_record(material, view, name) for view in material.collection.views_read]
     behind = [model_lineage(start)]
     if settings.doc_student is not None:
         behind.append(model_lineage(settings.doc_student))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.base.config import TrainSettings, as_dict
-from retrodistill.base.manifest import Manifest, digest_files, model_files
+from retrodistill.base.manifest import Manifest, digest, digest_files, model_files
 from retrodistill.models.students.reading import Reading
 from retrodistill.objectives.labels import EMA
 from retrodistill.stages.training.building import (
@@ -24,6 +24,7 @@ from retrodistill.stages.training.sources import SignalSource, as_sources
 from retrodistill.stages.training.sources.ema import EmaTeacher
 from retrodistill.stages.training.sources.joint import JointTeacher, joint_of
 from retrodistill.stages.training.sources.scores import scores_of
+from retrodistill.stages.training.transfers import check_meta_views
 
 if TYPE_CHECKING:
     from retrodistill.data.datasets import Collection
@@ -123,6 +124,7 @@ def plan_training(
     terms = parse_objective(settings.objective)
     wrapped = _all_sources(sources, settings)
     check_settings(terms, settings, split, wrapped)
+    check_meta_views([view.spec for view in collection.meta_views], terms, settings)
     if not settings.other_texts:
         for source in wrapped:
             source.check_texts(collection.teacher_view)
@@ -186,6 +188,8 @@ def _fingerprints(collection: "Collection", sources: Iterable[SignalSource]) -> 
     fingerprints = {"collection": collection.fingerprint}
     if collection.teacher_view is not collection:
         fingerprints["teacher_view"] = collection.teacher_view.fingerprint
+    if collection.meta_views:
+        fingerprints["meta_view"] = digest(*(view.fingerprint for view in collection.meta_views))
     return fingerprints | {source.name: source.fingerprint for source in sources}
 
 

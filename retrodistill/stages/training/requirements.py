@@ -28,7 +28,9 @@ def check_settings(
     """
     from retrodistill.stages.training.sampling import parse_negative_sampling
     from retrodistill.stages.training.sources.joint import JointTeacher, check_joint
+    from retrodistill.stages.training.transfers import check_meta
 
+    check_meta(terms, settings, sources)
     signals = {signal for term in terms for signal in term.signals}
     _check_heads(signals, settings, sources)
     in_batch = any(name == "doc_vectors" or name.startswith("batch_") for name in signals)

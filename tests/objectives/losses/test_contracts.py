@@ -33,6 +33,8 @@ LEAVES = (
     "student_states",
     "attention_vectors",
     "token_vectors",
+    "student_loss",
+    "teacher_loss",
 )
 """Signals that a student's weights shape."""
 
@@ -50,6 +52,7 @@ TEACHERS: tuple[dict[str, str], ...] = (
     {"student_states": "teacher_states"},
     {"attention_vectors": "teacher_attention_vectors"},
     {"token_vectors": "teacher_token_vectors"},
+    {"student_loss": "teacher_loss"},
 )
 """Signals of a student and of a teacher that can be equal."""
 

@@ -77,7 +77,7 @@ class Files:
         words += f"--out {out} --max-steps 2 --batch-size 4 --query-tokens 16 --doc-tokens 32 "
         words += "--precision float32"
         words += " --dims 16" if settings_of(training).get("dims") else ""
-        for need in set(needs(training)) - {"labels", "--joint-teacher"}:
+        for need in set(needs(training)) - {"labels", "--joint-teacher", "--meta-view"}:
             flag, _, label = need.partition(" ")  # --teacher LABEL=TEACHER
             words += f" {flag} {label.removesuffix('TEACHER')}"
             words += f"{getattr(self, flag.removeprefix('--'))}"
@@ -85,6 +85,10 @@ class Files:
             of_batch = "joint.batch_scores" in settings_of(training)["objective"]
             words += " --teacher-tokens 48 --joint-teacher "
             words += self.joint_teachers["bi-encoder" if of_batch else "cross-encoder"]
+        if "--meta-view" in needs(training):
+            parts = ("own", "backwards", "own+backwards")
+            words += "".join(f" --meta-view {part}" for part in parts)
+            words = words.replace("--batch-size 4", "--batch-size 6")
         if load_recipe(training.partition(" ")[0]).views:
             words += " --student-view backwards"
         return words.split()
@@ -165,6 +169,7 @@ def test_what_a_recipe_needs_is_what_its_settings_go_by() -> None:
     assert needs("tct-colbert") == ("--teacher", "labels")
     assert needs("rocketqav2") == ("--joint-teacher", "--scores", "labels")
     assert needs("lead") == ("labels", "--joint-teacher")
+    assert needs("maml-align") == ("labels", "--meta-view")
     assert needs("tas-b") == ("--scores", "--teacher", "labels")
 
 
