@@ -38,9 +38,9 @@ class MixedTexts:
     def full_texts(self, rows: NDArray[np.int64]) -> list[str]:
         """Return title and text, joined by a space, of these rows."""
         texts = [""] * len(rows)
-        for first, member in enumerate(self._members):
-            places = slice(first, None, len(self._members))
-            texts[places] = member.full_texts(rows[places])
+        for offset, member in enumerate(self._members):
+            alternate = slice(offset, None, len(self._members))
+            texts[alternate] = member.full_texts(rows[alternate])
         return texts
 
 

@@ -61,7 +61,7 @@ def register_attention() -> None:
         texts = getattr(_thread, "texts", None)
         if texts is not None:
             if query.is_cuda:
-                return _by_lengths(query, key, value, *texts, scaling), None
+                return _by_lengths(query, key, value, texts, scaling), None
             return _text_by_text(query, key, value, texts[0], dropout, scaling), None
         if not dropout and _takes_products(module, query, key):
             return products(query, key, value, attention_mask, scaling).transpose(1, 2), None
@@ -81,8 +81,8 @@ def register_attention() -> None:
 
 def looks_both_ways(config: Any) -> bool:
     """Tell whether each token of a model looks at all others, wherever they are in a row."""
-    known = getattr(config, "model_type", None) in ARCHITECTURES
-    return known and not getattr(config, "is_decoder", False)
+    is_encoder = getattr(config, "model_type", None) in ARCHITECTURES
+    return is_encoder and not getattr(config, "is_decoder", False)
 
 
 def products(
@@ -154,8 +154,8 @@ def _text_by_text(
 
     parts = (torch.split(each, list(lengths), dim=2) for each in (query, key, value))
     heads = [
-        scaled_dot_product_attention(own, seen, read, dropout_p=dropout, scale=scale)
-        for own, seen, read in zip(*parts, strict=True)
+        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+        for q, k, v in zip(*parts, strict=True)
     ]
     return torch.cat(heads, dim=2).transpose(1, 2)
 
@@ -164,14 +164,14 @@ def _by_lengths(
     query: "Tensor",
     key: "Tensor",
     value: "Tensor",
-    lengths: Sequence[int],
-    bounds: "Tensor",
+    texts: "tuple[Sequence[int], Tensor]",
     scale: float | None,
 ) -> "Tensor":
     """Return the same by the GPU's kernel for texts of several lengths."""
     from torch.nn.attention.varlen import varlen_attn
 
     queries, keys, values = (each[0].transpose(0, 1).contiguous() for each in (query, key, value))
+    lengths, bounds = texts
     longest = max(lengths)
     heads: Any = varlen_attn(queries, keys, values, bounds, bounds, longest, longest, scale=scale)
     return heads[None]  # type: ignore[no-any-return]

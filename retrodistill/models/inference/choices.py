@@ -45,8 +45,8 @@ def choices_file() -> Path:
 def made_here() -> dict[str, float]:
     """Return what has been measured on this machine: name -> times as fast."""
     ending = f" on {_machine()}"
-    found = {**_kept(), **_known}
-    return {key.removesuffix(ending): found[key] for key in sorted(found) if key.endswith(ending)}
+    ratios = {**_kept(), **_known}
+    return {key.removesuffix(ending): ratios[key] for key in sorted(ratios) if key.endswith(ending)}
 
 
 def _measured(fast: Call, plain: Call) -> float:
@@ -85,9 +85,9 @@ def _processor() -> str:
 def _kept() -> dict[str, float]:
     """Return the file's entries; of one that cannot be read, none."""
     with suppress(OSError, ValueError):
-        found = json.loads(choices_file().read_text(encoding="utf-8"))
-        if isinstance(found, dict) and all(isinstance(value, float) for value in found.values()):
-            return found
+        entries = json.loads(choices_file().read_text(encoding="utf-8"))
+        if isinstance(entries, dict) and all(isinstance(v, float) for v in entries.values()):
+            return entries
     return {}
 
 

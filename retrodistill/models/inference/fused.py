@@ -106,10 +106,10 @@ class _Casts:
             return weights
         # tensors of inference mode count no changes, and can have none outside of it
         state = weights.data_ptr(), 0 if weights.is_inference() else weights._version
-        kept = self._kept.get((name, dtype))
-        if kept is None or kept[0] != state:
-            kept = self._kept[name, dtype] = state, weights.detach().to(dtype)
-        return kept[1]
+        cast = self._kept.get((name, dtype))
+        if cast is None or cast[0] != state:
+            cast = self._kept[name, dtype] = state, weights.detach().to(dtype)
+        return cast[1]
 
 
 def _linear(

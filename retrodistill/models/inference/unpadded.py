@@ -40,7 +40,7 @@ class Row:
 
     shape: tuple[int, int]
 
-    places: "Tensor"
+    indices: "Tensor"
     """(N) of each token in the flat batch."""
 
     lengths: list[int]
@@ -51,13 +51,13 @@ class Row:
 
     def pack(self, states: "Tensor") -> "Tensor":
         """Return states (B, T, D) as (1, N, D)."""
-        return states.flatten(0, 1).index_select(0, self.places)[None]
+        return states.flatten(0, 1).index_select(0, self.indices)[None]
 
     def pad(self, states: "Tensor") -> "Tensor":
         """Return states (1, N, D) as (B, T, D), with zeros in the padding."""
         batch, longest = self.shape
         flat = states.new_zeros(batch * longest, states.shape[-1])
-        return flat.index_copy(0, self.places, states[0]).view(batch, longest, -1)
+        return flat.index_copy(0, self.indices, states[0]).view(batch, longest, -1)
 
 
 @contextmanager
@@ -113,28 +113,28 @@ def _row(body: "nn.Module", features: dict[str, Any], dtype: "torch.dtype") -> R
     if not padding or not min(counts) or (padding < CPU_PADDING and not on_gpu):
         return None
     bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-    places = mask.flatten().nonzero().flatten()
-    return Row((mask.shape[0], mask.shape[1]), places, counts, bounds)
+    indices = mask.flatten().nonzero().flatten()
+    return Row((mask.shape[0], mask.shape[1]), indices, counts, bounds)
 
 
 def _watched(model: "PreTrainedModel") -> bool:
     """Tell whether layers' states are given out, or computed again outside of the block."""
     config = model.config
-    again = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
-    return bool(again or config.output_hidden_states or config.output_attentions)
+    recomputed = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    return bool(recomputed or config.output_hidden_states or config.output_attentions)
 
 
 def _prepared(body: "nn.Module") -> "PreTrainedModel | None":
     """Have a body's layers take a row of tokens in a block; return its model if they can."""
     from transformers import PreTrainedModel
 
-    found = next((part for part in body.modules() if isinstance(part, PreTrainedModel)), None)
-    model: Any = found and found.base_model
+    transformer = next((m for m in body.modules() if isinstance(m, PreTrainedModel)), None)
+    model: Any = transformer and transformer.base_model
     if model is None or not looks_both_ways(model.config):
         return None
     if model.config._attn_implementation != "sdpa":
         return None
-    stack: Any = next(part.layer for part in model.modules() if hasattr(part, "layer"))
+    stack: Any = next(m.layer for m in model.modules() if hasattr(m, "layer"))
     register_attention()
     # a copy of a body with fewer layers has the hooks of the layers that it kept
     if _pack not in stack[0]._forward_pre_hooks.values():

@@ -58,7 +58,7 @@ class GatedMap(nn.Module):
 
     def plain(self) -> nn.Linear:
         """Return the same as a plain linear map."""
-        weight, bias = (part.detach() for part in self.maps())
+        weight, bias = (tensor.detach() for tensor in self.maps())
         result = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
         result.weight, result.bias = nn.Parameter(weight), nn.Parameter(bias)
         return result
@@ -111,8 +111,8 @@ def with_experts(model: Any, count: int, *, seed: int = 0) -> Any:
         torch.zeros(count),
     )
     width = size + count * rank
-    first: Any = Dense(size, 2 * width, activation_function=nn.GLU())
-    first.linear = gated
+    mixture: Any = Dense(size, 2 * width, activation_function=nn.GLU())
+    mixture.linear = gated
     mixed: Any = Dense(
         width,
         size,
@@ -121,7 +121,7 @@ def with_experts(model: Any, count: int, *, seed: int = 0) -> Any:
         init_weight=torch.eye(size, width),
     )
     copied = copy.deepcopy(model)
-    for module in (first, mixed):
+    for module in (mixture, mixed):
         copied.append(module.to(model.device))
     if is_normalised(model):
         copied.append(Normalize())
@@ -133,12 +133,12 @@ def trained_experts(model: Any) -> Any:
 
     Trained as plain modules, its outputs would each get a gate. A model without a head is itself.
     """
-    found = [GatedMap.of(dense.linear) for dense in _gated(model) if _is_plain(dense)]
-    if not any(found):
+    gates = [GatedMap.of(dense.linear) for dense in _gated(model) if _is_plain(dense)]
+    if not any(gates):
         return model
     copied = copy.deepcopy(model)
     dense = [each for each in _gated(copied) if _is_plain(each)]
-    for module, gated in zip(dense, found, strict=True):
+    for module, gated in zip(dense, gates, strict=True):
         if gated is not None:
             module.linear = gated
     return copied

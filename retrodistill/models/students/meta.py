@@ -27,7 +27,7 @@ class MetaBatch:
     def __call__(self, items: Sequence[Any]) -> dict[str, list[Part]]:
         """Return the inputs of `MetaTask.forward`."""
         count = len(self._collators)
-        parts = [collate(items[first::count]) for first, collate in enumerate(self._collators)]
+        parts = [collate(items[offset::count]) for offset, collate in enumerate(self._collators)]
         return {"parts": parts}
 
 
@@ -69,16 +69,16 @@ class MetaTask(Task):
     def forward(self, parts: Sequence[Part]) -> dict[str, Any]:
         """Return the loss of a batch, given the inputs of the task for each of its parts."""
         self._reading[0].progress = self.progress
-        own: Weights = {
+        weights: Weights = {
             name: parameter
             for name, parameter in self.named_parameters()
             if parameter.requires_grad
         }
-        readings = [_Reading(self._reading[0], part, self.model.device) for part in parts]
+        readings = [_Reading(self._reading[0], inputs, self.model.device) for inputs in parts]
         queried: list[dict[str, Tensor]] = []
         compared: list[dict[str, Tensor]] = []
         for support, query in pairwise(readings):
-            adapted = own
+            adapted = weights
             for step in range(self._steps):
                 values = support(adapted)
                 # whether another transfer was measured on this part

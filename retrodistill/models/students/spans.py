@@ -112,8 +112,8 @@ def number_spans(
                 )
             for sentence in np.unique(owners[owners >= 0]).tolist():
                 spans.append((text, sentence))
-                places = real.nonzero()[:, 0][torch.from_numpy(owners == sentence)]
-                numbers[row, places] = len(spans)
+                tokens = real.nonzero()[:, 0][torch.from_numpy(owners == sentence)]
+                numbers[row, tokens] = len(spans)
         features[NUMBERS] = numbers
     return spans
 
@@ -156,8 +156,8 @@ def text_and_span_vectors(
     chosen = numbers > 0
     if not chosen.any():
         return vectors
-    first = int(numbers[chosen].min())
-    owners = numbers[chosen] - first
+    lowest = int(numbers[chosen].min())
+    owners = numbers[chosen] - lowest
     tokens = outputs["token_embeddings"].float()[chosen]  # (tokens of spans, H)
     counts = torch.bincount(owners).to(tokens.dtype)
     sums = tokens.new_zeros(len(counts), tokens.shape[-1]).index_add(0, owners, tokens)

@@ -41,8 +41,8 @@ def span_contrastive(
     """
     teacher = unit(teacher_span_vectors)
     cosines = unit(matched_span_vectors) @ teacher.T
-    own = torch.eye(len(teacher), dtype=torch.bool, device=teacher.device)
-    doubles = (teacher @ teacher.T > SAME) & ~own
+    diagonal = torch.eye(len(teacher), dtype=torch.bool, device=teacher.device)
+    doubles = (teacher @ teacher.T > SAME) & ~diagonal
     logits = (cosines / temperature).masked_fill(doubles, LOWEST)
     own_columns = arange(len(teacher), device=teacher.device)
     return average(cross_entropy(logits, own_columns, reduction="none"))

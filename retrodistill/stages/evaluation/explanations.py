@@ -191,15 +191,15 @@ def sample_pairs(
     rows = zip(
         collection.queries.find([*best]), collection.docs.find([*best.values()]), strict=True
     )
-    known = [(int(query), int(doc)) for query, doc in rows if min(query, doc) >= 0]
-    if not known:
+    judged = [(int(query), int(doc)) for query, doc in rows if min(query, doc) >= 0]
+    if not judged:
         raise DataError(
             "no judged query has a relevant document in the collection, so there is no pair to "
             "explain. Omit --explain, or give the collection of these judgements."
         )
-    drawn = np.random.default_rng(seed).permutation(len(known))[:count]
+    drawn = np.random.default_rng(seed).permutation(len(judged))[:count]
     return [
-        WordPair.of(collection.queries[known[row][0]], collection.docs[known[row][1]])
+        WordPair.of(collection.queries[judged[row][0]], collection.docs[judged[row][1]])
         for row in sorted(drawn.tolist())
     ]
 
@@ -285,17 +285,17 @@ def agreement(
     top: dict[str, float] = {}
     chance: dict[str, float] = {}
     words: dict[str, dict[str, list[str]]] = {}
-    for pair, own, other in zip(pairs, student, teacher, strict=True):
-        if _has_order(other.query):
-            query[pair.name] = _spearman(own.query, other.query)
-        if not _has_order(other.doc):
+    for pair, learned, taught in zip(pairs, student, teacher, strict=True):
+        if _has_order(taught.query):
+            query[pair.name] = _spearman(learned.query, taught.query)
+        if not _has_order(taught.doc):
             continue
-        doc[pair.name] = _spearman(own.doc, other.doc)
-        if len(other.doc) > TOP:
-            best = [_best(side.doc) for side in (other, own)]
+        doc[pair.name] = _spearman(learned.doc, taught.doc)
+        if len(taught.doc) > TOP:
+            best = [_best(side.doc) for side in (taught, learned)]
             top[pair.name] = len({*best[0]} & {*best[1]}) / TOP
-            chance[pair.name] = TOP / len(other.doc)
-            named = [[pair.doc_words[place] for place in places] for places in best]
+            chance[pair.name] = TOP / len(taught.doc)
+            named = [[pair.doc_words[index] for index in indices] for indices in best]
             words[pair.name] = {"teacher": named[0], "student": named[1]}
     return Agreement(query, doc, top, chance, words, len(pairs))
 
@@ -308,9 +308,9 @@ def explanation_table(
     for name, result in found.items():
         means = result.means
         cells = [None if means[key] is None else f"{means[key]:.4f}" for key in means]
-        for place, values in enumerate((result.query, result.doc)):
+        for column, values in enumerate((result.query, result.doc)):
             if (bounds := _interval(values)) is not None:
-                cells[place] = f"{cells[place]} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+                cells[column] = f"{cells[column]} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
         rows.append([name, *cells, f"{len(result.doc):,} of {result.pairs:,}"])
     return [*COLUMNS], rows
 
@@ -331,5 +331,5 @@ def _spearman(student: Floats, teacher: Floats) -> float:
 
 def _best(values: Floats) -> list[int]:
     """Return the places of the TOP highest values; of equal ones the first."""
-    places: list[int] = np.argsort(-values, kind="stable")[:TOP].tolist()
-    return places
+    indices: list[int] = np.argsort(-values, kind="stable")[:TOP].tolist()
+    return indices

@@ -170,7 +170,7 @@ def _bfloat16() -> Iterator[Finding]:
 
 
 def _faster_ways() -> Iterator[Finding]:
-    """Tell what was measured for the way models run here, after seeing to it that it was."""
+    """Yield which ways of running a model were measured to be faster here."""
     from retrodistill.models.inference import body_dtype, pick_device
     from retrodistill.models.inference.attention import products_are_faster
     from retrodistill.models.inference.choices import choices_file, made_here
