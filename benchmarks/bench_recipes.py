@@ -187,7 +187,7 @@ def searched(student: Path, given: sets.Set) -> rd.Run:
     kind = kind_of(str(student))
     if "dse" in student.parent.name or kind.retriever is None:
         teacher = "pair-head" if "dse" in student.parent.name else kind.teacher
-        best = given.judge.top(RERANKED)
+        best = given.listed().top(RERANKED)
         ranker = rd.load_teacher(f"{teacher}:{student}", given.searched, max_tokens=PAIR_TOKENS)
         return rd.score_candidates(given.searched, best, ranker, student.parent / "scores").run()
     retriever = "dense" if kind.name == "hybrid" else kind.retriever

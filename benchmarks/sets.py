@@ -60,6 +60,13 @@ class Set:
     vectors: str
     """Bi-encoder that teaches by vectors and live."""
 
+    def listed(self) -> rd.Run:
+        """Return the teacher's list of each test query, of the documents that are searched."""
+        table = self.judge.table
+        kept = self.searched.docs.find(table["doc_id"].to_pylist()) >= 0
+        columns = (np.asarray(table[name].to_pylist())[kept] for name in table.column_names[:3])
+        return rd.Run.from_columns(*columns)
+
     def shares(self) -> rd.Run:
         """Return the scores as places in their query's list, from 0 to 1."""
         return rd.combine([self.scores], "percentiles")
