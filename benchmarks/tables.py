@@ -7,7 +7,8 @@
 Reads lines of `rows.py` (other lines are skipped), prints a table a file: a row a system; the
 metric on all queries, on those with no near double in training and on those whose relevant
 documents are unseen there, each with the number of queries and with p, uncorrected, against the
-system that the lines name; +- is the standard deviation over seeds. Then what else is asked for, on
+system that the lines name; +- is the standard deviation over seeds. Where lines name a recipe's
+offline counterpart, the test against it on the last of these rows. Then what else is asked for, on
 all queries.
 """
 
@@ -56,6 +57,9 @@ def table(
     columns = ["system"]
     for title in titles:
         columns += [f"{NAMES.get(title, title)} ({numbers[title]})", "p"]
+    last = titles[-1]
+    offline = any("offline" in own.get(last, {}) for own in systems.values())
+    columns += ["offline counterpart", f"p, {NAMES.get(last, last)}"] if offline else []
     columns += [NAMES.get(name, name) for name in also]
     names = list(systems)
     if ordered:
@@ -66,6 +70,9 @@ def table(
         for title in titles:
             line = systems[name].get(title, {})
             row += [_value(line, metric), _probability(line.get("p"))]
+        if offline:
+            line = systems[name].get(last, {})
+            row += [line.get("offline", ""), _probability(line.get("p_offline"))]
         row += [_value(systems[name][titles[0]], other, spread=False) for other in also]
         rows.append(row)
     return f"{NAMES.get(metric, metric)}\n\n{markdown_table(columns, rows)}"
