@@ -165,7 +165,7 @@ def sources_of(
     if settings.false_negatives is not None:
         yield given.shares()  # the filter is a share of the best score
     elif settings.label_above is not None:
-        yield given.probabilities()
+        yield given.probabilities
     else:
         yield given.encoder_scores if stage.teacher == "bi-encoder" else given.scores
     if "--vectors" in needs:

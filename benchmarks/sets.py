@@ -24,6 +24,8 @@ from retrodistill.stages.mining.labels import add_positives
 
 SEARCHED = 2000
 """Documents of `scifact` that a student searches."""
+Z_UNIT = 0.45
+"""Z-scores that are one unit of a logistic curve: 1 is a probability of 0.9, -1 of 0.1."""
 TRAIN, TEST, NEAR = 400, 150, 15
 """Queries of `medquad`, and documents near a test query."""
 CANDIDATES, RERANKED = 8, 20
@@ -54,6 +56,9 @@ class Set:
     encoder_scores: rd.Run
     """A bi-encoder's, of the same candidates."""
 
+    probabilities: rd.Run
+    """The teacher's, as probabilities."""
+
     judge: rd.Run
     """The teacher's, of the test queries' candidates."""
 
@@ -71,12 +76,12 @@ class Set:
         """Return the scores as places in their query's list, from 0 to 1."""
         return rd.combine([self.scores], "percentiles")
 
-    def probabilities(self) -> rd.Run:
-        """Return the scores through a logistic curve, after the mean of all was taken off."""
-        table = self.scores.table
-        raw = np.asarray(table["score"], dtype=np.float64)
-        values = 1 / (1 + np.exp(-(raw - raw.mean()) / raw.std()))
-        return rd.Run.from_columns(table["query_id"], table["doc_id"], values.astype(np.float32))
+
+def _probabilities(scores: rd.Run, unit: float = 1.0) -> rd.Run:
+    """Return scores as probabilities, by a logistic curve; `unit` scores are one of its own."""
+    table = scores.table
+    values = 1 / (1 + np.exp(-np.asarray(table["score"], dtype=np.float64) / unit))
+    return rd.Run.from_columns(table["query_id"], table["doc_id"], values.astype(np.float32))
 
 
 def scifact(work: Path) -> Set:
@@ -99,6 +104,7 @@ def scifact(work: Path) -> Set:
         learning_rate=3e-5,
         scores=mean("train"),
         encoder_scores=stored("train", "contrastive"),
+        probabilities=_probabilities(mean("train"), Z_UNIT),
         judge=mean("test"),
         vectors=str(work / "students" / "contrastive"),
     )
@@ -166,12 +172,14 @@ def medquad(work: Path, data: Path, encoder: str, reranker: str) -> Set:
     relevant = {query: frozenset(docs) for query, docs in collection.relevant("train").items()}
     train = kept("train", lambda: add_positives(candidates("train", CANDIDATES), relevant).run)
     test = kept("test", lambda: candidates("test", RERANKED))
+    scores = scored("train", train, f"cross-encoder:{reranker}")
     return Set(
         collection=collection,
         searched=collection,
         layers=(0, 2, 5),
         learning_rate=1e-4,
-        scores=scored("train", train, f"cross-encoder:{reranker}"),
+        scores=scores,
+        probabilities=_probabilities(scores),
         encoder_scores=scored("train", train, f"bi-encoder:{encoder}"),
         judge=scored("test", test, f"cross-encoder:{reranker}"),
         vectors=encoder,

@@ -91,7 +91,8 @@ def test_a_large_batch_without_gradients_has_layers_too(
     deep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A teacher that stops at 512 tokens, where linear layers run as one operation."""
-    monkeypatch.setattr("retrodistill.models.inference.fused._faster", lambda: True)
+    faster = "retrodistill.models.inference.fused.one_operation_is_faster"
+    monkeypatch.setattr(faster, lambda dtype: True)
     encoder = DenseEncoder(deep, precision="float32")
     texts = [f"heart disease {number}" for number in range(120)]
     layers = encode_layers(encoder, texts, "document")

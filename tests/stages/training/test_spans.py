@@ -207,7 +207,8 @@ def test_a_large_batch_without_gradients_has_parts_too(
     models: dict[str, Path], long: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A measurement that stops at 512 tokens, where linear layers run as one operation."""
-    monkeypatch.setattr("retrodistill.models.inference.fused._faster", lambda: True)
+    faster = "retrodistill.models.inference.fused.one_operation_is_faster"
+    monkeypatch.setattr(faster, lambda dtype: True)
     student = start_student(str(models["student"]), TINY, long, CPU)
     texts = [doc.full_text for doc in long.docs][:39]
     batches = side_batches(student, texts, "document", max_tokens=64, batch_tokens=9999)
