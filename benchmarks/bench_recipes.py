@@ -17,6 +17,8 @@ documents of TOKENS tokens, a learning rate for each depth, and temperatures for
 cosines where its notes ask for them (COSINES). Stages share the steps, each from the student of the
 one before; nothing is mined between them. Students of other kinds retrieve as they are, rerankers
 put the first documents of the teacher's list in order; both stand beside InfoNCE of their kind.
+Recipes are missing that need what is not here: a masked language model (splade-distil), views,
+written or compared texts, interactions, a reader's or a language model's scores.
 
 One JSON line a run as it ends, and one a system and row of queries (`rows.py`): means over the
 seeds, the paired test against InfoNCE of the same kind, and `p_offline` against the recipe that
@@ -63,9 +65,8 @@ QUEUE = 1024
 METRICS = "ndcg@10,recall@100"
 UNTRAINED, INFO_NCE = "untrained", "contrastive"
 KINDS = {
-    "contrastive, sparse": {"student_kind": "sparse"},
-    "contrastive, late-interaction": {"student_kind": "late-interaction"},
-    "contrastive, cross-encoder": {
+    "contrastive late-interaction": {"student_kind": "late-interaction"},
+    "contrastive cross-encoder": {
         "student_kind": "cross-encoder",
         "objective": "contrastive(temperature=1)",
     },
@@ -98,8 +99,8 @@ RECIPES = (
     *("specialise", "listmle", "lambdarank", "approx-ndcg", "dse"),
     *("embed-distill", "leaf", "ckd", "rkd", "in-batch-teacher"),
     *("tct-colbert", "tas-b", "lead", "rocketqav2", "prod", "pair", "ema", "simcse", "m3-self"),
-    *("contrastive, sparse", "splade-distil", "contrastive, late-interaction", "colbert-kd"),
-    *("contrastive, cross-encoder", "rankgpt", "rankers-distilled"),
+    *("contrastive late-interaction", "colbert-kd"),
+    *("contrastive cross-encoder", "rankgpt", "rankers-distilled"),
 )
 SKIPPED_STAGES = ("larger-cross-encoder",)
 """There is one reranker."""
@@ -302,7 +303,7 @@ def main() -> None:
         for name in names:
             if name == UNTRAINED and seed:
                 continue
-            folder = work / "recipes" / f"{name.replace(', ', '-')}-{seed}"
+            folder = work / "recipes" / f"{name.replace(' ', '-')}-{seed}"
             run, took = measured(name, seed, given, folder, options.reranker)
             runs.setdefault(name, []).append(run)
             made.setdefault(name, []).append(took)
