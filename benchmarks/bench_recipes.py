@@ -65,13 +65,16 @@ QUEUE = 1024
 METRICS = "ndcg@10,recall@100"
 UNTRAINED, INFO_NCE = "untrained", "contrastive"
 KINDS = {
-    "contrastive late-interaction": {"student_kind": "late-interaction"},
+    "contrastive late-interaction": {
+        "student_kind": "late-interaction",
+        "objective": "contrastive(temperature=1)",
+    },
     "contrastive cross-encoder": {
         "student_kind": "cross-encoder",
         "objective": "contrastive(temperature=1)",
     },
 }
-"""InfoNCE of the other kinds."""
+"""InfoNCE of the other kinds, whose scores are no cosines."""
 COSINES = {
     "gpl": "margin-mse(student_temperature=0.05)",
     "margin-mse": "margin-mse(student_temperature=0.05)",
