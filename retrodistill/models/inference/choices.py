@@ -42,6 +42,17 @@ def choices_file() -> Path:
     return cache_folder("choices.json")
 
 
+def processor() -> str:
+    """Return the processor's name, where the system tells it."""
+    import platform
+
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def made_here() -> dict[str, float]:
     """Return what has been measured on this machine: name -> times as fast."""
     ending = f" on {_machine()}"
@@ -68,18 +79,7 @@ def _machine() -> str:
     kinds += ["amx"] * torch.cpu._is_amx_tile_supported()
     kinds += [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
     threads = f"{torch.get_num_threads()} threads"
-    return ", ".join([_processor(), *kinds, threads, f"torch {torch.__version__}"])
-
-
-def _processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    import platform
-
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return ", ".join([processor(), *kinds, threads, f"torch {torch.__version__}"])
 
 
 def _kept() -> dict[str, float]:

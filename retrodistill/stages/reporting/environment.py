@@ -97,13 +97,10 @@ def machine() -> dict[str, str | int]:
     """Return what a time depends on: the processor, usable cores, torch's threads, and the GPU."""
     import torch
 
+    from retrodistill.models.inference.choices import processor
+
     gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-    return {"cpu": _model(), "cores": _cores(), "threads": torch.get_num_threads(), **gpu}
-
-
-def _model() -> str:
-    about = _field(_read("/proc/cpuinfo"), "model name")
-    return about or platform.processor() or platform.machine()
+    return {"cpu": processor(), "cores": _cores(), "threads": torch.get_num_threads(), **gpu}
 
 
 def _cores() -> int:
@@ -112,10 +109,14 @@ def _cores() -> int:
 
 
 def _cpu() -> Iterator[Finding]:
+    from retrodistill.models.inference.choices import processor
+
     flags = _field(_read("/proc/cpuinfo"), "flags").split()
     known = {"avx2": "AVX2", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
     has = ", ".join(label for flag, label in known.items() if flag in flags) or "no AVX2"
-    yield Finding("cpu", "ok", f"{_model()}, {_cores()} cores, {has if flags else 'flags unknown'}")
+    yield Finding(
+        "cpu", "ok", f"{processor()}, {_cores()} cores, {has if flags else 'flags unknown'}"
+    )
 
 
 def _memory() -> Iterator[Finding]:
