@@ -1,43 +1,27 @@
 """Attention of transformers' models: by text in a row without padding, and by the faster kernel.
 
 transformers looks its attention up by name. Under the name `sdpa` it finds the one of here, which
-is its own unless a block of `attention_of` is open in the thread, or the batch is inference in
+is its own unless the thread reads a row of texts without padding, or the batch is inference in
 bfloat16 on a CPU. There PyTorch's flash kernel can be slower than the plain products, which one
 is measured for each size of heads and length (`choices`).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
-from threading import local
 from typing import TYPE_CHECKING, Any
 
 from retrodistill.models.inference.choices import speedup
+from retrodistill.models.inference.threads import thread
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype, nn
+
+    from retrodistill.models.inference.unpadded import Row
 
 ARCHITECTURES = frozenset({"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"})
 """Model types whose attention has no positions of its own, no window and no direction."""
 
 SHORTEST, LONGEST = 16, 512
 """Lengths for which kernels are compared; shorter and longer ones take the nearest choice."""
-
-_thread = local()
-
-
-@contextmanager
-def attention_of(lengths: Sequence[int], bounds: "Tensor") -> Iterator[None]:
-    """Let attention in this thread look within each text of a row.
-
-    `lengths` are the texts' tokens, `bounds` (B + 1) where each begins and the last one ends.
-    """
-    before = getattr(_thread, "texts", None)
-    _thread.texts = lengths, bounds
-    try:
-        yield
-    finally:
-        _thread.texts = before
 
 
 @cache
@@ -58,11 +42,11 @@ def register_attention() -> None:
         **settings: Any,
     ) -> Any:
         """Return attention (B, T, H, D) of tensors (B, H, T, D), and None for its weights."""
-        texts = getattr(_thread, "texts", None)
-        if texts is not None:
+        row = thread.row
+        if row is not None:
             if query.is_cuda:
-                return _by_lengths(query, key, value, texts, scaling), None
-            return _text_by_text(query, key, value, texts[0], dropout, scaling), None
+                return _by_lengths(query, key, value, row, scaling), None
+            return _text_by_text(query, key, value, row, dropout, scaling), None
         if not dropout and _takes_products(module, query, key):
             return products(query, key, value, attention_mask, scaling).transpose(1, 2), None
         return plain(
@@ -144,7 +128,7 @@ def _text_by_text(
     query: "Tensor",
     key: "Tensor",
     value: "Tensor",
-    lengths: Sequence[int],
+    row: "Row",
     dropout: float,
     scale: float | None,
 ) -> "Tensor":
@@ -152,7 +136,7 @@ def _text_by_text(
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    parts = (torch.split(each, list(lengths), dim=2) for each in (query, key, value))
+    parts = (torch.split(each, row.lengths, dim=2) for each in (query, key, value))
     heads = [
         scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
         for q, k, v in zip(*parts, strict=True)
@@ -164,14 +148,13 @@ def _by_lengths(
     query: "Tensor",
     key: "Tensor",
     value: "Tensor",
-    texts: "tuple[Sequence[int], Tensor]",
+    row: "Row",
     scale: float | None,
 ) -> "Tensor":
     """Return the same by the GPU's kernel for texts of several lengths."""
     from torch.nn.attention.varlen import varlen_attn
 
     queries, keys, values = (each[0].transpose(0, 1).contiguous() for each in (query, key, value))
-    lengths, bounds = texts
-    longest = max(lengths)
+    bounds, longest = row.bounds, max(row.lengths)
     heads: Any = varlen_attn(queries, keys, values, bounds, bounds, longest, longest, scale=scale)
     return heads[None]  # type: ignore[no-any-return]

@@ -8,11 +8,12 @@ one operation. Nothing is compiled here, and weights stay where they are.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from threading import Lock, local
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from retrodistill.models.inference.choices import speedup
+from retrodistill.models.inference.threads import held, thread
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
@@ -26,7 +27,6 @@ FEW = 512
 _known: "WeakKeyDictionary[Module, list[Layer]]" = WeakKeyDictionary()
 _users: "WeakKeyDictionary[Module, int]" = WeakKeyDictionary()
 _switching = Lock()
-_thread = local()
 
 
 @contextmanager
@@ -51,12 +51,10 @@ def fused_layers(body: "Module", token_ids: "Tensor", dtype: "dtype") -> Iterato
             for module, forward in layers:
                 module.__dict__.setdefault("forward", forward)
         _users[body] = _users.get(body, 0) + 1
-    before = getattr(_thread, "dtype", None)
-    _thread.dtype = dtype
     try:
-        yield
+        with held("fused_dtype", dtype):
+            yield
     finally:
-        _thread.dtype = before
         with _switching:
             _users[body] -= 1
             if not _users[body]:
@@ -85,7 +83,7 @@ def _for_this_thread(module: "Module", layer: "Linear", after: str) -> "Callable
     casts = _Casts()
 
     def forward(hidden_states: "Tensor") -> "Tensor":
-        dtype = getattr(_thread, "dtype", None)
+        dtype = thread.fused_dtype
         if dtype is not None:
             return _linear(layer, hidden_states, after, dtype, casts)
         result: Tensor = type(module).forward(module, hidden_states)

@@ -7,17 +7,13 @@ sees the padded batch as ever, so that pooling, classifiers and heads over words
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from threading import local
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from retrodistill.models.inference.attention import (
-    attention_of,
-    looks_both_ways,
-    register_attention,
-)
+from retrodistill.models.inference.attention import looks_both_ways, register_attention
+from retrodistill.models.inference.threads import held, thread
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +27,6 @@ CPU_PADDING = 0.1
 """Share of padding from which a CPU gains: a call a text costs something too."""
 
 _bodies: "WeakKeyDictionary[nn.Module, PreTrainedModel | None]" = WeakKeyDictionary()
-_thread = local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,28 +63,14 @@ def unpadded(body: "nn.Module", features: dict[str, Any], dtype: "torch.dtype") 
     Between the first and the last layer, states are a row of tokens then: who looks at them there
     takes `padded_layers`.
     """
-    row = None if getattr(_thread, "padded", False) else _row(body, features, dtype)
-    if row is None:
+    row = None if thread.keeps_padding else _row(body, features, dtype)
+    with held("row", row):
         yield
-        return
-    before = getattr(_thread, "row", None)
-    _thread.row = row
-    try:
-        with attention_of(row.lengths, row.bounds):
-            yield
-    finally:
-        _thread.row = before
 
 
-@contextmanager
-def padded_layers() -> Iterator[None]:
-    """Keep the padding in this thread's layers within the block."""
-    before = getattr(_thread, "padded", False)
-    _thread.padded = True
-    try:
-        yield
-    finally:
-        _thread.padded = before
+def padded_layers() -> AbstractContextManager[None]:
+    """Return a block in which this thread's layers keep the padding."""
+    return held("keeps_padding", value=True)
 
 
 def _row(body: "nn.Module", features: dict[str, Any], dtype: "torch.dtype") -> Row | None:
@@ -105,12 +86,14 @@ def _row(body: "nn.Module", features: dict[str, Any], dtype: "torch.dtype") -> R
     if body not in _bodies:
         _bodies[body] = _prepared(body)
     model = _bodies[body]
-    if model is None or _watched(model):
+    if model is None:
         return None
     lengths = mask.sum(1)
     counts: list[int] = lengths.tolist()
     padding = 1 - sum(counts) / mask.numel()
     if not padding or not min(counts) or (padding < CPU_PADDING and not on_gpu):
+        return None
+    if _watched(model):
         return None
     bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
     indices = mask.flatten().nonzero().flatten()
@@ -146,12 +129,12 @@ def _prepared(body: "nn.Module") -> "PreTrainedModel | None":
 
 
 def _pack(layer: "nn.Module", args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    row: Row | None = getattr(_thread, "row", None)
+    row = thread.row
     return None if row is None else (row.pack(args[0]), *args[1:])
 
 
 def _pad(layer: "nn.Module", args: tuple[Any, ...], output: Any) -> Any:
-    row: Row | None = getattr(_thread, "row", None)
+    row = thread.row
     if row is None:
         return None
     return (row.pad(output[0]), *output[1:]) if isinstance(output, tuple) else row.pad(output)

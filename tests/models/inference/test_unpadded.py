@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from retrodistill.models.inference import unpadded as module
 from retrodistill.models.inference.attention import ARCHITECTURES
+from retrodistill.models.inference.threads import thread
 from retrodistill.models.inference.unpadded import padded_layers, unpadded
 
 LENGTHS = (40, 3, 17, 40, 2, 29, 11, 5, 40, 8, 19, 23, 31, 4)
@@ -60,7 +61,7 @@ def states(body: nn.Module, features: dict[str, Tensor], *, packed: bool) -> Ten
     """Return the last states of the real tokens."""
     if packed:
         with unpadded(body, features, torch.float32):
-            assert module._thread.row is not None
+            assert thread.row is not None
             found: Tensor = body(**features).last_hidden_state
     else:
         found = body(**features).last_hidden_state
@@ -133,7 +134,7 @@ def test_states_between_layers_are_padded_where_they_are_looked_at() -> None:
     body, features = body_of("bert"), batch()
     with torch.no_grad():
         with padded_layers(), unpadded(body, features, torch.float32):
-            assert getattr(module._thread, "row", None) is None
+            assert thread.row is None
         body.config.output_hidden_states = True
         with unpadded(body, features, torch.float32):
             found = body(**features).hidden_states
@@ -174,7 +175,7 @@ def test_what_cannot_or_need_not_stays_padded(
     """A model whose attention is another one, run as if it were not."""
     body, features = case()
     with unpadded(body, features, torch.float32):
-        assert getattr(module._thread, "row", None) is None
+        assert thread.row is None
 
 
 def test_other_threads_and_later_calls_are_padded() -> None:
@@ -184,11 +185,11 @@ def test_other_threads_and_later_calls_are_padded() -> None:
     with torch.no_grad():
         padded = states(body, features, packed=False)
         with unpadded(body, features, torch.float32):
-            thread = threading.Thread(
+            other = threading.Thread(
                 target=lambda: found.append(states(body, features, packed=False))
             )
-            thread.start()
-            thread.join()
+            other.start()
+            other.join()
         torch.testing.assert_close(found[0], padded)
         torch.testing.assert_close(states(body, features, packed=False), padded)
 
@@ -213,7 +214,7 @@ def test_the_kernel_of_variable_lengths_agrees(kind: str) -> None:
     with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
         padded = body(**features).last_hidden_state
         with unpadded(body, features, torch.bfloat16):
-            assert module._thread.row is not None
+            assert thread.row is not None
             found = body(**features).last_hidden_state
     real = features["attention_mask"].bool()
     torch.testing.assert_close(found[real].float(), padded[real].float(), atol=0.05, rtol=0.05)

@@ -130,7 +130,7 @@ def test_equal_rankings_may_rest_on_other_words() -> None:
 
 
 def test_pairs_are_judged_ones_and_the_same_for_a_seed(collection: Collection) -> None:
-    """Pairs that a system chose itself; documents of grade 0; queries drawn anew each time."""
+    """Pairs that a system chose itself; documents of grade 0; queries that differ by run."""
     qrels = {"q0": {"d3": 0, "d0": 1, "d1": 2}, "q1": {"d1": 0}, "q2": {"gone": 1, "d2": 1}}
     assert [pair.name for pair in sample_pairs(collection, qrels, 9)] == ["q0 d1"]
     test = collection.qrels("test")

@@ -159,7 +159,7 @@ def test_vectors_of_texts_stay_what_they_are(models: dict[str, Path], long: Coll
 def test_chunks_do_not_change_the_gradient(
     changes: dict[str, Any], models: dict[str, Path], long: Collection
 ) -> None:
-    """Spans numbered anew in each chunk; activations that are recomputed for texts alone."""
+    """Spans numbered from 0 in each chunk; activations that are recomputed for texts alone."""
     rows, gradients = [4, 9, 0, 3, 7, 14], []
     for settings in (TINY, replace(TINY, **changes)):
         torch.manual_seed(0)
