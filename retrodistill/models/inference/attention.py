@@ -1,11 +1,12 @@
 """Attention of transformers' models: by text in a row without padding, and by the faster kernel.
 
 transformers looks its attention up by name. Under the name `sdpa` it finds the one of here, which
-is its own unless the thread reads a row of texts without padding, or the batch is inference in
-bfloat16 on a CPU. There PyTorch's flash kernel can be slower than the plain products, which one
-is measured for each size of heads and length (`choices`).
+is its own unless the thread reads a row of texts without padding, or the model is an encoder on a
+CPU. There PyTorch's kernels can be slower than plain products, in bfloat16 and with dropout above
+all; which ones are is measured for each size of heads and length (`choices`).
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,16 @@ ARCHITECTURES = frozenset({"bert", "camembert", "distilbert", "electra", "robert
 SHORTEST, LONGEST = 16, 512
 """Lengths for which kernels are compared; shorter and longer ones take the nearest choice."""
 
+TRIAL_TOKENS = 4096
+"""Tokens of all texts of a trial."""
+
 
 @cache
 def register_attention() -> None:
     """Have transformers find `attention` under the name `sdpa`."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from retrodistill.models.inference.products import padded_products, row_products
 
     plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
@@ -43,12 +49,15 @@ def register_attention() -> None:
     ) -> Any:
         """Return attention (B, T, H, D) of tensors (B, H, T, D), and None for its weights."""
         row = thread.row
+        if row is not None and query.is_cuda:
+            return _by_lengths(query, key, value, row, scaling), None
+        length = query.shape[2] if row is None else query.shape[2] // len(row.lengths)
+        takes_products = _takes_products(module, query, key, dropout, length)
         if row is not None:
-            if query.is_cuda:
-                return _by_lengths(query, key, value, row, scaling), None
-            return _text_by_text(query, key, value, row, dropout, scaling), None
-        if not dropout and _takes_products(module, query, key):
-            return products(query, key, value, attention_mask, scaling).transpose(1, 2), None
+            within = row_products if takes_products else _text_by_text
+            return within(query, key, value, row, dropout, scaling), None
+        if takes_products:
+            return padded_products(query, key, value, attention_mask, dropout, scaling), None
         return plain(
             module,
             query,
@@ -69,58 +78,53 @@ def looks_both_ways(config: Any) -> bool:
     return is_encoder and not getattr(config, "is_decoder", False)
 
 
-def products(
-    query: "Tensor",
-    key: "Tensor",
-    value: "Tensor",
-    mask: "Tensor | None" = None,
-    scale: float | None = None,
-) -> "Tensor":
-    """Return attention (B, H, T, D) by two plain products; `mask` is boolean or added."""
+def _takes_products(
+    module: "nn.Module", query: "Tensor", key: "Tensor", dropout: float, length: int
+) -> bool:
+    """Tell whether plain products are the faster attention for texts of such a length here."""
     import torch
 
-    batch, heads, length, width = query.shape
-    flat = [each.reshape(batch * heads, -1, width) for each in (query, key, value)]
-    weights = torch.bmm(flat[0] * (width**-0.5 if scale is None else scale), flat[1].mT)
-    if mask is not None:
-        weights = weights.view(batch, heads, length, -1)
-        weights = (
-            weights.masked_fill(~mask, torch.finfo(weights.dtype).min)
-            if mask.dtype == torch.bool
-            else weights + mask
-        ).view(batch * heads, length, -1)
-    return torch.bmm(weights.softmax(-1).to(value.dtype), flat[2]).view(query.shape)
-
-
-def _takes_products(module: "nn.Module", query: "Tensor", key: "Tensor") -> bool:
-    """Tell whether plain products are the faster attention of a batch here."""
-    import torch
-
-    if torch.is_grad_enabled() or query.is_cuda or query.dtype != torch.bfloat16:
+    if query.device.type != "cpu" or key.shape != query.shape:
         return False
-    if key.shape != query.shape or not looks_both_ways(getattr(module, "config", None)):
+    if not looks_both_ways(getattr(module, "config", None)):
         return False
-    length = min(max(1 << (query.shape[2] - 1).bit_length(), SHORTEST), LONGEST)
-    return products_are_faster(query.dtype, query.shape[1], query.shape[3], length)
+    if dropout:
+        return True  # PyTorch has no kernel for it: it forms all weights of a batch, and keeps them
+    length = min(max(1 << (length - 1).bit_length(), SHORTEST), LONGEST)
+    trains = torch.is_grad_enabled() and query.requires_grad
+    return products_are_faster(query.dtype, query.shape[1], query.shape[3], length, trains=trains)
 
 
 @cache
-def products_are_faster(dtype: "dtype", heads: int, width: int, length: int) -> bool:
+def products_are_faster(
+    dtype: "dtype", heads: int, width: int, length: int, *, trains: bool = False
+) -> bool:
     """Tell which kernel is faster for such heads and texts, by a trial."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    shape = max(1, 2048 // length), heads, length, width
+    from retrodistill.models.inference.products import attention_by_products
+
+    texts = max(1, TRIAL_TOKENS // length)
 
     def trial() -> tuple[Any, Any]:
-        texts = torch.ones(shape, dtype=dtype)
+        states = torch.ones(texts * length, heads, width, dtype=dtype, requires_grad=trains)
+        batch = states.view(texts, length, heads, width).transpose(1, 2)
+
+        def run(kernel: "Callable[[], Tensor]") -> None:
+            with torch.set_grad_enabled(trains):
+                found = kernel()
+                if trains:
+                    torch.autograd.grad(found, states, torch.ones_like(found))
+
         return (
-            lambda: products(texts, texts, texts),
-            lambda: scaled_dot_product_attention(texts, texts, texts),
+            lambda: run(lambda: attention_by_products(states, states, states, [length] * texts)),
+            lambda: run(lambda: scaled_dot_product_attention(batch, batch, batch)),
         )
 
     number_type = str(dtype).removeprefix("torch.")
-    name = f"attention by products, {number_type}, {heads} heads of {width}, {length} tokens"
+    use = "training" if trains else "inference"
+    name = f"attention by products, {use}, {number_type}, {heads} heads of {width}, {length} tokens"
     return speedup(name, trial) > 1.0
 
 
@@ -132,7 +136,7 @@ def _text_by_text(
     dropout: float,
     scale: float | None,
 ) -> "Tensor":
-    """Return attention within each text, (1, N, H, D), of tensors (1, H, N, D)."""
+    """Return the same by PyTorch's kernel, a call a text."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FEW = 512
 """Padded tokens below which a batch is too small to gain."""
 
-CPU_PADDING = 0.1
+CPU_PADDING = 0.05
 """Share of padding from which a CPU gains: a call a text costs something too."""
 
 _bodies: "WeakKeyDictionary[nn.Module, PreTrainedModel | None]" = WeakKeyDictionary()
@@ -63,6 +63,7 @@ def unpadded(body: "nn.Module", features: dict[str, Any], dtype: "torch.dtype") 
     Between the first and the last layer, states are a row of tokens then: who looks at them there
     takes `padded_layers`.
     """
+    register_attention()  # before the first batch of any size: a run must not depend on its history
     row = None if thread.keeps_padding else _row(body, features, dtype)
     with held("row", row):
         yield
@@ -118,7 +119,6 @@ def _prepared(body: "nn.Module") -> "PreTrainedModel | None":
     if model.config._attn_implementation != "sdpa":
         return None
     stack: Any = next(m.layer for m in model.modules() if hasattr(m, "layer"))
-    register_attention()
     # a copy of a body with fewer layers has the hooks of the layers that it kept
     if _pack not in stack[0]._forward_pre_hooks.values():
         stack[0].register_forward_pre_hook(_pack)

@@ -181,9 +181,9 @@ def _faster_ways() -> Iterator[Finding]:
     dtype = body_dtype("auto", device)
     if device.type == "cpu":
         one_operation_is_faster(dtype)
-        if dtype.itemsize == 2:
-            for length in (128, 256):
-                products_are_faster(dtype, HEADS, HEAD_WIDTH, length)
+        for length in (128, 256):
+            for trains in (False, True):
+                products_are_faster(dtype, HEADS, HEAD_WIDTH, length, trains=trains)
     found = [f"{name}: {ratio:.2f} times" for name, ratio in made_here().items()]
     fix = f"measured beside heavy work? delete {choices_file()}"
     yield Finding("faster ways", "ok", "; ".join(found), fix)

@@ -89,6 +89,6 @@ def test_a_student_is_held_to_the_one_before(tmp_path: Path) -> None:
     command = [*words.split(), "--objective", objective, "--out", str(tmp_path / "s")]
     assert verb.main(command) == 0
     rows = Manifest.read(tmp_path / "s").details["losses"]
-    assert rows[0]["listwise-kl[previous]"] == pytest.approx(0.0, abs=1e-5)
+    assert rows[0]["listwise-kl[previous]"] == pytest.approx(0.0, abs=1e-4)
     assert rows[-1]["listwise-kl[previous]"] > 1e-3
     assert digest_files(model, "*.safetensors") == before

@@ -258,7 +258,7 @@ def test_embed_distill_follows_the_vectors_of_another_model(
         settings=dataclasses.replace(settings, objective="embed-distill"),
     )
     manifest = Manifest.read(out)
-    assert manifest.details["losses"][0]["embed-distill"] == pytest.approx(0.0, abs=1e-5)
+    assert manifest.details["losses"][0]["embed-distill"] == pytest.approx(0.0, abs=1e-4)
     assert manifest.inputs["vectors"] == encoder.fingerprint
 
 
