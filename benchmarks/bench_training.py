@@ -10,8 +10,10 @@ first step does not count; the ways take turns, ROUNDS times, and medians are to
 
     default   SentenceTransformerTrainer with MarginMSELoss as it comes, float32
     best      the same with bfloat16 where that is faster
-    ours      retrodistill, precision auto
+    ours      retrodistill
     cached    the same with --cache-gradients
+
+With --precision float32 all of them compute in float32.
 """
 
 import argparse
@@ -119,7 +121,9 @@ def clocked_margin_mse(student_scores: Tensor, teacher_scores: Tensor, mask: Ten
     return margin_mse(student_scores, teacher_scores, mask)
 
 
-def ours(data: str, run: rd.Run, per_query: int, steps: int, *, cached: bool) -> list[float]:
+def ours(
+    data: str, run: rd.Run, per_query: int, steps: int, *, cached: bool, precision: str
+) -> list[float]:
     """Train with retrodistill; return the time of every step's loss."""
     collection = rd.load_collection(f"beir:{data}")
     settings = rd.TrainSettings(
@@ -131,6 +135,7 @@ def ours(data: str, run: rd.Run, per_query: int, steps: int, *, cached: bool) ->
         query_tokens=QUERY_TOKENS,
         doc_tokens=DOC_TOKENS,
         cache_gradients=cached,
+        precision=precision,
     )
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "student"
@@ -138,16 +143,18 @@ def ours(data: str, run: rd.Run, per_query: int, steps: int, *, cached: bool) ->
     return TIMES[-(steps + 1) :]  # gradients are measured before the first step, too
 
 
-def measure(way: str, data: str, run: rd.Run, per_query: int, steps: int) -> None:
+def measure(options: argparse.Namespace) -> None:
     """Train in one way, and print queries a second and the peak of memory."""
     from retrodistill.models.inference import body_dtype, pick_device
 
-    if way in ("default", "best"):
-        fast = str(body_dtype("auto", pick_device())) == "torch.bfloat16"
-        times = theirs(data, run, per_query, steps, bf16=way == "best" and fast)
+    task = options.data, rd.Run.read(options.run), options.n, options.steps
+    if options.way in ("default", "best"):
+        fast = str(body_dtype(options.precision, pick_device())) == "torch.bfloat16"
+        times = theirs(*task, bf16=options.way == "best" and fast)
     else:
-        times = ours(data, run, per_query, steps, cached=way == "cached")
-    rate = BATCH * steps / (times[-1] - times[0])
+        cached = options.way == "cached"
+        times = ours(*task, cached=cached, precision=options.precision)
+    rate = BATCH * options.steps / (times[-1] - times[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(json.dumps({"queries_s": rate, "peak_rss_mb": peak}))
 
@@ -159,11 +166,12 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8, help="documents a query")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=("auto", "float32"), default="auto")
     parser.add_argument("--way", choices=WAYS, help="measure this way alone, on --run")
     parser.add_argument("--run", type=Path)
     options = parser.parse_args()
     if options.way:
-        measure(options.way, options.data, rd.Run.read(options.run), options.n, options.steps)
+        measure(options)
         return
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as scratch:
@@ -185,6 +193,7 @@ def main() -> None:
     row = {
         "data": Path(options.data).name,
         "n": options.n,
+        "precision": options.precision,
         **medians,
         "ratio_to_default": round(speed["ours"] / speed["default"], 3),
         "ratio_to_best": round(speed["ours"] / speed["best"], 3),
