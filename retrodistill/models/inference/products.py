@@ -4,10 +4,17 @@ The weights of a block of texts, which are the square of their lengths, stay in 
 cache, so that the softmax between the two products reads no memory. Gradients form the weights
 again, and draw dropout's choices again from one seed: between forward and backward pass nothing of
 that size is kept.
+
+Each core works on blocks of its own. Were they shared operation by operation, the cores would wait
+for each other dozens of times a layer, and for whatever else the system runs on one of them.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +26,46 @@ if TYPE_CHECKING:
     from retrodistill.models.inference.unpadded import Row
 
 BLOCK = 4 << 20
-"""Bytes of the weights that are formed at once, where a single text does not take more."""
+"""Bytes of the weights that a core forms at once, where a single text does not take more."""
+
+SHARES = 2
+"""Blocks for each core, at least, where there are as many texts."""
 
 CHANCES = 1 << 16
 """Dropout's probability is a multiple of one over this."""
 
-Block = tuple[int, int, int]
-"""First token, texts, and tokens of each: texts of one length that stand one after the other."""
+
+class Block(NamedTuple):
+    """Texts of one length that stand one after the other."""
+
+    number: int
+    text: int
+    """The first text's number."""
+    start: int
+    """The first text's first token."""
+    texts: int
+    length: int
+
+    def heads(self, states: "Tensor") -> "Tensor":
+        """Return the block of states (N, H, D) as a copy (texts * H, T, D)."""
+        part = self._of(states).transpose(1, 2)
+        return part.clone(memory_format=torch.contiguous_format).flatten(0, 1)
+
+    def put(self, heads: "Tensor", states: "Tensor") -> None:
+        """Write heads (texts * H, T, D) to their place in states (N, H, D)."""
+        self._of(states).transpose(1, 2).copy_(heads.view(self.texts, -1, *heads.shape[1:]))
+
+    def weights(self, queries: "Tensor", keys: "Tensor", mask: "Tensor | None") -> "Tensor":
+        """Return the softmax of the products of heads, (texts * H, T, T)."""
+        products = torch.bmm(queries, keys.mT)
+        if mask is not None:
+            own = mask[self.text : self.text + self.texts]
+            products.view(self.texts, -1, *products.shape[1:]).add_(own)
+        return products.softmax(-1)
+
+    def _of(self, states: "Tensor") -> "Tensor":
+        part = states[self.start : self.start + self.texts * self.length]
+        return part.reshape(self.texts, self.length, *states.shape[1:])
 
 
 def attention_by_products(
@@ -44,10 +84,10 @@ def attention_by_products(
     weights, (B, 1, 1 or T, T) where all B texts have T tokens. Gradients are of first order.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    seed = int(torch.randint(2**62, ())) if dropout else None
     blocks = tuple(_blocks(lengths, query.shape[1] * query.element_size()))
+    chance = Dropout(dropout, int(torch.randint(2**62, ())) if dropout else 0)
     result: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, mask, blocks, (dropout, seed), scale
+        query, key, value, mask, blocks, chance, scale
     )
     return result
 
@@ -88,17 +128,29 @@ def row_products(
     return attention_by_products(q, k, v, row.lengths, dropout=dropout, scale=scale)[None]
 
 
-def _blocks(lengths: Sequence[int], size: int) -> Iterator[Block]:
-    """Yield blocks of texts; `size` is the bytes of a pair of tokens in all heads."""
-    start = first = 0
-    while first < len(lengths):
-        length = lengths[first]
-        most = max(1, BLOCK // (size * length * length))
-        texts = 1
-        while texts < most and first + texts < len(lengths) and lengths[first + texts] == length:
-            texts += 1
-        yield start, texts, length
-        start, first = start + texts * length, first + texts
+class Dropout(NamedTuple):
+    """The weights that dropout takes, drawn from a seed: the same ones in both passes."""
+
+    probability: float
+    seed: int
+
+    @property
+    def scale(self) -> float:
+        """What weights that stay are multiplied by."""
+        return CHANCES / (CHANCES - round(self.probability * CHANCES))
+
+    def of(self, block: Block, weights: "Tensor", *others: "Tensor") -> "Tensor":
+        """Return a block's weights without those that are dropped, and set others to 0 in place."""
+        if not self.probability:
+            return weights
+        # 16 bits a weight, four of them from each number that is drawn
+        draws = np.random.SFC64([self.seed, block.number])
+        numbers = draws.random_raw(-(-weights.numel() // 4)).view(np.int16)
+        chances = torch.from_numpy(numbers[: weights.numel()]).view_as(weights)
+        dropped = chances < round(self.probability * CHANCES) - CHANCES // 2
+        for other in others:
+            other.masked_fill_(dropped, 0)
+        return weights.masked_fill(dropped, 0)
 
 
 class _Attention(torch.autograd.Function):
@@ -112,90 +164,84 @@ class _Attention(torch.autograd.Function):
         value: "Tensor",
         mask: "Tensor | None",
         blocks: tuple[Block, ...],
-        chance: tuple[float, int | None],
+        dropout: Dropout,
         scale: float,
     ) -> "Tensor":
         found = torch.empty_like(value, memory_format=torch.contiguous_format)
-        dropped = _Dropout(*chance)
-        first = 0
-        for block in blocks:
-            queries, keys, values = (_heads(each, block) for each in (query, key, value))
-            weights = _weights(queries * scale, keys, _rows(mask, first, block))
-            _put(found, block, torch.bmm(dropped.of(weights), values).mul_(dropped.scale))
-            first += block[1]
+
+        def attend(block: Block) -> None:
+            queries, keys, values = map(block.heads, (query, key, value))
+            weights = block.weights(queries.mul_(scale), keys, mask)
+            block.put(torch.bmm(dropout.of(block, weights), values).mul_(dropout.scale), found)
+
+        _on_all_cores(attend, blocks)
         ctx.save_for_backward(query, key, value, mask, found)
-        ctx.rest = blocks, chance, scale
+        ctx.rest = blocks, dropout, scale
         return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: "Tensor") -> tuple[Any, ...]:
         query, key, value, mask, found = ctx.saved_tensors
-        blocks, chance, scale = ctx.rest
-        gradients = [torch.empty_like(found) for _ in range(3)]
-        dropped = _Dropout(*chance)
-        first = 0
-        for block in blocks:
+        blocks, dropout, scale = ctx.rest
+        of_query, of_key, of_value = (torch.empty_like(found) for _ in range(3))
+
+        def differentiate(block: Block) -> None:
             # The weights once more, and what the loss says of the block's output.
-            queries, keys, values = (_heads(each, block) for each in (query, key, value))
-            queries *= scale
-            weights = _weights(queries, keys, _rows(mask, first, block))
-            above, output = (_heads(each, block) for each in (gradient, found))
+            queries, keys, values = map(block.heads, (query, key, value))
+            weights = block.weights(queries.mul_(scale), keys, mask)
+            above, output = block.heads(gradient), block.heads(found)
             # The softmax takes from each weight's gradient their mean, weighted by the weights.
             mean = torch.linalg.vecdot(above.float(), output.float())[..., None]
-            above = above * dropped.scale
-            of_weights = torch.bmm(above, values.mT)
-            kept = dropped.of(weights, of_weights)
-            _put(gradients[2], block, torch.bmm(kept.mT, above))
+            of_weights = torch.bmm(above.mul_(dropout.scale), values.mT)
+            kept = dropout.of(block, weights, of_weights)
+            block.put(torch.bmm(kept.mT, above), of_value)
             of_products = of_weights.sub_(mean).mul_(weights)
-            _put(gradients[0], block, torch.bmm(of_products, keys).mul_(scale))
-            _put(gradients[1], block, torch.bmm(of_products.mT, queries))
-            first += block[1]
-        return (*gradients, None, None, None, None)
+            block.put(torch.bmm(of_products, keys).mul_(scale), of_query)
+            block.put(torch.bmm(of_products.mT, queries), of_key)
+
+        _on_all_cores(differentiate, blocks)
+        return of_query, of_key, of_value, None, None, None, None
 
 
-class _Dropout:
-    """The weights that dropout takes, drawn from a seed: the same ones in both passes."""
-
-    def __init__(self, probability: float, seed: int | None) -> None:
-        self._threshold = round(probability * CHANCES) - CHANCES // 2
-        self._draws = None if seed is None else np.random.SFC64(seed)
-        self.scale = 1.0 if seed is None else CHANCES / (CHANCES // 2 - self._threshold)
-
-    def of(self, weights: "Tensor", *others: "Tensor") -> "Tensor":
-        """Return a block's weights without those that are dropped, and set others to 0 in place."""
-        if self._draws is None:
-            return weights
-        # 16 bits a weight, four of them from each number that is drawn
-        numbers = self._draws.random_raw(-(-weights.numel() // 4)).view(np.int16)
-        chances = torch.from_numpy(numbers[: weights.numel()]).view_as(weights)
-        dropped = chances < self._threshold
-        for other in others:
-            other.masked_fill_(dropped, 0)
-        return weights.masked_fill(dropped, 0)
+def _blocks(lengths: Sequence[int], size: int) -> Iterator[Block]:
+    """Yield blocks of texts; `size` is the bytes of a pair of tokens in all heads."""
+    whole = size * sum(length * length for length in lengths)
+    limit = min(BLOCK, whole // (SHARES * torch.get_num_threads()))
+    number = text = start = 0
+    while text < len(lengths):
+        length = lengths[text]
+        most = max(1, limit // (size * length * length))
+        texts = 1
+        while texts < most and text + texts < len(lengths) and lengths[text + texts] == length:
+            texts += 1
+        yield Block(number, text, start, texts, length)
+        number, text, start = number + 1, text + texts, start + texts * length
 
 
-def _weights(queries: "Tensor", keys: "Tensor", mask: "Tensor | None") -> "Tensor":
-    """Return the softmax of a block's products (texts * H, T, T)."""
-    products = torch.bmm(queries, keys.mT)
-    if mask is not None:
-        products.view(len(mask), -1, *products.shape[1:]).add_(mask)
-    return products.softmax(-1)
+def _on_all_cores(work: Callable[[Block], None], blocks: Iterable[Block]) -> None:
+    """Call `work` for each block, one core a call, on as many cores as this thread may use."""
+    threads = torch.get_num_threads()
+    inference = torch.is_inference_mode_enabled()
+
+    def one(block: Block) -> None:
+        with torch.inference_mode(inference), torch.no_grad():
+            work(block)
+
+    for _ in map(one, blocks) if threads == 1 else _workers(threads, os.getpid()).map(one, blocks):
+        pass
 
 
-def _rows(mask: "Tensor | None", first: int, block: Block) -> "Tensor | None":
-    return None if mask is None else mask[first : first + block[1]]
+@cache
+def _workers(threads: int, process: int) -> ThreadPoolExecutor:
+    """Return threads that use one core each; those of a process do not live on in its forks."""
+    workers = ThreadPoolExecutor(threads, thread_name_prefix="attention")
+    together = Barrier(threads)  # so that each thread gets one of the calls
 
+    def use_one_core(_: int) -> None:
+        torch.set_num_threads(1)
+        together.wait()
 
-def _heads(states: "Tensor", block: Block) -> "Tensor":
-    """Return a block of states (N, H, D) as a copy (texts * H, T, D)."""
-    start, texts, length = block
-    part = states[start : start + texts * length].reshape(texts, length, *states.shape[1:])
-    return part.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(0, 1)
-
-
-def _put(states: "Tensor", block: Block, heads: "Tensor") -> None:
-    """Write a block (texts * H, T, D) to its place in states (N, H, D)."""
-    start, texts, length = block
-    part = states[start : start + texts * length].view(texts, length, *states.shape[1:])
-    part.transpose(1, 2).copy_(heads.view(texts, -1, *heads.shape[1:]))
+    list(workers.map(use_one_core, range(threads)))
+    torch.set_num_threads(threads)  # for threads that begin later, too
+    return workers

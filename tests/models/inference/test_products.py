@@ -1,5 +1,7 @@
 """Attention by products is PyTorch's attention, forwards and backwards, block by block."""
 
+import multiprocessing
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -88,6 +90,58 @@ def test_dropout_drops_as_many_as_it_says_and_keeps_the_mean(probability: float)
     dropped = float((found == 0).float().mean())
     assert abs(dropped - probability) < 0.005
     assert abs(float(found.mean()) * tokens - 1) < 0.01
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_workers_leave_threads_and_modes_as_they_are(inference: bool) -> None:
+    """A process that computes on one core from the first batch on, or tensors nobody may change."""
+    before = torch.get_num_threads()
+    heads = [each.detach() for each in states()]
+    try:
+        torch.set_num_threads(3)
+        with torch.inference_mode(inference):
+            found = attention_by_products(*heads, LENGTHS)
+        seen: list[int] = []
+        late = Thread(target=lambda: seen.append(torch.get_num_threads()))
+        late.start()
+        late.join()
+        assert [torch.get_num_threads(), *seen] == [3, 3]
+    finally:
+        torch.set_num_threads(before)
+    assert found.is_inference() == inference
+    torch.testing.assert_close(found, attention_by_products(*heads, LENGTHS))
+
+
+def _in_fork(heads: list[Tensor], answers: Any) -> None:
+    answers.put(attention_by_products(*heads, LENGTHS).tolist())
+
+
+def test_forks_have_workers_of_their_own() -> None:
+    """A forked process that waits for ever for threads that only its parent has."""
+    heads = [each.detach() for each in states()]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        whole = attention_by_products(*heads, LENGTHS)
+        context = multiprocessing.get_context("fork")
+        answers = context.Queue()
+        child = context.Process(target=_in_fork, args=(heads, answers))
+        child.start()
+        assert answers.get(timeout=60) == whole.tolist()
+        child.join()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_a_block_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention that is uninitialised memory, because a worker ran out of memory."""
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(module.Block, "weights", full)
+    with pytest.raises(MemoryError):
+        attention_by_products(*states(), LENGTHS)
 
 
 def test_dropout_follows_torch_s_seed() -> None:
