@@ -8,8 +8,8 @@ from math import ceil, comb
 
 from retrodistill.data.store.words import jaccard, words_of
 
-KEYS = 30
-"""Keys of a text in the index, at most, where one rare word alone is not more than that."""
+KEYS, WORDS = 30, 4
+"""Keys of a text in the index, and words of a key, at most; keys of one word may be more."""
 
 
 def repeats(texts: Sequence[str], *, threshold: float) -> dict[int, int]:
@@ -64,7 +64,7 @@ def _combined(count: int, threshold: float) -> list[tuple[int, int]]:
 def _key_size(count: int, threshold: float) -> int:
     """Return how many words make a key of a set that is the larger of two: few enough for KEYS."""
     least = _least(count, threshold)
-    sizes = range(2, least + 1)
+    sizes = range(2, min(WORDS, least) + 1)
     return max((s for s in sizes if comb(count - least + s, s) <= KEYS), default=1)
 
 
