@@ -26,15 +26,17 @@ def repeats(texts: Sequence[str], *, threshold: float) -> dict[int, int]:
     Source: prefix filtering, Chaudhuri et al. 2006; Bayardo et al. 2007 (All-Pairs); with several
     words, Wang et al. 2012 (AdaptJoin).
     """
-    words = [set(words_of(text)) for text in texts]
+    names: dict[str, str] = {}  # one object for a word of many texts
+    words = [tuple({names.setdefault(word, word) for word in words_of(text)}) for text in texts]
     frequency = Counter(word for own in words for word in own)
     index: dict[int, list[int]] = {}
     doubles: dict[int, int] = {}
-    for position, own in enumerate(words):
+    for position, own in enumerate(map(set, words)):
         rare_first = sorted(own, key=lambda word: (frequency[word], word))
         keys = [*_keys(rare_first, threshold)]
         candidates = sorted({earlier for key in keys for earlier in index.get(key, ())})
-        double = next((c for c in candidates if jaccard(words[c], own) >= threshold - 1e-9), None)
+        likeness = ((c, jaccard(set(words[c]), own)) for c in candidates)
+        double = next((c for c, share in likeness if share >= threshold - 1e-9), None)
         if double is not None:
             doubles[position] = double
             continue
