@@ -12,107 +12,43 @@ is the most memory beyond what the process held before, mapped files included. N
 """
 
 import argparse
-import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
+from stand_ins import (
+    ASKED,
+    DEPTH,
+    Encoder,
+    Judge,
+    SavedEncoder,
+    Teacher,
+    made_run,
+    made_texts,
+    write,
+)
 
 import retrodistill as rd
 from retrodistill.base.manifest import library_versions
-from retrodistill.base.types import Pairs
 
-DEPTH, WORDS, DIMENSION, ASKED = 100, 55, 64, 200
 SIZES = "10000,100000"
 
 Work = Callable[[], object]
 
 
-class Teacher:
-    """A teacher that answers at once."""
+def by_documents(folder: Path, scratch: Path, stack: ExitStack) -> dict[str, Callable[[], Work]]:
+    """Return what grows with documents: name -> what prepares it and gives the work.
 
-    fingerprint = "stand-in"
-    scale = "logit"
-    unit = "document"
-
-    def score(self, pairs: Pairs) -> np.ndarray:
-        """Return a number of each pair."""
-        return ((pairs.query_rows * 31 + pairs.doc_rows * 17) % 1009).astype(np.float32)
-
-
-class Encoder:
-    """An encoder whose vectors are hashes of texts."""
-
-    fingerprint = doc_fingerprint = "stand-in"
-    name, dtype, max_tokens = "stand-in", "float32", 512
-    dimension = DIMENSION
-    normalised = docs_normalised = True
-
-    def encode_docs(self, texts: list[str]) -> np.ndarray:
-        """Return a unit vector of each text."""
-        raw = b"".join(hashlib.blake2b(text.encode(), digest_size=64).digest() for text in texts)
-        vectors = np.frombuffer(raw, np.int8).reshape(-1, DIMENSION).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    encode_queries = encode_docs
-
-    def count_tokens(self, texts: list[str]) -> np.ndarray:
-        """Return their numbers of words."""
-        return np.array([len(text.split()) for text in texts])
-
-    def save(self, folder: Path) -> None:
-        """Write nothing."""
-
-
-def made_texts(count: int, words: int) -> Iterator[str]:
-    """Yield texts whose words are as unequally frequent as a language's."""
-    rng = np.random.default_rng(0)
-    names = np.array([f"word{number:x}" for number in range(50_000)], object)
-    for _ in range(count):
-        yield " ".join(names[(rng.pareto(1.1, words) * 10).astype(int) % len(names)])
-
-
-def write(folder: Path, docs: int, queries: int) -> None:
-    """Write a BEIR folder whose every query has one relevant document."""
-    (folder / "qrels").mkdir(parents=True)
-    with (folder / "corpus.jsonl").open("w") as stream:
-        for number, text in enumerate(made_texts(docs, WORDS)):
-            row = {"_id": f"doc{number:08d}", "title": "", "text": text, "part": number * 7 % 100}
-            stream.write(json.dumps(row) + "\n")
-    with (folder / "queries.jsonl").open("w") as stream:
-        for number, text in enumerate(made_texts(queries, 6)):
-            stream.write(json.dumps({"_id": f"query{number:07d}", "text": text}) + "\n")
-    judged = (
-        f"query{number:07d}\tdoc{_docs_of(number, docs)[3]:08d}\t1\n" for number in range(queries)
-    )
-    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged))
-
-
-def _docs_of(query: int, docs: int) -> np.ndarray:
-    return (query * 97 + np.arange(DEPTH) * 13) % docs
-
-
-def made_run(queries: int, docs: int, seed: int = 0) -> rd.Run:
-    """Return DEPTH documents for each query."""
-    rng = np.random.default_rng(seed)
-    found = np.concatenate([_docs_of(query, docs) for query in range(queries)])
-    doc_names = pa.array([f"doc{number:08d}" for number in range(docs)])
-    query_names = pa.array([f"query{number:07d}" for number in range(queries)])
-    owners = np.repeat(np.arange(queries), DEPTH)
-    scores = rng.random(len(found), np.float32)
-    return rd.Run.from_columns(query_names.take(owners), doc_names.take(found), scores)
-
-
-def by_documents(folder: Path, scratch: Path) -> dict[str, Callable[[], Work]]:
-    """Return what grows with documents: name -> what prepares it and gives the work."""
+    The stack closes what a work leaves open.
+    """
 
     def loaded() -> rd.Collection:
         return rd.load_collection(f"beir:{folder}")
@@ -152,6 +88,46 @@ def by_documents(folder: Path, scratch: Path) -> dict[str, Callable[[], Work]]:
         texts = list(made_texts(len(loaded().docs), 12))
         return lambda: nearest(texts[::2], texts[1::2])
 
+    def generate() -> Work:
+        collection, settings = loaded(), rd.GenerateSettings(writer=("stand_ins:Writer",))
+        return lambda: rd.generate_queries(collection, settings).write(scratch / "queries")
+
+    def start() -> Work:
+        from fakes.serving import running
+
+        rd.embed_collection(loaded(), SavedEncoder(scratch / "tiny"), out=scratch / "index")
+        settings = rd.ServeSettings(index=(str(scratch / "index"),), precision="float32")
+
+        def work() -> object:
+            server = stack.enter_context(running(settings))
+            with server.app.state.service.serving() as served:
+                served.indexes["index"].lexical.warm()
+            return server
+
+        return work
+
+    def serve(method: str) -> Work:
+        server, queries = start()(), list(made_texts(ASKED, 6))
+        return lambda: [server.ask("/search", query=query, method=method) for query in queries]
+
+    def distil() -> Work:
+        from retrodistill.base.config import DistilConfig
+        from retrodistill.data.store.vectors import vector_files
+        from retrodistill.stages.pipelines.distil import distil
+
+        encoder = SavedEncoder(scratch / "tiny")
+        list(vector_files(encoder, loaded().docs))
+        config = DistilConfig(
+            data=f"beir:{folder}",
+            student=str(encoder.path),
+            out=scratch / "app",
+            split="few",
+            steps=2,
+            max_tokens=encoder.max_tokens,
+            precision="float32",
+        )
+        return lambda: distil(config)
+
     return {
         "load, first time": lambda: loaded,
         "load, again": lambda: (loaded(), loaded)[1],
@@ -163,6 +139,11 @@ def by_documents(folder: Path, scratch: Path) -> dict[str, Callable[[], Work]]:
         "search exact, 200 queries": lambda: search("exact"),
         "search ivf, 200 queries": lambda: search("ivf"),
         "leakage": leakage,
+        "generate": generate,
+        "serve, start": start,
+        "serve, 200 searches": lambda: serve("dense"),
+        "serve, 200 hybrid searches": lambda: serve("hybrid"),
+        "distil, 100 queries": distil,
     }
 
 
@@ -211,6 +192,37 @@ def by_pairs(folder: Path, scratch: Path, pairs: int) -> dict[str, Callable[[], 
         run = made()
         return lambda: (run.to_trec(scratch / "run.trec"), rd.Run.read(scratch / "run.trec"))
 
+    def audit() -> Work:
+        first_stage, teachers = made(), {"one": Teacher(), "other": Judge()}
+        collection.qrels("train")
+        return lambda: rd.audit_teachers(collection, "train", first_stage, teachers)
+
+    def judge() -> Work:
+        runs = {"one": made()}
+        settings = rd.JudgeSettings(judge="stand_ins:Judge", quantiles="0.5,0.9", depth=DEPTH)
+        return lambda: rd.judge_runs(collection, runs, settings, scratch / "judged", split="train")
+
+    def report() -> Work:
+        from retrodistill.base.config import ReportConfig
+        from retrodistill.report import report
+
+        paths = {name: scratch / name for name in ("one", "other", "teacher")}
+        for seed, path in enumerate(paths.values()):
+            made(seed=seed).write(path)
+        config = ReportConfig(
+            data=f"beir:{folder}",
+            split="train",
+            run=(paths["one"], paths["other"]),
+            teacher=paths["teacher"],
+            out=scratch / "report",
+        )
+
+        def work() -> None:
+            with redirect_stdout(io.StringIO()):
+                report(config)
+
+        return work
+
     return {
         "run": lambda: made,
         "run, written and read": written,
@@ -225,17 +237,21 @@ def by_pairs(folder: Path, scratch: Path, pairs: int) -> dict[str, Callable[[], 
         "fidelity": lambda: two(rd.fidelity),
         "evaluate": evaluate,
         "evaluate two, t-test": compare,
+        "report of two and a teacher": report,
+        "audit, 100 queries": audit,
+        "judge": judge,
     }
 
 
 def measure(folder: Path, unit: str, size: int, name: str) -> None:
     """Do one work, and print what it took."""
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, ExitStack() as stack:
         os.environ["RETRODISTILL_CACHE"] = str(
             Path(scratch) / "cache" if name == "load, first time" else folder / "cache"
         )
         places = folder / "data", Path(scratch)
-        works = by_documents(*places) if unit == "documents" else by_pairs(*places, size)
+        is_document = unit == "documents"
+        works = by_documents(*places, stack) if is_document else by_pairs(*places, size)
         work = works[name]()
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
         before = _memory("VmRSS")
@@ -274,7 +290,7 @@ def main() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for size in map(int, options.sizes.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            names = by_documents(Path(folder), Path(folder))
+            names = by_documents(Path(folder), Path(folder), ExitStack())
             os.environ["RETRODISTILL_CACHE"] = environment["RETRODISTILL_CACHE"] = f"{folder}/cache"
             write(Path(folder) / "data", size, max(ASKED, size // DEPTH))
             works = [("documents", name) for name in names]

@@ -38,7 +38,7 @@ def unseen_queries(
     rows = collection.queries.find(judged)
     known = [query for query, row in zip(judged, rows, strict=True) if row >= 0]
     words = [word_hashes(text) for text in collection.queries.full_texts(rows[rows >= 0])]
-    similarity = nearest_similarity(words, records)
+    similarity = nearest_similarity(words, records, least=threshold)
     seen = _seen_documents(collection, qrels, known, records)
     return {
         NO_DOUBLE: [q for q, s in zip(known, similarity, strict=True) if s < threshold],
@@ -47,11 +47,11 @@ def unseen_queries(
 
 
 def nearest_similarity(
-    words: Sequence[NDArray[np.uint64]], records: Sequence[Record]
+    words: Sequence[NDArray[np.uint64]], records: Sequence[Record], *, least: float = 0.0
 ) -> NDArray[np.float64]:
     """Return each query's highest Jaccard similarity with a query of the records, exactly.
 
-    Queries are given as the hashes of their distinct words.
+    Queries are given as the hashes of their distinct words. 0 where none reaches `least`.
     """
     columns = [record.table["words"].combine_chunks() for record in records]
     known = [
@@ -61,7 +61,7 @@ def nearest_similarity(
         )
         for column in columns
     ]
-    return most_alike(Sets.of(words), known)[0]
+    return most_alike(Sets.of(words), known, least=least)[0]
 
 
 def _seen_documents(

@@ -181,33 +181,35 @@ def nearest(
         raise ConfigError(f"threshold must lie between 0.1 and 1, but it is {threshold}.")
     if shingle < 1:
         raise ConfigError(f"a shingle must have at least 1 word, but it has {shingle}.")
-    words = [words_of(text) for text in texts]
-    equal = {" ".join(query_words): -1 for query_words in words if query_words}
+    keys = [" ".join(words_of(text)) for text in texts]
+    equal = dict.fromkeys(filter(None, keys), -1)
     with bar("comparing texts", len(others)) as advance:
 
         def parts() -> Iterator[Sets]:
             for start in range(0, len(others), PART):
-                block = [words_of(text) for text in others[start : start + PART]]
-                for position, query_words in enumerate(block, start):
-                    if equal.get(" ".join(query_words)) == -1:
-                        equal[" ".join(query_words)] = position
+                block = [" ".join(words_of(text)) for text in others[start : start + PART]]
+                for position, key in enumerate(block, start):
+                    if equal.get(key) == -1:
+                        equal[key] = position
                 yield _hashed(block, shingle)
                 advance(len(block))
 
-        similarity, positions = most_alike(_hashed(words, shingle), parts())
+        blocks = (keys[start : start + PART] for start in range(0, len(keys), PART))
+        sets = Sets.joined(_hashed(block, shingle) for block in blocks)
+        similarity, positions = most_alike(sets, parts(), least=threshold)
     doubles = {}
-    for row, query_words in enumerate(words):
-        position = equal.get(" ".join(query_words), -1)
+    for row, key in enumerate(keys):
+        position = equal.get(key, -1)
         if position >= 0:
             doubles[row] = Double(exact=True, similarity=1.0, row=position)
-        elif similarity[row] >= threshold:
+        elif positions[row] >= 0:
             doubles[row] = Double(False, float(similarity[row]), int(positions[row]))
     return doubles
 
 
-def _hashed(texts: Sequence[Sequence[str]], width: int) -> Sets:
-    """Return hashes of the shingles of texts that are words."""
-    return Sets.of([hash64(sorted(shingles(words, width))) for words in texts])
+def _hashed(texts: Sequence[str], width: int) -> Sets:
+    """Return hashes of the shingles of texts that are words with a space between each two."""
+    return Sets.of(hash64(sorted(shingles(text.split(), width))) for text in texts)
 
 
 def _copies(

@@ -54,7 +54,7 @@ def generate_queries(
     aside = _put_aside(docs, rows, settings)
     judges = Judges.load(collection, settings)
     dropped: Counter[str] = Counter()
-    drafts = written([docs[row] for row in rows.tolist()], docs, settings, dropped)
+    drafts = written(docs.take(rows), docs, settings, dropped)
     queries = _merged(drafts, dropped)
     queries = _new(queries, collection.queries, dropped)
     held, rest = _split(queries, aside, dropped)

@@ -1,6 +1,6 @@
 """BM25 over the documents that an index serves, as they are now."""
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
@@ -63,7 +63,14 @@ class Lexical:
         with self._lock:
             version = self._source.version
             if self._made is None or self._made[0] != version:
-                rows = list(self._source.texts())
-                names = np.array([name for name, _ in rows], object)
-                self._made = version, Lexicon([text for _, text in rows]), names
+                names: list[str] = []
+                lexicon = Lexicon(_passing(self._source.texts(), names))
+                self._made = version, lexicon, np.array(names, object)
             return self._made[1:]
+
+
+def _passing(rows: Iterable[tuple[str, str]], names: list[str]) -> Iterator[str]:
+    """Yield the texts of rows one by one, so that none stays in memory, and append their ids."""
+    for name, text in rows:
+        names.append(name)
+        yield text

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from retrodistill.models.indexes.folder import INDEX
 from retrodistill.stages.evaluation.efficiency import (
     files_bytes,
@@ -24,6 +26,9 @@ TIMED = 40
 
 EMBEDDED = 128
 """Documents that are encoded to measure the speed."""
+
+LEXICAL = 50 * EMBEDDED
+"""Documents of which BM25 is made to measure its speed."""
 
 RERANKED = 3
 """Queries whose candidates the teachers score to measure their time."""
@@ -71,10 +76,11 @@ def measure_costs(
 def _lexical(collection: "Collection", queries: Sequence[str]) -> Costs:
     from retrodistill.models.retrievers.bm25 import Lexicon
 
-    texts = collection.docs.full_texts()
-    lexicon = Lexicon(texts)
+    docs = collection.docs
+    lexicon = Lexicon(doc.full_text for doc in docs)
+    sample = docs.full_texts(np.arange(min(len(docs), LEXICAL)))
     return Costs(
-        docs_per_second=per_second(Lexicon, texts[: 50 * EMBEDDED]),
+        docs_per_second=per_second(Lexicon, sample),
         query_ms=median_ms(lambda text: lexicon.top(text, K), queries),
         model_mb=0.0,
         index_mb=lexicon.nbytes / 1e6,
