@@ -1,7 +1,7 @@
 """Batches of a token budget, and their way through a model."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,13 @@ from retrodistill.models.inference.unpadded import unpadded
 
 if TYPE_CHECKING:
     import torch
+
+
+class Features(dict[str, Any]):
+    """A model's inputs for a batch, on a device."""
+
+    host_mask: "torch.Tensor | None" = None
+    """The attention mask on the host: to ask a GPU for its own is to wait for it."""
 
 
 def token_batches(
@@ -35,11 +42,20 @@ def token_batches(
 
 def padded(
     tokenizer: Any, rows: Sequence[Tokens], device: "torch.device", *, multiple: int | None = None
-) -> dict[str, Any]:
+) -> Features:
     """Return the rows as tensors on a device, padded to the longest, or a multiple above it."""
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     batch = tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=multiple)
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+    return on_device(batch, device)
+
+
+def on_device(tensors: "Mapping[str, torch.Tensor]", device: "torch.device") -> Features:
+    """Return tensors on a device; a GPU copies them while it computes."""
+    if device.type == "cuda":
+        tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+    found = Features((n, tensor.to(device, non_blocking=True)) for n, tensor in tensors.items())
+    found.host_mask = tensors.get("attention_mask")
+    return found
 
 
 def model_inputs(

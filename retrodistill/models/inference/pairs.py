@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from retrodistill.models.inference.batches import padded
+from retrodistill.models.inference.batches import Features, on_device, padded
 from retrodistill.models.inference.cuts import note_cuts
 from retrodistill.models.inference.tokens import Tokens, rendered, reserved, tokenize
 
@@ -29,7 +29,7 @@ class PairTokens(Protocol):
     lengths: Ids
     """Tokens of each pair, special ones included, after the cut."""
 
-    def batch(self, positions: Ids, device: "torch.device") -> "dict[str, Any]":
+    def batch(self, positions: Ids, device: "torch.device") -> Features:
         """Return the model's inputs for some pairs, padded to the longest of them."""
         ...
 
@@ -180,7 +180,7 @@ class _JoinedPairs:
         )
         self.lengths: Ids = self._sizes.sum(0)
 
-    def batch(self, positions: Ids, device: "torch.device") -> "dict[str, torch.Tensor]":
+    def batch(self, positions: Ids, device: "torch.device") -> Features:
         import torch
 
         # The bank's position of each token, (pairs, longest): part by part, padding elsewhere.
@@ -196,10 +196,8 @@ class _JoinedPairs:
         columns = {"input_ids": self._bank[source], "attention_mask": column < begin}
         if "token_type_ids" in self._names:
             columns["token_type_ids"] = self._types[source]
-        return {
-            name: torch.from_numpy(values.astype(np.int64)).to(device)
-            for name, values in columns.items()
-        }
+        tensors = {name: torch.from_numpy(ids.astype(np.int64)) for name, ids in columns.items()}
+        return on_device(tensors, device)
 
 
 class _PairRows:
@@ -209,9 +207,10 @@ class _PairRows:
         self._tokenizer, self._rows, self._beside = tokenizer, rows, beside
         self.lengths: Ids = np.array([len(row["input_ids"]) for row in rows], np.int64)
 
-    def batch(self, positions: Ids, device: "torch.device") -> "dict[str, Any]":
+    def batch(self, positions: Ids, device: "torch.device") -> Features:
         batch = padded(self._tokenizer, [self._rows[position] for position in positions], device)
-        return batch | self._beside
+        batch.update(self._beside)
+        return batch
 
 
 def _text_tokens(tokenizer: Any, texts: Sequence[str], room: int) -> tuple[list[Ids], Ids]:

@@ -89,7 +89,9 @@ def _row(body: "nn.Module", features: dict[str, Any], dtype: "torch.dtype") -> R
     model = _bodies[body]
     if model is None:
         return None
-    lengths = mask.sum(1)
+    on_host = getattr(features, "host_mask", None)
+    real = (mask.cpu() if on_host is None else on_host).bool()
+    lengths = real.sum(1)
     counts: list[int] = lengths.tolist()
     padding = 1 - sum(counts) / mask.numel()
     if not padding or not min(counts) or (padding < CPU_PADDING and not on_gpu):
@@ -97,7 +99,8 @@ def _row(body: "nn.Module", features: dict[str, Any], dtype: "torch.dtype") -> R
     if _watched(model):
         return None
     bounds = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-    indices = mask.flatten().nonzero().flatten()
+    indices = real.flatten().nonzero().flatten()
+    bounds, indices = (each.to(mask.device, non_blocking=True) for each in (bounds, indices))
     return Row((mask.shape[0], mask.shape[1]), indices, counts, bounds)
 
 

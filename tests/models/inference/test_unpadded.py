@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from retrodistill.models.inference import unpadded as module
 from retrodistill.models.inference.attention import ARCHITECTURES
+from retrodistill.models.inference.batches import Features, on_device
 from retrodistill.models.inference.threads import thread
 from retrodistill.models.inference.unpadded import padded_layers, unpadded
 
@@ -218,3 +219,27 @@ def test_the_kernel_of_variable_lengths_agrees(kind: str) -> None:
             found = body(**features).last_hidden_state
     real = features["attention_mask"].bool()
     torch.testing.assert_close(found[real].float(), padded[real].float(), atol=0.05, rtol=0.05)
+
+
+def test_a_device_is_not_asked_for_a_mask_that_the_host_knows() -> None:
+    """A GPU that stands still before each batch, until its mask has come back."""
+    body, features = body_of("bert"), Features(batch())
+    features.host_mask = features["attention_mask"].clone()
+    features["attention_mask"] = features["attention_mask"].to("meta")  # holds no numbers
+    with unpadded(body, features, torch.float32):
+        row = thread.row
+    assert row is not None
+    assert row.lengths == list(LENGTHS)
+    with (
+        pytest.raises(NotImplementedError, match="meta"),
+        unpadded(body, dict(features), torch.float32),
+    ):
+        pass
+
+
+def test_batches_bring_their_mask_along() -> None:
+    """A batch whose mask on the host is another one's."""
+    tensors = batch()
+    features = on_device(tensors, torch.device("meta"))
+    assert {each.device.type for each in features.values()} == {"meta"}
+    assert features.host_mask is tensors["attention_mask"]
