@@ -64,6 +64,12 @@ def number_type() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that batches do not change: in bfloat16 the last digits depend on a text's company."""
+    monkeypatch.setattr("retrodistill.models.inference.devices.bfloat16_speedup", lambda _: 0.0)
+
+
 @pytest.fixture(autouse=True)
 def messages() -> None:
     """Let the package's messages go to stderr, as its commands do."""

@@ -104,10 +104,9 @@ def test_both_retrievers_find_what_shares_words_or_vectors(
     assert len(run.query_ids) == 24
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_sparse_retrieval_is_that_of_the_full_products(
-    collection: Collection,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
+    collection: Collection, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Documents lost from an inverted index, or scores of another document."""
     from fakes.encoders import save_tiny_sparse
@@ -116,9 +115,7 @@ def test_sparse_retrieval_is_that_of_the_full_products(
     from retrodistill.models.students.sparse import SparseTextEncoder
 
     model = str(save_tiny_sparse(tmp_path_factory.mktemp("splade"), kept=3))
-    # in float32: in bfloat16 the last digits of a text depend on the others of its batch
-    monkeypatch.setattr("retrodistill.models.inference.devices.bfloat16_speedup", lambda _: 0.0)
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrievers, "DOCS_AT_ONCE", 7)
         found = mine_candidates(
             collection, "test", settings=MineSettings(retriever=(f"sparse:{model}",), depth=5)

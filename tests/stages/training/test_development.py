@@ -37,12 +37,6 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("m"), layers=2, prompts=prompts)
 
 
-@pytest.fixture
-def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores that batches do not change: in bfloat16 the last digits depend on a text's company."""
-    monkeypatch.setattr("retrodistill.models.inference.devices.bfloat16_speedup", lambda _: 0.0)
-
-
 @pytest.mark.usefixtures("in_float32")
 def test_the_value_is_that_of_a_search_of_the_saved_model(
     collection: Collection, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
