@@ -32,17 +32,17 @@ TOKENS, HEADS, WIDTH, DROPOUT = 8192, 12, 32, 0.1
 
 def kept_mb(call: Callable[[], Any]) -> float:
     """Return the megabytes of the tensors that a call keeps for its gradients."""
-    kept: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        found = call()
-    del found
-    return round(sum(kept.values()) / 1e6, 1)
+        attended = call()
+    del attended
+    return round(sum(sizes.values()) / 1e6, 1)
 
 
 def measure(dtype: torch.dtype, length: int, use: str, rounds: int) -> dict[str, Any]:
@@ -65,16 +65,16 @@ def measure(dtype: torch.dtype, length: int, use: str, rounds: int) -> dict[str,
         return heads.transpose(1, 2).contiguous()
 
     def run(kernel: Callable[[], Tensor]) -> None:
-        found = kernel()
+        attended = kernel()
         if trains:
-            torch.autograd.grad(found, (query, key, value), torch.ones_like(found))
+            torch.autograd.grad(attended, (query, key, value), torch.ones_like(attended))
 
     ways = {"pytorch": lambda: run(theirs), "ours": lambda: run(ours)}
     take_turns(ways, 1)
     with torch.set_grad_enabled(trains):
         times, _ = take_turns(ways, rounds)
     ratios = [a / b for a, b in zip(times["pytorch"], times["ours"], strict=True)]
-    kept = {"kept_mb": {"pytorch": kept_mb(theirs), "ours": kept_mb(ours)}} if trains else {}
+    memory = {"kept_mb": {"pytorch": kept_mb(theirs), "ours": kept_mb(ours)}} if trains else {}
     return {
         "use": use,
         "dtype": str(dtype).removeprefix("torch."),
@@ -82,7 +82,7 @@ def measure(dtype: torch.dtype, length: int, use: str, rounds: int) -> dict[str,
         "texts": texts,
         **{f"{name}_ms": round(1e3 * statistics.median(own), 2) for name, own in times.items()},
         "ratio": round(statistics.median(ratios), 2),
-        **kept,
+        **memory,
         "rounds": rounds,
         **rows.machine(),
     }

@@ -5,10 +5,10 @@
 
 The pairs are the first BM25 candidates of some test queries, PAIRS in all, at most 256 tokens each.
 Each measurement is a process, start-up and loading included; the ways take turns, ROUNDS times,
-and medians are told:
+and the line has their medians:
 
     default   CrossEncoder.predict as it comes: float32, batches of 32
-    plain     the same in bfloat16 where that is faster, in batches of 16
+    plain     the same in bfloat16, in batches of 16
     ours      python -m retrodistill.score, into a new folder
 """
 
@@ -20,10 +20,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-import rows
-
-import retrodistill as rd
 
 MAX_TOKENS, DEPTH = 256, 20
 WAYS = ("default", "plain", "ours")
@@ -55,6 +51,10 @@ def main() -> None:
     if options.one:
         predict(Path(options.one[0]), options.model, options.one[1])
         return
+    import rows  # not above: the plain script does not load this package
+
+    import retrodistill as rd
+
     collection = rd.load_collection(f"beir:{options.data}")
     run = rd.mine_candidates(collection, "test", settings=rd.MineSettings(depth=DEPTH))
     run = run.select(run.query_ids[: options.pairs // DEPTH])

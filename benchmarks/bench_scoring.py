@@ -4,7 +4,7 @@
         --data ../shared/data/medquad > benchmarks/results/scoring_MACHINE_YYYYMM.jsonl
 
 Real pairs of mixed lengths: the first BM25 candidates of some test queries, PAIRS in all, at most
-256 tokens each. Three ways take turns, ROUNDS times, and medians are told:
+256 tokens each. Three ways take turns, ROUNDS times; a line has their medians:
 
     default   CrossEncoder.predict as it comes: float32, batches of 32
     best      the same with bfloat16 where that is faster, and the best of four batch sizes

@@ -6,7 +6,7 @@
 Both start from all-MiniLM-L6-v2 and learn by Margin-MSE from the same BM25 scores: BATCH queries a
 step with N documents each, drawn from the first POOL, queries of at most 64 tokens and documents
 of at most 160, dropout as the model has it, AdamW. Each measurement is a process of its own, whose
-first step does not count; the ways take turns, ROUNDS times, and medians are told.
+first step does not count; the ways take turns, ROUNDS times; the last line has their medians.
 
     default   SentenceTransformerTrainer with MarginMSELoss as it comes, float32
     best      the same with bfloat16 where that is faster

@@ -134,12 +134,12 @@ def write(folder: Path, docs: int, queries: int) -> None:
 def made_run(queries: int, docs: int, seed: int = 0) -> rd.Run:
     """Return DEPTH documents for each query."""
     rng = np.random.default_rng(seed)
-    found = np.concatenate([_docs_of(query, docs) for query in range(queries)])
+    doc_rows = np.concatenate([_docs_of(query, docs) for query in range(queries)])
     doc_names = pa.array([f"doc{number:08d}" for number in range(docs)])
     query_names = pa.array([f"query{number:07d}" for number in range(queries)])
     owners = np.repeat(np.arange(queries), DEPTH)
-    scores = rng.random(len(found), np.float32)
-    return rd.Run.from_columns(query_names.take(owners), doc_names.take(found), scores)
+    scores = rng.random(len(doc_rows), np.float32)
+    return rd.Run.from_columns(query_names.take(owners), doc_names.take(doc_rows), scores)
 
 
 def _docs_of(query: int, docs: int) -> np.ndarray:
