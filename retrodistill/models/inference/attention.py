@@ -113,9 +113,9 @@ def products_are_faster(
 
         def run(kernel: "Callable[[], Tensor]") -> None:
             with torch.set_grad_enabled(trains):
-                found = kernel()
+                attended = kernel()
                 if trains:
-                    torch.autograd.grad(found, states, torch.ones_like(found))
+                    torch.autograd.grad(attended, states, torch.ones_like(attended))
 
         return (
             lambda: run(lambda: attention_by_products(states, states, states, [length] * texts)),

@@ -22,6 +22,12 @@ class Features(dict[str, Any]):
     host_mask: "torch.Tensor | None" = None
     """The attention mask on the host: to ask a GPU for its own is to wait for it."""
 
+    def joined(self, others: Mapping[str, Any]) -> "Features":
+        """Return these inputs with others beside them."""
+        features = Features({**self, **others})
+        features.host_mask = self.host_mask
+        return features
+
 
 def token_batches(
     lengths: Sequence[int] | NDArray[np.int64], budget: int
@@ -53,9 +59,9 @@ def on_device(tensors: "Mapping[str, torch.Tensor]", device: "torch.device") -> 
     """Return tensors on a device; a GPU copies them while it computes."""
     if device.type == "cuda":
         tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-    found = Features((n, tensor.to(device, non_blocking=True)) for n, tensor in tensors.items())
-    found.host_mask = tensors.get("attention_mask")
-    return found
+    features = Features((n, tensor.to(device, non_blocking=True)) for n, tensor in tensors.items())
+    features.host_mask = tensors.get("attention_mask")
+    return features
 
 
 def model_inputs(
@@ -76,7 +82,8 @@ def model_inputs(
     columns = {"input_ids": ids, "attention_mask": mask}
     if left and "position_ids" in inspect.signature(model.forward).parameters:
         columns["position_ids"] = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
-    return {name: torch.from_numpy(values).to(device) for name, values in columns.items()}
+    tensors = {name: torch.from_numpy(numbers) for name, numbers in columns.items()}
+    return on_device(tensors, device)
 
 
 def padded_rows(

@@ -209,8 +209,7 @@ class _PairRows:
 
     def batch(self, positions: Ids, device: "torch.device") -> Features:
         batch = padded(self._tokenizer, [self._rows[position] for position in positions], device)
-        batch.update(self._beside)
-        return batch
+        return batch.joined(self._beside)
 
 
 def _text_tokens(tokenizer: Any, texts: Sequence[str], room: int) -> tuple[list[Ids], Ids]:

@@ -86,10 +86,10 @@ def attention_by_products(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     blocks = tuple(_blocks(lengths, query.shape[1] * query.element_size()))
     chance = Dropout(dropout, int(torch.randint(2**62, ())) if dropout else 0)
-    result: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+    attended: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
         query, key, value, mask, blocks, chance, scale
     )
-    return result
+    return attended
 
 
 def padded_products(
@@ -111,8 +111,8 @@ def padded_products(
             mask = torch.where(mask, added, torch.finfo(query.dtype).min / 2)
     q, k, v = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
     lengths = [length] * batch
-    found = attention_by_products(q, k, v, lengths, mask=mask, dropout=dropout, scale=scale)
-    return found.view(batch, length, *found.shape[1:])
+    attended = attention_by_products(q, k, v, lengths, mask=mask, dropout=dropout, scale=scale)
+    return attended.view(batch, length, *attended.shape[1:])
 
 
 def row_products(
@@ -135,9 +135,14 @@ class Dropout(NamedTuple):
     seed: int
 
     @property
+    def chances(self) -> int:
+        """Of CHANCES, those by which a weight is dropped."""
+        return round(self.probability * CHANCES)
+
+    @property
     def scale(self) -> float:
         """What weights that stay are multiplied by."""
-        return CHANCES / (CHANCES - round(self.probability * CHANCES))
+        return CHANCES / (CHANCES - self.chances)
 
     def of(self, block: Block, weights: "Tensor", *others: "Tensor") -> "Tensor":
         """Return a block's weights without those that are dropped, and set others to 0 in place."""
@@ -146,8 +151,8 @@ class Dropout(NamedTuple):
         # 16 bits a weight, four of them from each number that is drawn
         draws = np.random.SFC64([self.seed, block.number])
         numbers = draws.random_raw(-(-weights.numel() // 4)).view(np.int16)
-        chances = torch.from_numpy(numbers[: weights.numel()]).view_as(weights)
-        dropped = chances < round(self.probability * CHANCES) - CHANCES // 2
+        drawn = torch.from_numpy(numbers[: weights.numel()]).view_as(weights)
+        dropped = drawn < self.chances - CHANCES // 2
         for other in others:
             other.masked_fill_(dropped, 0)
         return weights.masked_fill(dropped, 0)
@@ -167,30 +172,30 @@ class _Attention(torch.autograd.Function):
         dropout: Dropout,
         scale: float,
     ) -> "Tensor":
-        found = torch.empty_like(value, memory_format=torch.contiguous_format)
+        attended = torch.empty_like(value, memory_format=torch.contiguous_format)
 
         def attend(block: Block) -> None:
             queries, keys, values = map(block.heads, (query, key, value))
             weights = block.weights(queries.mul_(scale), keys, mask)
-            block.put(torch.bmm(dropout.of(block, weights), values).mul_(dropout.scale), found)
+            block.put(torch.bmm(dropout.of(block, weights), values).mul_(dropout.scale), attended)
 
         _on_all_cores(attend, blocks)
-        ctx.save_for_backward(query, key, value, mask, found)
+        ctx.save_for_backward(query, key, value, mask, attended)
         ctx.rest = blocks, dropout, scale
-        return found
+        return attended
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: "Tensor") -> tuple[Any, ...]:
-        query, key, value, mask, found = ctx.saved_tensors
+        query, key, value, mask, attended = ctx.saved_tensors
         blocks, dropout, scale = ctx.rest
-        of_query, of_key, of_value = (torch.empty_like(found) for _ in range(3))
+        of_query, of_key, of_value = (torch.empty_like(attended) for _ in range(3))
 
         def differentiate(block: Block) -> None:
             # The weights once more, and what the loss says of the block's output.
             queries, keys, values = map(block.heads, (query, key, value))
             weights = block.weights(queries.mul_(scale), keys, mask)
-            above, output = block.heads(gradient), block.heads(found)
+            above, output = block.heads(gradient), block.heads(attended)
             # The softmax takes from each weight's gradient their mean, weighted by the weights.
             mean = torch.linalg.vecdot(above.float(), output.float())[..., None]
             of_weights = torch.bmm(above.mul_(dropout.scale), values.mT)

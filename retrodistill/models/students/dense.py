@@ -304,8 +304,8 @@ class DenseEncoder:
     ) -> NDArray[np.float32]:
         """Return the vectors of a batch, inside `evaluating` and without gradients."""
         route = self._routes[side]
-        features = padded(route[0].tokenizer, rows, self.model.device, multiple=multiple)
-        features.update(beside)
+        batch = padded(route[0].tokenizer, rows, self.model.device, multiple=multiple)
+        features = batch.joined(beside)
         vectors = run_model(route, features, self.dtype)["sentence_embedding"]
         array: NDArray[np.float32] = vectors[:, : self.dimension].float().cpu().numpy()
         return array

@@ -85,7 +85,7 @@ def encode_layers(encoder: "DenseEncoder", texts: Sequence[str], side: Side) -> 
     with encoder.encoding(), torch.no_grad():
         for batch in token_batches(lengths, encoder.batch_tokens):
             chosen = [rows[row] for row in batch]
-            features = padded(modules[0].tokenizer, chosen, encoder.model.device) | beside
+            features = padded(modules[0].tokenizer, chosen, encoder.model.device).joined(beside)
             outputs = layer_vectors(modules, features, encoder.dtype, task=side)
             vectors[batch] = outputs.cpu().numpy()
     return vectors

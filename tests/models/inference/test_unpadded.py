@@ -243,3 +243,6 @@ def test_batches_bring_their_mask_along() -> None:
     features = on_device(tensors, torch.device("meta"))
     assert {each.device.type for each in features.values()} == {"meta"}
     assert features.host_mask is tensors["attention_mask"]
+    joined = features.joined({"prompt_length": 2})
+    assert joined["prompt_length"] == 2
+    assert joined.host_mask is features.host_mask
